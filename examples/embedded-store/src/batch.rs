@@ -1,0 +1,183 @@
+//! Writing: what the operations of one write transaction see and do.
+
+use std::{collections::HashMap, ops::Range};
+
+use lumoauth_core::{
+    audit::Event,
+    clock::Timestamp,
+    id::{EventId, OrgId},
+    store::StoreError,
+};
+use redb::{ReadableTable, WriteTransaction};
+
+use crate::{
+    snapshot::{malformed, store_error},
+    tables::{Bytes, Table, all_of, event_key, expiry_key, number_of, prefix, seq_key},
+};
+
+/// Where audit events go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// Into the log of this file, with a number.
+    Log,
+    /// Into the outbox of this file, until they are moved to a log elsewhere.
+    Outbox,
+}
+
+/// An event as it is stored. Encoding is work for the caller's thread, not for the only writer.
+pub(crate) struct EncodedEvent {
+    id: EventId,
+    json: Vec<u8>,
+}
+
+impl EncodedEvent {
+    pub(crate) fn of(event: &Event) -> Result<Self, StoreError> {
+        Ok(Self { id: event.id, json: encode(Table::AuditLog, event)? })
+    }
+}
+
+/// `record` as JSON.
+pub(crate) fn encode(table: Table, record: &impl serde::Serialize) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(record).map_err(|error| StoreError::other(table.name(), error))
+}
+
+/// One write transaction, shared by the operations of a batch. Each sees what those before it wrote; nobody is
+/// answered before all of it is durable.
+pub(crate) struct Batch<'t> {
+    transaction: &'t WriteTransaction,
+    tables: [Option<redb::Table<'t, Bytes, Bytes>>; Table::COUNT],
+    /// The last number given, by organization.
+    heads: HashMap<OrgId, u64>,
+    destination: Destination,
+    writes: u64,
+}
+
+impl<'t> Batch<'t> {
+    pub(crate) fn new(transaction: &'t WriteTransaction, destination: Destination) -> Self {
+        let tables = [const { None }; Table::COUNT];
+        Self { transaction, tables, heads: HashMap::new(), destination, writes: 0 }
+    }
+
+    /// How many rows were written or removed so far.
+    pub(crate) const fn writes(&self) -> u64 {
+        self.writes
+    }
+
+    pub(crate) fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = self.table(table)?.get(key).map_err(|error| store_error(table, error))?;
+        Ok(row.map(|row| row.value().to_vec()))
+    }
+
+    pub(crate) fn has(&mut self, table: Table, key: &[u8]) -> Result<bool, StoreError> {
+        Ok(self.table(table)?.get(key).map_err(|error| store_error(table, error))?.is_some())
+    }
+
+    pub(crate) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.writes += 1;
+        self.table(table)?.insert(key, value).map_err(|error| store_error(table, error))?;
+        Ok(())
+    }
+
+    /// Removes a row; what was there.
+    pub(crate) fn remove(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = self.table(table)?.remove(key).map_err(|error| store_error(table, error))?;
+        let row = row.map(|row| row.value().to_vec());
+        self.writes += u64::from(row.is_some());
+        Ok(row)
+    }
+
+    /// The first `max` keys of a range.
+    pub(crate) fn first_keys(
+        &mut self,
+        table: Table,
+        keys: Range<Vec<u8>>,
+        max: usize,
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
+        let range = self
+            .table(table)?
+            .range(keys.start.as_slice()..keys.end.as_slice())
+            .map_err(|error| store_error(table, error))?;
+        range
+            .take(max)
+            .map(|entry| Ok(entry.map_err(|error| store_error(table, error))?.0.value().to_vec()))
+            .collect()
+    }
+
+    /// Notes that `row` may be purged after `at`, and no longer after `before`.
+    pub(crate) fn expires(
+        &mut self,
+        table: Table,
+        row: &[u8],
+        before: Option<Timestamp>,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        if let Some(old) = before.and_then(|before| expiry_key(before, table, row)) {
+            self.remove(Table::Expiries, &old)?;
+        }
+        match expiry_key(at, table, row) {
+            Some(new) => self.put(Table::Expiries, &new, &[]),
+            None => Err(malformed(table)),
+        }
+    }
+
+    /// Writes the event unless it is known.
+    pub(crate) fn record(&mut self, org: &OrgId, event: &EncodedEvent) -> Result<(), StoreError> {
+        let id = event_key(org, event.id);
+        match self.destination {
+            Destination::Log => {
+                if self.has(Table::AuditIds, &id)? {
+                    return Ok(());
+                }
+                let seq = self.head(org)? + 1;
+                self.put(Table::AuditLog, &seq_key(org, seq), &event.json)?;
+                self.put(Table::AuditIds, &id, &seq.to_be_bytes())?;
+                self.heads.insert(org.clone(), seq);
+            }
+            Destination::Outbox => {
+                if self.has(Table::OutboxIds, &id)? {
+                    return Ok(());
+                }
+                let arrival = self.last_arrival()? + 1;
+                let entry = [prefix(org), event.json.clone()].concat();
+                self.put(Table::Outbox, &arrival.to_be_bytes(), &entry)?;
+                self.put(Table::OutboxIds, &id, &arrival.to_be_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The last number given in the log of `org`.
+    fn head(&mut self, org: &OrgId) -> Result<u64, StoreError> {
+        if let Some(head) = self.heads.get(org) {
+            return Ok(*head);
+        }
+        let keys = all_of(org);
+        let mut range = self
+            .table(Table::AuditLog)?
+            .range(keys.start.as_slice()..keys.end.as_slice())
+            .map_err(|error| store_error(Table::AuditLog, error))?;
+        let Some(last) = range.next_back() else { return Ok(0) };
+        let (key, _) = last.map_err(|error| store_error(Table::AuditLog, error))?;
+        number_of(key.value()).ok_or_else(|| malformed(Table::AuditLog))
+    }
+
+    fn last_arrival(&mut self) -> Result<u64, StoreError> {
+        let last = self.table(Table::Outbox)?.last().map_err(|error| store_error(Table::Outbox, error))?;
+        let Some((key, _)) = last else { return Ok(0) };
+        number_of(key.value()).ok_or_else(|| malformed(Table::Outbox))
+    }
+
+    fn table(&mut self, table: Table) -> Result<&mut redb::Table<'t, Bytes, Bytes>, StoreError> {
+        let slot = &mut self.tables[table as usize];
+        match slot {
+            Some(open) => Ok(open),
+            None => {
+                let open = self
+                    .transaction
+                    .open_table(table.definition())
+                    .map_err(|error| store_error(table, error))?;
+                Ok(slot.insert(open))
+            }
+        }
+    }
+}

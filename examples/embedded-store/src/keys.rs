@@ -1,0 +1,45 @@
+//! The role that keeps signing keys, sealed.
+
+use async_trait::async_trait;
+use lumoauth_core::{
+    audit::Event,
+    id::{KeyId, OrgId},
+    store::{Insert, KeyStore, Page, Remove, SealedKey, StoreError, Unique},
+};
+
+use crate::{
+    EmbeddedStore,
+    records::{Record, UniqueValue},
+    tables::{Table, generation_key, key},
+};
+
+impl Record for SealedKey {
+    const TABLE: Table = Table::Keys;
+    const KEY: Unique = Unique::Id;
+
+    fn key(&self, org: &OrgId) -> Vec<u8> {
+        key(org, &[self.id.as_str().as_bytes()])
+    }
+
+    fn unique_values(&self, org: &OrgId) -> Vec<UniqueValue> {
+        let generation = generation_key(org, self.purpose, self.generation);
+        vec![UniqueValue::new(Table::KeyGenerations, generation, Unique::Generation)]
+    }
+}
+
+#[async_trait]
+impl KeyStore for EmbeddedStore {
+    async fn insert(&self, org: &OrgId, key: &SealedKey, on: &Event) -> Result<Insert, StoreError> {
+        self.insert_record(org, key, on).await
+    }
+
+    async fn list(&self, org: &OrgId) -> Result<Vec<SealedKey>, StoreError> {
+        let listing =
+            self.list_records::<SealedKey>(org, Table::KeyGenerations, None, Page::first(u32::MAX)).await?;
+        Ok(listing.items.into_iter().map(|key| (*key).clone()).collect())
+    }
+
+    async fn remove(&self, org: &OrgId, id: &KeyId, on: &Event) -> Result<Remove, StoreError> {
+        self.remove_record::<SealedKey>(org, key(org, &[id.as_str().as_bytes()]), on).await
+    }
+}

@@ -1,0 +1,249 @@
+//! What the recorded roles share: a record under its id, its unique values as indexes, its event in the same step.
+
+use std::sync::Arc;
+
+use lumoauth_core::{
+    agent::Agent,
+    api_key::ApiKey,
+    audit::Event,
+    client::Client,
+    id::OrgId,
+    mcp::McpServer,
+    organization::Organization,
+    store::{Insert, Listing, Page, Remove, StoreError, Unique, Update},
+    user::User,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    EmbeddedStore,
+    batch::{Batch, EncodedEvent, encode},
+    memo::Memo,
+    snapshot::{Order, Snapshot, Visit, decode},
+    tables::{Table, all_of},
+};
+
+/// A kind of record.
+pub(crate) trait Record: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// Where it is kept.
+    const TABLE: Table;
+    /// What its key is, to callers that hit a taken one.
+    const KEY: Unique;
+
+    fn key(&self, org: &OrgId) -> Vec<u8>;
+
+    /// Its other unique values.
+    fn unique_values(&self, org: &OrgId) -> Vec<UniqueValue>;
+}
+
+/// A record whose updates are guarded by a version.
+pub(crate) trait Versioned: Record + Clone {
+    fn version(&self) -> u64;
+    fn set_version(&mut self, version: u64);
+    fn memo(memos: &Memos) -> &Memo<Self>;
+}
+
+/// A value that only one record of the organization may have.
+#[derive(PartialEq, Eq)]
+pub(crate) struct UniqueValue {
+    pub(crate) index: Table,
+    pub(crate) key: Vec<u8>,
+    pub(crate) field: Unique,
+}
+
+impl UniqueValue {
+    pub(crate) const fn new(index: Table, key: Vec<u8>, field: Unique) -> Self {
+        Self { index, key, field }
+    }
+}
+
+/// Decoded records, by kind.
+pub(crate) struct Memos {
+    pub(crate) agents: Memo<Agent>,
+    pub(crate) api_keys: Memo<ApiKey>,
+    pub(crate) clients: Memo<Client>,
+    pub(crate) mcp_servers: Memo<McpServer>,
+    pub(crate) organizations: Memo<Organization>,
+    pub(crate) users: Memo<User>,
+}
+
+impl Memos {
+    pub(crate) fn new() -> Self {
+        Self {
+            agents: Memo::new(8192),
+            api_keys: Memo::new(512),
+            clients: Memo::new(1024),
+            mcp_servers: Memo::new(512),
+            organizations: Memo::new(1024),
+            users: Memo::new(1024),
+        }
+    }
+}
+
+/// Everything about a record that the writer needs, made on the caller's thread.
+struct Row {
+    key: Vec<u8>,
+    json: Vec<u8>,
+    unique_values: Vec<UniqueValue>,
+}
+
+impl Row {
+    fn of<R: Record>(org: &OrgId, record: &R) -> Result<Self, StoreError> {
+        Ok(Self {
+            key: record.key(org),
+            json: encode(R::TABLE, record)?,
+            unique_values: record.unique_values(org),
+        })
+    }
+
+    /// The first unique value that another record has.
+    fn taken(&self, batch: &mut Batch<'_>) -> Result<Option<Unique>, StoreError> {
+        for value in &self.unique_values {
+            if batch.get(value.index, &value.key)?.is_some_and(|owner| owner != self.key) {
+                return Ok(Some(value.field));
+            }
+        }
+        Ok(None)
+    }
+
+    fn write<R: Record>(&self, batch: &mut Batch<'_>) -> Result<(), StoreError> {
+        batch.put(R::TABLE, &self.key, &self.json)?;
+        self.unique_values.iter().try_for_each(|value| batch.put(value.index, &value.key, &self.key))
+    }
+}
+
+impl EmbeddedStore {
+    pub(crate) async fn insert_record<R: Record>(
+        &self,
+        org: &OrgId,
+        record: &R,
+        on: &Event,
+    ) -> Result<Insert, StoreError> {
+        let (org, row, event) = (org.clone(), Row::of(org, record)?, EncodedEvent::of(on)?);
+        let decide = move |batch: &mut Batch<'_>| {
+            if batch.has(R::TABLE, &row.key)? {
+                return Ok(Insert::Taken(R::KEY));
+            }
+            if let Some(field) = row.taken(batch)? {
+                return Ok(Insert::Taken(field));
+            }
+            row.write::<R>(batch)?;
+            batch.record(&org, &event)?;
+            Ok(Insert::Inserted)
+        };
+        self.writer.submit(decide).await
+    }
+
+    pub(crate) async fn update_record<R: Versioned>(
+        &self,
+        org: &OrgId,
+        record: &R,
+        on: &Event,
+    ) -> Result<Update, StoreError> {
+        let from = record.version();
+        let mut next = record.clone();
+        next.set_version(from.saturating_add(1));
+        let (org, row, event) = (org.clone(), Row::of(org, &next)?, EncodedEvent::of(on)?);
+        let decide = move |batch: &mut Batch<'_>| {
+            let Some(stored) = batch.get(R::TABLE, &row.key)? else { return Ok(Update::Missing) };
+            let stored: R = decode(R::TABLE, &stored)?;
+            if stored.version() != from {
+                return Ok(Update::Stale);
+            }
+            if let Some(field) = row.taken(batch)? {
+                return Ok(Update::Taken(field));
+            }
+            for value in stored.unique_values(&org) {
+                if !row.unique_values.contains(&value) {
+                    batch.remove(value.index, &value.key)?;
+                }
+            }
+            row.write::<R>(batch)?;
+            batch.record(&org, &event)?;
+            Ok(Update::Updated)
+        };
+        self.writer.submit(decide).await
+    }
+
+    pub(crate) async fn remove_record<R: Record>(
+        &self,
+        org: &OrgId,
+        key: Vec<u8>,
+        on: &Event,
+    ) -> Result<Remove, StoreError> {
+        let (org, event) = (org.clone(), EncodedEvent::of(on)?);
+        let decide = move |batch: &mut Batch<'_>| {
+            let Some(stored) = batch.get(R::TABLE, &key)? else { return Ok(Remove::Missing) };
+            let stored: R = decode(R::TABLE, &stored)?;
+            batch.remove(R::TABLE, &key)?;
+            for value in stored.unique_values(&org) {
+                batch.remove(value.index, &value.key)?;
+            }
+            batch.record(&org, &event)?;
+            Ok(Remove::Removed)
+        };
+        self.writer.submit(decide).await
+    }
+
+    /// The record with this key.
+    pub(crate) fn find_record<R: Versioned>(&self, key: &[u8]) -> Result<Option<Arc<R>>, StoreError> {
+        self.find_in(&self.latest(), key)
+    }
+
+    /// The record that has this unique value.
+    pub(crate) fn find_by<R: Versioned>(
+        &self,
+        index: Table,
+        value: &[u8],
+    ) -> Result<Option<Arc<R>>, StoreError> {
+        let snapshot = self.latest();
+        match snapshot.get(index, value)? {
+            Some(key) => self.find_in(&snapshot, key.value()),
+            None => Ok(None),
+        }
+    }
+
+    fn find_in<R: Versioned>(&self, snapshot: &Snapshot, key: &[u8]) -> Result<Option<Arc<R>>, StoreError> {
+        let Some(row) = snapshot.get(R::TABLE, key)? else { return Ok(None) };
+        R::memo(&self.memos).decoded(key, row.value(), |bytes| decode(R::TABLE, bytes)).map(Some)
+    }
+
+    /// One page of the records of `org` that `wanted` accepts (all, if there is no `wanted`), in the order of
+    /// `walked`: the table of the records itself, or an index of it.
+    pub(crate) async fn list_records<R: Record>(
+        &self,
+        org: &OrgId,
+        walked: Table,
+        wanted: Option<&(dyn Fn(&R) -> bool + Send + Sync)>,
+        page: Page,
+    ) -> Result<Listing<Arc<R>>, StoreError> {
+        let snapshot = self.latest();
+        let mut items = Vec::new();
+        let mut total = 0_u64;
+        let visit = |key: &[u8], value: &[u8]| {
+            let in_page = |total| total >= page.offset && total - page.offset < u64::from(page.limit);
+            if wanted.is_some() || in_page(total) {
+                let record: R = if walked == R::TABLE {
+                    decode(R::TABLE, value)?
+                } else {
+                    let row = snapshot.get(R::TABLE, value)?.ok_or_else(|| dangling(walked, key))?;
+                    decode(R::TABLE, row.value())?
+                };
+                if wanted.is_some_and(|wanted| !wanted(&record)) {
+                    return Ok(Visit::Next);
+                }
+                if in_page(total) {
+                    items.push(Arc::new(record));
+                }
+            }
+            total += 1;
+            Ok(Visit::Next)
+        };
+        snapshot.walk(walked, all_of(org), Order::Ascending, visit).await?;
+        Ok(Listing { items, total })
+    }
+}
+
+fn dangling(index: Table, key: &[u8]) -> StoreError {
+    StoreError::corrupt(index.name(), format!("`{}` names a record that is not there", key.escape_ascii()))
+}

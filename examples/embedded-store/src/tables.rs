@@ -1,0 +1,259 @@
+//! Every table of the file and the encoding of every key, in one place.
+//!
+//! 1. Keys and values are bytes, and keys sort as bytes.
+//! 2. The key of a row begins with its organization: the slug, then NUL. No slug contains a NUL and every byte of
+//!    a slug is greater, so no organization is a prefix of another, and keys sort as the slugs do.
+//! 3. Numbers are big-endian and of fixed width, so a range of numbers is a range of keys.
+//! 4. Text of variable length comes last, or ends with NUL.
+//! 5. A record is JSON. The value of an index row is the whole key of the record.
+//!
+//! [`Table::Expiries`] and [`Table::Outbox`] are walked across organizations, so they begin with a time and with
+//! a number; nothing is ever looked up in them by a caller's key.
+
+use std::ops::Range;
+
+use lumoauth_core::{
+    budget::{Account, Line, Meter, Window},
+    clock::Timestamp,
+    id::{AgentId, EventId, Number, OrgId},
+    keys::KeyPurpose,
+    store::Handle,
+};
+use redb::TableDefinition;
+
+/// What redb sees of a key or a value.
+pub(crate) type Bytes = &'static [u8];
+
+/// What the file says it is, under [`FORMAT_KEY`].
+pub(crate) const FORMAT: &[u8] = b"lumoauth embedded store";
+/// The layout of this version, under [`SCHEMA_KEY`]. Raise it whenever an older version could misread a file.
+pub(crate) const SCHEMA: u64 = 1;
+pub(crate) const FORMAT_KEY: &[u8] = b"format";
+pub(crate) const SCHEMA_KEY: &[u8] = b"schema";
+
+macro_rules! tables {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// One table of the file.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Table {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Table {
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$variant),*];
+            pub(crate) const COUNT: usize = Self::ALL.len();
+
+            pub(crate) const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+tables! {
+    /// [`FORMAT_KEY`] and [`SCHEMA_KEY`].
+    Meta = "meta",
+    /// org → record.
+    Organizations = "organizations",
+    /// org, id → record.
+    Agents = "agents",
+    /// org, slug → key of the record; listings walk it.
+    AgentSlugs = "agent_slugs",
+    /// org, client id → key of the record.
+    AgentClientIds = "agent_client_ids",
+    /// org, hash → key of the record.
+    AgentApiKeys = "agent_api_keys",
+    /// org, number → record.
+    ApiKeys = "api_keys",
+    /// org, hash → key of the record.
+    ApiKeyHashes = "api_key_hashes",
+    /// org, client id → record.
+    Clients = "clients",
+    /// org, number → key of the record.
+    ClientNumbers = "client_numbers",
+    /// org, id → record.
+    Users = "users",
+    /// org, number → key of the record.
+    UserNumbers = "user_numbers",
+    /// org, e-mail address → key of the record; listings walk it.
+    UserEmails = "user_emails",
+    /// org, public id → record.
+    McpServers = "mcp_servers",
+    /// org, number → key of the record.
+    McpServerNumbers = "mcp_server_numbers",
+    /// org, normalized identifier → key of the record.
+    McpServerTargets = "mcp_server_targets",
+    /// org, kid → record.
+    Keys = "keys",
+    /// org, purpose, generation → key of the record; listings walk it.
+    KeyGenerations = "key_generations",
+    /// org, handle → until when it must be kept.
+    Marks = "marks",
+    /// org, account, meter, window, start of the window → what was used.
+    Counters = "counters",
+    /// org, agent, the agent's own id → until when it must be kept, hash of the request.
+    Charges = "charges",
+    /// time, table, key of the row → nothing: when a row may be purged.
+    Expiries = "expiries",
+    /// org, number → event.
+    AuditLog = "audit_log",
+    /// org, event id → number.
+    AuditIds = "audit_ids",
+    /// number of arrival → org, event.
+    Outbox = "outbox",
+    /// org, event id → number of arrival.
+    OutboxIds = "outbox_ids",
+}
+
+impl Table {
+    pub(crate) const fn definition(self) -> TableDefinition<'static, Bytes, Bytes> {
+        TableDefinition::new(self.name())
+    }
+}
+
+/// What every key of `org` begins with.
+pub(crate) fn prefix(org: &OrgId) -> Vec<u8> {
+    key(org, &[])
+}
+
+/// The key of `org` that ends in `parts`.
+pub(crate) fn key(org: &OrgId, parts: &[&[u8]]) -> Vec<u8> {
+    let slug = org.as_str().as_bytes();
+    let mut key = Vec::with_capacity(slug.len() + 1 + parts.iter().map(|part| part.len()).sum::<usize>());
+    key.extend_from_slice(slug);
+    key.push(0);
+    parts.iter().for_each(|part| key.extend_from_slice(part));
+    key
+}
+
+/// All keys of `org`.
+pub(crate) fn all_of(org: &OrgId) -> Range<Vec<u8>> {
+    let start = prefix(org);
+    let mut end = start.clone();
+    // The last byte is the NUL, and one is the least byte that is greater.
+    end.pop();
+    end.push(1);
+    start..end
+}
+
+pub(crate) fn agent_key(org: &OrgId, id: AgentId) -> Vec<u8> {
+    key(org, &[id.uuid().as_bytes()])
+}
+
+pub(crate) fn number_key(org: &OrgId, number: Number) -> Vec<u8> {
+    key(org, &[&number.value().to_be_bytes()])
+}
+
+pub(crate) fn seq_key(org: &OrgId, seq: u64) -> Vec<u8> {
+    key(org, &[&seq.to_be_bytes()])
+}
+
+/// The number at the end of a key of [`Table::AuditLog`] or [`Table::Outbox`].
+pub(crate) fn number_of(key: &[u8]) -> Option<u64> {
+    key.last_chunk().copied().map(u64::from_be_bytes)
+}
+
+pub(crate) fn event_key(org: &OrgId, id: EventId) -> Vec<u8> {
+    key(org, &[id.uuid().as_bytes()])
+}
+
+pub(crate) fn mark_key(org: &OrgId, handle: &Handle) -> Vec<u8> {
+    key(org, &[handle.as_bytes()])
+}
+
+pub(crate) fn generation_key(org: &OrgId, purpose: KeyPurpose, generation: u32) -> Vec<u8> {
+    key(org, &[purpose.as_str().as_bytes(), &[0], &generation.to_be_bytes()])
+}
+
+pub(crate) fn charge_key(org: &OrgId, actor: AgentId, id: &str) -> Vec<u8> {
+    key(org, &[actor.uuid().as_bytes(), id.as_bytes()])
+}
+
+pub(crate) fn line_key(org: &OrgId, line: &Line) -> Vec<u8> {
+    counter_key(org, line.account, line.meter, line.window, line.window_start)
+}
+
+pub(crate) fn counter_key(
+    org: &OrgId,
+    account: Account,
+    meter: Meter,
+    window: Window,
+    start: Timestamp,
+) -> Vec<u8> {
+    // Written out, since these bytes are on disk and the order of the variants is not ours to keep.
+    let meter = match meter {
+        Meter::Tokens => 1,
+        Meter::Calls => 2,
+        Meter::MicroUsd => 3,
+    };
+    let window = match window {
+        Window::Hour => 1,
+        Window::Day => 2,
+        Window::Month => 3,
+    };
+    key(
+        org,
+        &[
+            account.owner.uuid().as_bytes(),
+            &account.generation.to_be_bytes(),
+            &[meter, window],
+            &start.unix_millis().to_be_bytes(),
+        ],
+    )
+}
+
+/// The key in [`Table::Expiries`] of a row that may be purged after `at`. `None` for a table without expiry.
+pub(crate) fn expiry_key(at: Timestamp, table: Table, row: &[u8]) -> Option<Vec<u8>> {
+    let tag = EXPIRING.iter().find(|(_, expiring)| *expiring == table)?.0;
+    Some([&at.unix_millis().to_be_bytes(), &[tag][..], row].concat())
+}
+
+/// The row that a key of [`Table::Expiries`] is about.
+pub(crate) fn expiring_row(expiry: &[u8]) -> Option<(Table, &[u8])> {
+    let (tag, row) = expiry.get(8..)?.split_first()?;
+    let (_, table) = EXPIRING.iter().find(|(expiring, _)| expiring == tag)?;
+    Some((*table, row))
+}
+
+/// The keys in [`Table::Expiries`] of all rows that may be purged at `now`.
+pub(crate) fn expired(now: Timestamp) -> Range<Vec<u8>> {
+    Vec::new()..now.unix_millis().to_be_bytes().to_vec()
+}
+
+const EXPIRING: [(u8, Table); 3] = [(1, Table::Marks), (2, Table::Counters), (3, Table::Charges)];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn org(slug: &str) -> OrgId {
+        OrgId::parse(slug).unwrap()
+    }
+
+    #[test]
+    fn keys_of_one_organization_are_not_in_the_range_of_another() {
+        for (one, other) in [("a", "a-b"), ("a", "ab"), ("a-b", "a"), ("acme", "acme0")] {
+            let range = all_of(&org(one));
+            assert!(range.contains(&key(&org(one), &[b"\xff\xff"])));
+            assert!(!range.contains(&key(&org(other), &[b""])), "{one} {other}");
+            assert!(!range.contains(&key(&org(other), &[b"\0x"])), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn keys_sort_as_slugs_and_numbers_do() {
+        assert!(prefix(&org("a")) < prefix(&org("a-b")) && prefix(&org("a-b")) < prefix(&org("a0")));
+        assert!(seq_key(&org("a"), 255) < seq_key(&org("a"), 256));
+        assert_eq!(number_of(&seq_key(&org("a"), 256)), Some(256));
+    }
+
+    #[test]
+    fn an_expiry_names_its_row() {
+        let at = Timestamp::from_unix_seconds(9);
+        let expiry = expiry_key(at, Table::Charges, b"row").unwrap();
+        assert_eq!(expiring_row(&expiry), Some((Table::Charges, &b"row"[..])));
+        assert!(!expired(at).contains(&expiry));
+        assert!(expired(Timestamp::from_unix_millis(9001)).contains(&expiry));
+        assert_eq!(expiry_key(at, Table::Agents, b"row"), None);
+    }
+}

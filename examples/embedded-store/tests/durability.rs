@@ -1,0 +1,257 @@
+//! What survives, and which files are refused.
+
+mod scratch;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    pin::pin,
+    process::{Child, Command, Stdio},
+    task::{Context, Waker},
+};
+
+use embedded_store::{EmbeddedStore, OpenError};
+use lumoauth_core::{
+    agent::Agent,
+    api_key::ApiKey,
+    audit::{Actor, Event, EventKind},
+    budget::{Standing, Usage, account_lines},
+    client::Client,
+    clock::Timestamp,
+    id::{EventId, OrgId, Slug},
+    mcp::{McpServer, ResourceUri},
+    organization::Organization,
+    store::{
+        AgentKey, AgentStore, ApiKeyKey, ApiKeyStore, AuditFilter, AuditKey, AuditStore, BudgetStore, Charge,
+        Charged, ClientKey, ClientStore, GrantStore, Handle, Insert, McpServerKey, McpServerStore,
+        OrganizationStore, Outbox, Page, Revoked, UserKey, UserStore,
+    },
+    user::User,
+};
+use redb::{Database, TableDefinition};
+use scratch::Scratch;
+
+const NOW: Timestamp = Timestamp::from_unix_seconds(1_790_000_000);
+
+fn org() -> OrgId {
+    OrgId::parse("acme").unwrap()
+}
+
+fn event() -> Event {
+    Event::new(EventKind::AgentCreated, Actor::system(), "made", NOW)
+}
+
+#[tokio::test]
+async fn everything_is_there_after_reopening() {
+    let (file, org) = (Scratch::new(), org());
+    let organization = Organization::new(org.clone(), "Acme", NOW);
+    let mut agent = Agent::new("Bot", Slug::parse("bot").unwrap(), NOW);
+    let secret = agent.rotate_api_key(&org);
+    agent.budget.max_api_calls_per_hour = Some(10);
+    let (key, _) = ApiKey::new(&org, "script", Vec::new(), NOW);
+    let (client, _) = Client::new("App", NOW);
+    let user = User::new("alice@acme.test", NOW);
+    let server = McpServer::new("Files", ResourceUri::parse("https://mcp.acme.test/").unwrap(), NOW);
+    let handle = Handle::from_bytes([7; 12]);
+    let lines = account_lines(agent.account(), &agent.budget, &Usage::ONE_CALL, Standing::MustFit, NOW);
+
+    let store = EmbeddedStore::open(file.path()).unwrap();
+    assert_eq!(OrganizationStore::insert(&store, &organization, &event()).await.unwrap(), Insert::Inserted);
+    assert_eq!(AgentStore::insert(&store, &org, &agent, &event()).await.unwrap(), Insert::Inserted);
+    assert_eq!(ApiKeyStore::insert(&store, &org, &key, &event()).await.unwrap(), Insert::Inserted);
+    assert_eq!(ClientStore::insert(&store, &org, &client, &event()).await.unwrap(), Insert::Inserted);
+    assert_eq!(UserStore::insert(&store, &org, &user, &event()).await.unwrap(), Insert::Inserted);
+    assert_eq!(McpServerStore::insert(&store, &org, &server, &event()).await.unwrap(), Insert::Inserted);
+    let last = event();
+    assert_eq!(store.revoke(&org, handle, NOW, &last).await.unwrap(), Revoked::Revoked);
+    assert_eq!(store.charge(&org, &Charge::once(&lines), NOW).await.unwrap(), Charged::Charged(vec![1]));
+    drop(store);
+
+    let store = EmbeddedStore::open(file.path()).unwrap();
+    assert_eq!(*OrganizationStore::find(&store, &org).await.unwrap().unwrap(), organization);
+    for by in [
+        AgentKey::Id(agent.id),
+        AgentKey::Slug(&agent.slug),
+        AgentKey::ClientId(&agent.client_id),
+        AgentKey::ApiKey(&secret.hash()),
+    ] {
+        assert_eq!(*AgentStore::find(&store, &org, by).await.unwrap().unwrap(), agent);
+    }
+    assert_eq!(*ApiKeyStore::find(&store, &org, ApiKeyKey::Hash(&key.hash)).await.unwrap().unwrap(), key);
+    let by = ClientKey::ClientId(&client.client_id);
+    assert_eq!(*ClientStore::find(&store, &org, by).await.unwrap().unwrap(), client);
+    assert_eq!(*UserStore::find(&store, &org, UserKey::Email(&user.email)).await.unwrap().unwrap(), user);
+    let by = McpServerKey::Target(server.resource_uri.normalized());
+    assert_eq!(*McpServerStore::find(&store, &org, by).await.unwrap().unwrap(), server);
+    assert!(store.any_revoked(&org, &[handle]).await.unwrap());
+    assert_eq!(store.usage(&org, agent.account(), NOW).await.unwrap(), Usage::ONE_CALL);
+    let entry = AuditStore::find(&store, &org, AuditKey::Event(last.id)).await.unwrap().unwrap();
+    assert_eq!((entry.seq, entry.event), (7, last));
+
+    store.append(&org, &[event()]).await.unwrap();
+    let page = store.page(&org, &AuditFilter::default(), Page::first(1)).await.unwrap();
+    assert_eq!((page.total, page.items[0].seq), (8, 8));
+}
+
+#[test]
+fn a_file_in_use_is_refused_until_it_is_closed() {
+    let file = Scratch::new();
+    let store = EmbeddedStore::open(file.path()).unwrap();
+    let refused = EmbeddedStore::open(file.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::InUse { .. }), "{refused:?}");
+    assert!(refused.to_string().ends_with("is in use by another process"), "{refused}");
+    drop(store);
+    EmbeddedStore::open(file.path()).unwrap();
+}
+
+#[test]
+fn a_foreign_file_is_refused_and_left_as_it_is() {
+    for content in ["x".to_owned(), "not a store\n".repeat(10_000)] {
+        let file = Scratch::new();
+        fs::write(file.path(), &content).unwrap();
+        let refused = EmbeddedStore::open(file.path()).unwrap_err();
+        assert!(matches!(refused, OpenError::Foreign { .. }), "{refused:?}");
+        assert_eq!(fs::read_to_string(file.path()).unwrap(), content);
+    }
+
+    const OTHER: TableDefinition<&str, u64> = TableDefinition::new("other");
+    const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+    for table in [OTHER, META] {
+        let file = Scratch::new();
+        let database = Database::create(file.path()).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(table).unwrap().insert("x", 1).unwrap();
+        transaction.commit().unwrap();
+        drop(database);
+        let refused = EmbeddedStore::open(file.path()).unwrap_err();
+        assert!(matches!(refused, OpenError::Foreign { .. }), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_damaged_file_is_refused() {
+    let file = Scratch::new();
+    drop(EmbeddedStore::open(file.path()).unwrap());
+    let whole = fs::read(file.path()).unwrap();
+
+    fs::write(file.path(), &whole[..whole.len() / 4]).unwrap();
+    let cut = EmbeddedStore::open(file.path()).unwrap_err();
+    assert!(matches!(cut, OpenError::Damaged { .. } | OpenError::Io { .. }), "{cut:?}");
+
+    let mut smeared = whole.clone();
+    smeared[64..320].fill(0xab);
+    fs::write(file.path(), &smeared).unwrap();
+    let smeared = EmbeddedStore::open(file.path()).unwrap_err();
+    assert!(matches!(smeared, OpenError::Damaged { .. }), "{smeared:?}");
+}
+
+#[test]
+fn a_newer_schema_is_refused() {
+    let file = Scratch::new();
+    drop(EmbeddedStore::open(file.path()).unwrap());
+    let database = Database::create(file.path()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let meta = TableDefinition::<&[u8], &[u8]>::new("meta");
+    transaction.open_table(meta).unwrap().insert(&b"schema"[..], &99_u64.to_be_bytes()[..]).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let refused = EmbeddedStore::open(file.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::Newer { found: 99, .. }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_file_with_waiting_events_is_not_opened_with_a_log_of_its_own() {
+    let (file, org, event) = (Scratch::new(), org(), event());
+    let store = EmbeddedStore::open_with_outbox(file.path()).unwrap();
+    store.append(&org, &[event.clone(), event.clone()]).await.unwrap();
+    drop(store);
+
+    let refused = EmbeddedStore::open(file.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::EventsWait { events: 1, .. }), "{refused:?}");
+
+    let store = EmbeddedStore::open_with_outbox(file.path()).unwrap();
+    assert_eq!(store.pending(9).await.unwrap(), [(org.clone(), event.clone())]);
+    store.done(&[(org, event.id)]).await.unwrap();
+    drop(store);
+    EmbeddedStore::open(file.path()).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn only_its_owner_may_read_a_new_file() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let file = Scratch::new();
+    let _store = EmbeddedStore::open(file.path()).unwrap();
+    assert_eq!(fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_call_is_carried_out_although_its_caller_has_gone() {
+    let (file, org, event) = (Scratch::new(), org(), event());
+    let store = EmbeddedStore::open(file.path()).unwrap();
+    {
+        let events = [event.clone()];
+        let mut call = pin!(store.append(&org, &events));
+        let _ = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    }
+    drop(store);
+    let store = EmbeddedStore::open(file.path()).unwrap();
+    assert!(AuditStore::find(&store, &org, AuditKey::Event(event.id)).await.unwrap().is_some());
+}
+
+const CHILD_FILE: &str = "EMBEDDED_STORE_CHILD_FILE";
+
+/// Not a test of its own: the process that the next test kills. Says which events were acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "started by another test"]
+async fn appends_until_it_is_killed() {
+    let path = std::env::var_os(CHILD_FILE).expect("started by another test");
+    let store = EmbeddedStore::open(Path::new(&path)).unwrap();
+    let (store, org) = (&store, &org());
+    let append = async |()| {
+        loop {
+            let event = event();
+            store.append(org, std::slice::from_ref(&event)).await.unwrap();
+            writeln!(std::io::stdout(), "acknowledged {}", event.id).unwrap();
+        }
+    };
+    tokio::join!(append(()), append(()), append(()), append(()));
+}
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_kill() {
+    let (file, org) = (Scratch::new(), org());
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["appends_until_it_is_killed", "--exact", "--ignored", "--nocapture"])
+        .env(CHILD_FILE, file.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut child = Killed(child);
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let event_of = |line: String| EventId::parse(line.strip_prefix("acknowledged ")?).ok();
+    let mut acknowledged: Vec<EventId> = lines.by_ref().filter_map(event_of).take(300).collect();
+    assert!(matches!(EmbeddedStore::open(file.path()), Err(OpenError::InUse { .. })));
+    drop(child);
+    acknowledged.extend(lines.filter_map(event_of));
+
+    let store = EmbeddedStore::open(file.path()).unwrap();
+    for id in &acknowledged {
+        assert!(AuditStore::find(&store, &org, AuditKey::Event(*id)).await.unwrap().is_some(), "{id}");
+    }
+    let page = store.page(&org, &AuditFilter::default(), Page::first(u32::MAX)).await.unwrap();
+    let numbers: Vec<u64> = page.items.iter().rev().map(|entry| entry.seq).collect();
+    assert_eq!(numbers, (1..=page.total).collect::<Vec<_>>());
+    assert!(page.total >= acknowledged.len() as u64);
+}

@@ -1,0 +1,114 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use lumoauth_core::{keys::Algorithm, secret::Secret};
+
+/// Authorization server for AI agents.
+#[derive(Debug, Parser)]
+#[command(name = "lumoauth-server", version, about)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What the server can be told to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run with no configuration: make what is missing, print how to reach it.
+    Dev(DevArgs),
+    /// Run what a configuration file says.
+    Serve(ConfigArgs),
+    /// Read a configuration file and report every problem in it.
+    CheckConfig(CheckArgs),
+}
+
+/// How to run `dev`.
+#[derive(Debug, Args)]
+pub(crate) struct DevArgs {
+    /// Where to listen; port 0 picks a free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: SocketAddr,
+    /// `memory` or `embedded:PATH`.
+    // Parsed later: clap repeats a bad value in its message, and a store URL may hold a password.
+    #[arg(long, value_name = "URL", default_value = crate::store::StoreUrl::DEFAULT)]
+    pub(crate) store: String,
+    /// Also write the printed variables to this file, as KEY=VALUE lines with mode 0600.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_out: Option<PathBuf>,
+    /// Under which URL clients reach the server [default: http:// and the address it listens on].
+    #[arg(long, value_name = "URL")]
+    pub(crate) public_url: Option<String>,
+    /// The algorithm of new signing keys: ES256, RS256 or EdDSA.
+    #[arg(long, value_name = "ALG", default_value = "ES256", value_parser = algorithm)]
+    pub(crate) signing_alg: Algorithm,
+    /// Which records to make.
+    #[arg(long, value_enum, default_value_t = FixtureSet::Basic)]
+    pub(crate) fixtures: FixtureSet,
+    /// Where the generated credentials are kept [default: beside the store; nowhere for `memory`].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) credentials: Option<PathBuf>,
+    /// Use this credential in place of a generated one, such as AGENT_CLIENT_SECRET=...; repeatable.
+    // Other users of the machine can read command lines; the file is the better place.
+    #[arg(long = "credential", value_name = "KEY=VALUE", value_parser = credential)]
+    pub(crate) given: Vec<(String, Secret)>,
+}
+
+/// Which configuration to run.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// The configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+/// Which configuration to check.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The configuration file (TOML).
+    #[arg(value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+/// How much `dev` makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FixtureSet {
+    /// One organization with two agents, a person, an application and an MCP server.
+    Basic,
+    /// Also an agent for load tests and a second organization.
+    Full,
+}
+
+/// The algorithm with this name, or which names there are.
+pub(crate) fn algorithm(name: &str) -> Result<Algorithm, &'static str> {
+    Algorithm::from_wire(name).ok_or("must be ES256, RS256 or EdDSA")
+}
+
+fn credential(text: &str) -> Result<(String, Secret), &'static str> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && !value.is_empty() => {
+            Ok((key.to_owned(), Secret::from(value)))
+        }
+        _ => Err("must be KEY=VALUE"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn given_credentials_do_not_print() {
+        let cli = Cli::parse_from(["x", "dev", "--credential", "AGENT_CLIENT_SECRET=canary"]);
+        assert!(!format!("{cli:?}").contains("canary"));
+    }
+}

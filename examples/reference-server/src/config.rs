@@ -1,0 +1,180 @@
+//! The configuration of `serve`: a TOML file, and over it the variables `LUMOAUTH_SERVER_*`.
+//!
+//! 1. `LUMOAUTH_SERVER_LOG__LEVEL` is the key `log.level`: lower case, `__` for the dot. The prefix is not
+//!    plain `LUMOAUTH_`, because clients on the same machine use that for themselves.
+//! 2. A key that nobody knows is refused by name, in the file and in the environment: a setting that is
+//!    misspelt must not look as if it held.
+//! 3. All problems are reported together, so that one run of `check-config` is enough.
+//! 4. Secrets are not here: the master key and the bootstrap API key come from variables or files of their own.
+
+mod reader;
+
+use std::{
+    collections::BTreeSet,
+    fmt, fs,
+    net::SocketAddr,
+    num::NonZero,
+    path::{Path, PathBuf},
+};
+
+use lumoauth_core::{id::OrgId, keys::Algorithm};
+use serde::Deserialize;
+use url::{Host, Url};
+
+use self::reader::Reader;
+use crate::{cli, listen, logging, store::StoreUrl, tls::TlsFiles};
+
+/// What `serve` runs.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// Where to listen.
+    pub(crate) listen: SocketAddr,
+    /// Under which URL clients reach the server, without a slash at its end.
+    pub(crate) public_url: String,
+    /// Which store to run on.
+    pub(crate) store: StoreUrl,
+    /// Where the master key is, unless it comes from its variable.
+    pub(crate) master_key_file: Option<PathBuf>,
+    /// The algorithm of new signing keys.
+    pub(crate) signing_alg: Algorithm,
+    /// Whether requests are counted and refused beyond the limits.
+    pub(crate) rate_limits: RateLimiting,
+    /// How many connections are held at a time.
+    pub(crate) max_connections: NonZero<u16>,
+    /// How log lines look.
+    pub(crate) log_format: logging::Format,
+    /// Which log lines are written.
+    pub(crate) log_level: String,
+    /// Certificate and key, if the server is to speak TLS itself.
+    pub(crate) tls: Option<TlsFiles>,
+    /// Organizations that are made if they are missing.
+    pub(crate) organizations: Vec<OrganizationConfig>,
+}
+
+/// Whether requests are limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RateLimiting {
+    /// By the standard limits.
+    Standard,
+    /// Not here; something in front of the server does it.
+    Off,
+}
+
+/// An organization to make.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OrganizationConfig {
+    /// Its slug.
+    pub(crate) slug: OrgId,
+    /// Its display name.
+    pub(crate) name: String,
+}
+
+/// Everything that is wrong with a configuration, one sentence each.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) struct Problems(pub(crate) Vec<String>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl Config {
+    /// Reads a file and the environment of the process.
+    ///
+    /// # Errors
+    /// [`Problems`] if the server could not run with it.
+    pub(crate) fn load(path: &Path) -> Result<Self, Problems> {
+        let text = fs::read_to_string(path)
+            .map_err(|error| Problems(vec![format!("`{}` cannot be read: {error}", path.display())]))?;
+        // `vars` would panic over variables that are no text, and those cannot be ours.
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Self::parse(&text, &path.display().to_string(), variables)
+    }
+
+    /// Reads the text of a file and the variables over it.
+    fn parse(
+        text: &str,
+        file: &str,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Problems> {
+        let mut reader = Reader::new(text, file, variables)?;
+        let listen =
+            reader.parsed("listen", |text| text.parse().map_err(|_| "must be an IP address and a port"));
+        let public_url = reader.parsed("public_url", public_url);
+        let store = reader.parsed("store", str::parse);
+        let signing_alg = reader.parsed("signing_alg", cli::algorithm);
+        let log_level = reader.parsed("log.level", |text| logging::filter(text).map(|_| text.to_owned()));
+        let max_connections = reader.value("max_connections");
+        let organizations: Vec<OrganizationConfig> = reader.value("organizations").unwrap_or_default();
+        let rate_limits = match reader.value("rate_limits") {
+            Some(false) => RateLimiting::Off,
+            Some(true) | None => RateLimiting::Standard,
+        };
+        let tls = match (reader.value("tls.cert"), reader.value("tls.key")) {
+            (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
+            (None, None) => None,
+            _ => {
+                reader.problem("`tls.cert` and `tls.key` belong together");
+                None
+            }
+        };
+        if !reader.has("public_url") {
+            reader.problem("`public_url` is required: the URL under which clients reach the server");
+        }
+        let mut slugs = BTreeSet::new();
+        if let Some(twice) = organizations.iter().find(|organization| !slugs.insert(&organization.slug)) {
+            reader.problem(format!("`organizations` names `{}` twice", twice.slug));
+        }
+        let config = Self {
+            listen: listen.unwrap_or(DEFAULT_LISTEN),
+            public_url: public_url.unwrap_or_default(),
+            store: store.unwrap_or(StoreUrl::Memory),
+            master_key_file: reader.value("master_key_file"),
+            signing_alg: signing_alg.unwrap_or(Algorithm::Es256),
+            rate_limits,
+            max_connections: max_connections.unwrap_or(listen::DEFAULT_MAX_CONNECTIONS),
+            log_format: reader.value("log.format").unwrap_or_default(),
+            log_level: log_level.unwrap_or_else(|| logging::DEFAULT_LEVEL.to_owned()),
+            tls,
+            organizations,
+        };
+        if !reader.has("store") {
+            reader
+                .problem("`store` is required: `embedded:PATH`, or `memory` to forget everything at the end");
+        }
+        reader.finish().map(|()| config)
+    }
+}
+
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+
+/// Every token, and every secret that clients send for one, goes to this URL: plain http is for this machine
+/// only.
+fn public_url(text: &str) -> Result<String, &'static str> {
+    let url = Url::parse(text).map_err(|_| "must be a URL")?;
+    let loopback = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    };
+    match url.scheme() {
+        "https" => {}
+        "http" if loopback => {}
+        _ => return Err("must be https (http only on a loopback host)"),
+    }
+    if !url.username().is_empty()
+        || url.password().is_some()
+        || url.query().is_some()
+        || url.fragment().is_some()
+    {
+        return Err("must have no user, query or fragment");
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+#[cfg(test)]
+mod tests;

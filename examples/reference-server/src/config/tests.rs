@@ -1,0 +1,175 @@
+use super::*;
+
+const LEAST: &str = "public_url = 'https://auth.example'\nstore = 'memory'\n";
+
+fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Config, Problems> {
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::parse(text, "server.toml", variables)
+}
+
+fn problems(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
+    parse(text, variables).unwrap_err().0
+}
+
+#[test]
+fn the_least_configuration_has_safe_defaults() {
+    let config = parse(LEAST, &[]).unwrap();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.public_url, "https://auth.example");
+    assert_eq!(config.rate_limits, RateLimiting::Standard);
+    assert_eq!(config.signing_alg, Algorithm::Es256);
+    assert_eq!((config.log_format, config.log_level.as_str()), (logging::Format::Text, "info"));
+    assert!(config.tls.is_none() && config.organizations.is_empty() && config.master_key_file.is_none());
+}
+
+#[test]
+fn every_key_is_read() {
+    let text = "
+        listen = '0.0.0.0:443'
+        public_url = 'https://auth.example/base/'
+        store = 'embedded:/var/lib/lumoauth/data'
+        master_key_file = '/etc/lumoauth/master.key'
+        signing_alg = 'EdDSA'
+        rate_limits = false
+        max_connections = 10
+        [log]
+        format = 'json'
+        level = 'warn'
+        [tls]
+        cert = 'cert.pem'
+        key = 'key.pem'
+        [[organizations]]
+        slug = 'acme-corp'
+        name = 'Acme Corp'
+    ";
+    let config = parse(text, &[]).unwrap();
+    assert_eq!(config.listen.port(), 443);
+    assert_eq!(config.public_url, "https://auth.example/base");
+    assert_eq!(config.store, StoreUrl::Embedded("/var/lib/lumoauth/data".into()));
+    assert_eq!(config.master_key_file, Some("/etc/lumoauth/master.key".into()));
+    assert_eq!(config.signing_alg, Algorithm::EdDsa);
+    assert_eq!(config.rate_limits, RateLimiting::Off);
+    assert_eq!(config.max_connections.get(), 10);
+    assert_eq!((config.log_format, config.log_level.as_str()), (logging::Format::Json, "warn"));
+    assert_eq!(config.tls, Some(TlsFiles { cert: "cert.pem".into(), key: "key.pem".into() }));
+    assert_eq!(config.organizations.len(), 1);
+}
+
+#[test]
+fn unknown_keys_are_refused_by_name() {
+    let cases = [
+        ("signing_algorithm = 'ES256'", "signing_algorithm"),
+        ("[log]\nlevle = 'info'", "log.levle"),
+        ("[logs]\nlevel = 'info'", "logs.level"),
+        ("[logs]", "logs"),
+        ("[[organizations]]\nslug = 'a'\nname = 'A'\ntitle = 'x'", "title"),
+    ];
+    for (text, key) in cases {
+        let problems = problems(&format!("{LEAST}{text}"), &[]);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].contains(&format!("`{key}`")), "{problems:?}");
+    }
+    assert!(parse(&format!("{LEAST}[log]"), &[]).is_ok());
+}
+
+#[test]
+fn variables_win_over_the_file() {
+    let text = format!("{LEAST}listen = '127.0.0.1:1'\n[log]\nlevel = 'info'\nformat = 'json'");
+    let variables = [
+        ("LUMOAUTH_SERVER_LISTEN", "127.0.0.1:2"),
+        ("LUMOAUTH_SERVER_LOG__LEVEL", "debug"),
+        ("LUMOAUTH_SERVER_RATE_LIMITS", "false"),
+        ("LUMOAUTH_SERVER_MAX_CONNECTIONS", "7"),
+        ("LUMOAUTH_URL", "https://what.a.client.uses"),
+        ("LUMOAUTH_MASTER_KEY", "x"),
+    ];
+    let config = parse(&text, &variables).unwrap();
+    assert_eq!(config.listen.port(), 2);
+    assert_eq!((config.log_format, config.log_level.as_str()), (logging::Format::Json, "debug"));
+    assert_eq!(config.rate_limits, RateLimiting::Off);
+    assert_eq!(config.max_connections.get(), 7);
+}
+
+#[test]
+fn an_unknown_variable_is_refused_by_name() {
+    let problems = problems(LEAST, &[("LUMOAUTH_SERVER_LOG__LEVLE", "debug")]);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].contains("LUMOAUTH_SERVER_LOG__LEVLE"), "{problems:?}");
+}
+
+#[test]
+fn the_public_url_is_https_unless_it_is_this_machine() {
+    for good in ["https://auth.example", "http://127.0.0.1:8080", "http://[::1]:8080/", "http://localhost"] {
+        assert!(public_url(good).is_ok(), "{good}");
+    }
+    for bad in [
+        "http://auth.example",
+        "http://127.0.0.1.evil.example",
+        "http://10.0.0.1",
+        "ftp://auth.example",
+        "auth.example",
+        "https://u:p@auth.example",
+        "https://auth.example/?a",
+        "https://auth.example/#a",
+        "",
+    ] {
+        assert!(public_url(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn all_problems_are_reported_together() {
+    let text = "
+        listen = 'localhost'
+        public_url = 'http://auth.example'
+        store = 'postgres://u:canary@h/db'
+        signing_alg = 'none'
+        rate_limits = 'yes'
+        max_connections = 0
+        colour = 1
+        [log]
+        format = 'xml'
+        level = 'lumoauth=loud'
+        [tls]
+        cert = 'cert.pem'
+        [[organizations]]
+        slug = 'Not A Slug'
+        name = 'x'
+    ";
+    let problems = problems(text, &[]);
+    let expected = [
+        "listen",
+        "public_url",
+        "store",
+        "signing_alg",
+        "rate_limits",
+        "max_connections",
+        "colour",
+        "log.format",
+        "log.level",
+        "tls.key",
+        "organizations",
+    ];
+    for key in expected {
+        assert!(problems.iter().any(|problem| problem.contains(&format!("`{key}`"))), "{key}: {problems:?}");
+    }
+    assert_eq!(problems.len(), expected.len(), "{problems:?}");
+    assert!(!problems.concat().contains("canary"), "{problems:?}");
+}
+
+#[test]
+fn what_is_required_is_named() {
+    let problems = problems("", &[]).concat();
+    assert!(problems.contains("`public_url`") && problems.contains("`store`"), "{problems}");
+}
+
+#[test]
+fn what_is_not_toml_is_one_problem() {
+    assert_eq!(problems("public_url =", &[]).len(), 1);
+}
+
+#[test]
+fn no_organization_is_named_twice() {
+    let one = "[[organizations]]\nslug = 'a'\nname = 'A'\n";
+    assert!(problems(&format!("{LEAST}{one}{one}"), &[]).concat().contains("twice"));
+}

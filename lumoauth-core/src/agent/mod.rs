@@ -1,0 +1,216 @@
+//! Agents: first-class identities with capabilities, a budget and a life cycle.
+
+mod patch;
+mod status;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    api_key::{AGENT_KEY_PREFIX, mint_key},
+    budget::{Account, BudgetPolicy, agent_account},
+    capability::Capability,
+    client::Secrets,
+    clock::Timestamp,
+    id::{AgentId, ClientId, OrgId, Slug},
+    secret::{Secret, SecretHash},
+};
+
+pub use patch::{AgentPatch, InvalidAgent};
+pub(crate) use patch::{checked_text, https_url, parse_capabilities, parse_policy};
+pub use status::{AgentStatus, StatusChange, Terminal};
+
+/// A registered agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Agent {
+    /// Its identity, never used again.
+    pub id: AgentId,
+    /// Its short name, unique in the organization; `agent:<slug>` is the `sub` of its tokens.
+    pub slug: Slug,
+    /// Its OAuth `client_id`, unique in the organization.
+    pub client_id: ClientId,
+    /// Display name.
+    pub name: String,
+    /// What it does.
+    pub description: Option<String>,
+    /// What sort of program it is.
+    pub kind: AgentKind,
+    /// Whether it may do anything at all.
+    pub status: AgentStatus,
+    /// How it proves who it is.
+    pub identity_type: IdentityType,
+    /// What it may ask for.
+    pub capabilities: Vec<Capability>,
+    /// What it asked an administrator for when it registered itself.
+    pub requested_capabilities: Vec<Capability>,
+    /// If not empty, the only `tool:` actions it may do (names without the prefix).
+    pub allowed_tools: Vec<String>,
+    /// What it may use.
+    pub budget: BudgetPolicy,
+    /// Raised by a budget reset.
+    pub budget_generation: u32,
+    /// Life of its tokens, in seconds.
+    pub token_lifetime: u32,
+    /// Where its public keys are published.
+    pub jwks_uri: Option<String>,
+    /// Hashes of its client secrets.
+    pub secrets: Secrets,
+    /// Hash of its API key.
+    pub api_key: Option<SecretHash>,
+    /// Raised whenever all its tokens must die.
+    pub epoch: u32,
+    /// The version a store guards updates with.
+    pub version: u64,
+    /// When it was registered.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+/// What sort of program an agent is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum AgentKind {
+    /// An assistant for people.
+    AiAssistant,
+    /// A service without a face.
+    #[default]
+    Service,
+    /// A chat bot.
+    Bot,
+    /// Glue between systems.
+    Integration,
+}
+
+impl AgentKind {
+    /// The wire name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AiAssistant => "ai_assistant",
+            Self::Service => "service",
+            Self::Bot => "bot",
+            Self::Integration => "integration",
+        }
+    }
+}
+
+/// How an agent proves who it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "every identity type must be handled where agents authenticate")]
+pub enum IdentityType {
+    /// Its platform vouches for it.
+    WorkloadIdentity,
+    /// It signs its requests.
+    Aauth,
+    /// An agent API key.
+    ApiKey,
+    /// A client id and secret.
+    #[default]
+    ClientCredentials,
+    /// Secret and API key.
+    Custom,
+}
+
+impl IdentityType {
+    /// The wire name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::WorkloadIdentity => "workload_identity",
+            Self::Aauth => "aauth",
+            Self::ApiKey => "api_key",
+            Self::ClientCredentials => "client_credentials",
+            Self::Custom => "custom",
+        }
+    }
+
+    /// Whether agents of this type may hold a client secret.
+    pub const fn may_use_secret(self) -> bool {
+        matches!(self, Self::ClientCredentials | Self::Custom)
+    }
+
+    /// Whether agents of this type may hold an API key.
+    pub const fn may_use_api_key(self) -> bool {
+        matches!(self, Self::ApiKey | Self::Custom | Self::ClientCredentials)
+    }
+}
+
+impl Agent {
+    /// Shortest life of a token, in seconds. Clients refresh a minute early, so anything near a minute would
+    /// make them authenticate on every call.
+    pub const MIN_TOKEN_LIFETIME: u32 = 120;
+    /// Longest life of a token, in seconds.
+    pub const MAX_TOKEN_LIFETIME: u32 = 86_400;
+
+    /// A new, active agent without capabilities or credentials.
+    pub fn new(name: impl Into<String>, slug: Slug, now: Timestamp) -> Self {
+        Self {
+            id: AgentId::generate(),
+            slug,
+            client_id: ClientId::generate_for_agent(),
+            name: name.into(),
+            description: None,
+            kind: AgentKind::default(),
+            status: AgentStatus::Active,
+            identity_type: IdentityType::default(),
+            capabilities: Vec::new(),
+            requested_capabilities: Vec::new(),
+            allowed_tools: Vec::new(),
+            budget: BudgetPolicy::default(),
+            budget_generation: 0,
+            token_lifetime: 3600,
+            jwks_uri: None,
+            secrets: Secrets::default(),
+            api_key: None,
+            epoch: 0,
+            version: 0,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+
+    /// The `sub` of its tokens: `agent:<slug>`.
+    pub fn subject(&self) -> String {
+        format!("agent:{}", self.slug)
+    }
+
+    /// Whether it may do anything at all.
+    pub fn is_active(&self) -> bool {
+        self.status == AgentStatus::Active
+    }
+
+    /// The account its use is counted on.
+    pub fn account(&self) -> Account {
+        agent_account(self.id, self.budget_generation)
+    }
+
+    /// A fresh client secret; the old one works until `grace_ends`.
+    pub fn rotate_secret(&mut self, grace_ends: Timestamp) -> Secret {
+        let secret = Secret::generate("lms_");
+        self.secrets.rotate(&secret, grace_ends);
+        secret
+    }
+
+    /// A fresh API key; the old one is dead.
+    pub fn rotate_api_key(&mut self, org: &OrgId) -> Secret {
+        let key = mint_key(AGENT_KEY_PREFIX, org);
+        self.api_key = Some(key.hash());
+        key
+    }
+
+    /// Applies a status change. Ending a status in which the agent could act raises the epoch, so that no
+    /// token from before works again, also after it is activated anew. Whether anything changed.
+    ///
+    /// # Errors
+    /// [`Terminal`] if the agent is revoked.
+    pub fn change_status(&mut self, change: StatusChange) -> Result<bool, Terminal> {
+        let next = self.status.after(change)?;
+        let changed = next != self.status;
+        if changed && next != AgentStatus::Active {
+            self.epoch += 1;
+        }
+        self.status = next;
+        Ok(changed)
+    }
+}

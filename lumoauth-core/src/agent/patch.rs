@@ -1,0 +1,307 @@
+//! Creating and changing agents from what an administrator sends.
+
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+
+use super::{Agent, AgentKind, IdentityType};
+use crate::{
+    budget::BudgetPolicy,
+    capability::Capability,
+    id::{ClientId, Slug},
+};
+
+/// The members of an agent that an administrator may set. Absent and `null` leave a member as it is;
+/// everything else (ids, status, counters) is not settable and ignored.
+///
+/// Members that are known to the protocol but not enforced by this server are refused unless they are null or
+/// empty: accepting and ignoring a restriction would be failing open.
+#[derive(Debug, Default, Deserialize)]
+#[non_exhaustive]
+pub struct AgentPatch {
+    /// Display name.
+    pub name: Option<String>,
+    /// What it does.
+    pub description: Option<String>,
+    /// Only at creation: the short name; derived from the name if absent.
+    pub slug: Option<String>,
+    /// Only at creation: the OAuth client id; generated if absent.
+    #[serde(rename = "clientId", alias = "client_id")]
+    pub client_id: Option<String>,
+    /// What sort of program it is.
+    #[serde(rename = "type")]
+    pub kind: Option<AgentKind>,
+    /// How it proves who it is.
+    #[serde(rename = "identityType", alias = "identity_type")]
+    pub identity_type: Option<IdentityType>,
+    /// What it may ask for; replaces the whole list.
+    #[serde(alias = "allowedScopes", alias = "allowed_scopes", alias = "scopes")]
+    pub capabilities: Option<Vec<String>>,
+    /// The only tools it may use; replaces the whole list.
+    #[serde(rename = "allowedTools", alias = "allowed_tools")]
+    pub allowed_tools: Option<Vec<String>>,
+    /// What it may use; replaces the whole policy.
+    #[serde(rename = "budgetPolicy", alias = "budget_policy")]
+    pub budget: Option<Box<RawValue>>,
+    /// Life of its tokens, in seconds; clamped to 120..86400.
+    #[serde(rename = "tokenLifetime", alias = "token_lifetime")]
+    pub token_lifetime: Option<u64>,
+    /// Where its public keys are published (https).
+    #[serde(rename = "jwksUri", alias = "jwks_uri")]
+    pub jwks_uri: Option<String>,
+    /// Only at creation: also make a secret for an identity type that has none by itself.
+    #[serde(rename = "issueSecret", alias = "issue_secret")]
+    pub issue_secret: Option<bool>,
+    /// Not enforced yet.
+    #[serde(rename = "redirectUris", alias = "redirect_uris")]
+    pub redirect_uris: Option<Value>,
+    /// Not enforced yet.
+    #[serde(rename = "canActOnBehalfOfUsers", alias = "can_act_on_behalf_of_users")]
+    pub can_act_on_behalf_of_users: Option<Value>,
+    /// Not enforced yet.
+    #[serde(rename = "delegationPolicy", alias = "delegation_policy")]
+    pub delegation_policy: Option<Value>,
+    /// Not enforced yet.
+    #[serde(rename = "workloadIdentity", alias = "workload_identity")]
+    pub workload_identity: Option<Value>,
+    /// Not enforced yet.
+    #[serde(rename = "aauthIdentity", alias = "aauth_identity")]
+    pub aauth_identity: Option<Value>,
+    /// Not enforced yet.
+    #[serde(rename = "allowedIps", alias = "allowed_ips")]
+    pub allowed_ips: Option<Value>,
+    /// Not enforced yet.
+    #[serde(rename = "authMethods", alias = "auth_methods")]
+    pub auth_methods: Option<Value>,
+    /// Not enforced yet.
+    pub permissions: Option<Value>,
+    /// Not enforced yet.
+    pub roles: Option<Value>,
+}
+
+/// An agent cannot be like that.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{member}: {problem}")]
+#[non_exhaustive]
+pub struct InvalidAgent {
+    /// The wire name of the member at fault.
+    pub member: &'static str,
+    /// What is wrong with it, safe to show.
+    pub problem: String,
+}
+
+fn invalid(member: &'static str, problem: impl Into<String>) -> InvalidAgent {
+    InvalidAgent { member, problem: problem.into() }
+}
+
+impl AgentPatch {
+    /// The slug for a new agent.
+    ///
+    /// # Errors
+    /// [`InvalidAgent`] without a usable name or slug.
+    pub fn new_slug(&self) -> Result<Slug, InvalidAgent> {
+        match &self.slug {
+            Some(text) => {
+                Slug::parse(text).map_err(|_| invalid("slug", "must be 1 to 63 of a-z, 0-9 and -"))
+            }
+            None => {
+                let name = self.name.as_deref().unwrap_or_default();
+                Slug::from_name(name).ok_or_else(|| invalid("name", "is required, with a letter or digit in it"))
+            }
+        }
+    }
+
+    /// The client id for a new agent, if one is asked for.
+    ///
+    /// # Errors
+    /// [`InvalidAgent`] if an agent cannot have it.
+    pub fn new_client_id(&self) -> Result<Option<ClientId>, InvalidAgent> {
+        let Some(text) = &self.client_id else { return Ok(None) };
+        match ClientId::parse(text) {
+            Ok(id) if !id.is_app() => Ok(Some(id)),
+            _ => Err(invalid("clientId", "must be 1 to 128 of A-Z a-z 0-9 _ - . and not begin with `app_`")),
+        }
+    }
+
+    /// Applies the patch to `agent`, or nothing of it.
+    ///
+    /// # Errors
+    /// [`InvalidAgent`] for the first member that cannot be accepted.
+    pub fn apply(&self, agent: &mut Agent) -> Result<(), InvalidAgent> {
+        self.refuse_unenforced()?;
+        let mut next = agent.clone();
+        if let Some(name) = &self.name {
+            next.name = checked_text("name", name, 1, 128)?;
+        }
+        if let Some(description) = &self.description {
+            let text = checked_text("description", description, 0, 1024)?;
+            next.description = Some(text).filter(|text| !text.is_empty());
+        }
+        if let Some(kind) = self.kind {
+            next.kind = kind;
+        }
+        if let Some(identity_type) = self.identity_type {
+            next.identity_type = identity_type;
+        }
+        if let Some(capabilities) = &self.capabilities {
+            next.capabilities = parse_capabilities("capabilities", capabilities)?;
+        }
+        if let Some(tools) = &self.allowed_tools {
+            next.allowed_tools = parse_capabilities("allowedTools", tools)?
+                .iter()
+                .map(|tool| tool.as_str().trim_start_matches("tool:").to_owned())
+                .collect();
+        }
+        if let Some(raw) = &self.budget {
+            next.budget = parse_policy(raw)?;
+        }
+        if let Some(seconds) = self.token_lifetime {
+            let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+            next.token_lifetime = seconds.clamp(Agent::MIN_TOKEN_LIFETIME, Agent::MAX_TOKEN_LIFETIME);
+        }
+        if let Some(uri) = &self.jwks_uri {
+            next.jwks_uri = Some(https_url("jwksUri", uri)?);
+        }
+        *agent = next;
+        Ok(())
+    }
+
+    fn refuse_unenforced(&self) -> Result<(), InvalidAgent> {
+        let members = [
+            ("redirectUris", &self.redirect_uris),
+            ("canActOnBehalfOfUsers", &self.can_act_on_behalf_of_users),
+            ("delegationPolicy", &self.delegation_policy),
+            ("workloadIdentity", &self.workload_identity),
+            ("aauthIdentity", &self.aauth_identity),
+            ("allowedIps", &self.allowed_ips),
+            ("authMethods", &self.auth_methods),
+            ("permissions", &self.permissions),
+            ("roles", &self.roles),
+        ];
+        for (member, value) in members {
+            let empty = match value {
+                None | Some(Value::Null | Value::Bool(false)) => true,
+                Some(Value::Array(items)) => items.is_empty(),
+                Some(Value::Object(members)) => members.is_empty(),
+                Some(_) => false,
+            };
+            if !empty {
+                return Err(invalid(member, "is not supported by this server yet"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a budget policy, with the member at fault in the error.
+pub(crate) fn parse_policy(raw: &RawValue) -> Result<BudgetPolicy, InvalidAgent> {
+    serde_json::from_str(raw.get())
+        .map_err(|error| invalid("budgetPolicy", without_position(&error.to_string())))
+}
+
+/// `serde_json` appends where in the text it stood; the sender knows the member and not our positions.
+fn without_position(text: &str) -> String {
+    text.split(" at line ").next().unwrap_or_default().to_owned()
+}
+
+pub(crate) fn parse_capabilities(
+    member: &'static str,
+    items: &[String],
+) -> Result<Vec<Capability>, InvalidAgent> {
+    const MOST: usize = 1000;
+    if items.len() > MOST {
+        return Err(invalid(member, format!("has more than {MOST} items")));
+    }
+    let mut seen = std::collections::HashSet::new();
+    let mut capabilities = Vec::with_capacity(items.len());
+    for item in items {
+        let capability = Capability::parse(item).map_err(|error| invalid(member, error.to_string()))?;
+        if seen.insert(capability.clone()) {
+            capabilities.push(capability);
+        }
+    }
+    Ok(capabilities)
+}
+
+/// Text for people: bounded, and without control characters that could forge a line of a log or a page.
+pub(crate) fn checked_text(
+    member: &'static str,
+    text: &str,
+    least: usize,
+    most: usize,
+) -> Result<String, InvalidAgent> {
+    let text = text.trim();
+    if text.len() < least {
+        return Err(invalid(member, "is required"));
+    }
+    if text.len() > most {
+        return Err(invalid(member, format!("is longer than {most} bytes")));
+    }
+    let hostile = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if text.chars().any(hostile) {
+        return Err(invalid(member, "contains control characters"));
+    }
+    Ok(text.to_owned())
+}
+
+pub(crate) fn https_url(member: &'static str, text: &str) -> Result<String, InvalidAgent> {
+    let fits = text.len() <= 512
+        && url::Url::parse(text).is_ok_and(|url| {
+            url.scheme() == "https" && url.has_host() && url.username().is_empty() && url.password().is_none()
+        });
+    if fits { Ok(text.to_owned()) } else { Err(invalid(member, "must be an https URL")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    fn patch(text: &str) -> AgentPatch {
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn agent() -> Agent {
+        Agent::new("A", Slug::parse("a").unwrap(), Timestamp::default())
+    }
+
+    #[test]
+    fn both_key_styles_are_read() {
+        let mut one = agent();
+        patch(r#"{"budget_policy":{"max_tokens_per_day":1},"token_lifetime":5,"allowedScopes":["a:b"]}"#)
+            .apply(&mut one)
+            .unwrap();
+        assert_eq!(one.budget.max_tokens_per_day, Some(1));
+        assert_eq!(one.token_lifetime, Agent::MIN_TOKEN_LIFETIME);
+        assert_eq!(one.capabilities.len(), 1);
+    }
+
+    #[test]
+    fn what_is_not_enforced_is_refused_unless_empty() {
+        let mut one = agent();
+        assert!(patch(r#"{"allowedIps":["10.0.0.0/8"]}"#).apply(&mut one).is_err());
+        assert!(patch(r#"{"allowedIps":null,"roles":[],"canActOnBehalfOfUsers":false}"#).apply(&mut one).is_ok());
+    }
+
+    #[test]
+    fn a_bad_member_changes_nothing() {
+        let mut one = agent();
+        let before = one.clone();
+        assert!(patch(r#"{"name":"B","capabilities":["a b"]}"#).apply(&mut one).is_err());
+        assert_eq!(one, before);
+    }
+
+    #[test]
+    fn read_only_members_are_ignored() {
+        let mut one = agent();
+        let before = one.clone();
+        patch(r#"{"id":"x","status":"revoked","epoch":9,"organization":"globex"}"#).apply(&mut one).unwrap();
+        assert_eq!(one, before);
+    }
+
+    #[test]
+    fn names_cannot_forge_lines() {
+        let mut one = agent();
+        assert!(patch(r#"{"name":"a\nlevel=error"}"#).apply(&mut one).is_err());
+        assert!(patch(r#"{"name":"a\u202eb"}"#).apply(&mut one).is_err());
+    }
+}

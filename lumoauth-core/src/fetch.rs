@@ -1,0 +1,54 @@
+//! The port for outgoing HTTP: everything this crate ever fetches goes through [`Fetch`].
+//!
+//! The port exists so that a host decides what may leave the machine. An implementation must refuse plain
+//! `http`, private and link-local addresses (checked on the address it connects to), redirects, bodies above
+//! the request's limit and answers slower than the request's time, unless its host allowed the exception.
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+use url::Url;
+
+/// One GET.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FetchRequest {
+    /// From where.
+    pub url: Url,
+    /// The most bytes of body that are read.
+    pub max_bytes: usize,
+    /// The longest the whole exchange may take.
+    pub timeout: Duration,
+}
+
+impl FetchRequest {
+    /// A GET of `url` with at most 256 KiB in 5 seconds.
+    pub fn get(url: Url) -> Self {
+        Self { url, max_bytes: 256 * 1024, timeout: Duration::from_secs(5) }
+    }
+}
+
+/// Why nothing was fetched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// The host does not let us go there.
+    #[error("fetching from this address is not allowed")]
+    NotAllowed,
+    /// No answer, or not in time.
+    #[error("no answer")]
+    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// An answer that is not a plain success within the limits.
+    #[error("unusable answer with status {0}")]
+    Unusable(u16),
+}
+
+/// Outgoing HTTP.
+#[async_trait]
+pub trait Fetch: fmt::Debug + Send + Sync + 'static {
+    /// The body of a 200 answer.
+    ///
+    /// # Errors
+    /// [`FetchError`] for everything else.
+    async fn fetch(&self, request: FetchRequest) -> Result<Vec<u8>, FetchError>;
+}

@@ -1,0 +1,96 @@
+//! Why the token endpoint refuses, and how that looks on the wire.
+
+use http::StatusCode;
+
+use crate::{
+    budget_gate::Exhausted,
+    client_auth::Method,
+    keys::KeyError,
+    store::StoreError,
+    wire::{Challenge, InvalidParams, WireError},
+};
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// A parameter is missing, repeated or malformed. The text is safe to show.
+    #[error("invalid request: {0}")]
+    InvalidRequest(&'static str),
+    /// The body cannot be read.
+    #[error(transparent)]
+    Params(#[from] InvalidParams),
+    /// The client is not who it says, or not active, or may not use a secret: never told apart.
+    #[error("client authentication failed")]
+    InvalidClient(Method),
+    /// The subject token is not acceptable. The text is safe to show.
+    #[error("invalid grant: {0}")]
+    InvalidGrant(&'static str),
+    /// An item of the requested scope is not covered.
+    #[error("scope `{0}` is not granted")]
+    InvalidScope(String),
+    /// The target is unknown, inactive, or not for this agent.
+    #[error("invalid target")]
+    InvalidTarget,
+    /// No grant of this server has this type.
+    #[error("unsupported grant type")]
+    UnsupportedGrantType,
+    /// No token of this type is exchanged.
+    #[error("unsupported token type")]
+    UnsupportedTokenType,
+    /// The client may not use this grant.
+    #[error("client may not use this grant")]
+    UnauthorizedClient,
+    /// The agent has used up its budget.
+    #[error(transparent)]
+    BudgetExceeded(#[from] Exhausted),
+    /// The store cannot answer.
+    #[error("store")]
+    Store(#[from] StoreError),
+    /// There is no key to sign with.
+    #[error("keys")]
+    Key(#[from] KeyError),
+}
+
+impl TokenError {
+    /// The error as the client sees it.
+    pub fn to_wire(&self) -> WireError {
+        let bad = |error, text: String| WireError::new(StatusCode::BAD_REQUEST, error, text);
+        match self {
+            Self::InvalidRequest(text) => bad("invalid_request", (*text).to_owned()),
+            Self::Params(error) => bad("invalid_request", error.to_string()),
+            Self::InvalidClient(method) => {
+                let mut error =
+                    WireError::new(StatusCode::UNAUTHORIZED, "invalid_client", "Client authentication failed.");
+                error.challenge = (*method == Method::Basic).then_some(Challenge::Basic);
+                error
+            }
+            Self::InvalidGrant(text) => bad("invalid_grant", (*text).to_owned()),
+            Self::InvalidScope(scope) => bad("invalid_scope", format!("Scope {scope} is not granted.")),
+            Self::InvalidTarget => {
+                bad("invalid_target", "The target is unknown or not available to this agent.".to_owned())
+            }
+            Self::UnsupportedGrantType => {
+                bad("unsupported_grant_type", "This grant type is not supported.".to_owned())
+            }
+            Self::UnsupportedTokenType => {
+                bad("unsupported_token_type", "This token type is not supported.".to_owned())
+            }
+            Self::UnauthorizedClient => {
+                bad("unauthorized_client", "This client may not use this grant type.".to_owned())
+            }
+            Self::BudgetExceeded(exhausted) => exhausted.to_wire(),
+            Self::Store(_) | Self::Key(_) => WireError::unavailable(),
+        }
+    }
+
+    /// Whether the fault is ours, so that it must be logged as one.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Store(_) | Self::Key(_))
+    }
+
+    /// The wire code, as the reason in the audit log.
+    pub(crate) fn reason(&self) -> &'static str {
+        self.to_wire().error
+    }
+}

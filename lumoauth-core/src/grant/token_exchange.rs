@@ -1,0 +1,152 @@
+//! Token exchange (RFC 8693): here, an agent's own token for one that is bound to an MCP server.
+//!
+//! 1. The subject token authenticates the request; client authentication may be sent too and must then be the
+//!    same agent.
+//! 2. What the subject is comes from its verified claims, never from `subject_token_type` alone.
+//! 3. The subject must be meant for this server's own routes. A token that is bound to a resource is not
+//!    exchanged: that would let the resource act as the agent.
+//! 4. The scope is within the subject's, the agent's capabilities and the server's vocabulary.
+//! 5. One API call is charged, after everything that can refuse has passed.
+//! 6. The new token carries the subject's handle: revoking the subject ends it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Grant, GrantContext, NewToken, Resource, TokenError, TokenResponse, issue, requested_scope, target};
+use crate::{
+    agent::Agent,
+    audit::{Event, EventKind, Target},
+    budget_gate::charge_call,
+    capability::Scope,
+    client_auth::AuthenticatedClient,
+    mcp::McpServer,
+    principal::{Principal, agent_actor},
+    token::{AccessClaims, token_handle},
+    wire::Params,
+};
+
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
+const REFRESH_TOKEN: &str = "urn:ietf:params:oauth:token-type:refresh_token";
+
+/// The `token-exchange` grant.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct TokenExchange;
+
+#[async_trait]
+impl Grant for TokenExchange {
+    fn grant_type(&self) -> &'static str {
+        "urn:ietf:params:oauth:grant-type:token-exchange"
+    }
+
+    async fn handle(&self, context: &GrantContext<'_>, params: &Params) -> Result<TokenResponse, TokenError> {
+        let (agent, claims) = subject(context, params).await?;
+        match decide(context, &agent, &claims, params).await {
+            Ok((server, scope)) => {
+                let event = event(context, &agent, params, Some(&server)).with("scope", scope.to_string());
+                let new = NewToken {
+                    holder: &AuthenticatedClient::Agent(agent),
+                    lifetime: server.token_lifetime,
+                    resource: Resource::Mcp(server),
+                    scope,
+                    ancestors: ancestors(context, &claims),
+                    test: claims.test,
+                };
+                let (signed, ()) = futures_util::future::try_join(
+                    async { issue(context, new).await.map_err(TokenError::from) },
+                    async { context.append(event).await.map_err(TokenError::from) },
+                )
+                .await?;
+                Ok(TokenResponse { issued_token_type: Some(ACCESS_TOKEN), ..signed.0 })
+            }
+            Err(error) if error.is_outage() => Err(error),
+            Err(error) => {
+                context.append(event(context, &agent, params, None).failed(error.reason())).await?;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The agent whose live token the subject is, and the token's claims.
+async fn subject(
+    context: &GrantContext<'_>,
+    params: &Params,
+) -> Result<(Arc<Agent>, Arc<AccessClaims>), TokenError> {
+    let token = params.get("subject_token").ok_or(TokenError::InvalidRequest("subject_token is required."))?;
+    let declared = params
+        .get("subject_token_type")
+        .ok_or(TokenError::InvalidRequest("subject_token_type is required."))?;
+    match declared {
+        ACCESS_TOKEN | JWT => {}
+        ID_TOKEN | REFRESH_TOKEN => {
+            return Err(TokenError::InvalidGrant("The subject token is not of the declared type."));
+        }
+        _ => return Err(TokenError::UnsupportedTokenType),
+    }
+    match (params.get("actor_token"), params.get("actor_token_type")) {
+        (None, None) => {}
+        (Some(_), Some(_)) => {
+            return Err(TokenError::InvalidRequest("Exchange with an actor token is not supported."));
+        }
+        _ => {
+            let text = "actor_token and actor_token_type go together.";
+            return Err(TokenError::InvalidRequest(text));
+        }
+    }
+    if params.get("requested_token_type").is_some_and(|requested| requested != ACCESS_TOKEN) {
+        return Err(TokenError::InvalidRequest("Only access tokens are issued."));
+    }
+    let refused = TokenError::InvalidGrant("The subject token is not acceptable.");
+    let Some(Principal { identity, claims: Some(claims), .. }) = context.principal(token).await? else {
+        return Err(refused);
+    };
+    let crate::principal::Identity::Agent(agent) = identity else { return Err(refused) };
+    let same_client = context.client.is_none_or(|client| *client.client_id() == agent.client_id);
+    if !claims.is_for_own_routes() || !same_client {
+        return Err(refused);
+    }
+    Ok((agent, claims))
+}
+
+async fn decide(
+    context: &GrantContext<'_>,
+    agent: &Arc<Agent>,
+    claims: &AccessClaims,
+    params: &Params,
+) -> Result<(Arc<McpServer>, Scope), TokenError> {
+    let named = target::requested(params)?
+        .ok_or(TokenError::InvalidRequest("resource or audience is required for this exchange."))?;
+    let requested = requested_scope(params)?;
+    let server = target::resolve(context, &AuthenticatedClient::Agent(agent.clone()), named).await?;
+    let scope =
+        target::scope_for(&server, requested.as_ref(), &[claims.scope.as_slice(), &agent.capabilities])?;
+    charge_call(context.stores, context.org(), agent, context.origin, context.now).await??;
+    Ok((server, scope))
+}
+
+fn ancestors(context: &GrantContext<'_>, subject: &AccessClaims) -> Vec<crate::store::Handle> {
+    let mut handles = subject.lin.handles.clone();
+    handles.push(token_handle(context.org(), &subject.jti));
+    handles
+}
+
+fn event(
+    context: &GrantContext<'_>,
+    agent: &Agent,
+    params: &Params,
+    server: Option<&McpServer>,
+) -> Event {
+    let named: String = target::requested(params).ok().flatten().unwrap_or_default().chars().take(256).collect();
+    let target = match server {
+        Some(server) => Target::new("mcp_server", server.server_id.as_str()).named(&server.name),
+        None => Target::new("mcp_server", named),
+    };
+    Event::new(EventKind::McpConnection, agent_actor(agent), "token for an MCP server", context.now)
+        .on(target)
+        .by_method("token_exchange")
+        .from_origin(context.origin)
+}

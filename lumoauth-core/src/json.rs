@@ -1,0 +1,151 @@
+//! Strict JSON: what arrives from outside is read once, without ambiguity.
+//!
+//! `serde_json` lets the last of two equal members win and nests to 128. Two parsers that disagree about a
+//! duplicate are how signed text and read text drift apart, so [`parse`] refuses duplicates at any depth and
+//! anything nested deeper than [`MAX_DEPTH`].
+
+use std::{collections::HashSet, fmt};
+
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor},
+};
+
+/// The deepest nesting that is accepted.
+pub const MAX_DEPTH: usize = 32;
+
+/// The text is not JSON that this crate accepts, or does not have the expected form.
+#[derive(Debug, thiserror::Error)]
+#[error("invalid JSON: {0}")]
+pub struct JsonError(#[from] serde_json::Error);
+
+/// Reads `T` from JSON text without duplicate members and with at most [`MAX_DEPTH`] levels.
+///
+/// ```
+/// use lumoauth_core::json;
+/// use std::collections::HashMap;
+///
+/// assert!(json::parse::<HashMap<String, u8>>(br#"{"a":1}"#).is_ok());
+/// assert!(json::parse::<HashMap<String, u8>>(br#"{"a":1,"a":2}"#).is_err());
+/// ```
+///
+/// # Errors
+/// [`JsonError`] for anything else.
+pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    Strict { depth: 0 }.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(serde_json::from_slice(text)?)
+}
+
+/// Walks a value without keeping it.
+struct Strict {
+    depth: usize,
+}
+
+impl Strict {
+    fn deeper<E: serde::de::Error>(&self) -> Result<Self, E> {
+        if self.depth == MAX_DEPTH {
+            return Err(E::custom("nested too deeply"));
+        }
+        Ok(Self { depth: self.depth + 1 })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(self.deeper()?)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let inner = self.depth;
+        let mut names = HashSet::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if names.contains(&name) {
+                return Err(A::Error::custom(format_args!("member `{name}` twice")));
+            }
+            names.insert(name);
+            map.next_value_seed(Strict { depth: inner }.deeper()?)?;
+        }
+        Ok(())
+    }
+}
+
+/// `null` and absent are the same: for optional fields with a `#[serde(default)]`.
+///
+/// # Errors
+/// Whatever reading the value itself gives.
+pub fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn duplicates_are_refused_at_any_depth() {
+        assert!(parse::<Value>(br#"{"a":[{"b":1,"b":2}]}"#).is_err());
+        assert!(parse::<Value>(br#"{"a":1,"\u0061":2}"#).is_err());
+        assert!(parse::<Value>(br#"{"a":{"b":1},"b":{"b":1}}"#).is_ok());
+    }
+
+    #[test]
+    fn depth_32_is_read_and_33_is_not() {
+        let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        assert!(parse::<Value>(nested(32).as_bytes()).is_ok());
+        assert!(parse::<Value>(nested(33).as_bytes()).is_err());
+        assert!(parse::<Value>(nested(100_000).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn trailing_text_is_refused() {
+        assert!(parse::<Value>(b"{} {}").is_err());
+        assert!(parse::<Value>(b"").is_err());
+    }
+}

@@ -1,0 +1,25 @@
+//! wip
+pub mod agent;
+pub mod api_key;
+pub mod audit;
+pub mod budget;
+pub mod capability;
+pub mod client;
+pub mod clock;
+pub mod fetch;
+pub mod id;
+pub mod json;
+pub mod keys;
+pub mod mcp;
+pub mod organization;
+pub mod random;
+pub mod secret;
+pub mod store;
+pub mod user;
+mod budget_gate;
+pub mod client_auth;
+pub mod grant;
+pub mod principal;
+pub mod token;
+pub mod wire;
+pub mod server;

@@ -1,0 +1,556 @@
+//! The agent registry: creating, changing and ending agents.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+
+use super::{ApiError, AuthorizationServer, Caller};
+use crate::{
+    agent::{Agent, AgentPatch, StatusChange, parse_capabilities, parse_policy},
+    audit::{Event, EventKind, Target},
+    capability::{Capability, narrow, Scope},
+    client::Secrets,
+    client_auth::AuthenticatedClient,
+    clock::Timestamp,
+    grant::{NewToken, Resource, TokenResponse, issue},
+    id::{AgentId, ClientId, OrgId, Slug},
+    organization::Organization,
+    principal::{Identity, Principal},
+    secret::Secret,
+    store::{AgentFilter, AgentKey, Insert, Listing, Page, Remove, Unique, Update},
+    wire::view,
+};
+
+/// A new agent, with the secrets that are shown once.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "a result, read by transports")]
+pub struct NewAgent {
+    /// The record.
+    pub agent: Arc<Agent>,
+    /// Its client secret.
+    pub secret: Option<Secret>,
+    /// Its API key.
+    pub api_key: Option<Secret>,
+}
+
+/// A page of agents.
+pub type AgentPage = Listing<Arc<Agent>>;
+
+/// What an administrator asks of a test token.
+#[derive(Debug, Default, Deserialize)]
+#[non_exhaustive]
+pub struct TestTokenRequest {
+    /// Its life in seconds, at most 30 days.
+    #[serde(rename = "expiresIn", alias = "expires_in", alias = "ttl")]
+    pub expires_in: Option<u64>,
+    /// Its scope; everything the agent may ask for if absent.
+    pub scopes: Option<Vec<String>>,
+}
+
+/// What an agent (or an administrator for it) registers.
+#[derive(Debug, Deserialize)]
+#[non_exhaustive]
+pub struct RegistrationRequest {
+    /// The agent's client id.
+    pub client_id: Option<String>,
+    /// Display name.
+    pub name: Option<String>,
+    /// What it does.
+    pub description: Option<String>,
+    /// What it can do; only an administrator grants it.
+    pub capabilities: Option<Vec<String>>,
+    /// Where its public keys are published.
+    pub jwks_uri: Option<String>,
+}
+
+/// The outcome of a registration.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "a result, read by transports")]
+pub struct Registration {
+    /// The record.
+    pub agent: Arc<Agent>,
+    /// The client secret, if the agent is new.
+    pub secret: Option<Secret>,
+}
+
+/// What a change of a record comes to.
+pub(super) enum Change<T> {
+    /// Nothing changes.
+    Keep(T),
+    /// The record changes, and this event says so.
+    Write(Box<Event>, T),
+}
+
+/// How often a change is decided anew when others change the same record.
+const ATTEMPTS: usize = 8;
+
+const LOST_RACE: ApiError = ApiError::Conflict("The record was changed by others at the same time.");
+
+impl AuthorizationServer {
+    /// Creates an agent.
+    ///
+    /// Identity types that use a secret get one; those that use an API key get one. Both are returned here and
+    /// never again.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the members are not acceptable or the slug or client id is taken.
+    pub async fn create_agent(
+        &self,
+        org: &OrgId,
+        patch: &AgentPatch,
+        caller: &Caller,
+    ) -> Result<NewAgent, ApiError> {
+        let now = self.now();
+        if patch.name.is_none() {
+            return Err(ApiError::Invalid { member: "name", problem: "is required".to_owned() });
+        }
+        let mut agent = Agent::new("", patch.new_slug()?, now);
+        if let Some(client_id) = patch.new_client_id()? {
+            agent.client_id = client_id;
+        }
+        patch.apply(&mut agent)?;
+        let asked = patch.issue_secret == Some(true);
+        let secret = (agent.identity_type.may_use_secret() || asked).then(|| {
+            let secret = Secret::generate("lms_");
+            agent.secrets = Secrets::one(&secret);
+            secret
+        });
+        let by_key =
+            matches!(agent.identity_type, crate::agent::IdentityType::ApiKey | crate::agent::IdentityType::Custom);
+        let api_key = by_key.then(|| agent.rotate_api_key(org));
+        self.insert_agent(org, &agent, caller, now).await?;
+        Ok(NewAgent { agent: Arc::new(agent), secret, api_key })
+    }
+
+    async fn insert_agent(
+        &self,
+        org: &OrgId,
+        agent: &Agent,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let event = caller
+            .event(EventKind::AgentCreated, format!("agent {} created", agent.slug), now)
+            .on(agent_target(agent))
+            .with("capabilities", serde_json::json!(agent.capabilities))
+            .with("identity_type", agent.identity_type.as_str());
+        match self.stores().agents.insert(org, agent, &event).await? {
+            Insert::Inserted => Ok(()),
+            Insert::Taken(Unique::ClientId) => Err(ApiError::Conflict("An agent with this client id exists.")),
+            Insert::Taken(_) => Err(ApiError::Conflict("An agent with this slug exists.")),
+        }
+    }
+
+    /// The agent with this id (`agt_` form or UUID) or slug.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] if there is none.
+    pub async fn agent(&self, org: &OrgId, name: &str) -> Result<Arc<Agent>, ApiError> {
+        self.find_agent(org, name).await?.ok_or(ApiError::NotFound("agent"))
+    }
+
+    pub(super) async fn find_agent(&self, org: &OrgId, name: &str) -> Result<Option<Arc<Agent>>, ApiError> {
+        let agents = &self.stores().agents;
+        if let Ok(id) = AgentId::parse(name) {
+            return Ok(agents.find(org, AgentKey::Id(id)).await?);
+        }
+        match Slug::parse(name) {
+            Ok(slug) => Ok(agents.find(org, AgentKey::Slug(&slug)).await?),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// A page of the agents that match, by slug.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the store cannot answer.
+    pub async fn agents(&self, org: &OrgId, filter: &AgentFilter, page: Page) -> Result<AgentPage, ApiError> {
+        Ok(self.stores().agents.list(org, filter, page).await?)
+    }
+
+    /// Changes an agent's members; those that are absent stay.
+    ///
+    /// # Errors
+    /// [`ApiError`] if there is no such agent, it is revoked, or the members are not acceptable.
+    pub async fn update_agent(
+        &self,
+        org: &OrgId,
+        name: &str,
+        patch: &AgentPatch,
+        caller: &Caller,
+    ) -> Result<Arc<Agent>, ApiError> {
+        let now = self.now();
+        let (agent, ()) = self
+            .modify_agent(org, name, now, |agent| {
+                let before = view::agent(agent);
+                patch.apply(agent)?;
+                Ok(recorded(caller, "agent updated", &before, agent, now))
+            })
+            .await?;
+        Ok(agent)
+    }
+
+    /// Replaces an agent's capabilities.
+    ///
+    /// # Errors
+    /// [`ApiError`] if there is no such agent or a capability is malformed.
+    pub async fn set_agent_capabilities(
+        &self,
+        org: &OrgId,
+        name: &str,
+        capabilities: &[String],
+        caller: &Caller,
+    ) -> Result<Arc<Agent>, ApiError> {
+        let now = self.now();
+        let capabilities = parse_capabilities("scopes", capabilities)?;
+        let (agent, ()) = self
+            .modify_agent(org, name, now, |agent| {
+                let before = view::agent(agent);
+                agent.capabilities.clone_from(&capabilities);
+                Ok(recorded(caller, "capabilities replaced", &before, agent, now))
+            })
+            .await?;
+        Ok(agent)
+    }
+
+    /// Changes an agent's status. It acts at once on every route and on introspection.
+    ///
+    /// # Errors
+    /// [`ApiError::Conflict`] if the agent is revoked.
+    pub async fn change_agent_status(
+        &self,
+        org: &OrgId,
+        name: &str,
+        change: StatusChange,
+        reason: Option<&str>,
+        caller: &Caller,
+    ) -> Result<Arc<Agent>, ApiError> {
+        let now = self.now();
+        let (kind, mode) = match change {
+            StatusChange::Activate => (EventKind::AgentActivated, "activate"),
+            StatusChange::Deactivate => (EventKind::AgentRevoked, "deactivate"),
+            StatusChange::Disable => (EventKind::AgentRevoked, "disable"),
+            StatusChange::Revoke => (EventKind::AgentRevoked, "revoke"),
+        };
+        let (agent, ()) = self
+            .modify_agent(org, name, now, |agent| {
+                let before = agent.status.as_str();
+                if !agent.change_status(change)? {
+                    return Ok(Change::Keep(()));
+                }
+                let mut event = caller
+                    .event(kind, format!("agent {} {mode}d", agent.slug), now)
+                    .on(agent_target(agent))
+                    .with("mode", mode)
+                    .with("before", before)
+                    .with("after", agent.status.as_str());
+                event.reason = reason.map(|text| text.chars().filter(|c| !c.is_control()).take(256).collect());
+                Ok(Change::Write(Box::new(event), ()))
+            })
+            .await?;
+        Ok(agent)
+    }
+
+    /// Deletes an agent. Its tokens are dead: a record that is gone is alive for nobody.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] if there is none.
+    pub async fn delete_agent(&self, org: &OrgId, name: &str, caller: &Caller) -> Result<(), ApiError> {
+        let now = self.now();
+        let agent = self.agent(org, name).await?;
+        let event = caller
+            .event(EventKind::AgentRevoked, format!("agent {} deleted", agent.slug), now)
+            .on(agent_target(&agent))
+            .with("mode", "delete");
+        match self.stores().agents.remove(org, agent.id, &event).await? {
+            Remove::Removed => Ok(()),
+            Remove::Missing => Err(ApiError::NotFound("agent")),
+        }
+    }
+
+    /// Gives an agent a new client secret; the old one works for `grace` more.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidRequest`] for identity types without a secret.
+    pub async fn rotate_agent_secret(
+        &self,
+        org: &OrgId,
+        name: &str,
+        grace: Duration,
+        caller: &Caller,
+    ) -> Result<(Arc<Agent>, Secret), ApiError> {
+        let now = self.now();
+        self.modify_agent(org, name, now, |agent| {
+            if !agent.identity_type.may_use_secret() {
+                let text = "Agents of this identity type have no client secret.";
+                return Err(ApiError::InvalidRequest(text.to_owned()));
+            }
+            let secret = agent.rotate_secret(now.plus(grace));
+            Ok(Change::Write(Box::new(rotated(caller, agent, "client_secret", now)), secret))
+        })
+        .await
+    }
+
+    /// Gives an agent a new API key; the old one is dead.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidRequest`] for identity types without an API key.
+    pub async fn rotate_agent_key(
+        &self,
+        org: &OrgId,
+        name: &str,
+        caller: &Caller,
+    ) -> Result<(Arc<Agent>, Secret), ApiError> {
+        let now = self.now();
+        self.modify_agent(org, name, now, |agent| {
+            if !agent.identity_type.may_use_api_key() {
+                let text = "Agents of this identity type have no API key.";
+                return Err(ApiError::InvalidRequest(text.to_owned()));
+            }
+            let key = agent.rotate_api_key(org);
+            Ok(Change::Write(Box::new(rotated(caller, agent, "api_key", now)), key))
+        })
+        .await
+    }
+
+    /// Takes an agent's API key away.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] if there is no such agent.
+    pub async fn revoke_agent_key(&self, org: &OrgId, name: &str, caller: &Caller) -> Result<(), ApiError> {
+        let now = self.now();
+        self.modify_agent(org, name, now, |agent| {
+            Ok(match agent.api_key.take() {
+                None => Change::Keep(()),
+                Some(_) => Change::Write(Box::new(rotated(caller, agent, "api_key", now)), ()),
+            })
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Makes a token for trying things out; it carries `test: true`.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the agent cannot act, or a scope is not covered by its capabilities.
+    pub async fn test_token(
+        &self,
+        organization: &Organization,
+        name: &str,
+        request: &TestTokenRequest,
+        caller: &Caller,
+    ) -> Result<TokenResponse, ApiError> {
+        const LONGEST: u64 = 30 * 86_400;
+        let now = self.now();
+        let org = &organization.id;
+        let agent = self.agent(org, name).await?;
+        if !agent.is_active() {
+            return Err(ApiError::Conflict("The agent is not active."));
+        }
+        let requested = match &request.scopes {
+            Some(items) => Some(Scope::new(parse_capabilities("scopes", items)?)),
+            None => None,
+        };
+        let scope = narrow(requested.as_ref(), &[&agent.capabilities]).map_err(|item: Capability| {
+            ApiError::Invalid { member: "scopes", problem: format!("contain `{item}`, which is not granted") }
+        })?;
+        let lifetime = request.expires_in.unwrap_or(3600);
+        if !(1..=LONGEST).contains(&lifetime) {
+            let problem = format!("must be 1 to {LONGEST} seconds");
+            return Err(ApiError::Invalid { member: "expiresIn", problem });
+        }
+        let event = caller
+            .event(EventKind::TokenIssued, format!("test token for {}", agent.slug), now)
+            .on(agent_target(&agent))
+            .with("scope", scope.to_string());
+        self.stores().audit.append(org, &[event]).await?;
+        let issuer = self.issuer(org);
+        let context = self.grant_context(organization, &issuer, None, &caller.origin, now);
+        let holder = AuthenticatedClient::Agent(agent);
+        let new = NewToken {
+            holder: &holder,
+            resource: Resource::Own,
+            scope,
+            lifetime: u32::try_from(lifetime).unwrap_or(u32::MAX),
+            ancestors: Vec::new(),
+            test: true,
+        };
+        Ok(issue(&context, new).await?.0)
+    }
+
+    /// Replaces an agent's budget policy; it holds at once.
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`] if the policy is not acceptable.
+    pub async fn set_agent_budget(
+        &self,
+        org: &OrgId,
+        name: &str,
+        policy: &RawValue,
+        caller: &Caller,
+    ) -> Result<Arc<Agent>, ApiError> {
+        let now = self.now();
+        let policy = parse_policy(policy)?;
+        let (agent, ()) = self
+            .modify_agent(org, name, now, |agent| {
+                let before = view::agent(agent);
+                agent.budget = policy.clone();
+                Ok(recorded(caller, "budget policy replaced", &before, agent, now))
+            })
+            .await?;
+        Ok(agent)
+    }
+
+    /// Starts an agent's budget anew: nothing counts as used.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] if there is no such agent.
+    pub async fn reset_agent_budget(
+        &self,
+        org: &OrgId,
+        name: &str,
+        caller: &Caller,
+    ) -> Result<Arc<Agent>, ApiError> {
+        let now = self.now();
+        let (agent, ()) = self
+            .modify_agent(org, name, now, |agent| {
+                agent.budget_generation += 1;
+                let event = caller
+                    .event(EventKind::BudgetReset, format!("budget of {} reset", agent.slug), now)
+                    .on(agent_target(agent));
+                Ok(Change::Write(Box::new(event), ()))
+            })
+            .await?;
+        Ok(agent)
+    }
+
+    /// Registers an agent, or updates its record.
+    ///
+    /// An agent may only describe itself: capabilities it does not have yet are kept as requested, for an
+    /// administrator to see. An API key with an admin scope may create agents and grant capabilities.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the caller may not register this client id or the members are not acceptable.
+    pub async fn register_agent(
+        &self,
+        organization: &Organization,
+        principal: &Principal,
+        request: RegistrationRequest,
+        caller: &Caller,
+    ) -> Result<Registration, ApiError> {
+        let org = &organization.id;
+        let required = |member| ApiError::Invalid { member, problem: "is required".to_owned() };
+        let client_id = request.client_id.ok_or_else(|| required("client_id"))?;
+        let name = request.name.ok_or_else(|| required("name"))?;
+        let mut patch = AgentPatch::default();
+        patch.name = Some(name);
+        patch.description = request.description;
+        patch.jwks_uri = request.jwks_uri;
+        match &principal.identity {
+            Identity::Agent(agent) => {
+                if agent.client_id.as_str() != client_id {
+                    return Err(ApiError::Forbidden("An agent may only register itself."));
+                }
+                let wanted = parse_capabilities("capabilities", &request.capabilities.unwrap_or_default())?;
+                let agent = self.describe_self(org, agent, &patch, &wanted, caller).await?;
+                Ok(Registration { agent, secret: None })
+            }
+            Identity::ApiKey(_) => {
+                patch.capabilities = request.capabilities;
+                let id = ClientId::parse(&client_id)
+                    .map_err(|error| ApiError::Invalid { member: "client_id", problem: error.to_string() })?;
+                match self.stores().agents.find(org, AgentKey::ClientId(&id)).await? {
+                    Some(agent) => {
+                        let agent = self.update_agent(org, &agent.id.to_string(), &patch, caller).await?;
+                        Ok(Registration { agent, secret: None })
+                    }
+                    None => {
+                        patch.client_id = Some(client_id);
+                        let new = self.create_agent(org, &patch, caller).await?;
+                        Ok(Registration { agent: new.agent, secret: new.secret })
+                    }
+                }
+            }
+            Identity::Client(_) => Err(ApiError::Forbidden("Only agents and administrators register agents.")),
+        }
+    }
+
+    async fn describe_self(
+        &self,
+        org: &OrgId,
+        agent: &Agent,
+        patch: &AgentPatch,
+        wanted: &[Capability],
+        caller: &Caller,
+    ) -> Result<Arc<Agent>, ApiError> {
+        let now = self.now();
+        let (agent, ()) = self
+            .modify_agent(org, &agent.id.to_string(), now, |agent| {
+                let before = view::agent(agent);
+                patch.apply(agent)?;
+                let missing = |wanted: &&Capability| !agent.capabilities.iter().any(|c| c.covers(wanted));
+                agent.requested_capabilities = wanted.iter().filter(missing).cloned().collect();
+                Ok(recorded(caller, "agent described itself", &before, agent, now))
+            })
+            .await?;
+        Ok(agent)
+    }
+
+    /// Reads an agent, lets `change` decide, and writes the result over exactly the version that was read; again
+    /// if somebody else was faster.
+    async fn modify_agent<T>(
+        &self,
+        org: &OrgId,
+        name: &str,
+        now: Timestamp,
+        mut change: impl FnMut(&mut Agent) -> Result<Change<T>, ApiError> + Send,
+    ) -> Result<(Arc<Agent>, T), ApiError> {
+        for _ in 0..ATTEMPTS {
+            let current = self.agent(org, name).await?;
+            let mut next = (*current).clone();
+            match change(&mut next)? {
+                Change::Keep(value) => return Ok((current, value)),
+                Change::Write(event, value) => {
+                    next.updated_at = now;
+                    match self.stores().agents.update(org, &next, &event).await? {
+                        Update::Updated => {
+                            next.version += 1;
+                            return Ok((Arc::new(next), value));
+                        }
+                        Update::Stale => {}
+                        Update::Missing => return Err(ApiError::NotFound("agent")),
+                        Update::Taken(_) => return Err(ApiError::Conflict("A unique value is taken.")),
+                    }
+                }
+            }
+        }
+        Err(LOST_RACE)
+    }
+}
+
+/// An agent as the target of an audit event.
+pub(super) fn agent_target(agent: &Agent) -> Target {
+    Target::new("agent", agent.id.to_string()).named(&agent.name)
+}
+
+fn rotated(caller: &Caller, agent: &Agent, what: &str, now: Timestamp) -> Event {
+    caller
+        .event(EventKind::AgentCredentialsRotated, format!("credentials of {} rotated", agent.slug), now)
+        .on(agent_target(agent))
+        .with("credential", what)
+}
+
+/// The change from the view `before` to `agent` with its event, or nothing if they are alike.
+fn recorded(caller: &Caller, message: &str, before: &Value, agent: &Agent, now: Timestamp) -> Change<()> {
+    let (old, new) = view::changes(before, &view::agent(agent));
+    if new.is_empty() {
+        return Change::Keep(());
+    }
+    let event = caller
+        .event(EventKind::AgentUpdated, format!("{message}: {}", agent.slug), now)
+        .on(agent_target(agent))
+        .with("before", old)
+        .with("after", new);
+    Change::Write(Box::new(event), ())
+}

@@ -1,0 +1,216 @@
+//! Who presents a bearer credential or an API key.
+
+use std::sync::Arc;
+
+use super::{ApiError, AuthorizationServer};
+use crate::{
+    api_key::{AGENT_KEY_PREFIX, ORG_KEY_PREFIX, org_of_key},
+    id::OrgId,
+    keys::{KeyError, KeyPurpose},
+    organization::Organization,
+    principal::{Identity, Principal},
+    secret::SecretHash,
+    store::{AgentKey, ApiKeyKey, StoreError},
+    token::{self, InvalidToken},
+    wire::WireError,
+};
+
+/// A credential as it was presented.
+#[derive(Clone, Copy)]
+#[expect(clippy::exhaustive_enums, reason = "transports build it")]
+pub enum Credential<'a> {
+    /// `Authorization: Bearer`: an access token, an agent API key, or an organization API key.
+    Bearer(&'a str),
+    /// `X-API-Key`: an organization API key.
+    ApiKey(&'a str),
+}
+
+impl std::fmt::Debug for Credential<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Bearer(_) => "Bearer([redacted])",
+            Self::ApiKey(_) => "ApiKey([redacted])",
+        })
+    }
+}
+
+/// What an access token must be meant for.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::exhaustive_enums, reason = "a token is for us or for a resource")]
+pub enum Door<'a> {
+    /// This server's own routes.
+    Own,
+    /// The resource with this identifier.
+    Resource(&'a str),
+}
+
+/// Why a credential is not accepted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthenticateError {
+    /// There is none, or it is not valid; the log knows more.
+    #[error("credential not accepted")]
+    Refused,
+    /// It is a valid credential of another organization.
+    #[error("credential of another organization")]
+    OtherOrganization,
+    /// The store cannot answer.
+    #[error("store")]
+    Store(#[from] StoreError),
+    /// The keys cannot be read.
+    #[error("keys")]
+    Key(#[from] KeyError),
+}
+
+impl AuthenticateError {
+    /// The error as the client sees it.
+    pub fn to_wire(&self) -> WireError {
+        match self {
+            Self::Refused => WireError::invalid_token(),
+            Self::OtherOrganization => {
+                WireError::forbidden("This credential belongs to another organization.")
+            }
+            Self::Store(_) | Self::Key(_) => WireError::unavailable(),
+        }
+    }
+}
+
+impl AuthorizationServer {
+    /// The principal behind `credential` at a route of `organization`.
+    ///
+    /// # Errors
+    /// [`AuthenticateError`] if it proves nobody here.
+    pub async fn authenticate(
+        &self,
+        organization: &Organization,
+        credential: Credential<'_>,
+        door: Door<'_>,
+    ) -> Result<Principal, AuthenticateError> {
+        match self.authenticate_in(organization, credential, door).await {
+            Err(AuthenticateError::Refused) => {
+                let elsewhere = self.claimed_org(credential).filter(|org| *org != organization.id);
+                let Some(other) = elsewhere else { return Err(AuthenticateError::Refused) };
+                let Some(other) = self.stores().organizations.find(&other).await? else {
+                    return Err(AuthenticateError::Refused);
+                };
+                self.authenticate_in(&other, credential, door).await?;
+                Err(AuthenticateError::OtherOrganization)
+            }
+            result => result,
+        }
+    }
+
+    /// The principal behind `credential` where the path names no organization: the credential does.
+    ///
+    /// # Errors
+    /// [`AuthenticateError`] if it proves nobody.
+    pub async fn authenticate_anywhere(
+        &self,
+        credential: Credential<'_>,
+        door: Door<'_>,
+    ) -> Result<(Arc<Organization>, Principal), AuthenticateError> {
+        let org = self.claimed_org(credential).ok_or(AuthenticateError::Refused)?;
+        let organization =
+            self.stores().organizations.find(&org).await?.ok_or(AuthenticateError::Refused)?;
+        let principal = self.authenticate_in(&organization, credential, door).await?;
+        Ok((organization, principal))
+    }
+
+    /// The organization a credential says it is of; nothing is proven by that.
+    fn claimed_org(&self, credential: Credential<'_>) -> Option<OrgId> {
+        match credential {
+            Credential::ApiKey(key) => org_of_key(ORG_KEY_PREFIX, key),
+            Credential::Bearer(text) if text.starts_with(ORG_KEY_PREFIX) => org_of_key(ORG_KEY_PREFIX, text),
+            Credential::Bearer(text) if text.starts_with(AGENT_KEY_PREFIX) => {
+                org_of_key(AGENT_KEY_PREFIX, text)
+            }
+            Credential::Bearer(token) => {
+                let issuer = token::unverified_issuer(token).ok()?;
+                let path = issuer.strip_prefix(self.public_url())?.strip_prefix("/orgs/")?;
+                OrgId::parse(path.strip_suffix("/api/v1")?).ok()
+            }
+        }
+    }
+
+    async fn authenticate_in(
+        &self,
+        organization: &Organization,
+        credential: Credential<'_>,
+        door: Door<'_>,
+    ) -> Result<Principal, AuthenticateError> {
+        if !organization.is_active() {
+            return Err(AuthenticateError::Refused);
+        }
+        match credential {
+            Credential::ApiKey(key) => self.org_key(organization, key).await,
+            Credential::Bearer(text) if text.starts_with(ORG_KEY_PREFIX) => {
+                self.org_key(organization, text).await
+            }
+            Credential::Bearer(text) if text.starts_with(AGENT_KEY_PREFIX) => {
+                self.agent_key(organization, text).await
+            }
+            Credential::Bearer(token) => self.access_token(organization, token, door).await,
+        }
+    }
+
+    async fn org_key(&self, organization: &Organization, key: &str) -> Result<Principal, AuthenticateError> {
+        let org = &organization.id;
+        let found = self.stores().api_keys.find(org, ApiKeyKey::Hash(&SecretHash::of(key))).await?;
+        found
+            .filter(|key| key.active)
+            .map(|key| Principal::new(org.clone(), Identity::ApiKey(key), None))
+            .ok_or(AuthenticateError::Refused)
+    }
+
+    async fn agent_key(&self, organization: &Organization, key: &str) -> Result<Principal, AuthenticateError> {
+        let org = &organization.id;
+        let found = self.stores().agents.find(org, AgentKey::ApiKey(&SecretHash::of(key))).await?;
+        found
+            .filter(|agent| agent.is_active() && agent.identity_type.may_use_api_key())
+            .map(|agent| Principal::new(org.clone(), Identity::Agent(agent), None))
+            .ok_or(AuthenticateError::Refused)
+    }
+
+    async fn access_token(
+        &self,
+        organization: &Organization,
+        token: &str,
+        door: Door<'_>,
+    ) -> Result<Principal, AuthenticateError> {
+        let now = self.now();
+        let keys = self.inner.keys.verifying_keys(&organization.id, KeyPurpose::AccessToken, now).await?;
+        let refused = |error: InvalidToken| {
+            tracing::debug!(%error, "token not accepted");
+            AuthenticateError::Refused
+        };
+        let claims = token::verify(token, &keys, &self.issuer(&organization.id), now).map_err(refused)?;
+        let meant_for_this = match door {
+            Door::Own => claims.is_for_own_routes(),
+            Door::Resource(resource) => claims.aud.contains(resource),
+        };
+        if !meant_for_this {
+            tracing::debug!("token is for another audience");
+            return Err(AuthenticateError::Refused);
+        }
+        match token::principal_of(self.stores(), organization, Arc::new(claims)).await? {
+            Ok(principal) => Ok(principal),
+            Err(dead) => {
+                tracing::debug!(%dead, "token is dead");
+                Err(AuthenticateError::Refused)
+            }
+        }
+    }
+}
+
+impl From<AuthenticateError> for ApiError {
+    fn from(error: AuthenticateError) -> Self {
+        match error {
+            AuthenticateError::Refused => Self::Forbidden("This credential is not accepted here."),
+            AuthenticateError::OtherOrganization => {
+                Self::Forbidden("This credential belongs to another organization.")
+            }
+            AuthenticateError::Store(error) => Self::Store(error),
+            AuthenticateError::Key(error) => Self::Key(error),
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Permission checks: a yes or no, for the caller or (with `authz:check`) for somebody else.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{ApiError, AuthorizationServer, Caller};
+use crate::{
+    agent::Agent,
+    audit::{Event, EventKind, Target},
+    budget_gate::charge_call,
+    capability::Capability,
+    id::{Number, OrgId, UserId},
+    organization::Organization,
+    principal::{Identity, Principal, agent_actor},
+    store::UserKey,
+    user::User,
+};
+
+/// A check of one or several permissions.
+#[derive(Debug, Default, Deserialize)]
+#[non_exhaustive]
+pub struct CheckRequest {
+    /// The permission of a single check.
+    pub permission: Option<Value>,
+    /// The permissions of a bulk, any or all check.
+    pub permissions: Option<Value>,
+    /// What it is about; echoed.
+    pub context: Option<Value>,
+    /// Who it is about; the caller if absent.
+    pub subject: Option<SubjectRef>,
+}
+
+/// How a request names a subject.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+#[expect(clippy::exhaustive_enums, reason = "the wire has these two forms")]
+pub enum SubjectRef {
+    /// `agent:<slug>` or `user:<id>`.
+    Text(String),
+    /// The two parts apart.
+    Parts {
+        /// `agent` or `user`.
+        #[serde(rename = "type")]
+        kind: String,
+        /// The id.
+        id: Value,
+    },
+}
+
+/// Who a check is about.
+#[derive(Clone, Debug)]
+#[expect(clippy::exhaustive_enums, reason = "every sort of subject is decided differently")]
+pub enum Subject {
+    /// An agent.
+    Agent(Arc<Agent>),
+    /// A person. People hold permissions by roles only, and this server has none yet.
+    User(Arc<User>),
+    /// A caller that is neither, about itself.
+    Caller(String),
+}
+
+impl Subject {
+    /// The wire name of its kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Agent(_) => "agent",
+            Self::User(_) => "user",
+            Self::Caller(_) => "client",
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> String {
+        match self {
+            Self::Agent(agent) => agent.id.to_string(),
+            Self::User(user) => user.id.to_string(),
+            Self::Caller(id) => id.clone(),
+        }
+    }
+}
+
+/// The answers, in the order of the questions.
+#[derive(Clone, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "a result, read by transports")]
+pub struct Checked {
+    /// Who it was about.
+    pub subject: Subject,
+    /// Each permission and whether it is held.
+    pub results: Vec<(String, bool)>,
+}
+
+/// A permission that a caller holds.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Permission {
+    /// The permission.
+    pub slug: Capability,
+    /// A sentence about it.
+    pub description: &'static str,
+    /// Where it comes from.
+    pub source: &'static str,
+}
+
+impl CheckRequest {
+    /// The one permission of a single check.
+    ///
+    /// # Errors
+    /// [`ApiError::MissingPermission`] if there is none.
+    pub fn single(&self) -> Result<Vec<String>, ApiError> {
+        match &self.permission {
+            Some(Value::String(text)) if !text.is_empty() => Ok(vec![text.clone()]),
+            _ => Err(ApiError::MissingPermission),
+        }
+    }
+
+    /// The 1 to 100 permissions of another check.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidPermissions`] for anything else.
+    pub fn several(&self) -> Result<Vec<String>, ApiError> {
+        let Some(Value::Array(items)) = &self.permissions else { return Err(ApiError::InvalidPermissions) };
+        if !(1..=100).contains(&items.len()) {
+            return Err(ApiError::InvalidPermissions);
+        }
+        items
+            .iter()
+            .map(|item| item.as_str().map(ToOwned::to_owned).ok_or(ApiError::InvalidPermissions))
+            .collect()
+    }
+}
+
+impl AuthorizationServer {
+    /// Decides each of `permissions` for the subject. A permission that is not one is held by nobody.
+    ///
+    /// An agent that asks is charged one API call, however many permissions it asks about.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the caller may not ask about this subject, there is none, or the budget is used up.
+    pub async fn check(
+        &self,
+        organization: &Organization,
+        principal: &Principal,
+        permissions: &[String],
+        subject: Option<&SubjectRef>,
+        caller: &Caller,
+    ) -> Result<Checked, ApiError> {
+        let now = self.now();
+        let org = &organization.id;
+        if let Some(agent) = principal.agent() {
+            charge_call(self.stores(), org, agent, &caller.origin, now).await??;
+        }
+        let subject = self.subject(org, principal, subject).await?;
+        let own = matches!((&subject, principal.agent()), (Subject::Agent(one), Some(caller)) if one.id == caller.id);
+        let holds = |text: &String| {
+            let Ok(permission) = Capability::parse(text) else { return false };
+            match &subject {
+                // Of itself an agent holds what its token covers; of others the whole of their capabilities counts.
+                Subject::Agent(_) if own => principal.decide(&permission).is_allow(),
+                Subject::Agent(agent) => Principal::new(org.clone(), Identity::Agent(agent.clone()), None)
+                    .decide(&permission)
+                    .is_allow(),
+                Subject::Caller(_) => principal.decide(&permission).is_allow(),
+                Subject::User(_) => false,
+            }
+        };
+        let results: Vec<_> = permissions.iter().map(|text| (text.clone(), holds(text))).collect();
+        if let Some(agent) = principal.agent() {
+            let answers: serde_json::Map<_, _> =
+                results.iter().map(|(name, allowed)| (name.chars().take(128).collect(), (*allowed).into())).collect();
+            let event = Event::new(EventKind::AgentAction, agent_actor(agent), "permission check", now)
+                .on(Target::new(subject.kind(), subject.id()))
+                .from_origin(&caller.origin)
+                .with("action", "authz.check")
+                .with("results", answers);
+            self.stores().audit.append(org, &[event]).await?;
+        }
+        Ok(Checked { subject, results })
+    }
+
+    /// The permissions of the caller. API keys act for nobody in particular and have no list.
+    ///
+    /// # Errors
+    /// [`ApiError::InsufficientScope`] for an API key.
+    pub fn permissions(&self, principal: &Principal) -> Result<Vec<Permission>, ApiError> {
+        let listed = |capabilities: &[Capability], source| {
+            capabilities
+                .iter()
+                .filter(|capability| principal.decide(capability).is_allow())
+                .map(|slug| Permission { slug: slug.clone(), description: "", source })
+                .collect()
+        };
+        match &principal.identity {
+            Identity::Agent(agent) => Ok(listed(&agent.capabilities, "capability")),
+            Identity::Client(client) => Ok(listed(&client.allowed_scopes, "client")),
+            Identity::ApiKey(key) => Err(ApiError::InsufficientScope {
+                required: vec!["authz:read".to_owned()],
+                granted: key.scopes.iter().map(ToString::to_string).collect(),
+            }),
+        }
+    }
+
+    async fn subject(
+        &self,
+        org: &OrgId,
+        principal: &Principal,
+        named: Option<&SubjectRef>,
+    ) -> Result<Subject, ApiError> {
+        let Some(named) = named else {
+            return match &principal.identity {
+                Identity::Agent(agent) => Ok(Subject::Agent(agent.clone())),
+                Identity::Client(client) => Ok(Subject::Caller(client.client_id.to_string())),
+                Identity::ApiKey(key) => match key.created_by {
+                    None => Ok(Subject::Caller(key.number.to_string())),
+                    Some(id) => self
+                        .stores()
+                        .users
+                        .find(org, UserKey::Id(id))
+                        .await?
+                        .map(Subject::User)
+                        .ok_or(ApiError::SubjectNotFound),
+                },
+            };
+        };
+        let (kind, id) = named.parts()?;
+        // Whether a subject exists is told only to those who may ask about it.
+        let itself = match (&principal.identity, kind) {
+            (Identity::Agent(agent), "agent") => [agent.id.to_string(), agent.id.uuid().to_string()]
+                .iter()
+                .map(String::as_str)
+                .chain([agent.slug.as_str(), agent.client_id.as_str()])
+                .any(|own| own == id),
+            _ => false,
+        };
+        let may_ask = Capability::parse("authz:check").is_ok_and(|scope| principal.decide(&scope).is_allow());
+        if !itself && !may_ask {
+            return Err(ApiError::InsufficientPermissions);
+        }
+        match (&principal.identity, kind) {
+            (Identity::Agent(agent), "agent") if itself => Ok(Subject::Agent(agent.clone())),
+            (_, "agent") => {
+                self.find_agent(org, &id).await?.map(Subject::Agent).ok_or(ApiError::SubjectNotFound)
+            }
+            (_, "user") => {
+                let user = match (UserId::parse(&id), id.parse()) {
+                    (Ok(id), _) => self.stores().users.find(org, UserKey::Id(id)).await?,
+                    (_, Ok(number)) => {
+                        self.stores().users.find(org, UserKey::Number(Number::new(number))).await?
+                    }
+                    _ => self.stores().users.find(org, UserKey::Email(&id.to_lowercase())).await?,
+                };
+                user.map(Subject::User).ok_or(ApiError::SubjectNotFound)
+            }
+            _ => Err(ApiError::SubjectNotFound),
+        }
+    }
+}
+
+impl SubjectRef {
+    /// Kind and id. `agent_<id>`, an older form, is an agent too.
+    fn parts(&self) -> Result<(&str, String), ApiError> {
+        let malformed =
+            || ApiError::Invalid { member: "subject", problem: "must name an agent or a user".to_owned() };
+        match self {
+            Self::Text(text) => {
+                let (kind, id) =
+                    text.split_once(':').or_else(|| text.split_once('_')).ok_or_else(malformed)?;
+                Ok((kind, id.to_owned()))
+            }
+            Self::Parts { kind, id } => match id {
+                Value::String(text) => {
+                    let text = text.strip_prefix("agent:").or(text.strip_prefix("user:")).unwrap_or(text);
+                    Ok((kind, text.to_owned()))
+                }
+                Value::Number(number) => Ok((kind, number.to_string())),
+                Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => Err(malformed()),
+            },
+        }
+    }
+}

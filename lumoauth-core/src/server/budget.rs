@@ -1,0 +1,199 @@
+//! Reporting and reading use.
+
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+
+use super::{ApiError, AuthorizationServer};
+use crate::{
+    agent::Agent,
+    audit::Origin,
+    budget::{BudgetPolicy, MicroUsd, Standing, Usage, account_lines, admits, exceeded},
+    budget_gate::{Exhausted, record_exceeded},
+    clock::Timestamp,
+    id::OrgId,
+    secret::sha256,
+    store::{Charge, ChargeId, Charged},
+};
+
+/// A usage report. Absent and `null` are the same; unknown members are ignored.
+#[derive(Debug, Default, Deserialize)]
+#[non_exhaustive]
+pub struct UsageRequest {
+    /// Model tokens.
+    pub tokens: Option<Box<RawValue>>,
+    /// API calls.
+    pub api_calls: Option<Box<RawValue>>,
+    /// Cost, as a decimal.
+    pub cost_usd: Option<Box<RawValue>>,
+    /// The model that was used.
+    pub model: Option<String>,
+    /// The caller's id for this report: a repetition counts once.
+    pub idempotency_key: Option<String>,
+    /// Ask whether it would fit instead of recording it.
+    pub dry_run: Option<bool>,
+    /// Record the use of a model that is not allowed: it has happened.
+    pub force: Option<bool>,
+}
+
+/// The outcome of a report, and the budget after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a result, read by transports")]
+pub struct UsageReport {
+    /// Whether it was recorded (not for a dry run).
+    pub recorded: bool,
+    /// The policy.
+    pub policy: BudgetPolicy,
+    /// What is used now.
+    pub usage: Usage,
+    /// The members of the policy whose maximum is reached.
+    pub exceeded: Vec<&'static str>,
+}
+
+impl AuthorizationServer {
+    /// What `agent` used in the present windows.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the store cannot answer.
+    pub async fn usage(&self, org: &OrgId, agent: &Agent) -> Result<Usage, ApiError> {
+        Ok(self.stores().budgets.usage(org, agent.account(), self.now()).await?)
+    }
+
+    /// What `agent` used, without a report.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the store cannot answer.
+    pub async fn usage_report(&self, org: &OrgId, agent: &Agent) -> Result<UsageReport, ApiError> {
+        self.standing(org, agent, false, self.now()).await
+    }
+
+    /// Records use that has happened, also above a limit: facts are never dropped. With `dry_run`, says whether
+    /// it would fit and records nothing.
+    ///
+    /// # Errors
+    /// [`ApiError`] if an amount is not acceptable, the model is not allowed, the dry run does not fit or needs
+    /// an approval, or the id was used for something else.
+    pub async fn report_usage(
+        &self,
+        org: &OrgId,
+        agent: &Agent,
+        request: &UsageRequest,
+        origin: &Origin,
+    ) -> Result<UsageReport, ApiError> {
+        let now = self.now();
+        let usage = Usage {
+            tokens: count("tokens", request.tokens.as_deref())?,
+            calls: count("api_calls", request.api_calls.as_deref())?,
+            micro_usd: cost("cost_usd", request.cost_usd.as_deref())?.micros(),
+        };
+        let model_allowed = request.model.as_deref().is_none_or(|model| agent.budget.allows_model(model));
+        let dry_run = request.dry_run == Some(true);
+        if !model_allowed && (dry_run || request.force != Some(true)) {
+            return Err(ApiError::ModelNotAllowed);
+        }
+        if dry_run {
+            return self.preflight(org, agent, &usage, now).await;
+        }
+        let lines = account_lines(agent.account(), &agent.budget, &usage, Standing::Fact, now);
+        let key = request.idempotency_key.as_deref();
+        let charge = match key {
+            None => Charge::once(&lines),
+            Some(key) if (1..=128).contains(&key.len()) => {
+                let content = format!("{usage:?}\0{:?}", request.model);
+                let id = ChargeId {
+                    actor: agent.id,
+                    key,
+                    request_hash: sha256(content.as_bytes()),
+                    keep_until: now.plus(std::time::Duration::from_secs(86_400)),
+                };
+                Charge::repeatable(id, &lines)
+            }
+            Some(_) => {
+                let problem = "must be 1 to 128 bytes".to_owned();
+                return Err(ApiError::Invalid { member: "idempotency_key", problem });
+            }
+        };
+        match self.stores().budgets.charge(org, &charge, now).await? {
+            Charged::Charged(_) | Charged::Repeated => {}
+            Charged::Conflict => {
+                return Err(ApiError::Conflict("This idempotency key was used for another report."));
+            }
+            // Facts carry no limits, so a store that refuses one breaks its contract.
+            Charged::Exceeded { .. } => {
+                let text = "a charge without limits was refused";
+                return Err(crate::store::StoreError::other("budgets.charge", text).into());
+            }
+        }
+        let report = self.standing(org, agent, true, now).await?;
+        record_exceeded(self.stores(), org, agent, &report.usage, origin, now).await?;
+        Ok(report)
+    }
+
+    async fn preflight(
+        &self,
+        org: &OrgId,
+        agent: &Agent,
+        usage: &Usage,
+        now: Timestamp,
+    ) -> Result<UsageReport, ApiError> {
+        let used = self.stores().budgets.usage(org, agent.account(), now).await?;
+        for line in account_lines(agent.account(), &agent.budget, usage, Standing::MustFit, now) {
+            let counter = used.of(line.meter);
+            if !admits(counter, &line) {
+                return Err(Exhausted::new(&agent.budget, &used, &line, counter, now).into());
+            }
+        }
+        let cost = MicroUsd::from_micros(usage.micro_usd).unwrap_or_default();
+        if agent.budget.needs_approval(cost) {
+            return Err(ApiError::ApprovalRequired);
+        }
+        self.standing(org, agent, false, now).await
+    }
+
+    async fn standing(
+        &self,
+        org: &OrgId,
+        agent: &Agent,
+        recorded: bool,
+        now: Timestamp,
+    ) -> Result<UsageReport, ApiError> {
+        let usage = self.stores().budgets.usage(org, agent.account(), now).await?;
+        let exceeded = exceeded(&agent.budget, &usage, now)
+            .map(|(limit, _)| BudgetPolicy::member_of(limit.meter))
+            .collect();
+        Ok(UsageReport { recorded, policy: agent.budget.clone(), usage, exceeded })
+    }
+}
+
+fn present(raw: Option<&RawValue>) -> Option<&str> {
+    raw.map(RawValue::get).filter(|text| *text != "null")
+}
+
+fn count(member: &'static str, raw: Option<&RawValue>) -> Result<u64, ApiError> {
+    let Some(text) = present(raw) else { return Ok(0) };
+    text.parse().ok().filter(|n| *n <= BudgetPolicy::MAX_COUNT).ok_or_else(|| ApiError::Invalid {
+        member,
+        problem: "must be a whole number from 0 to 2^53".to_owned(),
+    })
+}
+
+/// An amount of money, by its decimal text.
+pub(super) fn cost(member: &'static str, raw: Option<&RawValue>) -> Result<MicroUsd, ApiError> {
+    let Some(text) = present(raw) else { return Ok(MicroUsd::default()) };
+    let text = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
+    text.parse().map_err(|error: crate::budget::ParseUsdError| ApiError::Invalid {
+        member,
+        problem: format!("is not acceptable: {error}"),
+    })
+}
+
+impl UsageReport {
+    /// The JSON of the report.
+    pub fn to_json(&self) -> Value {
+        serde_json::json!({
+            "recorded": self.recorded,
+            "budget_policy": crate::wire::view::budget(&self.policy, &self.usage),
+            "exceeded": self.exceeded,
+            "remaining": crate::wire::view::remaining(&self.policy, &self.usage),
+        })
+    }
+}

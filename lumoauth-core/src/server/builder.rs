@@ -1,0 +1,103 @@
+//! Putting a server together.
+
+use std::{collections::HashMap, sync::Arc};
+
+use url::Url;
+
+use super::{AuthorizationServer, Inner, PasswordHasher};
+use crate::{
+    clock::{Clock, SystemClock},
+    grant::{ClientCredentials, Grant, TokenExchange},
+    keys::KeyProvider,
+    store::Stores,
+};
+
+/// Builds an [`AuthorizationServer`]. What is required was an argument; the rest has defaults.
+#[derive(Debug)]
+#[must_use]
+pub struct Builder {
+    public_url: String,
+    stores: Stores,
+    keys: Arc<dyn KeyProvider>,
+    clock: Arc<dyn Clock>,
+    grants: Vec<Arc<dyn Grant>>,
+    password_hasher: Option<Arc<dyn PasswordHasher>>,
+}
+
+/// The server cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The public URL is not an absolute http(s) URL without query, fragment and user information.
+    #[error("`{0}` is not a usable public url")]
+    PublicUrl(String),
+    /// Two grants have one type.
+    #[error("two grants of type `{0}`")]
+    DuplicateGrant(&'static str),
+}
+
+impl Builder {
+    pub(super) fn new(public_url: &str, stores: Stores, keys: Arc<dyn KeyProvider>) -> Self {
+        Self {
+            public_url: public_url.to_owned(),
+            stores,
+            keys,
+            clock: Arc::new(SystemClock::new()),
+            grants: vec![Arc::new(ClientCredentials), Arc::new(TokenExchange)],
+            password_hasher: None,
+        }
+    }
+
+    /// Reads the time from `clock` instead of the operating system.
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Hashes the passwords of users with `hasher`.
+    pub fn with_password_hasher(mut self, hasher: Arc<dyn PasswordHasher>) -> Self {
+        self.password_hasher = Some(hasher);
+        self
+    }
+
+    /// Adds a grant of the host's own.
+    pub fn with_grant(mut self, grant: impl Grant) -> Self {
+        self.grants.push(Arc::new(grant));
+        self
+    }
+
+    /// The server.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the parts do not fit together.
+    pub fn build(self) -> Result<AuthorizationServer, ConfigError> {
+        let trimmed = self.public_url.trim_end_matches('/');
+        let usable = Url::parse(trimmed).is_ok_and(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && url.query().is_none()
+                && url.fragment().is_none()
+                && url.username().is_empty()
+                && url.password().is_none()
+        });
+        if !usable {
+            return Err(ConfigError::PublicUrl(self.public_url));
+        }
+        let mut grants = HashMap::new();
+        for grant in self.grants {
+            let grant_type = grant.grant_type();
+            if grants.insert(grant_type, grant).is_some() {
+                return Err(ConfigError::DuplicateGrant(grant_type));
+            }
+        }
+        let inner = Inner {
+            public_url: trimmed.to_owned(),
+            stores: self.stores,
+            keys: self.keys,
+            clock: self.clock,
+            grants,
+            password_hasher: self.password_hasher,
+        };
+        Ok(AuthorizationServer { inner: Arc::new(inner) })
+    }
+}

@@ -1,0 +1,277 @@
+//! Ordinary OAuth clients and organization API keys.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::{ApiError, AuthorizationServer, Caller};
+use crate::{
+    agent::{checked_text, parse_capabilities},
+    api_key::ApiKey,
+    audit::{EventKind, Target},
+    capability::Capability,
+    client::{Client, Secrets},
+    clock::Timestamp,
+    id::{ClientId, Number, OrgId},
+    principal::Principal,
+    secret::Secret,
+    store::{ApiKeyKey, ClientKey, Insert, Listing, Page, Update},
+};
+
+/// What an administrator registers as a client.
+#[derive(Debug, Default, Deserialize)]
+#[non_exhaustive]
+pub struct ClientRequest {
+    /// Display name.
+    pub name: Option<String>,
+    /// Where an authorization response may go.
+    #[serde(rename = "redirectUris", alias = "redirect_uris")]
+    pub redirect_uris: Option<Vec<String>>,
+    /// The scopes it may ask for.
+    #[serde(rename = "allowedScopes", alias = "allowed_scopes")]
+    pub allowed_scopes: Option<Vec<String>>,
+    /// The grant types it may use.
+    #[serde(rename = "grantTypes", alias = "grant_types")]
+    pub grant_types: Option<Vec<String>>,
+    /// Whether it can keep a secret.
+    #[serde(rename = "isConfidential", alias = "is_confidential")]
+    pub confidential: Option<bool>,
+    /// Always on.
+    #[serde(rename = "requiresPkce", alias = "requires_pkce")]
+    pub requires_pkce: Option<bool>,
+}
+
+/// What an administrator asks of a new API key.
+#[derive(Debug, Default, Deserialize)]
+#[non_exhaustive]
+pub struct NewApiKeyRequest {
+    /// Display name.
+    pub name: Option<String>,
+    /// What it may do.
+    pub scopes: Option<Vec<String>>,
+}
+
+/// The grant types a client may be registered for.
+const GRANT_TYPES: [&str; 4] = [
+    "authorization_code",
+    "refresh_token",
+    "client_credentials",
+    "urn:ietf:params:oauth:grant-type:token-exchange",
+];
+
+impl AuthorizationServer {
+    /// Registers a client; the secret (of a confidential one) is returned once.
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`] if a member is not acceptable, or wider than what `principal` holds itself.
+    pub async fn create_client(
+        &self,
+        org: &OrgId,
+        request: &ClientRequest,
+        principal: &Principal,
+        caller: &Caller,
+    ) -> Result<(Arc<Client>, Option<Secret>), ApiError> {
+        let now = self.now();
+        let name = checked_text("name", request.name.as_deref().unwrap_or_default(), 1, 128)?;
+        let (mut client, secret) = Client::new(name, now);
+        if let Some(uris) = &request.redirect_uris {
+            client.redirect_uris = uris.iter().map(|uri| redirect_uri(uri)).collect::<Result<_, _>>()?;
+        }
+        if let Some(scopes) = &request.allowed_scopes {
+            client.allowed_scopes = parse_capabilities("allowedScopes", scopes)?;
+            not_above(principal, "allowedScopes", &client.allowed_scopes)?;
+        }
+        if let Some(types) = &request.grant_types {
+            if let Some(unknown) = types.iter().find(|name| !GRANT_TYPES.contains(&name.as_str())) {
+                let problem = format!("name `{unknown}`, which is not a grant type of this server");
+                return Err(ApiError::Invalid { member: "grantTypes", problem });
+            }
+            client.grant_types.clone_from(types);
+        }
+        if request.requires_pkce == Some(false) {
+            let problem = "cannot be switched off".to_owned();
+            return Err(ApiError::Invalid { member: "requiresPkce", problem });
+        }
+        let confidential = request.confidential != Some(false);
+        if !confidential {
+            client.confidential = false;
+            client.secrets = Secrets::default();
+            client.grant_types.retain(|name| name != "client_credentials");
+        }
+        self.insert_client(org, &client, caller, now).await?;
+        Ok((Arc::new(client), confidential.then_some(secret)))
+    }
+
+    pub(super) async fn insert_client(
+        &self,
+        org: &OrgId,
+        client: &Client,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let event = caller
+            .event(EventKind::ClientCreated, format!("client {} registered", client.name), now)
+            .on(client_target(client))
+            .with("scopes", serde_json::json!(client.allowed_scopes));
+        match self.stores().clients.insert(org, client, &event).await? {
+            Insert::Inserted => Ok(()),
+            Insert::Taken(_) => Err(ApiError::Conflict("A client with this id exists.")),
+        }
+    }
+
+    /// The client with this integer or client id.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] if there is none.
+    pub async fn client(&self, org: &OrgId, name: &str) -> Result<Arc<Client>, ApiError> {
+        let clients = &self.stores().clients;
+        let found = match (name.parse(), ClientId::parse(name)) {
+            (Ok(number), _) => clients.find(org, ClientKey::Number(Number::new(number))).await?,
+            (_, Ok(id)) => clients.find(org, ClientKey::ClientId(&id)).await?,
+            _ => None,
+        };
+        found.ok_or(ApiError::NotFound("client"))
+    }
+
+    /// A page of the clients, by client id.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the store cannot answer.
+    pub async fn clients(&self, org: &OrgId, page: Page) -> Result<Listing<Arc<Client>>, ApiError> {
+        Ok(self.stores().clients.list(org, page).await?)
+    }
+
+    /// Gives a client a new secret; the old one is dead at once.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidRequest`] for a public client.
+    pub async fn rotate_client_secret(
+        &self,
+        org: &OrgId,
+        name: &str,
+        caller: &Caller,
+    ) -> Result<(Arc<Client>, Secret), ApiError> {
+        let now = self.now();
+        let mut client = (*self.client(org, name).await?).clone();
+        if !client.confidential {
+            return Err(ApiError::InvalidRequest("A public client has no secret.".to_owned()));
+        }
+        let secret = Secret::generate("lms_");
+        client.secrets.rotate(&secret, now);
+        client.updated_at = now;
+        let event = caller
+            .event(EventKind::ClientSecretRotated, format!("secret of {} rotated", client.name), now)
+            .on(client_target(&client));
+        match self.stores().clients.update(org, &client, &event).await? {
+            Update::Updated => {
+                client.version += 1;
+                Ok((Arc::new(client), secret))
+            }
+            Update::Stale | Update::Taken(_) => {
+                Err(ApiError::Conflict("The record was changed by others at the same time."))
+            }
+            Update::Missing => Err(ApiError::NotFound("client")),
+        }
+    }
+
+    /// Makes an API key; its text is returned once. No key can make one that may do more than itself.
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`] if a scope is malformed or wider than what `principal` holds.
+    pub async fn create_api_key(
+        &self,
+        org: &OrgId,
+        request: &NewApiKeyRequest,
+        principal: &Principal,
+        caller: &Caller,
+    ) -> Result<(Arc<ApiKey>, Secret), ApiError> {
+        let now = self.now();
+        let name = checked_text("name", request.name.as_deref().unwrap_or_default(), 1, 128)?;
+        let scopes = parse_capabilities("scopes", request.scopes.as_deref().unwrap_or_default())?;
+        not_above(principal, "scopes", &scopes)?;
+        let (mut key, secret) = ApiKey::new(org, name, scopes, now);
+        key.created_by = principal.api_key().and_then(|key| key.created_by);
+        let event = caller
+            .event(EventKind::ApiKeyCreated, format!("API key {} created", key.name), now)
+            .on(Target::new("api_key", key.number.to_string()).named(&key.name))
+            .with("scopes", serde_json::json!(key.scopes));
+        match self.stores().api_keys.insert(org, &key, &event).await? {
+            Insert::Inserted => Ok((Arc::new(key), secret)),
+            Insert::Taken(_) => Err(ApiError::Conflict("An API key with this id exists.")),
+        }
+    }
+
+    /// A page of the API keys, by number.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the store cannot answer.
+    pub async fn api_keys(&self, org: &OrgId, page: Page) -> Result<Listing<Arc<ApiKey>>, ApiError> {
+        Ok(self.stores().api_keys.list(org, page).await?)
+    }
+
+    /// Ends an API key; it is refused from the next request on.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] if there is none.
+    pub async fn revoke_api_key(&self, org: &OrgId, number: &str, caller: &Caller) -> Result<(), ApiError> {
+        let missing = || ApiError::NotFound("API key");
+        let number = Number::new(number.parse().map_err(|_| missing())?);
+        let found = self.stores().api_keys.find(org, ApiKeyKey::Number(number)).await?.ok_or_else(missing)?;
+        if !found.active {
+            return Ok(());
+        }
+        let mut key = (*found).clone();
+        key.active = false;
+        let event = caller
+            .event(EventKind::ApiKeyRevoked, format!("API key {} revoked", key.name), self.now())
+            .on(Target::new("api_key", key.number.to_string()).named(&key.name));
+        match self.stores().api_keys.update(org, &key, &event).await? {
+            Update::Updated => Ok(()),
+            Update::Stale | Update::Taken(_) => {
+                Err(ApiError::Conflict("The record was changed by others at the same time."))
+            }
+            Update::Missing => Err(missing()),
+        }
+    }
+}
+
+/// Nobody hands out administrative scopes that they do not hold.
+fn not_above(principal: &Principal, member: &'static str, scopes: &[Capability]) -> Result<(), ApiError> {
+    let administrative = |scope: &&Capability| {
+        scope.as_str().starts_with("admin") || scope.as_str() == "*" || scope.as_str().starts_with("authz:")
+    };
+    match scopes.iter().filter(administrative).find(|scope| !principal.decide(scope).is_allow()) {
+        None => Ok(()),
+        Some(scope) => {
+            let problem = format!("contain `{scope}`, which the caller does not hold");
+            Err(ApiError::Invalid { member, problem })
+        }
+    }
+}
+
+fn client_target(client: &Client) -> Target {
+    Target::new("client", client.client_id.as_str()).named(&client.name)
+}
+
+/// An absolute URI without fragment, wildcard or user information; plain `http` only on a loopback host; never a
+/// scheme that a browser would run.
+fn redirect_uri(text: &str) -> Result<String, ApiError> {
+    let fits = text.len() <= 512
+        && !text.contains('*')
+        && url::Url::parse(text).is_ok_and(|url| {
+            let loopback = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+            let scheme = match url.scheme() {
+                "https" => url.has_host(),
+                "http" => loopback,
+                // Private-use schemes of native apps are reverse domain names (RFC 8252 section 7.1).
+                other => other.contains('.'),
+            };
+            scheme && url.fragment().is_none() && url.username().is_empty() && url.password().is_none()
+        });
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        let problem = "must be absolute https URIs (http only on a loopback host) without fragment".to_owned();
+        Err(ApiError::Invalid { member: "redirectUris", problem })
+    }
+}

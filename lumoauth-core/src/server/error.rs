@@ -1,0 +1,179 @@
+//! Why a management or agent route refuses, and how that looks on the wire.
+
+use http::StatusCode;
+
+use crate::{
+    agent::{InvalidAgent, Terminal},
+    budget_gate::Exhausted,
+    grant::TokenError,
+    keys::KeyError,
+    store::StoreError,
+    wire::WireError,
+};
+
+/// Why a request was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApiError {
+    /// There is no such organization.
+    #[error("no such organization")]
+    TenantNotFound,
+    /// There is no such thing in this organization.
+    #[error("no such {0}")]
+    NotFound(&'static str),
+    /// The request makes no sense. The text is safe to show.
+    #[error("{0}")]
+    InvalidRequest(String),
+    /// A member of the body cannot be accepted.
+    #[error("{member}: {problem}")]
+    Invalid {
+        /// The wire name of the member.
+        member: &'static str,
+        /// What is wrong with it, safe to show.
+        problem: String,
+    },
+    /// The same, on a route that answers 422.
+    #[error("{member}: {problem}")]
+    Unprocessable {
+        /// The wire name of the member.
+        member: &'static str,
+        /// What is wrong with it, safe to show.
+        problem: String,
+    },
+    /// Something like it exists, or its state does not allow the change. The text is safe to show.
+    #[error("{0}")]
+    Conflict(&'static str),
+    /// The caller may not do this. The text is safe to show.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// The caller may not ask about others.
+    #[error("asking about another subject needs `authz:check`")]
+    InsufficientPermissions,
+    /// The caller lacks a scope.
+    #[error("insufficient scope")]
+    InsufficientScope {
+        /// Any of these would do.
+        required: Vec<String>,
+        /// What the caller has.
+        granted: Vec<String>,
+    },
+    /// There is nobody by the name that was asked about.
+    #[error("no such subject")]
+    SubjectNotFound,
+    /// A check without anything to check.
+    #[error("no permission to check")]
+    MissingPermission,
+    /// A list of checks that is none, empty or too long.
+    #[error("not a list of 1 to 100 permissions")]
+    InvalidPermissions,
+    /// The model is not in the budget policy.
+    #[error("model not allowed")]
+    ModelNotAllowed,
+    /// One call that costs this much needs a human's approval.
+    #[error("approval required")]
+    ApprovalRequired,
+    /// The agent has used up its budget.
+    #[error(transparent)]
+    BudgetExceeded(#[from] Exhausted),
+    /// The store cannot answer.
+    #[error("store")]
+    Store(#[from] StoreError),
+    /// The keys cannot be used.
+    #[error("keys")]
+    Key(#[from] KeyError),
+    /// A password could not be hashed now.
+    #[error("password hashing")]
+    Hash(#[from] super::HashError),
+}
+
+impl ApiError {
+    /// The error as the client sees it.
+    pub fn to_wire(&self) -> WireError {
+        use StatusCode as S;
+        match self {
+            Self::TenantNotFound => {
+                WireError::new(S::NOT_FOUND, "tenant_not_found", "There is no such organization.")
+            }
+            Self::NotFound(what) => WireError::not_found(format!("There is no such {what}.")),
+            Self::InvalidRequest(text) => WireError::invalid_request(text),
+            Self::Invalid { member, problem } => {
+                WireError::new(S::BAD_REQUEST, "validation_error", format!("{member} {problem}."))
+                    .with_detail(member, problem.as_str())
+            }
+            Self::Unprocessable { member, problem } => {
+                WireError::new(S::UNPROCESSABLE_ENTITY, "validation_error", format!("{member} {problem}."))
+                    .with_detail(member, problem.as_str())
+            }
+            Self::Conflict(text) => WireError::new(S::CONFLICT, "duplicate_resource", *text),
+            Self::Forbidden(text) => WireError::forbidden(*text),
+            Self::InsufficientPermissions => {
+                WireError::forbidden("Asking about another subject needs authz:check.")
+                    .with_code(Some("INSUFFICIENT_PERMISSIONS"))
+            }
+            // Clients look at `error` for this one, so there is no `code` beside it.
+            Self::InsufficientScope { required, granted } => {
+                WireError::forbidden(format!("Insufficient scope: {} is required.", required.join(" or ")))
+                    .with_code(None)
+                    .with_detail("required_scopes", required.as_slice())
+                    .with_detail("granted_scopes", granted.as_slice())
+            }
+            Self::SubjectNotFound => {
+                WireError::not_found("There is no such subject.").with_code(Some("SUBJECT_NOT_FOUND"))
+            }
+            Self::MissingPermission => {
+                WireError::invalid_request("permission is required.").with_code(Some("MISSING_PERMISSION"))
+            }
+            Self::InvalidPermissions => {
+                WireError::invalid_request("permissions must be a list of 1 to 100 permissions.")
+                    .with_code(Some("INVALID_PERMISSIONS"))
+            }
+            Self::ModelNotAllowed => {
+                WireError::new(S::FORBIDDEN, "model_not_allowed", "This model is not allowed for this agent.")
+            }
+            Self::ApprovalRequired => WireError::new(
+                S::FORBIDDEN,
+                "approval_required",
+                "A call of this cost needs a human's approval.",
+            ),
+            Self::BudgetExceeded(exhausted) => exhausted.to_wire(),
+            Self::Store(_) | Self::Key(_) | Self::Hash(_) => WireError::unavailable(),
+        }
+    }
+
+    /// Whether the fault is ours, so that it must be logged as one.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Store(_) | Self::Key(_) | Self::Hash(_))
+    }
+
+    /// The same fault, where the route answers 422.
+    pub(super) fn unprocessable(self) -> Self {
+        match self {
+            Self::Invalid { member, problem } => Self::Unprocessable { member, problem },
+            other => other,
+        }
+    }
+}
+
+impl From<InvalidAgent> for ApiError {
+    fn from(error: InvalidAgent) -> Self {
+        Self::Invalid { member: error.member, problem: error.problem }
+    }
+}
+
+impl From<Terminal> for ApiError {
+    fn from(_: Terminal) -> Self {
+        Self::Conflict("A revoked agent cannot be changed.")
+    }
+}
+
+/// For routes that issue tokens outside the token endpoint: only outages and scopes can go wrong there.
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Store(error) => Self::Store(error),
+            TokenError::Key(error) => Self::Key(error),
+            TokenError::BudgetExceeded(exhausted) => Self::BudgetExceeded(exhausted),
+            other => Self::InvalidRequest(other.to_wire().description),
+        }
+    }
+}

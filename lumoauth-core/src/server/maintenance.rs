@@ -1,0 +1,97 @@
+//! Periodic work, as one future that the host spawns.
+
+use std::{future::Future, time::Duration};
+
+use futures_timer::Delay;
+
+use super::AuthorizationServer;
+use crate::{id::OrgId, store::StoreError};
+
+/// How often waiting audit events are moved and numbered.
+const AUDIT_EVERY: Duration = Duration::from_secs(1);
+
+/// How many of those rounds lie between two rounds of purging and key rotation.
+const ROUNDS_BETWEEN_UPKEEP: u32 = 60;
+
+/// The most rows that one step of purging drops.
+const PURGE_BATCH: u32 = 1000;
+
+impl AuthorizationServer {
+    /// All periodic work: moving and numbering audit events, purging, making and rotating keys. It never ends;
+    /// spawn it.
+    ///
+    /// A server without it stays correct, only untidy: expiry is decided when something is read, and audit reads
+    /// number what waits.
+    pub fn maintenance(&self) -> impl Future<Output = ()> + Send + 'static {
+        let server = self.clone();
+        async move {
+            for round in 0u32.. {
+                if let Err(error) = server.audit_round().await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "audit maintenance failed");
+                }
+                if round % ROUNDS_BETWEEN_UPKEEP == 0 {
+                    server.upkeep_round().await;
+                }
+                Delay::new(AUDIT_EVERY).await;
+            }
+        }
+    }
+
+    /// One round of everything, now: what [`AuthorizationServer::maintenance`] does over time.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the audit log cannot be brought up to date.
+    pub async fn maintain_once(&self) -> Result<(), StoreError> {
+        self.upkeep_round().await;
+        self.audit_round().await
+    }
+
+    async fn audit_round(&self) -> Result<(), StoreError> {
+        self.move_outboxes().await?;
+        for org in self.all_organizations().await? {
+            self.sequence(&org).await?;
+        }
+        Ok(())
+    }
+
+    async fn upkeep_round(&self) {
+        let now = self.now();
+        for store in &self.stores().upkeep {
+            loop {
+                match store.purge(now, PURGE_BATCH).await {
+                    Ok(dropped) if dropped >= u64::from(PURGE_BATCH) => {}
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "purge failed");
+                        break;
+                    }
+                }
+            }
+        }
+        match self.all_organizations().await {
+            Ok(orgs) => {
+                for org in orgs {
+                    if let Err(error) = self.inner.keys.maintain(&org, now).await {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::error!(error, %org, "key maintenance failed");
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot list organizations");
+            }
+        }
+    }
+
+    async fn all_organizations(&self) -> Result<Vec<OrgId>, StoreError> {
+        const STEP: u32 = 1000;
+        let mut ids: Vec<OrgId> = Vec::new();
+        loop {
+            let page = self.stores().organizations.list(ids.last(), STEP).await?;
+            ids.extend(page.iter().map(|organization| organization.id.clone()));
+            if page.len() < STEP as usize {
+                return Ok(ids);
+            }
+        }
+    }
+}

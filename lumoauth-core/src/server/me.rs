@@ -1,0 +1,115 @@
+//! What a caller is told about itself.
+
+use serde_json::{Value, json};
+
+use super::{ApiError, AuthorizationServer};
+use crate::{
+    agent::Agent,
+    capability::Capability,
+    id::OrgId,
+    organization::Organization,
+    principal::{Identity, Principal},
+    wire::view,
+};
+
+impl AuthorizationServer {
+    /// The userinfo of a caller with an access token (OpenID Connect Core section 5.3, extended for agents).
+    ///
+    /// Reading it is free: it is neither counted nor refused by a budget.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the stores cannot answer.
+    pub async fn userinfo(
+        &self,
+        organization: &Organization,
+        principal: &Principal,
+    ) -> Result<Value, ApiError> {
+        let org = &organization.id;
+        match &principal.identity {
+            Identity::Agent(agent) => {
+                let usage = self.usage(org, agent).await?;
+                Ok(json!({
+                    "sub": agent.subject(),
+                    "name": agent.name,
+                    "agent_id": agent.id.to_string(),
+                    "identity_type": "agent",
+                    "client_id": agent.client_id,
+                    "capabilities": self.listed_capabilities(org, agent).await?,
+                    "budget_policy": view::budget(&agent.budget, &usage),
+                    "organization": org,
+                    "tenant": org,
+                    "roles": [],
+                    "workload_identity": null,
+                }))
+            }
+            Identity::Client(client) => Ok(json!({
+                "sub": client.client_id,
+                "name": client.name,
+                "identity_type": "client",
+                "client_id": client.client_id,
+                "capabilities": [],
+                "budget_policy": {},
+                "organization": org,
+                "tenant": org,
+            })),
+            Identity::ApiKey(_) => Err(ApiError::Forbidden("An API key has no userinfo.")),
+        }
+    }
+
+    /// Who an agent is, what it can do, and where it works. `path_prefix` is the form the caller used.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the stores cannot answer.
+    pub async fn identity(
+        &self,
+        organization: &Organization,
+        principal: &Principal,
+        agent: &Agent,
+        path_prefix: &str,
+    ) -> Result<Value, ApiError> {
+        let org = &organization.id;
+        let id = agent.id.to_string();
+        let scopes = principal.token_scope().unwrap_or(&agent.capabilities);
+        let expires_at = principal
+            .claims
+            .as_ref()
+            .map(|claims| crate::clock::Timestamp::from_unix_seconds(claims.exp).to_string());
+        Ok(json!({
+            "identity": {
+                "id": id,
+                "type": "agent",
+                "tenant": org,
+                "organization": org,
+                "agent_id": id,
+                "status": agent.status.as_str(),
+                "name": agent.name,
+            },
+            "capabilities": self.listed_capabilities(org, agent).await?,
+            "workspace": { "slug": org, "api_base": format!("{path_prefix}/") },
+            "agent_id": id,
+            "name": agent.name,
+            "scopes": scopes,
+            "roles": [],
+            "delegated_by": null,
+            "expires_at": expires_at,
+        }))
+    }
+
+    /// The agent's grants, then what its wildcards come to in the organization's vocabulary: clients test for
+    /// exact strings.
+    async fn listed_capabilities(&self, org: &OrgId, agent: &Agent) -> Result<Vec<Capability>, ApiError> {
+        let mut listed = agent.capabilities.clone();
+        if !listed.iter().any(Capability::is_wildcard) {
+            return Ok(listed);
+        }
+        for server in self.stores().mcp_servers.all(org).await? {
+            for scope in &server.scopes_supported {
+                let granted = agent.capabilities.iter().any(|grant| grant.covers(scope));
+                if granted && !listed.contains(scope) {
+                    listed.push(scope.clone());
+                }
+            }
+        }
+        Ok(listed)
+    }
+}

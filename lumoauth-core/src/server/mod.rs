@@ -1,0 +1,221 @@
+//! The authorization server: one method per thing a client can ask for.
+//!
+//! [`AuthorizationServer`] is a cheap handle. It knows the ports and the time, finds the organization, and
+//! hands over to the protocol modules. Transports (`lumoauth-tower`, or a host's own) parse requests into its
+//! arguments and render its results.
+
+mod agents;
+mod ask;
+mod audit;
+mod authenticate;
+mod authz;
+mod budget;
+mod builder;
+mod clients;
+mod error;
+mod introspect;
+mod maintenance;
+mod mcp;
+mod me;
+mod people;
+mod token;
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use crate::{
+    audit::{Actor, Event, EventKind, Origin},
+    clock::{Clock, Timestamp},
+    grant::{Grant, GrantContext},
+    id::OrgId,
+    keys::{Jwk, KeyError, KeyProvider, KeyPurpose},
+    organization::Organization,
+    secret::Secret,
+    store::{RateLimit, StoreError, Stores, Admission},
+    client_auth::AuthenticatedClient,
+    user::PasswordHash,
+};
+
+pub use agents::{AgentPage, NewAgent, Registration, RegistrationRequest, TestTokenRequest};
+pub use ask::{Answer, AskRequest, RequestFacts};
+pub use authenticate::{AuthenticateError, Credential, Door};
+pub use authz::{CheckRequest, Checked, Permission, Subject, SubjectRef};
+pub use budget::{UsageReport, UsageRequest};
+pub use builder::{Builder, ConfigError};
+pub use clients::{ClientRequest, NewApiKeyRequest};
+pub use error::ApiError;
+pub use introspect::{ActiveToken, Introspection};
+pub use mcp::{McpServerPatch, NewMcpServer, Visit};
+pub use people::{Approver, NewUserRequest};
+pub use token::TokenRequest;
+
+/// Turns passwords into hashes. Who people are is the host's business, so hashing is the host's too; without
+/// a hasher, users are stored without password.
+#[async_trait::async_trait]
+pub trait PasswordHasher: fmt::Debug + Send + Sync + 'static {
+    /// A hash of `password` in PHC form, made so that a flood of calls cannot starve the server.
+    ///
+    /// # Errors
+    /// [`HashError`] if it cannot be made now.
+    async fn hash(&self, password: &Secret) -> Result<PasswordHash, HashError>;
+}
+
+/// A password could not be hashed.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("password hashing failed: {0}")]
+pub struct HashError(&'static str);
+
+impl HashError {
+    /// With the reason, for the log.
+    pub const fn new(reason: &'static str) -> Self {
+        Self(reason)
+    }
+}
+
+/// The authorization server of any number of organizations.
+///
+/// ```
+/// use lumoauth_core::{
+///     keys::{KeyRing, KeyRingConfig, MasterKey},
+///     server::AuthorizationServer,
+///     store::{MemoryStore, Stores},
+/// };
+/// use std::sync::Arc;
+///
+/// let store = Arc::new(MemoryStore::new());
+/// let keys = KeyRing::new(store.clone(), MasterKey::generate(), KeyRingConfig::default());
+/// let server = AuthorizationServer::builder("https://auth.example", Stores::all(store), Arc::new(keys)).build()?;
+/// # Ok::<_, lumoauth_core::server::ConfigError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct AuthorizationServer {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    public_url: String,
+    stores: Stores,
+    keys: Arc<dyn KeyProvider>,
+    clock: Arc<dyn Clock>,
+    grants: HashMap<&'static str, Arc<dyn Grant>>,
+    password_hasher: Option<Arc<dyn PasswordHasher>>,
+}
+
+/// A verified caller and where the request came from: what an audit event needs to know.
+#[derive(Clone, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "transports build it")]
+pub struct Caller {
+    /// Who does it.
+    pub actor: Actor,
+    /// Where from.
+    pub origin: Origin,
+}
+
+impl Caller {
+    fn event(&self, kind: EventKind, message: impl Into<String>, now: Timestamp) -> Event {
+        Event::new(kind, self.actor.clone(), message, now).from_origin(&self.origin)
+    }
+}
+
+impl AuthorizationServer {
+    /// Starts building a server that is reached at `public_url` (scheme, host, optional port and path; no
+    /// trailing slash).
+    pub fn builder(public_url: &str, stores: Stores, keys: Arc<dyn KeyProvider>) -> Builder {
+        Builder::new(public_url, stores, keys)
+    }
+
+    /// The URL under which clients reach the server.
+    pub fn public_url(&self) -> &str {
+        &self.inner.public_url
+    }
+
+    /// The issuer of an organization: one string everywhere, whatever path prefix a client used.
+    pub fn issuer(&self, org: &OrgId) -> String {
+        format!("{}/orgs/{org}/api/v1", self.inner.public_url)
+    }
+
+    /// The organization, or [`ApiError::TenantNotFound`].
+    ///
+    /// # Errors
+    /// [`ApiError`] if there is none or the store cannot answer.
+    pub async fn organization(&self, org: &OrgId) -> Result<Arc<Organization>, ApiError> {
+        self.inner.stores.organizations.find(org).await?.ok_or(ApiError::TenantNotFound)
+    }
+
+    /// The public keys of an organization (RFC 7517).
+    ///
+    /// # Errors
+    /// [`KeyError`] if they cannot be read.
+    pub async fn jwks(&self, org: &OrgId) -> Result<Vec<Jwk>, KeyError> {
+        let keys = self.inner.keys.verifying_keys(org, KeyPurpose::AccessToken, self.now()).await?;
+        Ok(keys.iter().map(|key| key.jwk().clone()).collect())
+    }
+
+    /// The types of the grants that the token endpoint serves, in a stable order.
+    pub fn grant_types(&self) -> Vec<&'static str> {
+        let mut types: Vec<_> = self.inner.grants.keys().copied().collect();
+        types.sort_unstable();
+        types
+    }
+
+    /// Makes what a new organization needs before its first request: its signing keys.
+    ///
+    /// # Errors
+    /// [`KeyError`] if they cannot be made.
+    pub async fn prepare(&self, org: &OrgId) -> Result<(), KeyError> {
+        self.inner.keys.maintain(org, self.now()).await
+    }
+
+    /// Whether every store answers.
+    ///
+    /// # Errors
+    /// The error of the first that does not.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        for store in &self.inner.stores.upkeep {
+            store.ping().await?;
+        }
+        Ok(())
+    }
+
+    /// Counts one request of `source` against `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot answer.
+    pub async fn rate_limit(
+        &self,
+        org: &OrgId,
+        source: &str,
+        limit: RateLimit,
+    ) -> Result<(Admission, Timestamp), StoreError> {
+        let now = self.now();
+        Ok((self.inner.stores.rate_limits.take(org, source, limit, now).await?, now))
+    }
+
+    /// The present instant, by the server's clock.
+    pub fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    fn stores(&self) -> &Stores {
+        &self.inner.stores
+    }
+
+    fn grant_context<'a>(
+        &'a self,
+        organization: &'a Organization,
+        issuer: &'a str,
+        client: Option<&'a AuthenticatedClient>,
+        origin: &'a Origin,
+        now: Timestamp,
+    ) -> GrantContext<'a> {
+        GrantContext {
+            organization,
+            issuer,
+            client,
+            origin,
+            stores: &self.inner.stores,
+            keys: &*self.inner.keys,
+            now,
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The people of an organization.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::{ApiError, AuthorizationServer, Caller};
+use crate::{
+    agent::checked_text,
+    audit::{EventKind, Target},
+    id::{Number, OrgId, UserId},
+    secret::Secret,
+    store::{Insert, Listing, Page, Update, UserKey},
+    user::{User, is_email},
+};
+
+/// What an administrator registers as a person.
+#[derive(Debug, Default, Deserialize)]
+#[non_exhaustive]
+pub struct NewUserRequest {
+    /// The e-mail address.
+    pub email: Option<String>,
+    /// The first password; kept as a hash.
+    pub password: Option<Secret>,
+    /// Display name.
+    pub name: Option<String>,
+    /// Whether the person administers the organization.
+    #[serde(rename = "isAdmin", alias = "is_admin")]
+    pub is_admin: Option<bool>,
+    /// Whether approval requests reach the person.
+    pub approver: Option<Approver>,
+    /// Not enforced yet.
+    pub roles: Option<Vec<serde_json::Value>>,
+}
+
+/// The approver channel of a person.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[non_exhaustive]
+pub struct Approver {
+    /// Whether it is on.
+    pub enabled: bool,
+}
+
+impl AuthorizationServer {
+    /// Adds a person.
+    ///
+    /// # Errors
+    /// [`ApiError`] if a member is not acceptable or the e-mail address is taken.
+    pub async fn create_user(
+        &self,
+        org: &OrgId,
+        request: &NewUserRequest,
+        caller: &Caller,
+    ) -> Result<Arc<User>, ApiError> {
+        let now = self.now();
+        let invalid = |member, problem: &str| ApiError::Invalid { member, problem: problem.to_owned() };
+        let email = request.email.as_deref().unwrap_or_default();
+        if !is_email(email) {
+            return Err(invalid("email", "must be an e-mail address"));
+        }
+        if request.roles.as_ref().is_some_and(|roles| !roles.is_empty()) {
+            return Err(invalid("roles", "is not supported by this server yet"));
+        }
+        let mut user = User::new(email, now);
+        user.name = request.name.as_deref().map(|name| checked_text("name", name, 0, 128)).transpose()?;
+        user.is_admin = request.is_admin == Some(true);
+        user.approver = request.approver.is_some_and(|approver| approver.enabled);
+        if let Some(password) = &request.password {
+            let Some(hasher) = &self.inner.password_hasher else {
+                return Err(invalid("password", "is not supported by this server"));
+            };
+            if !(8..=256).contains(&password.expose().len()) {
+                return Err(invalid("password", "must be 8 to 256 bytes"));
+            }
+            user.password_hash = Some(hasher.hash(password).await?);
+        }
+        let event = caller
+            .event(EventKind::UserCreated, "user created", now)
+            .on(user_target(&user))
+            .with("is_admin", user.is_admin);
+        match self.stores().users.insert(org, &user, &event).await? {
+            Insert::Inserted => Ok(Arc::new(user)),
+            Insert::Taken(_) => Err(ApiError::Conflict("A user with this e-mail address exists.")),
+        }
+    }
+
+    /// The person with this UUID, integer id or e-mail address.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] if there is none.
+    pub async fn user(&self, org: &OrgId, name: &str) -> Result<Arc<User>, ApiError> {
+        let users = &self.stores().users;
+        let found = match (UserId::parse(name), name.parse()) {
+            (Ok(id), _) => users.find(org, UserKey::Id(id)).await?,
+            (_, Ok(number)) => users.find(org, UserKey::Number(Number::new(number))).await?,
+            _ => users.find(org, UserKey::Email(&name.to_lowercase())).await?,
+        };
+        found.ok_or(ApiError::NotFound("user"))
+    }
+
+    /// A page of the people, by e-mail address.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the store cannot answer.
+    pub async fn users(
+        &self,
+        org: &OrgId,
+        search: Option<&str>,
+        page: Page,
+    ) -> Result<Listing<Arc<User>>, ApiError> {
+        Ok(self.stores().users.list(org, search, page).await?)
+    }
+
+    /// Blocks or unblocks a person. What was issued before a block stays dead.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] if there is none.
+    pub async fn set_user_blocked(
+        &self,
+        org: &OrgId,
+        name: &str,
+        blocked: bool,
+        caller: &Caller,
+    ) -> Result<Arc<User>, ApiError> {
+        let now = self.now();
+        let current = self.user(org, name).await?;
+        let mut next = (*current).clone();
+        let (changed, kind, text) = if blocked {
+            (next.block(), EventKind::UserBlocked, "user blocked")
+        } else {
+            (next.unblock(), EventKind::UserUnblocked, "user unblocked")
+        };
+        if !changed {
+            return Ok(current);
+        }
+        next.updated_at = now;
+        let event = caller.event(kind, text, now).on(user_target(&next));
+        match self.stores().users.update(org, &next, &event).await? {
+            Update::Updated => {
+                next.version += 1;
+                Ok(Arc::new(next))
+            }
+            Update::Stale | Update::Taken(_) => {
+                Err(ApiError::Conflict("The record was changed by others at the same time."))
+            }
+            Update::Missing => Err(ApiError::NotFound("user")),
+        }
+    }
+}
+
+fn user_target(user: &User) -> Target {
+    Target::new("user", user.id.to_string())
+}

@@ -1,0 +1,170 @@
+//! The roles that keep the audit log and bring events to it.
+
+use std::{collections::BTreeMap, fmt};
+
+use async_trait::async_trait;
+
+use super::{Listing, Page, StoreError};
+use crate::{
+    audit::{Event, EventOutcome},
+    clock::Timestamp,
+    id::{EventId, OrgId},
+};
+
+/// An event with its place in the log.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "a number and an event are all there is to an entry")]
+pub struct LogEntry {
+    /// 1, 2, 3 .. without gaps, per organization.
+    pub seq: u64,
+    /// What happened.
+    pub event: Event,
+}
+
+/// By what an entry is looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "every backend must serve every key")]
+pub enum AuditKey {
+    /// Its number.
+    Seq(u64),
+    /// The id of its event.
+    Event(EventId),
+}
+
+/// Which entries are wanted; every part that is set must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AuditFilter {
+    /// The kind of event, exact, or a prefix if it ends in `*`.
+    pub kind: Option<String>,
+    /// The id of the actor.
+    pub actor: Option<String>,
+    /// The id of the target.
+    pub target: Option<String>,
+    /// Whether it succeeded.
+    pub outcome: Option<EventOutcome>,
+    /// The part of the kind before the dot.
+    pub category: Option<String>,
+    /// Not before this instant.
+    pub from: Option<Timestamp>,
+    /// Before this instant.
+    pub until: Option<Timestamp>,
+    /// Part of the message, the actor's name or the target's name, without regard to ASCII case.
+    pub search: Option<String>,
+}
+
+impl AuditFilter {
+    /// Whether `event` is wanted: the definition that every backend must agree with.
+    pub fn matches(&self, event: &Event) -> bool {
+        let target = event.target.as_ref();
+        let kind = event.kind.as_str();
+        let kind_fits = self.kind.as_deref().is_none_or(|wanted| match wanted.strip_suffix('*') {
+            Some(prefix) => kind.starts_with(prefix),
+            None => kind == wanted,
+        });
+        let text_fits = self.search.as_deref().is_none_or(|search| {
+            let needle = search.to_ascii_lowercase();
+            [Some(event.message.as_str()), event.actor.name.as_deref(), target.and_then(|t| t.name.as_deref())]
+                .into_iter()
+                .flatten()
+                .any(|text| text.to_ascii_lowercase().contains(&needle))
+        });
+        kind_fits
+            && text_fits
+            && self.actor.as_deref().is_none_or(|id| event.actor.id == id)
+            && self.target.as_deref().is_none_or(|id| target.is_some_and(|target| target.id == id))
+            && self.outcome.is_none_or(|outcome| event.outcome == outcome)
+            && self.category.as_deref().is_none_or(|category| event.kind.category() == category)
+            && self.from.is_none_or(|from| event.at >= from)
+            && self.until.is_none_or(|until| event.at < until)
+    }
+}
+
+/// How many entries there are, by kind and by severity.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AuditStats {
+    /// All of them.
+    pub total: u64,
+    /// By kind of event.
+    pub by_kind: BTreeMap<&'static str, u64>,
+    /// By severity.
+    pub by_severity: BTreeMap<&'static str, u64>,
+}
+
+impl AuditStats {
+    /// Counts one event.
+    pub fn count(&mut self, event: &Event) {
+        self.total += 1;
+        *self.by_kind.entry(event.kind.as_str()).or_default() += 1;
+        *self.by_severity.entry(event.kind.severity(event.outcome)).or_default() += 1;
+    }
+}
+
+/// Keeps the audit log: append-only, numbered without gaps.
+#[async_trait]
+pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
+    /// Adds events that no change of a record carries. When it returns, they are durable.
+    ///
+    /// An event whose id is known, in the outbox or in the log, is skipped: an append may be repeated. Events
+    /// of one call are kept in its order. Checked by `conformance::audit::append_is_idempotent`,
+    /// `order_is_kept` and `racing_appends_leave_no_gap`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer; the caller must refuse what the events are about.
+    async fn append(&self, org: &OrgId, events: &[Event]) -> Result<(), StoreError>;
+
+    /// Moves up to `max` events that wait in this backend's outbox into the log and gives them the next
+    /// numbers, in one step; returns how many. Any server may call it at any time, also several at once.
+    /// Backends that number on writing have nothing to do. Checked by
+    /// `conformance::audit::numbers_have_no_gaps`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer.
+    async fn sequence(&self, org: &OrgId, max: u32) -> Result<u64, StoreError>;
+
+    /// The entry with this number or event. Checked by `conformance::audit::found_by_seq_and_event`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer.
+    async fn find(&self, org: &OrgId, key: AuditKey) -> Result<Option<LogEntry>, StoreError>;
+
+    /// The entries that match, newest first. Checked by `conformance::audit::pages_and_filters` and
+    /// `organizations_are_apart`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer.
+    async fn page(
+        &self,
+        org: &OrgId,
+        filter: &AuditFilter,
+        page: Page,
+    ) -> Result<Listing<LogEntry>, StoreError>;
+
+    /// How many entries match. Checked by `conformance::audit::stats`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer.
+    async fn stats(&self, org: &OrgId, filter: &AuditFilter) -> Result<AuditStats, StoreError>;
+}
+
+/// Events of a backend whose audit log is kept elsewhere. The server's maintenance copies them there.
+///
+/// A backend is opened in this mode explicitly; then its recorded roles write to the outbox and never to a log
+/// of its own.
+#[async_trait]
+pub trait Outbox: fmt::Debug + Send + Sync + 'static {
+    /// Up to `max` waiting events, oldest first. Calling it changes nothing.
+    /// Checked by `conformance::outbox::waits_until_done`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer.
+    async fn pending(&self, max: u32) -> Result<Vec<(OrgId, Event)>, StoreError>;
+
+    /// Forgets these events, which are in the audit log now. Unknown ids are skipped.
+    /// Checked by `conformance::outbox::waits_until_done`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer; the events will be moved again, which does no harm.
+    async fn done(&self, events: &[(OrgId, EventId)]) -> Result<(), StoreError>;
+}

@@ -1,0 +1,280 @@
+//! Cases of [`AgentStore`].
+
+use std::time::Duration;
+
+use super::{ALL, RACERS, count, now, race, some_event, some_org};
+use crate::{
+    agent::{Agent, AgentKind, AgentStatus, IdentityType},
+    capability::Capability,
+    client::Secrets,
+    id::{AgentId, ClientId, OrgId, Slug},
+    secret::{Secret, SecretHash},
+    store::{AgentFilter, AgentKey, AgentStore, Insert, Page, Remove, Unique, Update},
+};
+
+fn agent(slug: &str) -> Agent {
+    Agent::new(slug, Slug::parse(slug).unwrap(), now())
+}
+
+fn hash() -> SecretHash {
+    Secret::generate("").hash()
+}
+
+async fn inserted(store: &dyn AgentStore, org: &OrgId, agent: &Agent) {
+    assert_eq!(store.insert(org, agent, &some_event()).await.unwrap(), Insert::Inserted);
+}
+
+async fn by_id(store: &dyn AgentStore, org: &OrgId, id: AgentId) -> Option<Agent> {
+    store.find(org, AgentKey::Id(id)).await.unwrap().map(|agent| Agent::clone(&agent))
+}
+
+fn every_key(agent: &Agent) -> Vec<AgentKey<'_>> {
+    let mut keys =
+        vec![AgentKey::Id(agent.id), AgentKey::Slug(&agent.slug), AgentKey::ClientId(&agent.client_id)];
+    keys.extend(agent.api_key.as_ref().map(AgentKey::ApiKey));
+    keys
+}
+
+/// "The agent with this key."
+pub async fn round_trip(store: &dyn AgentStore) {
+    let org = some_org();
+    let mut full = agent("full");
+    full.name = "Ünïcode 'n' \"quotes\" \\ %_ \u{1f916}".to_owned();
+    full.description = Some("two\nlines".to_owned());
+    full.kind = AgentKind::AiAssistant;
+    full.status = AgentStatus::Suspended;
+    full.identity_type = IdentityType::Custom;
+    full.capabilities = ["read:*", "tool:search"].map(|text| Capability::parse(text).unwrap()).into();
+    full.requested_capabilities = vec![Capability::parse("write:a").unwrap()];
+    full.allowed_tools = vec!["search".to_owned()];
+    full.budget = serde_json::from_str(
+        r#"{"max_tokens_per_day": 9007199254740992, "max_api_calls_per_hour": 0, "max_cost_per_month_usd": 0.1,
+            "require_approval_above_usd": 0.000001, "allowed_models": ["m"], "team": {"a": [1, null]}}"#,
+    )
+    .unwrap();
+    full.budget_generation = u32::MAX;
+    full.token_lifetime = Agent::MAX_TOKEN_LIFETIME;
+    full.jwks_uri = Some("https://agent.example/jwks.json".to_owned());
+    full.secrets = Secrets::one(&Secret::generate(""));
+    full.secrets.rotate(&Secret::generate(""), now().plus(Duration::from_millis(1)));
+    full.api_key = Some(hash());
+    full.epoch = u32::MAX;
+    full.updated_at = now().plus(Duration::from_millis(1));
+    for key in every_key(&full) {
+        assert_eq!(store.find(&org, key).await.unwrap(), None, "{key:?}");
+    }
+
+    inserted(store, &org, &full).await;
+    inserted(store, &org, &agent("other")).await;
+
+    for key in every_key(&full) {
+        assert_eq!(store.find(&org, key).await.unwrap().as_deref(), Some(&full), "{key:?}");
+    }
+}
+
+/// "Of any number of concurrent inserts with one such value exactly one is `Inserted`."
+pub async fn one_slug_once(store: &dyn AgentStore) {
+    let org = some_org();
+    let racers: Vec<_> = (0..RACERS).map(|_| agent("wanted")).collect();
+    let outcomes = race(RACERS, async |n| store.insert(&org, &racers[n], &some_event()).await.unwrap()).await;
+
+    assert_eq!(count(&outcomes, &Insert::Inserted), 1, "{outcomes:?}");
+    assert_eq!(count(&outcomes, &Insert::Taken(Unique::Slug)), RACERS - 1, "{outcomes:?}");
+    for (racer, outcome) in racers.iter().zip(&outcomes) {
+        let found = by_id(store, &org, racer.id).await;
+        assert_eq!(found.is_some(), *outcome == Insert::Inserted, "{outcome:?}");
+    }
+    assert_eq!(store.list(&org, &AgentFilter::default(), ALL).await.unwrap().total, 1);
+}
+
+/// "Id, slug, client id and API key hash are unique in the organization."
+pub async fn unique_values(store: &dyn AgentStore) {
+    let org = some_org();
+    let holder = Agent { api_key: Some(hash()), ..agent("holder") };
+    inserted(store, &org, &holder).await;
+
+    let fresh = || Agent { api_key: Some(hash()), ..agent("fresh") };
+    for (unique, taken) in [
+        (Unique::Id, Agent { id: holder.id, ..fresh() }),
+        (Unique::Slug, Agent { slug: holder.slug.clone(), ..fresh() }),
+        (Unique::ClientId, Agent { client_id: holder.client_id.clone(), ..fresh() }),
+        (Unique::KeyHash, Agent { api_key: holder.api_key, ..fresh() }),
+    ] {
+        assert_eq!(store.insert(&org, &taken, &some_event()).await.unwrap(), Insert::Taken(unique));
+        for key in every_key(&taken) {
+            let found = store.find(&org, key).await.unwrap();
+            assert!(found.is_none_or(|found| *found == holder), "{unique:?}: {key:?}");
+        }
+    }
+
+    let other = fresh();
+    inserted(store, &org, &other).await;
+    let robber = Agent { api_key: holder.api_key, name: "robber".to_owned(), ..other.clone() };
+    let outcome = store.update(&org, &robber, &some_event()).await.unwrap();
+    assert_eq!(outcome, Update::Taken(Unique::KeyHash));
+    for unchanged in [holder, other] {
+        for key in every_key(&unchanged) {
+            assert_eq!(store.find(&org, key).await.unwrap().as_deref(), Some(&unchanged), "{key:?}");
+        }
+    }
+}
+
+/// "A record of one organization is never found, changed, counted or removed through another."
+pub async fn organizations_are_apart(store: &dyn AgentStore) {
+    let (ours, theirs) = (some_org(), some_org());
+    let agent = Agent { api_key: Some(hash()), ..agent("ours") };
+    inserted(store, &ours, &agent).await;
+
+    for key in every_key(&agent) {
+        assert_eq!(store.find(&theirs, key).await.unwrap(), None, "{key:?}");
+    }
+    assert_eq!(store.list(&theirs, &AgentFilter::default(), ALL).await.unwrap().total, 0);
+    assert_eq!(store.update(&theirs, &agent, &some_event()).await.unwrap(), Update::Missing);
+    assert_eq!(store.remove(&theirs, agent.id, &some_event()).await.unwrap(), Remove::Missing);
+    inserted(store, &theirs, &agent).await;
+    assert_eq!(store.remove(&theirs, agent.id, &some_event()).await.unwrap(), Remove::Removed);
+
+    for key in every_key(&agent) {
+        assert_eq!(store.find(&ours, key).await.unwrap().as_deref(), Some(&agent), "{key:?}");
+    }
+}
+
+/// "Replaces the agent if its stored version is `agent.version`."
+pub async fn updates_are_guarded(store: &dyn AgentStore) {
+    let org = some_org();
+    let mut agent = agent("guarded");
+    assert_eq!(store.update(&org, &agent, &some_event()).await.unwrap(), Update::Missing);
+    inserted(store, &org, &agent).await;
+
+    agent.name = "First".to_owned();
+    agent.status = AgentStatus::Inactive;
+    assert_eq!(store.update(&org, &agent, &some_event()).await.unwrap(), Update::Updated);
+    agent.name = "Second".to_owned();
+    assert_eq!(store.update(&org, &agent, &some_event()).await.unwrap(), Update::Stale);
+
+    let stored = Agent { name: "First".to_owned(), version: 1, ..agent.clone() };
+    for key in every_key(&agent) {
+        assert_eq!(store.find(&org, key).await.unwrap().as_deref(), Some(&stored), "{key:?}");
+    }
+    agent.version = stored.version;
+    assert_eq!(store.update(&org, &agent, &some_event()).await.unwrap(), Update::Updated);
+    agent.version = 7;
+    assert_eq!(store.update(&org, &agent, &some_event()).await.unwrap(), Update::Stale);
+}
+
+/// "Of any number of concurrent updates from one version exactly one is `Updated`."
+pub async fn racing_updates(store: &dyn AgentStore) {
+    let org = some_org();
+    let agent = agent("raced");
+    inserted(store, &org, &agent).await;
+
+    let outcomes = race(RACERS, async |n| {
+        let next = Agent { name: format!("Racer {n}"), ..agent.clone() };
+        store.update(&org, &next, &some_event()).await.unwrap()
+    })
+    .await;
+
+    assert_eq!(count(&outcomes, &Update::Updated), 1, "{outcomes:?}");
+    assert_eq!(count(&outcomes, &Update::Stale), RACERS - 1, "{outcomes:?}");
+    let winner = outcomes.iter().position(|outcome| *outcome == Update::Updated).unwrap();
+    let stored = by_id(store, &org, agent.id).await.unwrap();
+    assert_eq!((stored.name, stored.version), (format!("Racer {winner}"), 1));
+}
+
+/// "Its API key may \[change\], and then the old key finds nothing any more."
+pub async fn old_api_key_is_forgotten(store: &dyn AgentStore) {
+    let org = some_org();
+    let (old, new) = (hash(), hash());
+    let mut owner = Agent { api_key: Some(old), ..agent("owner") };
+    inserted(store, &org, &owner).await;
+
+    owner.api_key = Some(new);
+    assert_eq!(store.update(&org, &owner, &some_event()).await.unwrap(), Update::Updated);
+    assert_eq!(store.find(&org, AgentKey::ApiKey(&old)).await.unwrap(), None);
+    assert!(
+        store.find(&org, AgentKey::ApiKey(&new)).await.unwrap().is_some_and(|found| found.id == owner.id)
+    );
+
+    let heir = Agent { api_key: Some(old), ..agent("heir") };
+    inserted(store, &org, &heir).await;
+    owner.api_key = None;
+    owner.version = 1;
+    assert_eq!(store.update(&org, &owner, &some_event()).await.unwrap(), Update::Updated);
+    assert_eq!(store.find(&org, AgentKey::ApiKey(&new)).await.unwrap(), None);
+    assert_eq!(store.find(&org, AgentKey::ApiKey(&old)).await.unwrap().as_deref(), Some(&heir));
+}
+
+/// "Removes the agent whatever its version, and frees its unique values."
+pub async fn removal_frees_names(store: &dyn AgentStore) {
+    let org = some_org();
+    let old = Agent { api_key: Some(hash()), ..agent("name") };
+    assert_eq!(store.remove(&org, old.id, &some_event()).await.unwrap(), Remove::Missing);
+    inserted(store, &org, &old).await;
+    assert_eq!(store.update(&org, &old, &some_event()).await.unwrap(), Update::Updated);
+
+    assert_eq!(store.remove(&org, old.id, &some_event()).await.unwrap(), Remove::Removed);
+    for key in every_key(&old) {
+        assert_eq!(store.find(&org, key).await.unwrap(), None, "{key:?}");
+    }
+    assert_eq!(store.list(&org, &AgentFilter::default(), ALL).await.unwrap().total, 0);
+    assert_eq!(store.remove(&org, old.id, &some_event()).await.unwrap(), Remove::Missing);
+    assert_eq!(store.update(&org, &old, &some_event()).await.unwrap(), Update::Missing);
+
+    let new = Agent { id: AgentId::generate(), ..old };
+    inserted(store, &org, &new).await;
+    assert_eq!(by_id(store, &org, new.id).await, Some(new));
+}
+
+/// "`Missing`: there was no such record." So of any number of concurrent removals exactly one is `Removed`.
+pub async fn racing_removals(store: &dyn AgentStore) {
+    let org = some_org();
+    let agent = agent("gone");
+    inserted(store, &org, &agent).await;
+
+    let outcomes = race(RACERS, async |_| store.remove(&org, agent.id, &some_event()).await.unwrap()).await;
+
+    assert_eq!(count(&outcomes, &Remove::Removed), 1, "{outcomes:?}");
+}
+
+/// "The agents that match, in ascending order of slug."
+pub async fn listing(store: &dyn AgentStore) {
+    let org = some_org();
+    // In the order of bytes, which not every collation agrees with.
+    let slugs = ["0", "a", "a-b", "a0", "ab", "b"];
+    for n in [4, 1, 5, 0, 3, 2] {
+        let mut agent = agent(slugs[n]);
+        agent.client_id = ClientId::parse(&format!("cli_{n}")).unwrap();
+        agent.status = if n % 2 == 0 { AgentStatus::Active } else { AgentStatus::Revoked };
+        agent.kind = if n == 0 { AgentKind::Bot } else { AgentKind::Service };
+        agent.description = [None, Some("100% Done".to_owned()), Some("1000 done".to_owned())][n % 3].clone();
+        inserted(store, &org, &agent).await;
+    }
+    let slugs_of = async |filter: &AgentFilter, page| {
+        let listing = store.list(&org, filter, page).await.unwrap();
+        let slugs: Vec<_> = listing.items.iter().map(|agent| agent.slug.to_string()).collect();
+        (slugs, listing.total)
+    };
+    let expect = |slugs: &[&str]| slugs.iter().map(ToString::to_string).collect::<Vec<_>>();
+
+    let every = AgentFilter::default();
+    assert_eq!(slugs_of(&every, ALL).await, (expect(&slugs), 6));
+    assert_eq!(slugs_of(&every, Page { offset: 1, limit: 2 }).await, (expect(&["a", "a-b"]), 6));
+    assert_eq!(slugs_of(&every, Page { offset: 5, limit: 2 }).await, (expect(&["b"]), 6));
+    for nothing in [Page { offset: 6, limit: 2 }, Page { offset: u64::MAX, limit: 2 }, Page::first(0)] {
+        assert_eq!(slugs_of(&every, nothing).await, (vec![], 6), "{nothing:?}");
+    }
+
+    let active = AgentFilter { status: Some(AgentStatus::Active), ..every.clone() };
+    assert_eq!(slugs_of(&active, Page { offset: 1, limit: 1 }).await, (expect(&["a-b"]), 3));
+    let bots = AgentFilter { kind: Some(AgentKind::Bot), ..every.clone() };
+    assert_eq!(slugs_of(&bots, ALL).await, (expect(&["0"]), 1));
+    // What a pattern language reads as a wildcard is text here.
+    for (search, found) in
+        [("DONE", &["a", "a-b", "ab", "b"][..]), ("100% d", &["a", "ab"]), ("A-", &["a-b"]), ("_", &[])]
+    {
+        let filter = AgentFilter { search: Some(search.to_owned()), ..every.clone() };
+        assert_eq!(slugs_of(&filter, ALL).await.0, expect(found), "{search}");
+    }
+    let both = AgentFilter { search: Some("done".to_owned()), status: Some(AgentStatus::Active), ..every };
+    assert_eq!(slugs_of(&both, ALL).await, (expect(&["a-b", "ab"]), 2));
+}

@@ -1,0 +1,159 @@
+//! The macros that turn cases into tests.
+//!
+//! A role becomes a module of tests, and beside it a function of the same name that makes the store: in the
+//! scope of the caller, where the names in `make` are known.
+
+/// Expands to one test per case of the suite; see [`conformance`](crate::store::conformance).
+///
+/// `make` is called for every test as `make().await` and returns a guard and the store: `(guard, store)`.
+///
+/// - `store_conformance!(make)`: every case, for a backend that is a [`Store`](crate::store::Store).
+/// - `store_conformance!(make; roles: budgets, grants)`: the cases of these roles only.
+/// - `store_conformance!(make; recorded: grants)`: that these recorded roles write their events into the
+///   backend's own audit log, which it must keep.
+#[macro_export]
+macro_rules! store_conformance {
+    ($make:expr) => {
+        $crate::store_conformance!($make; roles: agents, api_keys, audit, budgets, clients, grants, keys,
+            mcp_servers, organizations, rate_limits, upkeep, users);
+        $crate::store_conformance!($make; recorded: agents, api_keys, clients, grants, keys, mcp_servers,
+            organizations, users);
+    };
+    ($make:expr; roles: $($role:ident),+ $(,)?) => {
+        $($crate::store_conformance!(@role $role $make);)+
+    };
+    ($make:expr; recorded: $($role:ident),+ $(,)?) => {
+        async fn recorded() -> (
+            impl Sized,
+            impl $crate::store::AuditStore $(+ $crate::store::conformance::ports::$role)+,
+        ) {
+            let make = $make;
+            make().await
+        }
+        mod recorded {
+            use $crate::store::conformance::{ports, recorded};
+
+            $(#[::tokio::test(flavor = "multi_thread")]
+            async fn $role() {
+                let (_guard, store) = super::recorded().await;
+                let role: &dyn ports::$role = &store;
+                recorded::writes_its_events(role.into(), recorded::Trail::Log(&store)).await;
+            })+
+        }
+    };
+
+    (@role agents $make:expr) => {
+        $crate::store_conformance!(@cases agents $make;
+            round_trip, one_slug_once, unique_values, organizations_are_apart, updates_are_guarded, racing_updates,
+            old_api_key_is_forgotten, removal_frees_names, racing_removals, listing);
+    };
+    (@role api_keys $make:expr) => {
+        $crate::store_conformance!(@cases api_keys $make;
+            round_trip, one_hash_once, unique_values, organizations_are_apart, updates_are_guarded, racing_updates,
+            listing);
+    };
+    (@role audit $make:expr) => {
+        $crate::store_conformance!(@cases audit $make;
+            append_is_idempotent, order_is_kept, racing_appends_leave_no_gap, numbers_have_no_gaps,
+            found_by_seq_and_event, pages_and_filters, organizations_are_apart, stats);
+    };
+    (@role budgets $make:expr) => {
+        $crate::store_conformance!(@cases budgets $make;
+            never_oversells, all_lines_or_none, first_charges_at_once, repeats_by_id, racing_repeats,
+            refused_ids_are_free, ids_end, ids_are_per_actor, facts_overshoot, no_wrap, usage_by_window,
+            organizations_are_apart);
+    };
+    (@role clients $make:expr) => {
+        $crate::store_conformance!(@cases clients $make;
+            round_trip, one_client_id_once, unique_values, organizations_are_apart, updates_are_guarded,
+            racing_updates, listing);
+    };
+    (@role grants $make:expr) => {
+        $crate::store_conformance!(@cases grants $make;
+            revoked_once, marks_are_kept, any_of_many, organizations_are_apart);
+    };
+    (@role keys $make:expr) => {
+        $crate::store_conformance!(@cases keys $make;
+            round_trip, one_generation_once, organizations_are_apart, removal, never_in_the_clear);
+    };
+    (@role mcp_servers $make:expr) => {
+        $crate::store_conformance!(@cases mcp_servers $make;
+            round_trip, one_target_once, unique_values, organizations_are_apart, updates_are_guarded,
+            racing_updates, targets_follow_updates, removal_frees_targets, listing);
+    };
+    (@role organizations $make:expr) => {
+        $crate::store_conformance!(@cases organizations $make;
+            round_trip, one_id_once, updates_are_guarded, racing_updates, walk_in_order);
+    };
+    (@role rate_limits $make:expr) => {
+        $crate::store_conformance!(@cases rate_limits $make;
+            admits_exactly_max, windows_end, sources_are_apart, organizations_are_apart);
+    };
+    (@role upkeep $make:expr) => {
+        $crate::store_conformance!(@cases upkeep $make;
+            answers, purge_keeps_what_counts);
+    };
+    (@role users $make:expr) => {
+        $crate::store_conformance!(@cases users $make;
+            round_trip, one_email_once, unique_values, organizations_are_apart, updates_are_guarded,
+            racing_updates, listing);
+    };
+
+    (@cases $role:ident $make:expr; $($case:ident),+) => {
+        async fn $role() -> (impl Sized, impl $crate::store::conformance::ports::$role) {
+            let make = $make;
+            make().await
+        }
+        mod $role {
+            $(#[::tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                let (_guard, store) = super::$role().await;
+                $crate::store::conformance::$role::$case(&store).await;
+            })+
+        }
+    };
+}
+
+/// Expands to the tests of a backend in outbox mode, whose audit log is kept elsewhere: that every recorded role
+/// writes its events into the outbox, where they wait until they are done.
+///
+/// `make` is as for [`store_conformance!`](crate::store_conformance), with a store that is opened in outbox mode
+/// and implements [`Outbox`](crate::store::Outbox).
+///
+/// - `outbox_conformance!(make)`: every recorded role.
+/// - `outbox_conformance!(make; roles: grants, keys)`: these.
+///
+/// Its modules are named like those of the other macro, so it stands in a module of its own.
+#[macro_export]
+macro_rules! outbox_conformance {
+    ($make:expr) => {
+        $crate::outbox_conformance!($make; roles: agents, api_keys, clients, grants, keys, mcp_servers,
+            organizations, users);
+    };
+    ($make:expr; roles: $($role:ident),+ $(,)?) => {
+        $(async fn $role() -> (
+            impl Sized,
+            impl $crate::store::Outbox + $crate::store::conformance::ports::$role,
+        ) {
+            let make = $make;
+            make().await
+        }
+        mod $role {
+            use $crate::store::conformance::{outbox, ports, recorded};
+
+            #[::tokio::test(flavor = "multi_thread")]
+            async fn writes_its_events() {
+                let (_guard, store) = super::$role().await;
+                let role: &dyn ports::$role = &store;
+                recorded::writes_its_events(role.into(), recorded::Trail::Outbox(&store)).await;
+            }
+
+            #[::tokio::test(flavor = "multi_thread")]
+            async fn waits_until_done() {
+                let (_guard, store) = super::$role().await;
+                let role: &dyn ports::$role = &store;
+                outbox::waits_until_done(&store, role.into()).await;
+            }
+        })+
+    };
+}

@@ -1,0 +1,228 @@
+//! What all recorded roles have in common: a change and its event are one.
+
+use std::time::Duration;
+
+use super::{ALL, RACERS, audit, now, race, some_event, some_org};
+use crate::{
+    agent::Agent,
+    api_key::ApiKey,
+    audit::Event,
+    client::Client,
+    id::{EventId, KeyId, OrgId, Slug},
+    keys::{Algorithm, KeyPurpose},
+    mcp::{McpServer, ResourceUri},
+    organization::Organization,
+    random::random_bytes,
+    store::{
+        AgentStore, ApiKeyStore, AuditStore, ClientStore, GrantStore, Handle, Insert, KeyStore,
+        McpServerStore, OrganizationStore, Outbox, Remove, Revoked, SealedKey, Unique, Update, UserStore,
+    },
+    user::User,
+};
+
+/// A recorded role of the backend under test. Made with `From`.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Recorded<'a> {
+    /// Agents.
+    Agents(&'a dyn AgentStore),
+    /// Organization API keys.
+    ApiKeys(&'a dyn ApiKeyStore),
+    /// Ordinary OAuth clients.
+    Clients(&'a dyn ClientStore),
+    /// Revocation marks.
+    Grants(&'a dyn GrantStore),
+    /// Sealed signing keys.
+    Keys(&'a dyn KeyStore),
+    /// MCP servers.
+    McpServers(&'a dyn McpServerStore),
+    /// Organizations.
+    Organizations(&'a dyn OrganizationStore),
+    /// People.
+    Users(&'a dyn UserStore),
+}
+
+macro_rules! from_ports {
+    ($($port:ident => $role:ident,)*) => {
+        $(impl<'a> From<&'a dyn $port> for Recorded<'a> {
+            fn from(store: &'a dyn $port) -> Self {
+                Self::$role(store)
+            }
+        })*
+    };
+}
+
+from_ports! {
+    AgentStore => Agents,
+    ApiKeyStore => ApiKeys,
+    ClientStore => Clients,
+    GrantStore => Grants,
+    KeyStore => Keys,
+    McpServerStore => McpServers,
+    OrganizationStore => Organizations,
+    UserStore => Users,
+}
+
+/// Where the events of a recorded role are found.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Trail<'a> {
+    /// In the backend's own audit log.
+    Log(&'a dyn AuditStore),
+    /// In its outbox.
+    Outbox(&'a dyn Outbox),
+}
+
+impl Trail<'_> {
+    async fn events_of(self, org: &OrgId) -> Vec<EventId> {
+        match self {
+            Self::Log(store) => audit::log(store, org).await.iter().map(|entry| entry.event.id).collect(),
+            Self::Outbox(store) => waiting(store, org).await.iter().map(|event| event.id).collect(),
+        }
+    }
+}
+
+/// What waits in the outbox for `org`, oldest first.
+pub(super) async fn waiting(store: &dyn Outbox, org: &OrgId) -> Vec<Event> {
+    let pending = store.pending(ALL.limit).await.unwrap();
+    pending.into_iter().filter(|(of, _)| of == org).map(|(_, event)| event).collect()
+}
+
+/// "If the outcome says that nothing changed, no event is written." And if something changed, exactly its event
+/// is.
+pub async fn writes_its_events(role: Recorded<'_>, trail: Trail<'_>) {
+    let org = some_org();
+    assert!(trail.events_of(&org).await.is_empty());
+    let written = role.act(&org).await;
+    assert_eq!(trail.events_of(&org).await, written);
+}
+
+/// The events of one sequence of calls: those that must be found, in their order.
+#[derive(Default)]
+struct Script(Vec<EventId>);
+
+impl Script {
+    /// The event of a call that changes something.
+    fn change(&mut self) -> Event {
+        let event = some_event();
+        self.0.push(event.id);
+        event
+    }
+}
+
+/// The event of a call that changes nothing.
+fn nothing() -> Event {
+    some_event()
+}
+
+impl Recorded<'_> {
+    /// Makes calls with every outcome in `org`, and returns the events of those that changed something.
+    pub(super) async fn act(self, org: &OrgId) -> Vec<EventId> {
+        let mut on = Script::default();
+        match self {
+            Self::Agents(store) => agents(store, org, &mut on).await,
+            Self::ApiKeys(store) => api_keys(store, org, &mut on).await,
+            Self::Clients(store) => clients(store, org, &mut on).await,
+            Self::Grants(store) => grants(store, org, &mut on).await,
+            Self::Keys(store) => keys(store, org, &mut on).await,
+            Self::McpServers(store) => mcp_servers(store, org, &mut on).await,
+            Self::Organizations(store) => organizations(store, org, &mut on).await,
+            Self::Users(store) => users(store, org, &mut on).await,
+        }
+        on.0
+    }
+}
+
+async fn agents(store: &dyn AgentStore, org: &OrgId, on: &mut Script) {
+    let agent = |slug| Agent::new("Agent", Slug::parse(slug).unwrap(), now());
+    let (one, rival) = (agent("one"), agent("one"));
+    assert_eq!(store.update(org, &one, &nothing()).await.unwrap(), Update::Missing);
+    assert_eq!(store.insert(org, &one, &on.change()).await.unwrap(), Insert::Inserted);
+    assert_eq!(store.insert(org, &rival, &nothing()).await.unwrap(), Insert::Taken(Unique::Slug));
+    assert_eq!(store.update(org, &one, &on.change()).await.unwrap(), Update::Updated);
+    assert_eq!(store.update(org, &one, &nothing()).await.unwrap(), Update::Stale);
+    assert_eq!(store.remove(org, one.id, &on.change()).await.unwrap(), Remove::Removed);
+    assert_eq!(store.remove(org, one.id, &nothing()).await.unwrap(), Remove::Missing);
+}
+
+async fn api_keys(store: &dyn ApiKeyStore, org: &OrgId, on: &mut Script) {
+    let key = ApiKey::new(org, "script", Vec::new(), now()).0;
+    assert_eq!(store.update(org, &key, &nothing()).await.unwrap(), Update::Missing);
+    assert_eq!(store.insert(org, &key, &on.change()).await.unwrap(), Insert::Inserted);
+    assert!(matches!(store.insert(org, &key, &nothing()).await.unwrap(), Insert::Taken(_)));
+    assert_eq!(store.update(org, &key, &on.change()).await.unwrap(), Update::Updated);
+    assert_eq!(store.update(org, &key, &nothing()).await.unwrap(), Update::Stale);
+}
+
+async fn clients(store: &dyn ClientStore, org: &OrgId, on: &mut Script) {
+    let client = Client::new("app", now()).0;
+    assert_eq!(store.update(org, &client, &nothing()).await.unwrap(), Update::Missing);
+    assert_eq!(store.insert(org, &client, &on.change()).await.unwrap(), Insert::Inserted);
+    assert!(matches!(store.insert(org, &client, &nothing()).await.unwrap(), Insert::Taken(_)));
+    assert_eq!(store.update(org, &client, &on.change()).await.unwrap(), Update::Updated);
+    assert_eq!(store.update(org, &client, &nothing()).await.unwrap(), Update::Stale);
+}
+
+async fn grants(store: &dyn GrantStore, org: &OrgId, on: &mut Script) {
+    let keep_until = now().plus(Duration::from_secs(60));
+    let handle = Handle::from_bytes(random_bytes());
+    let first = store.revoke(org, handle, keep_until, &on.change()).await.unwrap();
+    assert_eq!(first, Revoked::Revoked);
+    let again = store.revoke(org, handle, keep_until, &nothing()).await.unwrap();
+    assert_eq!(again, Revoked::AlreadyRevoked);
+
+    let raced = Handle::from_bytes(random_bytes());
+    let events: Vec<_> = (0..RACERS).map(|_| some_event()).collect();
+    let outcomes =
+        race(RACERS, async |n| store.revoke(org, raced, keep_until, &events[n]).await.unwrap()).await;
+    let winner = outcomes.iter().position(|outcome| *outcome == Revoked::Revoked).unwrap();
+    on.0.push(events[winner].id);
+}
+
+async fn keys(store: &dyn KeyStore, org: &OrgId, on: &mut Script) {
+    let key = |id: &str| SealedKey {
+        id: KeyId::parse(id).unwrap(),
+        purpose: KeyPurpose::AccessToken,
+        generation: 0,
+        algorithm: Algorithm::Es256,
+        created_at: now(),
+        active_from: now(),
+        sealed: vec![0; 32],
+    };
+    let (first, second) = (key("first"), key("second"));
+    assert_eq!(store.remove(org, &first.id, &nothing()).await.unwrap(), Remove::Missing);
+    assert_eq!(store.insert(org, &first, &on.change()).await.unwrap(), Insert::Inserted);
+    let outcome = store.insert(org, &second, &nothing()).await.unwrap();
+    assert_eq!(outcome, Insert::Taken(Unique::Generation));
+    assert_eq!(store.remove(org, &first.id, &on.change()).await.unwrap(), Remove::Removed);
+}
+
+async fn mcp_servers(store: &dyn McpServerStore, org: &OrgId, on: &mut Script) {
+    let server = || McpServer::new("server", ResourceUri::parse("urn:mcp:one").unwrap(), now());
+    let (one, rival) = (server(), server());
+    assert_eq!(store.update(org, &one, &nothing()).await.unwrap(), Update::Missing);
+    assert_eq!(store.insert(org, &one, &on.change()).await.unwrap(), Insert::Inserted);
+    assert_eq!(store.insert(org, &rival, &nothing()).await.unwrap(), Insert::Taken(Unique::Target));
+    assert_eq!(store.update(org, &one, &on.change()).await.unwrap(), Update::Updated);
+    assert_eq!(store.update(org, &one, &nothing()).await.unwrap(), Update::Stale);
+    assert_eq!(store.remove(org, &one.server_id, &on.change()).await.unwrap(), Remove::Removed);
+    assert_eq!(store.remove(org, &one.server_id, &nothing()).await.unwrap(), Remove::Missing);
+}
+
+async fn organizations(store: &dyn OrganizationStore, org: &OrgId, on: &mut Script) {
+    let organization = Organization::new(org.clone(), "Acme", now());
+    assert_eq!(store.update(&organization, &nothing()).await.unwrap(), Update::Missing);
+    assert_eq!(store.insert(&organization, &on.change()).await.unwrap(), Insert::Inserted);
+    assert_eq!(store.insert(&organization, &nothing()).await.unwrap(), Insert::Taken(Unique::Id));
+    assert_eq!(store.update(&organization, &on.change()).await.unwrap(), Update::Updated);
+    assert_eq!(store.update(&organization, &nothing()).await.unwrap(), Update::Stale);
+}
+
+async fn users(store: &dyn UserStore, org: &OrgId, on: &mut Script) {
+    let (one, rival) = (User::new("one@example.org", now()), User::new("one@example.org", now()));
+    assert_eq!(store.update(org, &one, &nothing()).await.unwrap(), Update::Missing);
+    assert_eq!(store.insert(org, &one, &on.change()).await.unwrap(), Insert::Inserted);
+    assert_eq!(store.insert(org, &rival, &nothing()).await.unwrap(), Insert::Taken(Unique::Email));
+    assert_eq!(store.update(org, &one, &on.change()).await.unwrap(), Update::Updated);
+    assert_eq!(store.update(org, &one, &nothing()).await.unwrap(), Update::Stale);
+}

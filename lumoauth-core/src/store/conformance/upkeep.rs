@@ -1,0 +1,122 @@
+//! Cases of [`Upkeep`].
+
+use std::time::Duration;
+
+use super::{now, some_event, some_org};
+use crate::{
+    budget::{Line, Meter, Window, agent_account},
+    clock::Timestamp,
+    id::AgentId,
+    random::random_bytes,
+    store::{
+        BudgetStore, Charge, ChargeId, Charged, GrantStore, Handle, RateLimit, RateLimitStore, Revoked,
+        Store, Upkeep,
+    },
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// "Whether the backend answers, for readiness probes."
+pub async fn answers(store: &dyn Upkeep) {
+    store.ping().await.unwrap();
+}
+
+/// "Drops up to `max` rows that have no meaning at `now`."
+///
+/// A backend with only some of these roles calls the narrower functions of this module in tests of its own.
+pub async fn purge_keeps_what_counts(store: &dyn Store) {
+    purge_keeps_marks(store, store).await;
+    purge_keeps_charge_ids(store, store).await;
+    purge_keeps_counters(store, store).await;
+    purge_keeps_rate_limits(store, store).await;
+}
+
+/// When these cases purge: so early that no row of another case can have ended.
+fn then() -> Timestamp {
+    now().minus(Duration::from_secs(60 * 86_400))
+}
+
+/// Purges, in small steps, until there is nothing left to drop.
+async fn purge(store: &dyn Upkeep) {
+    assert_eq!(store.purge(then(), 0).await.unwrap(), 0);
+    loop {
+        let dropped = store.purge(then(), 3).await.unwrap();
+        assert!(dropped <= 3, "{dropped}");
+        if dropped == 0 {
+            break;
+        }
+    }
+}
+
+/// "The mark holds at least until `keep_until`", also if it was first made to hold for less.
+pub async fn purge_keeps_marks(grants: &dyn GrantStore, store: &dyn Upkeep) {
+    let org = some_org();
+    let handle = || Handle::from_bytes(random_bytes());
+    let soon = then().plus(Duration::from_millis(1));
+    let (kept, prolonged) = (handle(), handle());
+    assert_eq!(grants.revoke(&org, kept, soon, &some_event()).await.unwrap(), Revoked::Revoked);
+    for ended in [prolonged, handle(), handle(), handle(), handle()] {
+        let keep_until = then().minus(HOUR);
+        assert_eq!(grants.revoke(&org, ended, keep_until, &some_event()).await.unwrap(), Revoked::Revoked);
+    }
+    let outcome = grants.revoke(&org, prolonged, soon, &some_event()).await.unwrap();
+    assert_eq!(outcome, Revoked::AlreadyRevoked);
+
+    purge(store).await;
+
+    assert!(grants.any_revoked(&org, &[kept]).await.unwrap());
+    assert!(grants.any_revoked(&org, &[prolonged]).await.unwrap());
+}
+
+/// "Until its `keep_until`, a repetition changes nothing."
+pub async fn purge_keeps_charge_ids(budgets: &dyn BudgetStore, store: &dyn Upkeep) {
+    let (org, actor) = (some_org(), AgentId::generate());
+    let keep_until = then().plus(Duration::from_millis(1));
+    let id = ChargeId { actor, key: "kept", request_hash: [1; 32], keep_until };
+    let charge = Charge::repeatable(id, &[]);
+    let past = ChargeId { key: "past", keep_until: then().minus(HOUR), ..id };
+    let made = Charged::Charged(vec![]);
+    assert_eq!(budgets.charge(&org, &charge, then().minus(2 * HOUR)).await.unwrap(), made);
+    let ended = Charge::repeatable(past, &[]);
+    assert_eq!(budgets.charge(&org, &ended, then().minus(2 * HOUR)).await.unwrap(), made);
+
+    purge(store).await;
+
+    assert_eq!(budgets.charge(&org, &charge, then()).await.unwrap(), Charged::Repeated);
+}
+
+/// "Counters of windows that ended more than 48 hours ago" are dropped, and no others.
+pub async fn purge_keeps_counters(budgets: &dyn BudgetStore, store: &dyn Upkeep) {
+    let (org, account) = (some_org(), agent_account(AgentId::generate(), 0));
+    let present =
+        [(Meter::Tokens, Window::Day), (Meter::Calls, Window::Hour), (Meter::MicroUsd, Window::Month)];
+    let recent = then().minus(48 * HOUR);
+    for (at, meter, window) in present
+        .map(|(meter, window)| (then(), meter, window))
+        .into_iter()
+        .chain([(recent, Meter::Calls, Window::Hour), (then().minus(60 * HOUR), Meter::Calls, Window::Hour)])
+    {
+        let window_start = window.start(at);
+        let line = Line { account, meter, window, window_start, limit: None, amount: 5 };
+        let outcome = budgets.charge(&org, &Charge::once(&[line]), at).await.unwrap();
+        assert_eq!(outcome, Charged::Charged(vec![5]), "{window:?}");
+    }
+
+    purge(store).await;
+
+    let usage = budgets.usage(&org, account, then()).await.unwrap();
+    assert_eq!((usage.tokens, usage.calls, usage.micro_usd), (5, 5, 5));
+    assert_eq!(budgets.usage(&org, account, recent).await.unwrap().calls, 5);
+}
+
+/// "Rate limit windows that ended" are dropped, and no others.
+pub async fn purge_keeps_rate_limits(limits: &dyn RateLimitStore, store: &dyn Upkeep) {
+    let org = some_org();
+    let limit = RateLimit { max: 1, window: HOUR };
+    assert!(limits.take(&org, "past", limit, then().minus(2 * HOUR)).await.unwrap().admitted);
+    assert!(limits.take(&org, "present", limit, then()).await.unwrap().admitted);
+
+    purge(store).await;
+
+    assert!(!limits.take(&org, "present", limit, then()).await.unwrap().admitted);
+}

@@ -1,0 +1,36 @@
+//! One part of a role's data per organization, each behind its own lock.
+
+use std::{collections::HashMap, sync::RwLock};
+
+use super::{read, write};
+use crate::id::OrgId;
+
+/// A `T` for every organization, empty until it is first written.
+#[derive(Default)]
+pub(super) struct PerOrg<T>(RwLock<HashMap<OrgId, RwLock<T>>>);
+
+impl<T: Default> PerOrg<T> {
+    /// Looks at the part of `org`. An organization without one is not given one: reading takes no memory.
+    pub(super) fn read<R>(&self, org: &OrgId, look: impl FnOnce(&T) -> R) -> R {
+        match read(&self.0).get(org) {
+            Some(part) => look(&read(part)),
+            None => look(&T::default()),
+        }
+    }
+
+    /// Changes the part of `org`.
+    pub(super) fn write<R>(&self, org: &OrgId, change: impl FnOnce(&mut T) -> R) -> R {
+        let parts = read(&self.0);
+        if let Some(part) = parts.get(org) {
+            return change(&mut write(part));
+        }
+        drop(parts);
+        let mut parts = write(&self.0);
+        change(&mut write(parts.entry(org.clone()).or_default()))
+    }
+
+    /// Changes every part, one after the other.
+    pub(super) fn write_each(&self, mut change: impl FnMut(&mut T)) {
+        read(&self.0).values().for_each(|part| change(&mut write(part)));
+    }
+}

@@ -1,0 +1,24 @@
+//! Tidying the memory.
+
+use async_trait::async_trait;
+
+use super::{MemoryStore, lock};
+use crate::{
+    clock::Timestamp,
+    store::{StoreError, Upkeep},
+};
+
+#[async_trait]
+impl Upkeep for MemoryStore {
+    async fn ping(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn purge(&self, now: Timestamp, max: u32) -> Result<u64, StoreError> {
+        let max = u64::from(max);
+        let mut dropped = lock(&self.rate_limits).drop_ended(now, max);
+        self.marks.write_each(|marks| dropped += marks.drop_ended(now, max - dropped));
+        self.books.write_each(|book| dropped += book.purge(now, max - dropped));
+        Ok(dropped)
+    }
+}

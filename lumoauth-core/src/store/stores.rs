@@ -1,0 +1,107 @@
+//! One backend per role.
+
+use std::sync::Arc;
+
+use super::{
+    AgentStore, ApiKeyStore, AuditStore, BudgetStore, ClientStore, GrantStore, KeyStore, McpServerStore,
+    OrganizationStore, Outbox, RateLimitStore, Upkeep, UserStore,
+};
+
+/// Every role in one backend. Never implemented by hand.
+pub trait Store:
+    AgentStore
+    + ApiKeyStore
+    + AuditStore
+    + BudgetStore
+    + ClientStore
+    + GrantStore
+    + KeyStore
+    + McpServerStore
+    + OrganizationStore
+    + RateLimitStore
+    + Upkeep
+    + UserStore
+{
+}
+
+impl<T> Store for T where
+    T: AgentStore
+        + ApiKeyStore
+        + AuditStore
+        + BudgetStore
+        + ClientStore
+        + GrantStore
+        + KeyStore
+        + McpServerStore
+        + OrganizationStore
+        + RateLimitStore
+        + Upkeep
+        + UserStore
+        + ?Sized
+{
+}
+
+/// The backends of a server, role by role; override one with `..`.
+///
+/// ```
+/// use lumoauth_core::store::{MemoryStore, Stores};
+/// use std::sync::Arc;
+///
+/// let limits = Arc::new(MemoryStore::new());
+/// let stores = Stores { rate_limits: limits, ..Stores::all(Arc::new(MemoryStore::new())) };
+/// # let _ = stores;
+/// ```
+///
+/// If a recorded role lives in another backend than the audit log, open that backend in its outbox mode and
+/// list it in `outboxes`; maintenance brings its events over.
+#[derive(Clone, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "hosts build it with struct update syntax")]
+pub struct Stores {
+    /// Agents.
+    pub agents: Arc<dyn AgentStore>,
+    /// Organization API keys.
+    pub api_keys: Arc<dyn ApiKeyStore>,
+    /// The audit log.
+    pub audit: Arc<dyn AuditStore>,
+    /// Budget counters.
+    pub budgets: Arc<dyn BudgetStore>,
+    /// Ordinary OAuth clients.
+    pub clients: Arc<dyn ClientStore>,
+    /// Revocation marks.
+    pub grants: Arc<dyn GrantStore>,
+    /// Sealed signing keys.
+    pub keys: Arc<dyn KeyStore>,
+    /// MCP servers.
+    pub mcp_servers: Arc<dyn McpServerStore>,
+    /// Organizations.
+    pub organizations: Arc<dyn OrganizationStore>,
+    /// Rate limit counters.
+    pub rate_limits: Arc<dyn RateLimitStore>,
+    /// People.
+    pub users: Arc<dyn UserStore>,
+    /// Recorded backends whose events must be moved to the audit log.
+    pub outboxes: Vec<Arc<dyn Outbox>>,
+    /// Every backend that is in use, each once, for readiness and purging.
+    pub upkeep: Vec<Arc<dyn Upkeep>>,
+}
+
+impl Stores {
+    /// Every role from one backend.
+    pub fn all<S: Store>(store: Arc<S>) -> Self {
+        Self {
+            agents: store.clone(),
+            api_keys: store.clone(),
+            audit: store.clone(),
+            budgets: store.clone(),
+            clients: store.clone(),
+            grants: store.clone(),
+            keys: store.clone(),
+            mcp_servers: store.clone(),
+            organizations: store.clone(),
+            rate_limits: store.clone(),
+            users: store.clone(),
+            outboxes: Vec::new(),
+            upkeep: vec![store],
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The role that keeps a backend in order.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use super::StoreError;
+use crate::clock::Timestamp;
+
+/// Readiness and tidying of one backend.
+#[async_trait]
+pub trait Upkeep: fmt::Debug + Send + Sync + 'static {
+    /// Whether the backend answers, for readiness probes. Checked by `conformance::upkeep::answers`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it does not.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Drops up to `max` rows that have no meaning at `now`: revocation marks and charge ids past their
+    /// `keep_until`, counters of windows that ended more than 48 hours ago, rate limit windows that ended.
+    /// Returns how many. Nothing depends on it but space. Checked by `conformance::upkeep::purge_keeps_what_counts`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer.
+    async fn purge(&self, now: Timestamp, max: u32) -> Result<u64, StoreError>;
+}

@@ -1,0 +1,109 @@
+//! The claims of an access token.
+
+use serde::{Deserialize, Serialize};
+
+use super::Lineage;
+use crate::{
+    capability::Scope,
+    id::{AgentId, ClientId, McpServerId, OrgId},
+};
+
+/// The claims of an access token of ours (RFC 9068, RFC 8693).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct AccessClaims {
+    /// Issuer.
+    pub iss: String,
+    /// Subject: `agent:<slug>` of an agent, the client id of an ordinary client.
+    pub sub: String,
+    /// Audience.
+    pub aud: Audience,
+    /// The client the token was issued to.
+    pub client_id: ClientId,
+    /// The agent the token was issued to.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "agent_id_text")]
+    pub agent_id: Option<AgentId>,
+    /// Display name of that agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_name: Option<String>,
+    /// `agent` or `client`.
+    pub identity_type: String,
+    /// What the token may be used for.
+    pub scope: Scope,
+    /// The organization.
+    pub organization: OrgId,
+    /// The organization again, under its older name.
+    pub tenant: OrgId,
+    /// The MCP server it is bound to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mcp_server_id: Option<McpServerId>,
+    /// Made by an administrator to try things out.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub test: bool,
+    /// When it was issued, in Unix seconds.
+    pub iat: u64,
+    /// Not valid before, in Unix seconds.
+    pub nbf: u64,
+    /// Not valid from this Unix second on.
+    pub exp: u64,
+    /// Its id.
+    pub jti: String,
+    /// What it stands on; for this server only.
+    pub lin: Lineage,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+impl AccessClaims {
+    /// Whether the token is meant for this server's own routes: its audience is its own client, its own agent,
+    /// or the issuer. A token bound to another resource is not.
+    pub fn is_for_own_routes(&self) -> bool {
+        self.aud.contains(self.client_id.as_str())
+            || self.aud.contains(&self.iss)
+            || self.agent_id.is_some_and(|id| self.aud.contains(&id.to_string()))
+    }
+}
+
+/// The `aud` claim: one value or several (RFC 7519 section 4.1.3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+#[expect(clippy::exhaustive_enums, reason = "the standard has these two forms")]
+pub enum Audience {
+    /// One value.
+    One(String),
+    /// Several values.
+    Many(Vec<String>),
+}
+
+impl Audience {
+    /// Whether `value` is in it, compared exactly.
+    pub fn contains(&self, value: &str) -> bool {
+        match self {
+            Self::One(one) => one == value,
+            Self::Many(many) => many.iter().any(|one| one == value),
+        }
+    }
+}
+
+mod agent_id_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use crate::id::AgentId;
+
+    #[expect(clippy::ref_option, reason = "the form that serde calls")]
+    pub(super) fn serialize<S: Serializer>(id: &Option<AgentId>, serializer: S) -> Result<S::Ok, S::Error> {
+        match id {
+            Some(id) => serializer.collect_str(id),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AgentId>, D::Error> {
+        Option::<String>::deserialize(deserializer)?
+            .map(|text| AgentId::parse(&text).map_err(D::Error::custom))
+            .transpose()
+    }
+}

@@ -1,0 +1,17 @@
+//! Access tokens: their claims, what they stand on, how they are signed and read.
+//!
+//! A token is a JWT (`typ: at+jwt`, RFC 9068). No row is written per token: everything that decides whether it
+//! is alive is in its claims ([`Lineage`]) and in the records of its principals.
+
+mod claims;
+mod jwt;
+mod lineage;
+mod liveness;
+
+pub use claims::{AccessClaims, Audience};
+pub use jwt::{InvalidToken, MAX_TOKEN_BYTES, verify};
+pub use lineage::Lineage;
+pub use liveness::{Dead, principal_of};
+
+pub(crate) use jwt::{sign, unverified_issuer};
+pub(crate) use lineage::token_handle;

@@ -1,0 +1,141 @@
+//! The one error body.
+//!
+//! Clients of this API know three shapes: the OAuth one (`error`, `error_description`), and two of the
+//! management API (`error`, `message`, `status`, `code`, `details`). The body here is a superset of all three;
+//! `error` is always a string.
+
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+/// An answer that is an error.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct WireError {
+    /// The status.
+    pub status: StatusCode,
+    /// The machine-readable error.
+    pub error: &'static str,
+    /// The `code` member, where it must differ from `error` or be absent.
+    pub code: Option<&'static str>,
+    /// One sentence that is safe to show.
+    pub description: String,
+    /// The `details` member.
+    pub details: Map<String, Value>,
+    /// Members beside the standard ones.
+    pub extra: Map<String, Value>,
+    /// The `Retry-After` header, in whole seconds.
+    pub retry_after: Option<u64>,
+    /// The `WWW-Authenticate` header.
+    pub challenge: Option<Challenge>,
+}
+
+/// What a `WWW-Authenticate` header asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Challenge {
+    /// Client credentials by HTTP Basic (RFC 6749 section 5.2).
+    Basic,
+    /// A bearer token, with these parameters (RFC 6750 section 3).
+    Bearer(Vec<(&'static str, String)>),
+}
+
+impl WireError {
+    /// An error whose `code` equals its `error`.
+    pub fn new(status: StatusCode, error: &'static str, description: impl Into<String>) -> Self {
+        Self {
+            status,
+            error,
+            code: Some(error),
+            description: description.into(),
+            details: Map::new(),
+            extra: Map::new(),
+            retry_after: None,
+            challenge: None,
+        }
+    }
+
+    /// 400 `invalid_request`.
+    pub fn invalid_request(description: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", description)
+    }
+
+    /// 404 `not_found`.
+    pub fn not_found(description: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", description)
+    }
+
+    /// 403 `forbidden`.
+    pub fn forbidden(description: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", description)
+    }
+
+    /// 503: the store or the keys do not answer. It says nothing of the cause.
+    pub fn unavailable() -> Self {
+        let description = "The service is temporarily unavailable.";
+        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", description);
+        error.retry_after = Some(1);
+        error
+    }
+
+    /// 401 `invalid_token` with its challenge (RFC 6750 section 3.1).
+    pub fn invalid_token() -> Self {
+        let mut error = Self::new(
+            StatusCode::UNAUTHORIZED,
+            "invalid_token",
+            "The credential is missing, invalid, expired or revoked.",
+        );
+        error.challenge = Some(Challenge::Bearer(vec![("error", "invalid_token".to_owned())]));
+        error
+    }
+
+    /// The same with another `code`, or none.
+    #[must_use]
+    pub fn with_code(mut self, code: Option<&'static str>) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// The same with one more detail.
+    #[must_use]
+    pub fn with_detail(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.details.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// The same with a `Retry-After`.
+    #[must_use]
+    pub fn with_retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// The JSON body.
+    pub fn body(&self) -> Value {
+        let mut body = self.extra.clone();
+        body.insert("error".to_owned(), self.error.into());
+        body.insert("error_description".to_owned(), self.description.clone().into());
+        body.insert("message".to_owned(), self.description.clone().into());
+        body.insert("status".to_owned(), self.status.as_u16().into());
+        if let Some(code) = self.code {
+            body.insert("code".to_owned(), code.into());
+        }
+        body.insert("details".to_owned(), json!(self.details));
+        Value::Object(body)
+    }
+}
+
+impl Challenge {
+    /// The value of the header.
+    pub fn header_value(&self) -> String {
+        match self {
+            Self::Basic => r#"Basic realm="token""#.to_owned(),
+            Self::Bearer(parameters) => {
+                let list: Vec<_> = parameters
+                    .iter()
+                    .map(|(name, value)| format!("{name}=\"{}\"", value.replace(['"', '\\'], "")))
+                    .collect();
+                if list.is_empty() { "Bearer".to_owned() } else { format!("Bearer {}", list.join(", ")) }
+            }
+        }
+    }
+}

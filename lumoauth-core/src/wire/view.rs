@@ -1,0 +1,243 @@
+//! The JSON that records become. No view has a member for a secret.
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    agent::Agent,
+    api_key::ApiKey,
+    audit::Event,
+    budget::{BudgetPolicy, MicroUsd, Usage},
+    client::Client,
+    mcp::McpServer,
+    store::LogEntry,
+    user::{User, UserStatus},
+};
+
+/// An agent, as administrators see it.
+pub fn agent(agent: &Agent) -> Value {
+    json!({
+        "id": agent.id.uuid().to_string(),
+        "agentId": agent.id.to_string(),
+        "slug": agent.slug.as_str(),
+        "clientId": agent.client_id.as_str(),
+        "name": agent.name,
+        "description": agent.description,
+        "type": agent.kind.as_str(),
+        "status": agent.status.as_str(),
+        "isActive": agent.is_active(),
+        "identityType": agent.identity_type.as_str(),
+        "capabilities": agent.capabilities,
+        "requestedCapabilities": agent.requested_capabilities,
+        "allowedTools": agent.allowed_tools,
+        "permissions": [],
+        "roles": [],
+        "budgetPolicy": agent.budget,
+        "tokenLifetime": agent.token_lifetime,
+        "redirectUris": [],
+        "canActOnBehalfOfUsers": false,
+        "delegationPolicy": null,
+        "workloadIdentity": null,
+        "aauthIdentity": null,
+        "jwksUri": agent.jwks_uri,
+        "allowedIps": null,
+        "hasApiKey": agent.api_key.is_some(),
+        "lastUsedAt": null,
+        "createdAt": agent.created_at.to_string(),
+        "updatedAt": agent.updated_at.to_string(),
+    })
+}
+
+/// A budget policy with what is used of it. Limits that are not set are absent: clients compare numbers.
+pub fn budget(policy: &BudgetPolicy, usage: &Usage) -> Value {
+    let mut view = match json!(policy) {
+        Value::Object(view) => view,
+        _ => Map::new(),
+    };
+    if !policy.is_empty() {
+        view.insert("tokens_used_today".to_owned(), usage.tokens.into());
+        view.insert("api_calls_this_hour".to_owned(), usage.calls.into());
+        view.insert("cost_this_month_usd".to_owned(), usd(usage.micro_usd));
+    }
+    Value::Object(view)
+}
+
+/// What is left of each limit: whole numbers for tokens and calls, decimal text for money.
+pub fn remaining(policy: &BudgetPolicy, usage: &Usage) -> Value {
+    let mut view = Map::new();
+    if let Some(max) = policy.max_tokens_per_day {
+        view.insert("tokens".to_owned(), max.saturating_sub(usage.tokens).into());
+    }
+    if let Some(max) = policy.max_api_calls_per_hour {
+        view.insert("api_calls".to_owned(), max.saturating_sub(usage.calls).into());
+    }
+    if let Some(max) = policy.max_cost_per_month_usd {
+        let left = MicroUsd::from_micros(max.micros().saturating_sub(usage.micro_usd)).unwrap_or_default();
+        view.insert("cost_usd".to_owned(), left.to_string().into());
+    }
+    Value::Object(view)
+}
+
+/// An amount as a JSON number; beyond what a policy can hold, as text.
+fn usd(micros: u64) -> Value {
+    MicroUsd::from_micros(micros).map_or_else(|_| json!(micros.to_string()), |amount| json!(amount))
+}
+
+/// An MCP server.
+pub fn mcp_server(server: &McpServer) -> Value {
+    json!({
+        "id": server.number.value(),
+        "server_id": server.server_id.as_str(),
+        "name": server.name,
+        "description": server.description,
+        "resource_uri": server.resource_uri.as_str(),
+        "aliases": server.aliases,
+        "endpoint_url": server.endpoint_url,
+        "transport": server.transport,
+        "auth_mode": server.auth_mode,
+        "status": if server.active { "active" } else { "inactive" },
+        "scopes_supported": server.scopes_supported,
+        "scope_descriptions": server.scope_descriptions,
+        "allowed_client_ids": server.allowed_client_ids,
+        "allowed_agent_ids": server.allowed_agent_ids.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "resource_client_id": server.resource_client_id,
+        "require_pkce": true,
+        "require_resource_param": true,
+        "require_dpop": false,
+        "token_lifetime": server.token_lifetime,
+        "created_at": server.created_at.to_string(),
+        "updated_at": server.updated_at.to_string(),
+    })
+}
+
+/// An ordinary client.
+pub fn client(client: &Client) -> Value {
+    json!({
+        "id": client.number.value(),
+        "clientId": client.client_id.as_str(),
+        "name": client.name,
+        "redirectUris": client.redirect_uris,
+        "allowedScopes": client.allowed_scopes,
+        "grantTypes": client.grant_types,
+        "isConfidential": client.confidential,
+        "requiresPkce": true,
+        "isActive": client.active,
+        "createdAt": client.created_at.to_string(),
+        "updatedAt": client.updated_at.to_string(),
+    })
+}
+
+/// A person.
+pub fn user(user: &User) -> Value {
+    let active = user.status == UserStatus::Active;
+    json!({
+        "id": user.id.to_string(),
+        "userId": user.number.value(),
+        "email": user.email,
+        "name": user.name,
+        "emailVerified": false,
+        "isActive": active,
+        "blocked": !active,
+        "mfaEnabled": false,
+        "isAdmin": user.is_admin,
+        "approver": { "enabled": user.approver },
+        "roles": [],
+        "loginCount": 0,
+        "createdAt": user.created_at.to_string(),
+        "updatedAt": user.updated_at.to_string(),
+    })
+}
+
+/// An organization API key.
+pub fn api_key(key: &ApiKey) -> Value {
+    json!({
+        "id": key.number.value(),
+        "name": key.name,
+        "scopes": key.scopes,
+        "isActive": key.active,
+        "createdBy": key.created_by.map(|id| id.to_string()),
+        "createdAt": key.created_at.to_string(),
+    })
+}
+
+/// An audit entry, as lists show it.
+pub fn audit_entry(entry: &LogEntry) -> Value {
+    let Event { id, at, kind, outcome, actor, target, message, auth_method, origin, .. } = &entry.event;
+    let at = at.to_string();
+    json!({
+        "id": entry.seq,
+        "eventId": id.to_string(),
+        "createdAt": at,
+        "timestamp": at,
+        "eventType": kind.as_str(),
+        "action": kind.as_str(),
+        "category": kind.category(),
+        "severity": kind.severity(*outcome),
+        "message": message,
+        "actorId": actor.id,
+        "actorName": actor.name,
+        "actorType": actor.kind.as_str(),
+        "userEmail": null,
+        "authMethod": auth_method,
+        "targetType": target.as_ref().map(|target| &target.kind),
+        "targetId": target.as_ref().map(|target| &target.id),
+        "targetName": target.as_ref().and_then(|target| target.name.as_ref()),
+        "ipAddress": origin.ip.map(|ip| ip.to_string()),
+        "status": outcome.as_str(),
+        "outcome": outcome.as_str(),
+    })
+}
+
+/// An audit entry with everything that is known.
+pub fn audit_entry_detailed(entry: &LogEntry) -> Value {
+    let mut view = audit_entry(entry);
+    let event = &entry.event;
+    let context = &event.context;
+    view["eventTime"] = event.at.to_string().into();
+    view["durationMs"] = Value::Null;
+    view["initiatedBy"] = event.actor.id.clone().into();
+    view["clientId"] = Value::Null;
+    view["userAgent"] = json!(event.origin.user_agent);
+    view["geoLocation"] = Value::Null;
+    view["sessionId"] = Value::Null;
+    view["requestId"] = json!(event.origin.request_id);
+    view["statusReason"] = json!(event.reason);
+    view["oldValue"] = json!(context.get("before"));
+    view["newValue"] = json!(context.get("after"));
+    view["changes"] = json!(context.get("after"));
+    view["context"] = json!(context);
+    view
+}
+
+/// The six keys that describe a page of a list.
+pub fn pagination(total: u64, page: u64, limit: u32) -> Value {
+    let pages = total.div_ceil(u64::from(limit.max(1)));
+    json!({
+        "total": total,
+        "page": page,
+        "limit": limit,
+        "totalPages": pages,
+        "hasNextPage": page < pages,
+        "hasPreviousPage": page > 1,
+    })
+}
+
+/// A list: its items, and the description of the page under both of its names.
+pub fn list(resource_type: &str, items: Vec<Value>, total: u64, page: u64, limit: u32) -> Value {
+    let pagination = pagination(total, page, limit);
+    json!({ "data": items, "meta": pagination, "pagination": pagination, "resourceType": resource_type })
+}
+
+/// The members that differ between two views: as they were, and as they are.
+pub(crate) fn changes(before: &Value, after: &Value) -> (Map<String, Value>, Map<String, Value>) {
+    let (mut old, mut new) = (Map::new(), Map::new());
+    if let (Value::Object(before), Value::Object(after)) = (before, after) {
+        for (name, value) in after.iter().filter(|(name, _)| *name != "updatedAt" && *name != "updated_at") {
+            let was = before.get(name).unwrap_or(&Value::Null);
+            if was != value {
+                old.insert(name.clone(), was.clone());
+                new.insert(name.clone(), value.clone());
+            }
+        }
+    }
+    (old, new)
+}

@@ -1,0 +1,222 @@
+//! The behaviour suite on the memory store, in both of its modes.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use lumoauth_core::store::MemoryStore;
+
+lumoauth_core::store_conformance!(async || ((), MemoryStore::new()));
+
+mod outbox {
+    use super::*;
+
+    lumoauth_core::outbox_conformance!(async || ((), MemoryStore::with_outbox()));
+}
+
+mod modes {
+    use lumoauth_core::{
+        organization::Organization,
+        store::{
+            AuditFilter, AuditStore, Insert, MemoryStore, OrganizationStore, Outbox, Page,
+            conformance::{now, some_event, some_org},
+        },
+    };
+
+    async fn one_change_and_one_append(store: &MemoryStore) -> (usize, u64) {
+        let org = some_org();
+        let organization = Organization::new(org.clone(), "Acme", now());
+        assert_eq!(
+            OrganizationStore::insert(store, &organization, &some_event()).await.unwrap(),
+            Insert::Inserted
+        );
+        store.append(&org, &[some_event()]).await.unwrap();
+        let logged = store.page(&org, &AuditFilter::default(), Page::first(9)).await.unwrap().total;
+        (store.pending(9).await.unwrap().len(), logged)
+    }
+
+    #[tokio::test]
+    async fn a_store_with_its_own_log_has_nothing_to_move() {
+        assert_eq!(one_change_and_one_append(&MemoryStore::new()).await, (0, 2));
+    }
+
+    #[tokio::test]
+    async fn a_store_in_outbox_mode_keeps_no_log() {
+        assert_eq!(one_change_and_one_append(&MemoryStore::with_outbox()).await, (2, 0));
+    }
+}
+
+/// The suite overlaps calls wherever a backend waits, and the memory store never does. So here with threads.
+mod threads {
+    use std::sync::Arc;
+
+    use lumoauth_core::{
+        agent::Agent,
+        audit::{Actor, Event, EventKind, Target},
+        budget::{BudgetPolicy, Standing, Usage, account_lines, agent_account},
+        id::{AgentId, Slug},
+        store::{
+            AgentKey, AgentStore, AuditFilter, AuditStore, BudgetStore, Charge, Charged, Insert, MemoryStore,
+            Page,
+            conformance::{now, some_org},
+        },
+    };
+
+    const THREADS: usize = 8;
+    const CALLS: usize = 500;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+    async fn charges_from_many_threads_stop_exactly_at_the_limit() {
+        let (store, org, owner) = (Arc::new(MemoryStore::new()), some_org(), AgentId::generate());
+        let limit = THREADS * CALLS / 2;
+        let mut policy = BudgetPolicy::default();
+        policy.max_api_calls_per_hour = u64::try_from(limit).ok();
+        let account = agent_account(owner, 0);
+        let lines: Arc<[_]> =
+            account_lines(account, &policy, &Usage::ONE_CALL, Standing::MustFit, now()).into();
+
+        let tasks: Vec<_> = (0..THREADS)
+            .map(|_| {
+                let (store, org, lines) = (store.clone(), org.clone(), lines.clone());
+                tokio::spawn(async move {
+                    let mut charged = 0;
+                    for _ in 0..CALLS {
+                        let outcome = store.charge(&org, &Charge::once(&lines), now()).await.unwrap();
+                        charged += usize::from(matches!(outcome, Charged::Charged(_)));
+                    }
+                    charged
+                })
+            })
+            .collect();
+        let mut charged = 0;
+        for task in tasks {
+            charged += task.await.unwrap();
+        }
+
+        assert_eq!(charged, limit);
+        assert_eq!(store.usage(&org, account, now()).await.unwrap().calls, u64::try_from(limit).unwrap());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+    async fn whoever_sees_the_event_sees_the_change_and_the_other_way_round() {
+        let (store, org) = (Arc::new(MemoryStore::new()), some_org());
+        let created = |agent: &Agent| {
+            Event::new(EventKind::AgentCreated, Actor::system(), "created", now())
+                .on(Target::new("agent", agent.id.to_string()))
+        };
+        let writer = {
+            let (store, org) = (store.clone(), org.clone());
+            tokio::spawn(async move {
+                for n in 0..CALLS {
+                    let agent = Agent::new("Agent", Slug::parse(&format!("a{n}")).unwrap(), now());
+                    let on = created(&agent);
+                    let outcome = AgentStore::insert(&*store, &org, &agent, &on).await.unwrap();
+                    assert_eq!(outcome, Insert::Inserted);
+                }
+            })
+        };
+
+        let newest = async || {
+            let page = store.page(&org, &AuditFilter::default(), Page::first(1)).await.unwrap();
+            (page.total, page.items.into_iter().next())
+        };
+        let mut seen = 0;
+        while seen < u64::try_from(CALLS).unwrap() {
+            let (total, entry) = newest().await;
+            seen = total;
+            if let Some(target) = entry.and_then(|entry| entry.event.target) {
+                let id = AgentId::parse(&target.id).unwrap();
+                assert!(AgentStore::find(&*store, &org, AgentKey::Id(id)).await.unwrap().is_some());
+            }
+            let next = Slug::parse(&format!("a{seen}")).unwrap();
+            if AgentStore::find(&*store, &org, AgentKey::Slug(&next)).await.unwrap().is_some() {
+                assert!(newest().await.0 > seen);
+            }
+        }
+        writer.await.unwrap();
+    }
+}
+
+/// A sentence of a port without a case is a bug of the suite, and so is a case that nobody runs.
+mod complete {
+    const MACROS: &str = include_str!("../src/store/conformance/macros.rs");
+
+    macro_rules! roles {
+        ($($role:literal),+) => {
+            [$((
+                $role,
+                include_str!(concat!("../src/store/", $role, ".rs")),
+                include_str!(concat!("../src/store/conformance/", $role, ".rs")),
+            )),+]
+        };
+    }
+
+    const ROLES: [(&str, &str, &str); 12] = roles!(
+        "agents",
+        "api_keys",
+        "audit",
+        "budgets",
+        "clients",
+        "grants",
+        "keys",
+        "mcp_servers",
+        "organizations",
+        "rate_limits",
+        "upkeep",
+        "users"
+    );
+
+    /// The cases of a file of the suite: what takes a store and nothing else.
+    fn cases(source: &'static str) -> Vec<&'static str> {
+        source
+            .split("\npub async fn ")
+            .skip(1)
+            .filter_map(|function| function.split_once("(store: &dyn "))
+            .filter(|(name, rest)| {
+                !name.contains('(') && rest.split(['{', ',']).next().unwrap().contains(')')
+            })
+            .map(|(name, _)| name)
+            .collect()
+    }
+
+    /// What the documentation says is checked by what: paths below `conformance`, as they are written.
+    fn named(source: &str) -> Vec<String> {
+        let docs: Vec<_> =
+            source.lines().filter_map(|line| line.trim().strip_prefix("///")).map(str::trim).collect();
+        let docs = docs.join(" ").replace("Checked by", "checked by");
+        docs.split("checked by ")
+            .skip(1)
+            .flat_map(|text| text.split(['.', '#']).next().unwrap().split('`').skip(1).step_by(2))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    #[test]
+    fn every_case_that_a_port_names_exists_and_every_case_is_named() {
+        for (role, port, suite) in ROLES {
+            let suite = cases(suite);
+            let named = named(port);
+            let own = |path: &str| match path.strip_prefix("conformance::").and_then(|p| p.split_once("::")) {
+                Some((of, case)) => (of == role).then(|| case.to_owned()),
+                None => Some(path.to_owned()),
+            };
+            let mut named: Vec<_> = named.iter().filter_map(|path| own(path)).collect();
+            named.sort();
+            named.dedup();
+            let mut suite: Vec<_> = suite.into_iter().map(str::to_owned).collect();
+            suite.sort();
+            assert_eq!(named, suite, "{role}");
+        }
+    }
+
+    #[test]
+    fn every_case_is_run_by_the_macro() {
+        for (role, _, suite) in ROLES {
+            let (_, rule) = MACROS.split_once(&format!("(@role {role} ")).unwrap();
+            let (_, list) = rule.split_once("$make;").unwrap();
+            let mut run: Vec<_> = list.split(')').next().unwrap().split(',').map(str::trim).collect();
+            run.sort_unstable();
+            let mut suite = cases(suite);
+            suite.sort_unstable();
+            assert_eq!(run, suite, "{role}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Events that do not follow the changes.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use lumoauth_core::{
+    audit::Event,
+    clock::Timestamp,
+    id::{EventId, OrgId},
+    store::{
+        AgentStore, AuditFilter, AuditKey, AuditStats, AuditStore, GrantStore, Handle, Listing, LogEntry,
+        MemoryStore, Outbox, Page, Revoked, StoreError,
+        conformance::{
+            audit, outbox,
+            recorded::{Trail, writes_its_events},
+        },
+    },
+};
+
+#[tokio::test]
+#[should_panic(expected = "left == right")]
+async fn a_change_without_its_event_is_found_out() {
+    let (store, log) = (MemoryStore::new(), MemoryStore::new());
+    let role: &dyn AgentStore = &store;
+    writes_its_events(role.into(), Trail::Log(&log)).await;
+}
+
+/// Writes the event of a revocation whatever became of it.
+#[derive(Debug, Default)]
+struct Talkative(MemoryStore);
+
+#[async_trait]
+impl GrantStore for Talkative {
+    async fn revoke(
+        &self,
+        org: &OrgId,
+        handle: Handle,
+        keep_until: Timestamp,
+        on: &Event,
+    ) -> Result<Revoked, StoreError> {
+        let outcome = self.0.revoke(org, handle, keep_until, on).await?;
+        self.0.append(org, std::slice::from_ref(on)).await?;
+        Ok(outcome)
+    }
+
+    async fn any_revoked(&self, org: &OrgId, handles: &[Handle]) -> Result<bool, StoreError> {
+        self.0.any_revoked(org, handles).await
+    }
+}
+
+#[tokio::test]
+#[should_panic(expected = "left == right")]
+async fn an_event_without_a_change_is_found_out() {
+    let store = Talkative::default();
+    let role: &dyn GrantStore = &store;
+    writes_its_events(role.into(), Trail::Log(&store.0)).await;
+}
+
+/// Numbers with a counter that goes on when an event turns out to be known.
+#[derive(Debug, Default)]
+struct Gaps {
+    memory: MemoryStore,
+    skipped: Mutex<u64>,
+}
+
+impl Gaps {
+    fn shifted(&self, mut entry: LogEntry) -> LogEntry {
+        entry.seq += *self.skipped.lock().unwrap();
+        entry
+    }
+}
+
+#[async_trait]
+impl AuditStore for Gaps {
+    async fn append(&self, org: &OrgId, events: &[Event]) -> Result<(), StoreError> {
+        for event in events {
+            if AuditStore::find(&self.memory, org, AuditKey::Event(event.id)).await?.is_some() {
+                *self.skipped.lock().unwrap() += 1;
+            }
+        }
+        self.memory.append(org, events).await
+    }
+
+    async fn sequence(&self, org: &OrgId, max: u32) -> Result<u64, StoreError> {
+        self.memory.sequence(org, max).await
+    }
+
+    async fn find(&self, org: &OrgId, key: AuditKey) -> Result<Option<LogEntry>, StoreError> {
+        Ok(AuditStore::find(&self.memory, org, key).await?.map(|entry| self.shifted(entry)))
+    }
+
+    async fn page(
+        &self,
+        org: &OrgId,
+        filter: &AuditFilter,
+        page: Page,
+    ) -> Result<Listing<LogEntry>, StoreError> {
+        let mut listing = self.memory.page(org, filter, page).await?;
+        listing.items = listing.items.into_iter().map(|entry| self.shifted(entry)).collect();
+        Ok(listing)
+    }
+
+    async fn stats(&self, org: &OrgId, filter: &AuditFilter) -> Result<AuditStats, StoreError> {
+        self.memory.stats(org, filter).await
+    }
+}
+
+#[tokio::test]
+#[should_panic(expected = "left == right")]
+async fn a_gap_in_the_numbers_is_found_out() {
+    audit::racing_appends_leave_no_gap(&Gaps::default()).await;
+}
+
+/// Forgets events when they are shown.
+#[derive(Debug, Default)]
+struct Impatient(MemoryStore);
+
+impl Impatient {
+    fn new() -> Self {
+        Self(MemoryStore::with_outbox())
+    }
+}
+
+#[async_trait]
+impl Outbox for Impatient {
+    async fn pending(&self, max: u32) -> Result<Vec<(OrgId, Event)>, StoreError> {
+        let pending = self.0.pending(max).await?;
+        let ids: Vec<_> = pending.iter().map(|(org, event)| (org.clone(), event.id)).collect();
+        self.0.done(&ids).await?;
+        Ok(pending)
+    }
+
+    async fn done(&self, _: &[(OrgId, EventId)]) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+#[should_panic(expected = "left == right")]
+async fn an_outbox_that_forgets_what_it_shows_is_found_out() {
+    let store = Impatient::new();
+    let role: &dyn GrantStore = &store.0;
+    outbox::waits_until_done(&store, role.into()).await;
+}

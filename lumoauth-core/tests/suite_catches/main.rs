@@ -1,0 +1,9 @@
+//! Stores with one mistake each, and the case of the suite that must not pass.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod atomicity;
+mod events;
+mod expiry;
+mod organizations;
+mod secrecy;

@@ -1,0 +1,102 @@
+//! Organizations that are not apart.
+
+use async_trait::async_trait;
+use lumoauth_core::{
+    audit::Event,
+    budget::{Account, Usage},
+    clock::Timestamp,
+    id::{KeyId, OrgId},
+    store::{
+        Admission, BudgetStore, Charge, Charged, GrantStore, Handle, Insert, KeyStore, MemoryStore,
+        RateLimit, RateLimitStore, Remove, Revoked, SealedKey, StoreError,
+        conformance::{budgets, grants, keys, rate_limits},
+    },
+};
+
+/// Keeps everything of everybody under one name.
+#[derive(Debug, Default)]
+struct Forgetful(MemoryStore);
+
+fn everybody() -> OrgId {
+    OrgId::parse("everybody").unwrap()
+}
+
+#[async_trait]
+impl BudgetStore for Forgetful {
+    async fn charge(&self, _: &OrgId, charge: &Charge<'_>, now: Timestamp) -> Result<Charged, StoreError> {
+        self.0.charge(&everybody(), charge, now).await
+    }
+
+    async fn usage(&self, _: &OrgId, account: Account, now: Timestamp) -> Result<Usage, StoreError> {
+        self.0.usage(&everybody(), account, now).await
+    }
+}
+
+#[async_trait]
+impl GrantStore for Forgetful {
+    async fn revoke(
+        &self,
+        _: &OrgId,
+        handle: Handle,
+        keep_until: Timestamp,
+        on: &Event,
+    ) -> Result<Revoked, StoreError> {
+        self.0.revoke(&everybody(), handle, keep_until, on).await
+    }
+
+    async fn any_revoked(&self, _: &OrgId, handles: &[Handle]) -> Result<bool, StoreError> {
+        self.0.any_revoked(&everybody(), handles).await
+    }
+}
+
+#[async_trait]
+impl KeyStore for Forgetful {
+    async fn insert(&self, _: &OrgId, key: &SealedKey, on: &Event) -> Result<Insert, StoreError> {
+        KeyStore::insert(&self.0, &everybody(), key, on).await
+    }
+
+    async fn list(&self, _: &OrgId) -> Result<Vec<SealedKey>, StoreError> {
+        KeyStore::list(&self.0, &everybody()).await
+    }
+
+    async fn remove(&self, _: &OrgId, id: &KeyId, on: &Event) -> Result<Remove, StoreError> {
+        KeyStore::remove(&self.0, &everybody(), id, on).await
+    }
+}
+
+#[async_trait]
+impl RateLimitStore for Forgetful {
+    async fn take(
+        &self,
+        _: &OrgId,
+        source: &str,
+        limit: RateLimit,
+        now: Timestamp,
+    ) -> Result<Admission, StoreError> {
+        self.0.take(&everybody(), source, limit, now).await
+    }
+}
+
+#[tokio::test]
+#[should_panic(expected = "left == right")]
+async fn budgets_without_organization_are_shared() {
+    budgets::organizations_are_apart(&Forgetful::default()).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "any_revoked")]
+async fn marks_without_organization_reach_too_far() {
+    grants::organizations_are_apart(&Forgetful::default()).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "is_empty")]
+async fn keys_without_organization_are_shared() {
+    keys::organizations_are_apart(&Forgetful::default()).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "admitted")]
+async fn rate_limits_without_organization_are_shared() {
+    rate_limits::organizations_are_apart(&Forgetful::default()).await;
+}

@@ -1,0 +1,187 @@
+//! Who is calling: a bearer token or an API key becomes a [`Principal`] in the request's extensions.
+
+use std::{
+    convert::Infallible,
+    mem,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, Request, Response, header};
+use lumoauth_core::{
+    id::OrgId,
+    organization::Organization,
+    principal::Principal,
+    server::{AuthenticateError, AuthorizationServer, Credential, Door},
+};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::rejection::Rejection;
+
+/// Lets only requests through that carry a live credential, and puts its [`Principal`] into their extensions.
+///
+/// 1. `Authorization: Bearer` (an access token or an agent API key), or `X-API-Key` (an organization API key). If
+///    both are there, the bearer counts.
+/// 2. An access token must have a good signature, be in its time, and be alive: not revoked, its agent and
+///    organization active. All of that is asked anew on every request.
+/// 3. It must be meant for this service: by default a token that agents use at the authorization server itself; with
+///    [`AuthenticateLayer::for_resource`] one that is bound to that resource.
+/// 4. The organization is the one given with [`AuthenticateLayer::for_organization`], or else the credential's own.
+///
+/// Everything else is a 401 with a `WWW-Authenticate` header, or a 503 while the stores do not answer. The
+/// [`Rejection`] is in the response's extensions.
+///
+/// ```
+/// use http::{Request, Response, StatusCode};
+/// use http_body_util::Full;
+/// use lumoauth_core::{
+///     keys::{KeyRing, KeyRingConfig, MasterKey},
+///     principal::Principal,
+///     server::AuthorizationServer,
+///     store::{MemoryStore, Stores},
+/// };
+/// use lumoauth_tower::{AuthenticateLayer, RequireCapabilityLayer};
+/// use std::{convert::Infallible, sync::Arc};
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let store = Arc::new(MemoryStore::new());
+/// let keys = Arc::new(KeyRing::new(store.clone(), MasterKey::generate(), KeyRingConfig::default()));
+/// let server = AuthorizationServer::builder("https://auth.example", Stores::all(store), keys).build().unwrap();
+///
+/// let service = ServiceBuilder::new()
+///     .layer(AuthenticateLayer::new(server))
+///     .layer(RequireCapabilityLayer::new("read:documents".parse().unwrap()))
+///     .service(service_fn(async |request: Request<()>| {
+///         let caller = request.extensions().get::<Principal>().unwrap();
+///         Ok::<_, Infallible>(Response::new(Full::<bytes::Bytes>::from(caller.org.to_string())))
+///     }));
+///
+/// let response = service.oneshot(Request::new(())).await.unwrap();
+/// assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct AuthenticateLayer {
+    server: AuthorizationServer,
+    org: Option<OrgId>,
+    resource: Option<Arc<str>>,
+}
+
+impl AuthenticateLayer {
+    /// Accepts the credentials of `server`.
+    pub fn new(server: AuthorizationServer) -> Self {
+        Self { server, org: None, resource: None }
+    }
+
+    /// Accepts the credentials of one organization only.
+    pub fn for_organization(mut self, org: OrgId) -> Self {
+        self.org = Some(org);
+        self
+    }
+
+    /// Accepts access tokens that are bound to `resource` (their `aud`), and no others.
+    pub fn for_resource(mut self, resource: &str) -> Self {
+        self.resource = Some(resource.into());
+        self
+    }
+
+    /// The principal of a request with these headers.
+    ///
+    /// # Errors
+    /// [`AuthenticateError`] if it proves nobody, or the stores cannot answer.
+    pub async fn verify(&self, headers: &HeaderMap) -> Result<Principal, AuthenticateError> {
+        let credential = credential(headers).ok_or(AuthenticateError::Refused)?;
+        let (organization, principal) = self.server.authenticate_anywhere(credential, self.door()).await?;
+        match &self.org {
+            Some(org) if *org != organization.id => Err(AuthenticateError::OtherOrganization),
+            _ => Ok(principal),
+        }
+    }
+
+    /// The same at a route whose path names the organization.
+    async fn verify_at(
+        &self,
+        organization: &Organization,
+        headers: &HeaderMap,
+    ) -> Result<Principal, AuthenticateError> {
+        let credential = credential(headers).ok_or(AuthenticateError::Refused)?;
+        self.server.authenticate(organization, credential, self.door()).await
+    }
+
+    fn door(&self) -> Door<'_> {
+        self.resource.as_deref().map_or(Door::Own, Door::Resource)
+    }
+}
+
+/// The credential that the headers carry. A malformed one is none: it cannot prove anything.
+pub(crate) fn credential(headers: &HeaderMap) -> Option<Credential<'_>> {
+    if let Some(value) = headers.get(header::AUTHORIZATION) {
+        // Two headers of that name could be read differently by two parties.
+        if headers.get_all(header::AUTHORIZATION).iter().nth(1).is_some() {
+            return None;
+        }
+        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+        let token = token.trim_matches(' ');
+        return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains(' '))
+            .then_some(Credential::Bearer(token));
+    }
+    headers.get("x-api-key")?.to_str().ok().filter(|key| !key.is_empty()).map(Credential::ApiKey)
+}
+
+impl<S> Layer<S> for AuthenticateLayer {
+    type Service = Authenticate<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Authenticate { inner, layer: self.clone() }
+    }
+}
+
+/// The service of [`AuthenticateLayer`].
+#[derive(Clone, Debug)]
+pub struct Authenticate<S> {
+    inner: S,
+    layer: AuthenticateLayer,
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for Authenticate<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    ReqBody: Send + 'static,
+    ResBody: From<Bytes> + Send + 'static,
+{
+    type Response = Response<ResBody>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        // The instance that was polled ready is the one that must be called.
+        let clone = self.inner.clone();
+        let mut inner = mem::replace(&mut self.inner, clone);
+        let layer = self.layer.clone();
+        Box::pin(async move {
+            let organization = request.extensions().get::<Arc<Organization>>().cloned();
+            let verified = match &organization {
+                Some(organization) => layer.verify_at(organization, request.headers()).await,
+                None => layer.verify(request.headers()).await,
+            };
+            match verified {
+                Ok(principal) => {
+                    request.extensions_mut().insert(principal);
+                    inner.call(request).await
+                }
+                Err(error) => Ok(Rejection::from(error).into_response()),
+            }
+        })
+    }
+}

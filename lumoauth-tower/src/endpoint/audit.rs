@@ -1,0 +1,163 @@
+//! Reading the audit log.
+
+use std::{fmt::Write, time::Duration};
+
+use lumoauth_core::{
+    audit::{EventKind, EventOutcome},
+    clock::Timestamp,
+    server::ApiError,
+    store::{AuditFilter, LogEntry, Page},
+    wire::{WireError, view},
+};
+use serde_json::{Value, json};
+
+use super::{Call, Query, refuse};
+use crate::reply::{self, Reply};
+
+/// The most entries that one export carries.
+const MAX_EXPORT: u32 = 10_000;
+
+/// GET `admin/audit-logs`.
+pub(crate) async fn list(call: Call) -> Result<Reply, WireError> {
+    let query = call.query();
+    let paging = query.page()?;
+    if let Some(id) = query.get(&["auditId", "audit_id"]) {
+        let items: Vec<_> = match call.server.audit_entry(call.org(), id).await {
+            Ok(entry) => vec![view::audit_entry_detailed(&entry)],
+            Err(ApiError::NotFound(_)) => Vec::new(),
+            Err(error) => return Err(refuse(error)),
+        };
+        let total = items.len() as u64;
+        return Ok(reply::ok(&paging.render("audit_logs", items, total)));
+    }
+    let filter = filter(&query)?;
+    let page = call.server.audit_log(call.org(), &filter, paging.store_page()).await.map_err(refuse)?;
+    let items = page.items.iter().map(view::audit_entry_detailed).collect();
+    Ok(reply::ok(&paging.render("audit_logs", items, page.total)))
+}
+
+/// GET `admin/audit-logs/{}`.
+pub(crate) async fn read(call: Call) -> Result<Reply, WireError> {
+    let entry = call.server.audit_entry(call.org(), call.name()).await.map_err(refuse)?;
+    Ok(reply::ok(&json!({ "data": view::audit_entry_detailed(&entry) })))
+}
+
+/// GET `admin/audit-logs/actions`.
+pub(crate) async fn actions(_call: Call) -> Result<Reply, WireError> {
+    let names: Vec<_> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
+    Ok(reply::ok(&json!({ "data": names })))
+}
+
+/// GET `admin/audit-logs/stats`: the last 30 days unless the query says otherwise.
+pub(crate) async fn stats(call: Call) -> Result<Reply, WireError> {
+    let mut filter = filter(&call.query())?;
+    let until = *filter.until.get_or_insert_with(|| call.server.now().plus(Duration::from_secs(1)));
+    let from = *filter.from.get_or_insert_with(|| until.minus(Duration::from_secs(30 * 86_400)));
+    let stats = call.server.audit_stats(call.org(), &filter).await.map_err(refuse)?;
+    Ok(reply::ok(&json!({
+        "data": {
+            "total": stats.total,
+            "period": { "from": from.to_string(), "to": until.to_string() },
+            "byEventType": stats.by_kind,
+            "byAction": stats.by_kind,
+            "bySeverity": stats.by_severity,
+        },
+    })))
+}
+
+/// GET, POST `admin/audit-logs/export`: CSV, or JSON with `format=json`; at most 10000 entries, newest first.
+pub(crate) async fn export(call: Call) -> Result<Reply, WireError> {
+    let query = call.query();
+    let as_json = match query.get(&["format"]) {
+        None | Some("csv") => false,
+        Some("json") => true,
+        Some(_) => return Err(WireError::invalid_request("format must be csv or json.")),
+    };
+    let filter = filter(&query)?;
+    let page = Page::first(MAX_EXPORT);
+    let entries = call.server.audit_log(call.org(), &filter, page).await.map_err(refuse)?;
+    if as_json {
+        let items: Vec<_> = entries.items.iter().map(view::audit_entry_detailed).collect();
+        let body = serde_json::to_string(&json!({ "data": items, "total": entries.total }));
+        let body = body.map_err(|_| WireError::unavailable())?;
+        let name = "attachment; filename=\"audit-logs.json\"";
+        return Ok(reply::download("application/json; charset=utf-8", name, body));
+    }
+    let name = "attachment; filename=\"audit-logs.csv\"";
+    Ok(reply::download("text/csv; charset=utf-8", name, csv(&entries.items)))
+}
+
+fn filter(query: &Query) -> Result<AuditFilter, WireError> {
+    let text = |names: &[&str]| query.get(names).map(ToOwned::to_owned);
+    let time = |names: &[&str]| {
+        query
+            .get(names)
+            .map(str::parse::<Timestamp>)
+            .transpose()
+            .map_err(|error| WireError::invalid_request(format!("{}: {error}.", names[0])))
+    };
+    let mut filter = AuditFilter::default();
+    filter.kind = text(&["action", "eventType", "event_type"]);
+    filter.actor = text(&["actorId", "userId", "actor"]);
+    filter.target = text(&["targetId"]);
+    filter.category = text(&["category"]);
+    filter.search = text(&["search"]);
+    filter.from = time(&["from", "startDate"])?;
+    filter.until = time(&["to", "endDate"])?;
+    filter.outcome = match query.get(&["status", "outcome"]) {
+        None => None,
+        Some("success") => Some(EventOutcome::Success),
+        Some("failure") => Some(EventOutcome::Failure),
+        Some(_) => return Err(WireError::invalid_request("status must be success or failure.")),
+    };
+    Ok(filter)
+}
+
+const COLUMNS: [&str; 14] = [
+    "id", "createdAt", "eventType", "severity", "status", "actorType", "actorId", "actorName", "targetType",
+    "targetId", "targetName", "ipAddress", "authMethod", "message",
+];
+
+fn csv(entries: &[LogEntry]) -> String {
+    let mut text = COLUMNS.join(",");
+    text.push_str("\r\n");
+    for entry in entries {
+        let view = view::audit_entry(entry);
+        for (n, column) in COLUMNS.iter().enumerate() {
+            let cell = match &view[*column] {
+                Value::Null => String::new(),
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            let separator = if n == 0 { "" } else { "," };
+            write!(text, "{separator}{}", csv_cell(&cell)).expect("writing to a string cannot fail");
+        }
+        text.push_str("\r\n");
+    }
+    text
+}
+
+/// Quoted if needed; a leading character that a spreadsheet would run as a formula is disarmed.
+fn csv_cell(cell: &str) -> String {
+    let disarmed = match cell.chars().next() {
+        Some('=' | '+' | '-' | '@' | '\t' | '\r') => format!("'{cell}"),
+        _ => cell.to_owned(),
+    };
+    if disarmed.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", disarmed.replace('"', "\"\""))
+    } else {
+        disarmed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_cannot_break_out_or_become_formulas() {
+        assert_eq!(csv_cell("plain"), "plain");
+        assert_eq!(csv_cell("a,\"b\"\r\n"), "\"a,\"\"b\"\"\r\n\"");
+        assert_eq!(csv_cell("=cmd()"), "'=cmd()");
+    }
+}

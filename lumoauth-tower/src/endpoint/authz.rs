@@ -1,0 +1,85 @@
+//! Permission checks.
+
+use lumoauth_core::{
+    server::{ApiError, CheckRequest, Checked, Subject},
+    wire::{WireError, view},
+};
+use serde_json::{Map, Value, json};
+
+use super::{Call, refuse};
+use crate::reply::{self, Reply};
+
+/// POST `authz/check`.
+pub(crate) async fn check(call: Call) -> Result<Reply, WireError> {
+    let request: CheckRequest = call.json()?;
+    let checked = decide(&call, &request, request.single()).await?;
+    let (permission, allowed) = checked.results.first().cloned().unwrap_or_default();
+    let mut body = json!({
+        "allowed": allowed,
+        "permission": permission,
+        "subject_type": checked.subject.kind(),
+        "subject_id": checked.subject.id(),
+        "context": request.context.unwrap_or_else(|| json!({})),
+    });
+    if let Subject::User(user) = &checked.subject {
+        body["user_id"] = user.id.to_string().into();
+    }
+    Ok(reply::ok(&body))
+}
+
+/// POST `authz/check-bulk`.
+pub(crate) async fn check_bulk(call: Call) -> Result<Reply, WireError> {
+    let request: CheckRequest = call.json()?;
+    let checked = decide(&call, &request, request.several()).await?;
+    let results: Map<String, Value> =
+        checked.results.iter().map(|(name, allowed)| (name.clone(), (*allowed).into())).collect();
+    Ok(reply::ok(&json!({
+        "results": results,
+        "subject_type": checked.subject.kind(),
+        "subject_id": checked.subject.id(),
+    })))
+}
+
+/// POST `authz/check-any`.
+pub(crate) async fn check_any(call: Call) -> Result<Reply, WireError> {
+    combined(call, |results| results.iter().any(|(_, allowed)| *allowed)).await
+}
+
+/// POST `authz/check-all`.
+pub(crate) async fn check_all(call: Call) -> Result<Reply, WireError> {
+    combined(call, |results| results.iter().all(|(_, allowed)| *allowed)).await
+}
+
+/// GET `authz/permissions`.
+pub(crate) async fn permissions(call: Call) -> Result<Reply, WireError> {
+    let principal = call.principal()?;
+    let permissions = call.server.permissions(principal).map_err(refuse)?;
+    let count = permissions.len() as u64;
+    Ok(reply::ok(&json!({
+        "user_id": principal.actor().id,
+        "permissions": permissions,
+        "count": count,
+        "data": permissions,
+        "pagination": view::pagination(count, 1, u32::try_from(count).unwrap_or(u32::MAX).max(1)),
+    })))
+}
+
+async fn combined(call: Call, verdict: fn(&[(String, bool)]) -> bool) -> Result<Reply, WireError> {
+    let request: CheckRequest = call.json()?;
+    let checked = decide(&call, &request, request.several()).await?;
+    let names: Vec<_> = checked.results.iter().map(|(name, _)| name).collect();
+    Ok(reply::ok(&json!({ "allowed": verdict(&checked.results), "permissions": names })))
+}
+
+async fn decide(
+    call: &Call,
+    request: &CheckRequest,
+    permissions: Result<Vec<String>, ApiError>,
+) -> Result<Checked, WireError> {
+    let permissions = permissions.map_err(refuse)?;
+    let principal = call.principal()?;
+    call.server
+        .check(&call.organization, principal, &permissions, request.subject.as_ref(), &call.caller())
+        .await
+        .map_err(refuse)
+}

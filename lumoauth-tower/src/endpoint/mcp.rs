@@ -1,0 +1,179 @@
+//! MCP servers: their registry, their metadata, and a challenge that stands in for one.
+
+use http::StatusCode;
+use lumoauth_core::{
+    capability::Scope,
+    mcp::{AuthMode, McpServer},
+    server::{AuthenticateError, Caller, Door, McpServerPatch, Visit},
+    wire::{Challenge, WireError, view},
+};
+use serde_json::json;
+
+use super::{Call, refuse};
+use crate::{
+    authenticate::credential,
+    reply::{self, Reply},
+};
+
+/// GET `admin/mcp/servers`.
+pub(crate) async fn list(call: Call) -> Result<Reply, WireError> {
+    let paging = call.query().page()?;
+    let servers = call.server.mcp_servers(call.org(), None).await.map_err(refuse)?;
+    let total = servers.len() as u64;
+    let items = paging.slice(servers).map(|server| view::mcp_server(&server)).collect();
+    Ok(reply::ok(&paging.render("mcp_servers", items, total)))
+}
+
+/// POST `admin/mcp/servers`.
+pub(crate) async fn create(call: Call) -> Result<Reply, WireError> {
+    let patch: McpServerPatch = call.json()?;
+    let new = call.server.create_mcp_server(call.org(), &patch, &call.caller()).await.map_err(refuse)?;
+    let mut data = view::mcp_server(&new.server);
+    if let Some((client_id, secret)) = &new.resource_client {
+        data["resource_client_id"] = json!(client_id);
+        data["resource_client_secret"] = secret.expose().into();
+    }
+    Ok(reply::json(StatusCode::CREATED, &json!({ "data": data, "message": "MCP server registered." })))
+}
+
+/// GET `admin/mcp/servers/{}`.
+pub(crate) async fn read(call: Call) -> Result<Reply, WireError> {
+    let server = call.server.mcp_server(call.org(), call.name()).await.map_err(refuse)?;
+    Ok(reply::ok(&json!({ "data": view::mcp_server(&server) })))
+}
+
+/// PUT, PATCH `admin/mcp/servers/{}`.
+pub(crate) async fn update(call: Call) -> Result<Reply, WireError> {
+    let patch: McpServerPatch = call.json()?;
+    let server = call
+        .server
+        .update_mcp_server(call.org(), call.name(), &patch, &call.caller())
+        .await
+        .map_err(refuse)?;
+    Ok(reply::ok(&json!({ "data": view::mcp_server(&server), "message": "MCP server updated." })))
+}
+
+/// DELETE `admin/mcp/servers/{}`.
+pub(crate) async fn delete(call: Call) -> Result<Reply, WireError> {
+    call.server.delete_mcp_server(call.org(), call.name(), &call.caller()).await.map_err(refuse)?;
+    Ok(reply::ok(&json!({ "message": "MCP server removed." })))
+}
+
+/// GET `mcp/servers`: those that the caller may use.
+pub(crate) async fn visible(call: Call) -> Result<Reply, WireError> {
+    let paging = call.query().page()?;
+    let servers =
+        call.server.mcp_servers(call.org(), Some(call.principal()?)).await.map_err(refuse)?;
+    let total = servers.len() as u64;
+    let items: Vec<_> = paging.slice(servers).map(|server| view::mcp_server(&server)).collect();
+    let mut body = paging.render("mcp_servers", items, total);
+    body["servers"] = body["data"].clone();
+    Ok(reply::ok(&body))
+}
+
+/// GET `mcp/servers/{}`.
+pub(crate) async fn visible_one(call: Call) -> Result<Reply, WireError> {
+    let server = call
+        .server
+        .visible_mcp_server(call.org(), call.principal()?, call.name())
+        .await
+        .map_err(refuse)?;
+    let issuer = call.server.issuer(call.org());
+    let mut data = view::mcp_server(&server);
+    data["discovery"] = json!({
+        "authorization_server_metadata": format!("{issuer}/.well-known/oauth-authorization-server"),
+        "protected_resource_metadata": call.server.resource_metadata_url(call.org(), &server),
+        "www_authenticate_example": challenge_of(&call, &server, None).header_value(),
+    });
+    Ok(reply::ok(&json!({ "data": data })))
+}
+
+/// GET `.well-known/oauth-protected-resource/mcp/{}`.
+pub(crate) async fn protected_resource(call: Call) -> Result<Reply, WireError> {
+    let server = call.server.mcp_server(call.org(), call.name()).await.map_err(refuse)?;
+    if !is_protected(&server) {
+        return Err(WireError::not_found("There is no such protected resource."));
+    }
+    Ok(reply::metadata(&call.server.resource_metadata(call.org(), &server)))
+}
+
+/// GET `.well-known/oauth-protected-resource`: the one server's document, or a list of several.
+pub(crate) async fn protected_resources(call: Call) -> Result<Reply, WireError> {
+    let mut servers = call.server.mcp_servers(call.org(), None).await.map_err(refuse)?;
+    servers.retain(|server| is_protected(server));
+    match servers.as_slice() {
+        [] => Err(WireError::not_found("There is no protected resource.")),
+        [server] => Ok(reply::metadata(&call.server.resource_metadata(call.org(), server))),
+        several => {
+            let issuer = call.server.issuer(call.org());
+            let resources: Vec<_> = several
+                .iter()
+                .map(|server| {
+                    json!({
+                        "resource": server.resource_uri.as_str(),
+                        "resource_metadata_url": call.server.resource_metadata_url(call.org(), server),
+                        "authorization_servers": [issuer],
+                    })
+                })
+                .collect();
+            Ok(reply::metadata(&json!({ "resources": resources })))
+        }
+    }
+}
+
+/// GET, POST `mcp/{}/challenge`: answers as the MCP server itself would, so that a client can be tried out.
+pub(crate) async fn challenge(call: Call) -> Result<Reply, WireError> {
+    let server = call.server.mcp_server(call.org(), call.name()).await.map_err(refuse)?;
+    if !is_protected(&server) {
+        return Err(WireError::not_found("There is no such protected resource."));
+    }
+    let Some(presented) = credential(&call.parts.headers) else {
+        let sent = call.parts.headers.contains_key(http::header::AUTHORIZATION);
+        return Err(unauthorized(&call, &server, sent.then_some("invalid_token")));
+    };
+    let door = Door::Resource(server.resource_uri.as_str());
+    let principal = match call.server.authenticate(&call.organization, presented, door).await {
+        Ok(principal) if principal.claims.is_some() => principal,
+        Ok(_) | Err(AuthenticateError::Refused | AuthenticateError::OtherOrganization) => {
+            return Err(unauthorized(&call, &server, Some("invalid_token")));
+        }
+        Err(outage) => return Err(refuse(outage.into())),
+    };
+    let caller = Caller { actor: principal.actor(), origin: call.origin.clone() };
+    match call.server.visit_mcp_server(call.org(), &server, &principal, &caller).await.map_err(refuse)? {
+        Visit::Authenticated => Ok(reply::ok(&json!({
+            "status": "authenticated",
+            "server": server.name,
+            "server_id": server.server_id,
+        }))),
+        Visit::InsufficientScope => {
+            let text = "The token lacks a scope of this server.";
+            let mut error = WireError::new(StatusCode::FORBIDDEN, "insufficient_scope", text);
+            error.challenge = Some(challenge_of(&call, &server, Some("insufficient_scope")));
+            Err(error)
+        }
+    }
+}
+
+fn is_protected(server: &McpServer) -> bool {
+    server.active && server.auth_mode == AuthMode::Oauth
+}
+
+fn unauthorized(call: &Call, server: &McpServer, sent: Option<&str>) -> WireError {
+    let mut error = WireError::invalid_token();
+    error.challenge = Some(challenge_of(call, server, sent));
+    error
+}
+
+/// RFC 9728 section 5.1: where the metadata is, and which scope would do.
+fn challenge_of(call: &Call, server: &McpServer, error: Option<&str>) -> Challenge {
+    let mut parameters = Vec::new();
+    if let Some(error) = error {
+        parameters.push(("error", error.to_owned()));
+    }
+    parameters.push(("resource_metadata", call.server.resource_metadata_url(call.org(), server)));
+    if !server.scopes_supported.is_empty() {
+        parameters.push(("scope", Scope::new(server.scopes_supported.iter().cloned()).to_string()));
+    }
+    Challenge::Bearer(parameters)
+}

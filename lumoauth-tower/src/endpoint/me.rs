@@ -1,0 +1,94 @@
+//! What agents ask about themselves.
+
+use http::StatusCode;
+use lumoauth_core::{
+    server::{AskRequest, RegistrationRequest, RequestFacts, UsageRequest},
+    wire::WireError,
+};
+use serde_json::json;
+
+use super::{Call, refuse};
+use crate::reply::{self, Reply};
+
+/// GET, POST `oauth/userinfo`.
+pub(crate) async fn userinfo(call: Call) -> Result<Reply, WireError> {
+    let body = call.server.userinfo(&call.organization, call.principal()?).await.map_err(refuse)?;
+    Ok(reply::ok(&body))
+}
+
+/// GET `agents/me`.
+pub(crate) async fn identity(call: Call) -> Result<Reply, WireError> {
+    let (principal, agent) = (call.principal()?, call.agent()?);
+    let body = call
+        .server
+        .identity(&call.organization, principal, agent, &call.prefix)
+        .await
+        .map_err(refuse)?;
+    Ok(reply::ok(&body))
+}
+
+/// POST `agents/ask`.
+pub(crate) async fn ask(call: Call) -> Result<Reply, WireError> {
+    let (principal, agent) = (call.principal()?, call.agent()?);
+    let request: AskRequest = call.json()?;
+    let facts = RequestFacts { method: call.parts.method.as_str(), path: call.parts.uri.path() };
+    let answer = call
+        .server
+        .ask(&call.organization, principal, agent, &request, facts, &call.caller())
+        .await
+        .map_err(refuse)?;
+    Ok(reply::ok(&answer))
+}
+
+/// GET `agents/me/usage`.
+pub(crate) async fn usage(call: Call) -> Result<Reply, WireError> {
+    let report = call.server.usage_report(call.org(), call.agent()?).await.map_err(refuse)?;
+    Ok(reply::ok(&report.to_json()))
+}
+
+/// POST `agents/me/usage`.
+pub(crate) async fn report_usage(call: Call) -> Result<Reply, WireError> {
+    let agent = call.agent()?;
+    let request: UsageRequest = call.json()?;
+    let report =
+        call.server.report_usage(call.org(), agent, &request, &call.origin).await.map_err(refuse)?;
+    Ok(reply::ok(&report.to_json()))
+}
+
+/// POST `agents/register`. An API key needs an administrative scope here.
+pub(crate) async fn register(call: Call) -> Result<Reply, WireError> {
+    let principal = call.principal()?;
+    if let Some(key) = principal.api_key() {
+        let scopes = ["admin:agents", "admin:write"].map(|scope| scope.parse());
+        let may = scopes.iter().flatten().any(|scope| principal.decide(scope).is_allow());
+        if !may {
+            let granted = key.scopes.iter().map(ToString::to_string).collect();
+            let required = vec!["admin:agents".to_owned()];
+            return Err(refuse(lumoauth_core::server::ApiError::InsufficientScope { required, granted }));
+        }
+    }
+    let request: RegistrationRequest = call.json()?;
+    let registration = call
+        .server
+        .register_agent(&call.organization, principal, request, &call.caller())
+        .await
+        .map_err(refuse)?;
+    let agent = &registration.agent;
+    let mut body = json!({
+        "success": true,
+        "agent_id": agent.id.to_string(),
+        "client_id": agent.client_id,
+        "name": agent.name,
+        "workload_identity": null,
+        "capabilities": agent.capabilities,
+        "requested_capabilities": agent.requested_capabilities,
+    });
+    let status = match registration.secret {
+        Some(secret) => {
+            body["client_secret"] = secret.expose().into();
+            StatusCode::CREATED
+        }
+        None => StatusCode::OK,
+    };
+    Ok(reply::json(status, &body))
+}

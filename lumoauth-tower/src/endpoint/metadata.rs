@@ -1,0 +1,52 @@
+//! Discovery: RFC 8414, OpenID Connect Discovery, and the key set.
+
+use lumoauth_core::{server::ApiError, wire::WireError};
+use serde_json::{Value, json};
+
+use super::{Call, refuse};
+use crate::reply::{self, Reply};
+
+/// GET `.well-known/oauth-authorization-server`.
+pub(crate) async fn authorization_server(call: Call) -> Result<Reply, WireError> {
+    Ok(reply::metadata(&document(&call)))
+}
+
+/// GET `.well-known/openid-configuration`.
+pub(crate) async fn openid_configuration(call: Call) -> Result<Reply, WireError> {
+    let keys = call.server.jwks(call.org()).await.map_err(ApiError::from).map_err(refuse)?;
+    let mut algorithms: Vec<_> = keys.iter().map(|key| key.alg).collect();
+    algorithms.sort_unstable();
+    algorithms.dedup();
+    let mut document = document(&call);
+    document["subject_types_supported"] = json!(["public"]);
+    document["id_token_signing_alg_values_supported"] = json!(algorithms);
+    Ok(reply::metadata(&document))
+}
+
+/// GET `.well-known/jwks.json`.
+pub(crate) async fn jwks(call: Call) -> Result<Reply, WireError> {
+    let keys = call.server.jwks(call.org()).await.map_err(ApiError::from).map_err(refuse)?;
+    Ok(reply::metadata(&json!({ "keys": keys })))
+}
+
+/// The members that both documents share. They name what this server serves, and nothing that it does not.
+fn document(call: &Call) -> Value {
+    let issuer = call.server.issuer(call.org());
+    json!({
+        "issuer": issuer,
+        "authorization_endpoint": format!("{issuer}/oauth/authorize"),
+        "token_endpoint": format!("{issuer}/oauth/token"),
+        "userinfo_endpoint": format!("{issuer}/oauth/userinfo"),
+        "revocation_endpoint": format!("{issuer}/oauth/revoke"),
+        "introspection_endpoint": format!("{issuer}/oauth/introspect"),
+        "jwks_uri": format!("{issuer}/.well-known/jwks.json"),
+        "response_types_supported": [],
+        "grant_types_supported": call.server.grant_types(),
+        "scopes_supported": [],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
+        "code_challenge_methods_supported": ["S256"],
+        "resource_indicators_supported": true,
+        "bearer_methods_supported": ["header"],
+        "act_claim_order": "oldest_first",
+    })
+}

@@ -1,0 +1,154 @@
+//! The endpoints: each parses a request, calls the core, and renders the result.
+
+pub(crate) mod agents;
+pub(crate) mod audit;
+pub(crate) mod authz;
+pub(crate) mod directory;
+pub(crate) mod mcp;
+pub(crate) mod me;
+pub(crate) mod metadata;
+pub(crate) mod oauth;
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{header, request::Parts};
+use lumoauth_core::{
+    agent::Agent,
+    audit::{Actor, ActorKind, Origin},
+    client_auth,
+    id::OrgId,
+    organization::Organization,
+    principal::Principal,
+    server::{ApiError, AuthorizationServer, Caller},
+    store::Page,
+    wire::{InvalidParams, Params, WireError, view},
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{body, reply::Reply, service::log_outage};
+
+/// What serves a route.
+pub(crate) type Handler = fn(Call) -> BoxFuture<'static, Result<Reply, WireError>>;
+
+/// A request on its way through an endpoint.
+pub(crate) struct Call {
+    pub(crate) server: AuthorizationServer,
+    pub(crate) organization: Arc<Organization>,
+    /// Who calls; always there on routes that authenticate.
+    pub(crate) principal: Option<Principal>,
+    /// The path prefix as the caller wrote it: links in answers use the same form.
+    pub(crate) prefix: String,
+    /// The variable segments of the path.
+    pub(crate) params: Vec<String>,
+    pub(crate) origin: Origin,
+    pub(crate) parts: Parts,
+    pub(crate) body: Bytes,
+}
+
+impl Call {
+    fn org(&self) -> &OrgId {
+        &self.organization.id
+    }
+
+    /// The first variable segment of the path.
+    fn name(&self) -> &str {
+        self.params.first().map(String::as_str).unwrap_or_default()
+    }
+
+    fn principal(&self) -> Result<&Principal, WireError> {
+        self.principal.as_ref().ok_or_else(WireError::invalid_token)
+    }
+
+    /// The calling agent.
+    fn agent(&self) -> Result<&Arc<Agent>, WireError> {
+        self.principal()?.agent().ok_or_else(|| WireError::forbidden("This route is for agents."))
+    }
+
+    fn caller(&self) -> Caller {
+        let unknown = || Actor::new(ActorKind::Unknown, "anonymous");
+        let actor = self.principal.as_ref().map_or_else(unknown, Principal::actor);
+        Caller { actor, origin: self.origin.clone() }
+    }
+
+    fn json<T: DeserializeOwned>(&self) -> Result<T, WireError> {
+        body::parse_json(&self.parts.headers, &self.body)
+    }
+
+    fn form(&self) -> Result<Params, InvalidParams> {
+        body::parse_params(&self.parts.headers, &self.body)
+    }
+
+    /// The client id that the request claims, for counting; nothing is proven by it.
+    pub(crate) fn claimed_client(&self) -> String {
+        let Ok(params) = self.form() else { return String::new() };
+        match client_auth::presented(self.parts.headers.get(header::AUTHORIZATION), &params) {
+            Ok(Some(presented)) => presented.client_id,
+            Ok(None) | Err(_) => String::new(),
+        }
+    }
+
+    fn query(&self) -> Query {
+        let text = self.parts.uri.query().unwrap_or_default();
+        Query(url::form_urlencoded::parse(text.as_bytes()).into_owned().collect())
+    }
+}
+
+/// The query of a list.
+struct Query(HashMap<String, String>);
+
+impl Query {
+    const DEFAULT_LIMIT: u32 = 25;
+    const MAX_LIMIT: u32 = 100;
+
+    /// The first of these parameters that is there and not empty.
+    fn get(&self, names: &[&str]) -> Option<&str> {
+        names.iter().find_map(|name| self.0.get(*name)).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Page and limit, from 1; the limit is cut to 100.
+    fn page(&self) -> Result<Paging, WireError> {
+        let number = |name: &str, default: u32| match self.get(&[name]) {
+            None => Ok(default),
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|n| *n >= 1)
+                .ok_or_else(|| WireError::invalid_request(format!("{name} must be a number from 1."))),
+        };
+        let page = number("page", 1)?;
+        let limit = number("limit", Self::DEFAULT_LIMIT)?.min(Self::MAX_LIMIT);
+        Ok(Paging { page, limit })
+    }
+}
+
+/// Which page of a list.
+#[derive(Clone, Copy)]
+struct Paging {
+    page: u32,
+    limit: u32,
+}
+
+impl Paging {
+    fn store_page(self) -> Page {
+        Page { offset: u64::from(self.page - 1) * u64::from(self.limit), limit: self.limit }
+    }
+
+    fn render(self, resource_type: &str, items: Vec<Value>, total: u64) -> Value {
+        view::list(resource_type, items, total, u64::from(self.page), self.limit)
+    }
+
+    /// The page of a list that is all there.
+    fn slice<T>(self, items: Vec<T>) -> impl Iterator<Item = T> {
+        let page = self.store_page();
+        let skip = usize::try_from(page.offset).unwrap_or(usize::MAX);
+        items.into_iter().skip(skip).take(self.limit as usize)
+    }
+}
+
+/// The error of the core as the client sees it; what is our fault is logged with its cause.
+fn refuse(error: ApiError) -> WireError {
+    log_outage(&error, error.is_outage(), error.to_wire())
+}

@@ -1,0 +1,107 @@
+//! How many requests a caller may make.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use lumoauth_core::{
+    clock::Timestamp,
+    id::OrgId,
+    server::AuthorizationServer,
+    store::{Admission, RateLimit},
+    wire::WireError,
+};
+
+/// Requests per minute, by sort of route. Counted in the server's `RateLimitStore`.
+///
+/// The token endpoint counts per client *and* peer address: somebody who guesses another's secret uses up their own
+/// share and not the victim's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RateLimits {
+    /// The token endpoint, per client and address.
+    pub token: u32,
+    /// Administrative reads, per credential.
+    pub admin_read: u32,
+    /// Administrative writes, per credential.
+    pub admin_write: u32,
+}
+
+impl RateLimits {
+    /// 30 tokens, 1000 administrative reads and 100 administrative writes a minute.
+    pub const fn standard() -> Self {
+        Self { token: 30, admin_read: 1000, admin_write: 100 }
+    }
+}
+
+impl Default for RateLimits {
+    fn default() -> Self {
+        Self::standard()
+    }
+}
+
+/// What a request is counted as.
+pub(crate) enum Counted<'a> {
+    Token { client: &'a str, peer: &'a str },
+    AdminRead { actor: &'a str },
+    AdminWrite { actor: &'a str },
+}
+
+/// A request was counted and admitted: the numbers for its response.
+#[derive(Clone, Copy)]
+pub(crate) struct Share {
+    max: u32,
+    admission: Admission,
+}
+
+impl RateLimits {
+    /// Counts one request; the error is the 429.
+    pub(crate) async fn admit(
+        &self,
+        server: &AuthorizationServer,
+        org: &OrgId,
+        counted: Counted<'_>,
+    ) -> Result<Share, (WireError, Option<Share>)> {
+        let cut = |text: &str| text.chars().take(128).collect::<String>();
+        let (max, source) = match counted {
+            Counted::Token { client, peer } => (self.token, format!("token {peer} {}", cut(client))),
+            Counted::AdminRead { actor } => (self.admin_read, format!("admin-read {}", cut(actor))),
+            Counted::AdminWrite { actor } => (self.admin_write, format!("admin-write {}", cut(actor))),
+        };
+        let limit = RateLimit { max, window: Duration::from_secs(60) };
+        match server.rate_limit(org, &source, limit).await {
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "cannot count the request");
+                Err((WireError::unavailable(), None))
+            }
+            Ok((admission, _)) if admission.admitted => Ok(Share { max, admission }),
+            Ok((admission, now)) => {
+                let seconds = seconds_until(admission.resets_at, now);
+                let error = WireError::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "rate_limit_exceeded",
+                    "Too many requests; slow down.",
+                )
+                .with_retry_after(seconds);
+                Err((error, Some(Share { max, admission })))
+            }
+        }
+    }
+}
+
+impl Share {
+    /// Tells the client where it stands.
+    pub(crate) fn write(self, headers: &mut HeaderMap) {
+        let numbers = [
+            ("x-ratelimit-limit", u64::from(self.max)),
+            ("x-ratelimit-remaining", u64::from(self.admission.remaining)),
+            ("x-ratelimit-reset", self.admission.resets_at.unix_seconds()),
+        ];
+        for (name, number) in numbers {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from(number));
+        }
+    }
+}
+
+fn seconds_until(then: Timestamp, now: Timestamp) -> u64 {
+    u64::try_from(then.since(now).as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1)
+}

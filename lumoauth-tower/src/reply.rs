@@ -1,0 +1,81 @@
+//! Responses: JSON with the right headers.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use lumoauth_core::wire::WireError;
+use serde::Serialize;
+
+/// A response with a whole body.
+pub(crate) type Reply = Response<Bytes>;
+
+/// JSON that nobody may store: the default for everything that depends on who asks.
+pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Reply {
+    let mut reply = public_json(status, body);
+    let headers = reply.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    reply
+}
+
+/// A 200 of [`json`].
+pub(crate) fn ok(body: &impl Serialize) -> Reply {
+    json(StatusCode::OK, body)
+}
+
+/// Public metadata: cacheable, readable from any origin.
+pub(crate) fn metadata(body: &impl Serialize) -> Reply {
+    let mut reply = public_json(StatusCode::OK, body);
+    let headers = reply.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    reply
+}
+
+/// The answer to a CORS preflight for public metadata.
+pub(crate) fn preflight() -> Reply {
+    let mut reply = Response::new(Bytes::new());
+    *reply.status_mut() = StatusCode::NO_CONTENT;
+    let headers = reply.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("*"));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    reply
+}
+
+/// An error, with its headers.
+pub(crate) fn error(error: &WireError) -> Reply {
+    let mut reply = json(error.status, &error.body());
+    let headers = reply.headers_mut();
+    if let Some(seconds) = error.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(challenge) = &error.challenge
+        && let Ok(value) = HeaderValue::from_str(&challenge.header_value())
+    {
+        headers.insert(header::WWW_AUTHENTICATE, value);
+    }
+    reply
+}
+
+/// Text of another type, as a download.
+pub(crate) fn download(content_type: &'static str, file_name: &'static str, body: String) -> Reply {
+    let mut reply = Response::new(Bytes::from(body));
+    let headers = reply.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static(file_name));
+    reply
+}
+
+fn public_json(status: StatusCode, body: &impl Serialize) -> Reply {
+    const NO_SNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
+    // Bodies are made of strings, numbers and lists; there is nothing in them that cannot be written.
+    let text = serde_json::to_vec(body).unwrap_or_else(|_| b"{}".to_vec());
+    let mut reply = Response::new(Bytes::from(text));
+    *reply.status_mut() = status;
+    let headers = reply.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    headers.insert(NO_SNIFF, HeaderValue::from_static("nosniff"));
+    reply
+}

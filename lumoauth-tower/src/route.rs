@@ -1,0 +1,285 @@
+//! The route table: every path of the API, who may call it, and which endpoint serves it.
+//!
+//! Each route of an organization is served below `/orgs/{org}/api/v1` and, as an exact alias, below
+//! `/t/{org}/api/v1`. Segments are percent-decoded one by one after splitting, so an encoded `/` stays inside its
+//! segment and can never name another route.
+
+use std::borrow::Cow;
+
+use http::Method;
+use percent_encoding::percent_decode_str;
+
+use crate::endpoint::{self, Handler};
+
+/// Who may call a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Anybody; what the endpoint needs, it checks itself (client authentication, a visitor's token).
+    Open,
+    /// Public metadata, also for browsers of any origin.
+    Metadata,
+    /// An agent or client by token; not an API key.
+    Token,
+    /// An agent, client or API key.
+    Anyone,
+    /// An API key with one of these scopes.
+    Admin(&'static [&'static str]),
+}
+
+/// One row of the table.
+pub(crate) struct Route {
+    pub(crate) method: Method,
+    /// Below the organization's prefix; `{}` stands for one segment.
+    pub(crate) pattern: &'static str,
+    pub(crate) access: Access,
+    pub(crate) handler: Handler,
+}
+
+const AGENTS_READ: Access = Access::Admin(&["admin:agents", "admin:read", "admin:write"]);
+const AGENTS_WRITE: Access = Access::Admin(&["admin:agents", "admin:write"]);
+const USERS_READ: Access = Access::Admin(&["admin:users", "admin:read", "admin:write"]);
+const USERS_WRITE: Access = Access::Admin(&["admin:users", "admin:write"]);
+const CLIENTS_READ: Access = Access::Admin(&["admin:clients", "admin:read", "admin:write"]);
+const CLIENTS_WRITE: Access = Access::Admin(&["admin:clients", "admin:write"]);
+const AUDIT_READ: Access = Access::Admin(&["admin:audit", "admin:read"]);
+/// Keys are as powerful as their scopes; only a full administrator handles them.
+const KEYS: Access = Access::Admin(&["admin"]);
+
+macro_rules! routes {
+    ($($method:ident $pattern:literal $access:expr => $($handler:ident)::+;)*) => {
+        &[$(Route {
+            method: Method::$method,
+            pattern: $pattern,
+            access: $access,
+            handler: |call| Box::pin(endpoint::$($handler)::+(call)),
+        },)*]
+    };
+}
+
+/// Routes of an organization, below its prefix. The busiest come first: the table is searched in order.
+pub(crate) const ORGANIZATION: &[Route] = routes! {
+    POST "oauth/token" Access::Open => oauth::token;
+    POST "oauth/introspect" Access::Open => oauth::introspect;
+    POST "oauth/revoke" Access::Open => oauth::revoke;
+    GET "oauth/userinfo" Access::Token => me::userinfo;
+    POST "oauth/userinfo" Access::Token => me::userinfo;
+    POST "agents/ask" Access::Token => me::ask;
+    GET "agents/me" Access::Token => me::identity;
+    GET "agents/me/usage" Access::Token => me::usage;
+    POST "agents/me/usage" Access::Token => me::report_usage;
+    POST "agents/register" Access::Anyone => me::register;
+
+    POST "authz/check" Access::Anyone => authz::check;
+    POST "authz/check-bulk" Access::Anyone => authz::check_bulk;
+    POST "authz/check-any" Access::Anyone => authz::check_any;
+    POST "authz/check-all" Access::Anyone => authz::check_all;
+    GET "authz/permissions" Access::Anyone => authz::permissions;
+
+    GET ".well-known/jwks.json" Access::Metadata => metadata::jwks;
+    GET ".well-known/oauth-authorization-server" Access::Metadata => metadata::authorization_server;
+    GET ".well-known/openid-configuration" Access::Metadata => metadata::openid_configuration;
+    GET ".well-known/oauth-protected-resource" Access::Metadata => mcp::protected_resources;
+    GET ".well-known/oauth-protected-resource/mcp/{}" Access::Metadata => mcp::protected_resource;
+
+    GET "mcp/servers" Access::Anyone => mcp::visible;
+    GET "mcp/servers/{}" Access::Anyone => mcp::visible_one;
+    GET "mcp/{}/challenge" Access::Open => mcp::challenge;
+    POST "mcp/{}/challenge" Access::Open => mcp::challenge;
+
+    GET "admin/agents" AGENTS_READ => agents::list;
+    POST "admin/agents" AGENTS_WRITE => agents::create;
+    GET "admin/agents/{}" AGENTS_READ => agents::read;
+    PUT "admin/agents/{}" AGENTS_WRITE => agents::update;
+    PATCH "admin/agents/{}" AGENTS_WRITE => agents::update;
+    DELETE "admin/agents/{}" AGENTS_WRITE => agents::delete;
+    POST "admin/agents/{}/activate" AGENTS_WRITE => agents::activate;
+    POST "admin/agents/{}/deactivate" AGENTS_WRITE => agents::deactivate;
+    POST "admin/agents/{}/enable" AGENTS_WRITE => agents::enable;
+    POST "admin/agents/{}/disable" AGENTS_WRITE => agents::disable;
+    POST "admin/agents/{}/revoke" AGENTS_WRITE => agents::revoke;
+    POST "admin/agents/{}/rotate-credentials" AGENTS_WRITE => agents::rotate_credentials;
+    POST "admin/agents/{}/rotate-key" AGENTS_WRITE => agents::rotate_key;
+    POST "admin/agents/{}/revoke-key" AGENTS_WRITE => agents::revoke_key;
+    GET "admin/agents/{}/scopes" AGENTS_READ => agents::scopes;
+    PUT "admin/agents/{}/scopes" AGENTS_WRITE => agents::set_scopes;
+    POST "admin/agents/{}/token" AGENTS_WRITE => agents::test_token;
+    GET "admin/agents/{}/budget" AGENTS_READ => agents::budget;
+    PUT "admin/agents/{}/budget" AGENTS_WRITE => agents::set_budget;
+    POST "admin/agents/{}/budget/reset" AGENTS_WRITE => agents::reset_budget;
+    GET "admin/agents/{}/usage" AGENTS_READ => agents::usage;
+    POST "admin/agents/{}/usage" AGENTS_WRITE => agents::report_usage;
+
+    GET "admin/mcp/servers" AGENTS_READ => mcp::list;
+    POST "admin/mcp/servers" AGENTS_WRITE => mcp::create;
+    GET "admin/mcp/servers/{}" AGENTS_READ => mcp::read;
+    PUT "admin/mcp/servers/{}" AGENTS_WRITE => mcp::update;
+    PATCH "admin/mcp/servers/{}" AGENTS_WRITE => mcp::update;
+    DELETE "admin/mcp/servers/{}" AGENTS_WRITE => mcp::delete;
+
+    GET "admin/audit-logs" AUDIT_READ => audit::list;
+    GET "admin/audit-logs/actions" AUDIT_READ => audit::actions;
+    GET "admin/audit-logs/stats" AUDIT_READ => audit::stats;
+    GET "admin/audit-logs/export" AUDIT_READ => audit::export;
+    POST "admin/audit-logs/export" AUDIT_READ => audit::export;
+    GET "admin/audit-logs/{}" AUDIT_READ => audit::read;
+    GET "audit-logs" AUDIT_READ => audit::list;
+    GET "audit-logs/actions" AUDIT_READ => audit::actions;
+    GET "audit-logs/stats" AUDIT_READ => audit::stats;
+    GET "audit-logs/export" AUDIT_READ => audit::export;
+    POST "audit-logs/export" AUDIT_READ => audit::export;
+    GET "audit-logs/{}" AUDIT_READ => audit::read;
+
+    GET "admin/users" USERS_READ => directory::users;
+    POST "admin/users" USERS_WRITE => directory::create_user;
+    GET "admin/users/{}" USERS_READ => directory::user;
+    POST "admin/users/{}/block" USERS_WRITE => directory::block_user;
+    POST "admin/users/{}/unblock" USERS_WRITE => directory::unblock_user;
+    GET "admin/clients" CLIENTS_READ => directory::clients;
+    POST "admin/clients" CLIENTS_WRITE => directory::create_client;
+    GET "admin/clients/{}" CLIENTS_READ => directory::client;
+    POST "admin/clients/{}/rotate-secret" CLIENTS_WRITE => directory::rotate_client_secret;
+    GET "admin/api-keys" KEYS => directory::api_keys;
+    POST "admin/api-keys" KEYS => directory::create_api_key;
+    DELETE "admin/api-keys/{}" KEYS => directory::revoke_api_key;
+};
+
+/// Routes below `/api/v1` without an organization: the credential names it.
+pub(crate) const ORGLESS: &[Route] = routes! {
+    POST "authz/check" Access::Anyone => authz::check;
+    POST "authz/check-bulk" Access::Anyone => authz::check_bulk;
+    POST "authz/check-any" Access::Anyone => authz::check_any;
+    POST "authz/check-all" Access::Anyone => authz::check_all;
+    GET "authz/permissions" Access::Anyone => authz::permissions;
+};
+
+/// A path that was understood.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Location<'a> {
+    /// The organization's segment; `None` on the routes without one.
+    pub(crate) org: Option<Cow<'a, str>>,
+    /// The prefix as the caller wrote it.
+    pub(crate) prefix: String,
+    /// The segments below the prefix, decoded.
+    pub(crate) rest: Vec<Cow<'a, str>>,
+}
+
+/// Takes a request path apart; `None` if it is not one of this API.
+pub(crate) fn locate(path: &str) -> Option<Location<'_>> {
+    // Some clients join a base URL with a trailing slash and a path with a leading one.
+    let path = path.strip_prefix("//").or_else(|| path.strip_prefix('/'))?;
+    let segments: Vec<Cow<'_, str>> = path
+        .split('/')
+        .map(|segment| percent_decode_str(segment).decode_utf8())
+        .collect::<Result<_, _>>()
+        .ok()?;
+    let words: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+    match words.as_slice() {
+        [form @ ("orgs" | "t"), org, "api", "v1", ..] => Some(Location {
+            prefix: format!("/{form}/{org}/api/v1"),
+            org: Some(segments[1].clone()),
+            rest: segments[4..].to_vec(),
+        }),
+        ["api", "v1", ..] => {
+            Some(Location { org: None, prefix: "/api/v1".to_owned(), rest: segments[2..].to_vec() })
+        }
+        // RFC 8414 section 3.1 and RFC 9728 section 3.1 put the well-known part before the issuer's path.
+        [
+            ".well-known",
+            document @ ("oauth-authorization-server" | "openid-configuration" | "oauth-protected-resource"),
+            form @ ("orgs" | "t"),
+            org,
+            "api",
+            "v1",
+            below @ ..,
+        ] => {
+            let mut rest = vec![Cow::Borrowed(".well-known"), Cow::Owned((*document).to_owned())];
+            rest.extend(segments[segments.len() - below.len()..].iter().cloned());
+            Some(Location {
+                prefix: format!("/{form}/{org}/api/v1"),
+                org: Some(segments[3].clone()),
+                rest,
+            })
+        }
+        _ => None,
+    }
+}
+
+/// What a table says of a path.
+pub(crate) enum Found {
+    /// This row, with the values of its `{}` segments.
+    Route(&'static Route, Vec<String>),
+    /// The path exists, for these methods only.
+    OtherMethods(Vec<&'static Method>),
+    /// There is nothing there.
+    Nothing,
+}
+
+/// Looks a path up in a table.
+pub(crate) fn find(table: &'static [Route], method: &Method, rest: &[Cow<'_, str>]) -> Found {
+    let mut others = Vec::new();
+    for route in table {
+        if let Some(params) = captures(route.pattern, rest) {
+            if route.method == *method {
+                return Found::Route(route, params);
+            }
+            others.push(&route.method);
+        }
+    }
+    if others.is_empty() { Found::Nothing } else { Found::OtherMethods(others) }
+}
+
+fn captures(pattern: &str, rest: &[Cow<'_, str>]) -> Option<Vec<String>> {
+    let mut params = Vec::new();
+    let mut parts = pattern.split('/');
+    for segment in rest {
+        match parts.next()? {
+            "{}" if segment.is_empty() => return None,
+            "{}" => params.push(segment.clone().into_owned()),
+            literal if literal == segment => {}
+            _ => return None,
+        }
+    }
+    parts.next().is_none().then_some(params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_prefixes_and_inserted_metadata_name_the_same_place() {
+        let rest = |path| locate(path).unwrap().rest;
+        assert_eq!(rest("/orgs/acme/api/v1/oauth/token"), rest("/t/acme/api/v1/oauth/token"));
+        assert_eq!(
+            rest("/.well-known/oauth-authorization-server/orgs/acme/api/v1"),
+            rest("/orgs/acme/api/v1/.well-known/oauth-authorization-server"),
+        );
+        assert_eq!(locate("//orgs/acme/api/v1/x").unwrap().org.unwrap(), "acme");
+        assert!(locate("/").is_none());
+        assert!(locate("/orgs/acme/api/v2/x").is_none());
+    }
+
+    #[test]
+    fn an_encoded_slash_stays_inside_its_segment() {
+        let location = locate("/orgs/acme/api/v1/admin/agents/a%2Factivate").unwrap();
+        assert!(matches!(
+            find(ORGANIZATION, &Method::GET, &location.rest),
+            Found::Route(route, params) if route.pattern == "admin/agents/{}" && params == ["a/activate"]
+        ));
+        assert!(locate("/orgs/acme/api/v1/%ff").is_none());
+    }
+
+    #[test]
+    fn fixed_segments_win_over_variable_ones() {
+        let location = locate("/orgs/acme/api/v1/admin/audit-logs/stats").unwrap();
+        let Found::Route(route, params) = find(ORGANIZATION, &Method::GET, &location.rest) else { panic!() };
+        assert_eq!((route.pattern, params.len()), ("admin/audit-logs/stats", 0));
+    }
+
+    #[test]
+    fn every_administrative_path_needs_an_administrator() {
+        for route in ORGANIZATION.iter().filter(|route| route.pattern.contains("admin/")) {
+            assert!(matches!(route.access, Access::Admin(scopes) if !scopes.is_empty()), "{}", route.pattern);
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Every endpoint as one tower service.
+
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http_body::Body;
+use http_body_util::Full;
+use lumoauth_core::{
+    audit::Origin,
+    capability::Capability,
+    id::OrgId,
+    organization::Organization,
+    principal::{Identity, Principal},
+    server::{ApiError, AuthorizationServer},
+    wire::WireError,
+};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{
+    authenticate::AuthenticateLayer,
+    body,
+    capability::RequireCapabilityLayer,
+    endpoint::Call,
+    rate_limit::{Counted, RateLimits},
+    rejection::Rejection,
+    reply::{self, Reply},
+    route::{self, Access, Found, Location, ORGANIZATION, ORGLESS, Route},
+};
+
+/// The address of the peer, which hosts put into the request's extensions. It is written to the audit log, decides
+/// rate limits, and is what `ip` means in policies; a header that a client can write is never believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "an address is all there is to it")]
+pub struct PeerAddr(pub SocketAddr);
+
+/// All endpoints of an [`AuthorizationServer`] as one service over `http` types.
+///
+/// It mounts anywhere: as the fallback of an axum router, under hyper, below other tower layers. It answers every
+/// path below `/orgs/{org}/api/v1`, its alias `/t/{org}/api/v1`, `/api/v1/authz` and the well-known documents, and
+/// 404 for everything else.
+///
+/// ```no_run
+/// # async fn serve(server: lumoauth_core::server::AuthorizationServer) -> std::io::Result<()> {
+/// use lumoauth_tower::LumoauthService;
+///
+/// let app = axum::Router::new().fallback_service(LumoauthService::new(server));
+/// axum::serve(tokio::net::TcpListener::bind("127.0.0.1:8080").await?, app).await
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct LumoauthService {
+    server: AuthorizationServer,
+    rate_limits: Option<RateLimits>,
+}
+
+impl LumoauthService {
+    /// Serves `server`, without rate limits.
+    pub fn new(server: AuthorizationServer) -> Self {
+        Self { server, rate_limits: None }
+    }
+
+    /// Limits how many requests a caller may make.
+    #[must_use]
+    pub fn with_rate_limits(mut self, limits: RateLimits) -> Self {
+        self.rate_limits = Some(limits);
+        self
+    }
+
+    async fn serve<B>(&self, mut request: Request<B>) -> Reply
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+    {
+        let path = request.uri().path().to_owned();
+        let Some(location) = route::locate(&path) else { return not_found() };
+        let Location { org, prefix, rest } = location;
+        let table = if org.is_some() { ORGANIZATION } else { ORGLESS };
+        let (route, params) = match route::find(table, request.method(), &rest) {
+            Found::Route(route, params) => (route, params),
+            Found::OtherMethods(methods) => return other_method(request.method(), table, &rest, &methods),
+            Found::Nothing => return not_found(),
+        };
+        if let Some(org) = org {
+            match self.organization(&org).await {
+                Ok(organization) => {
+                    request.extensions_mut().insert(organization);
+                }
+                Err(error) => return fail(&error),
+            }
+        }
+        let endpoint = EndpointService { service: self.clone(), route, prefix, params };
+        let authenticate = AuthenticateLayer::new(self.server.clone());
+        let result = match route.access {
+            Access::Open | Access::Metadata => endpoint.run(request).await,
+            Access::Token | Access::Anyone => drive(authenticate.layer(endpoint), request).await,
+            Access::Admin(scopes) => {
+                let scopes = scopes.iter().filter_map(|scope| Capability::parse(scope).ok());
+                let require = RequireCapabilityLayer::any_of(scopes);
+                drive(authenticate.layer(require.layer(endpoint)), request).await
+            }
+        };
+        match result {
+            Ok(reply) => reply,
+            Err(never) => match never {},
+        }
+    }
+
+    async fn organization(&self, org: &str) -> Result<Arc<Organization>, ApiError> {
+        let org = OrgId::parse(org).map_err(|_| ApiError::TenantNotFound)?;
+        self.server.organization(&org).await
+    }
+}
+
+async fn drive<S, B>(mut service: S, request: Request<B>) -> Result<Reply, Infallible>
+where
+    S: Service<Request<B>, Response = Reply, Error = Infallible>,
+{
+    std::future::poll_fn(|cx| service.poll_ready(cx)).await?;
+    service.call(request).await
+}
+
+impl<B> Service<Request<B>> for LumoauthService
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+{
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move { Ok(service.serve(request).await.map(Full::new)) })
+    }
+}
+
+/// One endpoint, behind the layers its route asks for: it reads the body and calls the handler.
+#[derive(Clone)]
+struct EndpointService {
+    service: LumoauthService,
+    route: &'static Route,
+    prefix: String,
+    params: Vec<String>,
+}
+
+impl<B> Service<Request<B>> for EndpointService
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+{
+    type Response = Reply;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Reply, Infallible>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let endpoint = self.clone();
+        Box::pin(async move { endpoint.run(request).await })
+    }
+}
+
+impl EndpointService {
+    async fn run<B>(self, request: Request<B>) -> Result<Reply, Infallible>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+    {
+        let (mut parts, body) = request.into_parts();
+        let principal = parts.extensions.remove::<Principal>();
+        if let Err(rejection) = self.admit(principal.as_ref()) {
+            return Ok(rejection.into_response());
+        }
+        let body = match body::read(&parts.headers, body).await {
+            Ok(body) => body,
+            Err(error) => return Ok(reply::error(&error)),
+        };
+        let organization = match self.organization_of(&mut parts, principal.as_ref()).await {
+            Ok(organization) => organization,
+            Err(error) => return Ok(fail(&error)),
+        };
+        let origin = origin(&parts);
+        let call = Call {
+            server: self.service.server.clone(),
+            organization,
+            principal,
+            prefix: self.prefix,
+            params: self.params,
+            origin,
+            body,
+            parts,
+        };
+        let share = match self.service.rate_limits {
+            None => None,
+            Some(limits) => match count(limits, self.route, &call).await {
+                Ok(share) => share,
+                Err((error, share)) => {
+                    let mut reply = reply::error(&error);
+                    if let Some(share) = share {
+                        share.write(reply.headers_mut());
+                    }
+                    return Ok(reply);
+                }
+            },
+        };
+        let mut reply = match (self.route.handler)(call).await {
+            Ok(reply) => reply,
+            Err(error) => reply::error(&error),
+        };
+        if let Some(share) = share {
+            share.write(reply.headers_mut());
+        }
+        Ok(reply)
+    }
+
+    /// What the layers before cannot know: which sorts of principals the route is for.
+    fn admit(&self, principal: Option<&Principal>) -> Result<(), Rejection> {
+        match (self.route.access, principal.map(|principal| &principal.identity)) {
+            (Access::Open | Access::Metadata, _)
+            | (Access::Anyone, Some(_))
+            | (Access::Token, Some(Identity::Agent(_) | Identity::Client(_)))
+            | (Access::Admin(_), Some(Identity::ApiKey(_))) => Ok(()),
+            (Access::Token, Some(Identity::ApiKey(_))) => Err(Rejection::unauthenticated()),
+            (Access::Admin(_), Some(_)) => Err(Rejection::not_for_agents()),
+            (Access::Token | Access::Anyone | Access::Admin(_), None) => {
+                Err(Rejection::misconfigured("AuthenticateLayer"))
+            }
+        }
+    }
+
+    async fn organization_of(
+        &self,
+        parts: &mut Parts,
+        principal: Option<&Principal>,
+    ) -> Result<Arc<Organization>, ApiError> {
+        match (parts.extensions.remove::<Arc<Organization>>(), principal) {
+            (Some(organization), _) => Ok(organization),
+            (None, Some(principal)) => self.service.server.organization(&principal.org).await,
+            (None, None) => Err(ApiError::TenantNotFound),
+        }
+    }
+}
+
+async fn count(
+    limits: RateLimits,
+    route: &Route,
+    call: &Call,
+) -> Result<Option<crate::rate_limit::Share>, (WireError, Option<crate::rate_limit::Share>)> {
+    let actor = call.principal.as_ref().map(|principal| principal.actor().id).unwrap_or_default();
+    let peer = call.origin.ip.as_ref().map(IpAddr::to_string).unwrap_or_default();
+    let client = call.claimed_client();
+    let counted = match (route.pattern, route.access, &route.method) {
+        ("oauth/token", _, _) => Counted::Token { client: &client, peer: &peer },
+        (_, Access::Admin(_), &Method::GET) => Counted::AdminRead { actor: &actor },
+        (_, Access::Admin(_), _) => Counted::AdminWrite { actor: &actor },
+        _ => return Ok(None),
+    };
+    limits.admit(&call.server, &call.organization.id, counted).await.map(Some)
+}
+
+fn origin(parts: &Parts) -> Origin {
+    let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let ip = parts.extensions.get::<PeerAddr>().map(|peer| peer.0.ip());
+    Origin::new(ip, text("user-agent"), text("x-request-id"))
+}
+
+fn not_found() -> Reply {
+    reply::error(&WireError::not_found("There is nothing at this path."))
+}
+
+fn other_method(
+    method: &Method,
+    table: &'static [Route],
+    rest: &[std::borrow::Cow<'_, str>],
+    methods: &[&'static Method],
+) -> Reply {
+    let is_metadata = matches!(
+        route::find(table, &Method::GET, rest),
+        Found::Route(Route { access: Access::Metadata, .. }, _)
+    );
+    if is_metadata && *method == Method::OPTIONS {
+        return reply::preflight();
+    }
+    let names: Vec<_> = methods.iter().map(|method| method.as_str()).collect();
+    let mut reply = reply::error(&WireError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        format!("This path serves {} only.", names.join(", ")),
+    ));
+    if let Ok(value) = HeaderValue::from_str(&names.join(", ")) {
+        reply.headers_mut().insert(header::ALLOW, value);
+    }
+    reply
+}
+
+/// The answer to an error of the core; what is our fault is logged with its cause.
+pub(crate) fn fail(error: &ApiError) -> Reply {
+    reply::error(&log_outage(error, error.is_outage(), error.to_wire()))
+}
+
+/// Logs an outage with its chain of causes, which clients never see.
+pub(crate) fn log_outage(
+    error: &(dyn std::error::Error + 'static),
+    outage: bool,
+    wire: WireError,
+) -> WireError {
+    if outage {
+        tracing::error!(error, "request failed");
+    }
+    wire
+}

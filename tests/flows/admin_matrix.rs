@@ -1,0 +1,243 @@
+//! Every administrator's route against every kind of caller (security AD-01), and against nonsense.
+
+use lumoauth_tests::{Agent, Org, Request, Server, on_each_backend, text, unique};
+use serde_json::{Value, json};
+
+on_each_backend!(
+    no_credential_opens_no_admin_route,
+    bad_credentials_open_no_admin_route,
+    agent_tokens_open_no_admin_route,
+    agent_keys_open_no_admin_route,
+    foreign_administrators_open_no_admin_route,
+    keys_without_an_admin_scope_open_no_admin_route,
+    reading_keys_change_nothing,
+    keys_for_one_area_open_no_other,
+    nothing_of_all_that_changed_anything,
+    nonsense_bodies_are_refused_with_a_4xx,
+    unknown_methods_are_not_allowed,
+    read_routes_do_open_for_the_administrator,
+);
+
+/// What a route of the matrix does and where it belongs, so that a key for another area must be refused.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Read,
+    Write,
+}
+
+struct Route {
+    method: &'static str,
+    path: String,
+    kind: Kind,
+    area: &'static str,
+}
+
+fn routes(agent: &Agent<'_>, mcp: &Value) -> Vec<Route> {
+    let one = format!("/agents/{}", agent.agent_id);
+    let mcp = format!("/mcp/servers/{}", text(&mcp["server_id"]));
+    let nobody = "00000000-0000-0000-0000-000000000000";
+    let table: Vec<(&str, String, Kind, &str)> = vec![
+        ("GET", "/agents".into(), Kind::Read, "agents"),
+        ("POST", "/agents".into(), Kind::Write, "agents"),
+        ("GET", one.clone(), Kind::Read, "agents"),
+        ("PUT", one.clone(), Kind::Write, "agents"),
+        ("PATCH", one.clone(), Kind::Write, "agents"),
+        ("DELETE", one.clone(), Kind::Write, "agents"),
+        ("POST", format!("{one}/activate"), Kind::Write, "agents"),
+        ("POST", format!("{one}/deactivate"), Kind::Write, "agents"),
+        ("POST", format!("{one}/enable"), Kind::Write, "agents"),
+        ("POST", format!("{one}/disable"), Kind::Write, "agents"),
+        ("POST", format!("{one}/revoke"), Kind::Write, "agents"),
+        ("POST", format!("{one}/rotate-credentials"), Kind::Write, "agents"),
+        ("POST", format!("{one}/rotate-key"), Kind::Write, "agents"),
+        ("POST", format!("{one}/revoke-key"), Kind::Write, "agents"),
+        ("GET", format!("{one}/scopes"), Kind::Read, "agents"),
+        ("PUT", format!("{one}/scopes"), Kind::Write, "agents"),
+        ("POST", format!("{one}/token"), Kind::Write, "agents"),
+        ("GET", format!("{one}/budget"), Kind::Read, "agents"),
+        ("PUT", format!("{one}/budget"), Kind::Write, "agents"),
+        ("POST", format!("{one}/budget/reset"), Kind::Write, "agents"),
+        ("POST", format!("{one}/usage"), Kind::Write, "agents"),
+        ("GET", "/mcp/servers".into(), Kind::Read, "mcp"),
+        ("POST", "/mcp/servers".into(), Kind::Write, "mcp"),
+        ("GET", mcp.clone(), Kind::Read, "mcp"),
+        ("PUT", mcp.clone(), Kind::Write, "mcp"),
+        ("PATCH", mcp.clone(), Kind::Write, "mcp"),
+        ("DELETE", mcp, Kind::Write, "mcp"),
+        ("GET", "/audit-logs".into(), Kind::Read, "audit"),
+        ("GET", "/audit-logs/1".into(), Kind::Read, "audit"),
+        ("GET", "/audit-logs/actions".into(), Kind::Read, "audit"),
+        ("GET", "/audit-logs/export".into(), Kind::Read, "audit"),
+        ("GET", "/users".into(), Kind::Read, "users"),
+        ("POST", "/users".into(), Kind::Write, "users"),
+        ("GET", format!("/users/{nobody}"), Kind::Read, "users"),
+        ("POST", format!("/users/{nobody}/block"), Kind::Write, "users"),
+        ("POST", format!("/users/{nobody}/unblock"), Kind::Write, "users"),
+        ("POST", "/clients".into(), Kind::Write, "clients"),
+        ("GET", format!("/clients/{nobody}"), Kind::Read, "clients"),
+        ("POST", format!("/clients/{nobody}/rotate-secret"), Kind::Write, "clients"),
+        ("POST", "/api-keys".into(), Kind::Write, "keys"),
+    ];
+    table.into_iter().map(|(method, path, kind, area)| Route { method, path, kind, area }).collect()
+}
+
+/// An agent and an MCP server that the attempts aim at.
+struct Target<'a> {
+    org: Org<'a>,
+    routes: Vec<Route>,
+}
+
+fn target(server: &Server) -> Target<'_> {
+    let org = server.acme();
+    let agent = org.create_agent(json!({ "identityType": "custom", "capabilities": ["read:a"] }));
+    let mcp = org.mcp_server(json!({}));
+    Target { routes: routes(&agent, &mcp), org }
+}
+
+impl Target<'_> {
+    fn attempt(&self, route: &Route) -> Request {
+        let request = self.org.request(route.method, &format!("/admin{}", route.path));
+        match route.kind {
+            Kind::Write => request.json(json!({ "name": unique("Intruder"), "scopes": ["read:a"] })),
+            Kind::Read => request,
+        }
+    }
+
+    /// Every route answers one of `statuses` to the request that `with` makes of it.
+    #[track_caller]
+    fn refuses(&self, statuses: &[u16], with: impl Fn(Request) -> Request, wanted: impl Fn(&Route) -> bool) {
+        for route in self.routes.iter().filter(|route| wanted(route)) {
+            let response = with(self.attempt(route)).send();
+            assert!(statuses.contains(&response.status), "{} {}: {response}", route.method, route.path);
+            response.refused_somehow();
+        }
+    }
+}
+
+fn no_credential_opens_no_admin_route(server: &Server) {
+    target(server).refuses(&[401], |request| request, |_| true);
+}
+
+fn bad_credentials_open_no_admin_route(server: &Server) {
+    let target = target(server);
+    target.refuses(&[401], |request| request.api_key("lmk_unknown"), |_| true);
+    target.refuses(&[401], |request| request.api_key(""), |_| true);
+    target.refuses(&[401], |request| request.bearer("nonsense"), |_| true);
+    let cut = &server.acme().key()[..20].to_owned();
+    target.refuses(&[401], |request| request.api_key(cut), |_| true);
+    // Bearer wins over the key, and it is bad.
+    let key = server.acme().key().to_owned();
+    target.refuses(&[401], |request| request.bearer("nonsense").api_key(&key), |_| true);
+}
+
+fn agent_tokens_open_no_admin_route(server: &Server) {
+    // Capabilities never stand for user scopes, however they are called.
+    let agent = server.acme().agent(&["*", "admin", "admin:read", "admin:write", "admin:agents:write"]);
+    let token = agent.token();
+    target(server).refuses(&[403], |request| request.bearer(&token), |_| true);
+}
+
+fn agent_keys_open_no_admin_route(server: &Server) {
+    let agent = server.acme().create_agent(json!({ "identityType": "api_key", "capabilities": ["*", "admin"] }));
+    let target = target(server);
+    target.refuses(&[401, 403], |request| request.bearer(&agent.api_key), |_| true);
+    target.refuses(&[401, 403], |request| request.api_key(&agent.api_key), |_| true);
+}
+
+fn foreign_administrators_open_no_admin_route(server: &Server) {
+    let foreign = server.globex();
+    let token = foreign.agent(&["*"]).token();
+    let target = target(server);
+    target.refuses(&[401, 403], |request| request.api_key(foreign.key()), |_| true);
+    target.refuses(&[401, 403], |request| request.bearer(&token), |_| true);
+}
+
+fn keys_without_an_admin_scope_open_no_admin_route(server: &Server) {
+    let key = server.acme().api_key(&["authz:check"]);
+    target(server).refuses(&[403], |request| request.api_key(&key), |_| true);
+}
+
+fn reading_keys_change_nothing(server: &Server) {
+    let key = server.acme().api_key(&["admin:read"]);
+    target(server).refuses(&[403], |request| request.api_key(&key), |route| route.kind == Kind::Write);
+}
+
+fn keys_for_one_area_open_no_other(server: &Server) {
+    let target = target(server);
+    for area in ["agents", "audit", "users", "clients"] {
+        let key = server.acme().api_key(&[&format!("admin:{area}")]);
+        target.refuses(&[403], |request| request.api_key(&key), |route| route.area != area && route.area != "mcp");
+    }
+}
+
+fn nothing_of_all_that_changed_anything(server: &Server) {
+    let target = target(server);
+    let path = &target.routes[2].path;
+    let read = || target.org.admin("GET", path).send().ok();
+    let before = read();
+    let audited = |path: &str| target.org.audit(&format!("targetId={}", path.rsplit('/').next().unwrap_or(path))).len();
+    let events = audited(path);
+    target.refuses(&[401], |request| request, |_| true);
+    let narrow = target.org.api_key(&["authz:check"]);
+    target.refuses(&[403], |request| request.api_key(&narrow), |_| true);
+    target.refuses(&[401, 403], |request| request.api_key(server.globex().key()), |_| true);
+    assert_eq!(read(), before);
+    assert_eq!(audited(path), events);
+}
+
+fn nonsense_bodies_are_refused_with_a_4xx(server: &Server) {
+    let target = target(server);
+    let deep = format!("{}{}", "[".repeat(40), "]".repeat(40));
+    let bodies = [
+        "null",
+        "[]",
+        "7",
+        "\"text\"",
+        "true",
+        "{",
+        "{\"name\":",
+        "{\"name\":{}}",
+        "{\"name\":[[]],\"capabilities\":{\"a\":1},\"scopes\":{\"a\":[]}}",
+        "{\"name\":\"a\",\"name\":\"b\"}",
+        "{\"name\":1e999,\"tokenLifetime\":-1,\"expiresIn\":[],\"scopes\":7,\"tokens\":-1,\"resource_uri\":[]}",
+        "{\"\u{0}\":\"\u{0}\"}",
+        "\u{feff}{}",
+        "{}{}",
+        "name=form&scopes=x",
+        deep.as_str(),
+    ];
+    let with_body = ["/agents", "/scopes", "/token", "/budget", "/usage", "/mcp/servers", "/users", "/clients", "/api-keys"];
+    for route in target.routes.iter().filter(|route| route.kind == Kind::Write) {
+        if route.method == "DELETE" || !with_body.iter().any(|end| route.path.ends_with(end)) {
+            continue;
+        }
+        for body in bodies {
+            let request = target.org.admin(route.method, &route.path).body("application/json", body);
+            let response = request.send();
+            // A portal token needs no body, and a policy without limits is a policy.
+            let fine = response.status == 200 && (route.path.ends_with("/token") || route.path.ends_with("/usage"));
+            assert!(fine || (400..500).contains(&response.status), "{} {} {body}: {response}", route.method, route.path);
+        }
+        let bytes = target.org.admin(route.method, &route.path).body("application/json", [0xff, 0xfe, 0x00]).send();
+        bytes.expect(400).refused_somehow();
+    }
+}
+
+fn unknown_methods_are_not_allowed(server: &Server) {
+    let target = target(server);
+    for route in &target.routes {
+        for method in ["FROBNICATE", "TRACE"] {
+            let response = target.org.admin(method, &route.path).send();
+            assert_eq!(response.status, 405, "{method} {}: {response}", route.path);
+        }
+    }
+}
+
+fn read_routes_do_open_for_the_administrator(server: &Server) {
+    let target = target(server);
+    for route in target.routes.iter().filter(|route| route.kind == Kind::Read) {
+        let response = target.org.admin(route.method, &route.path).send();
+        // Ids of the matrix that name nobody are looked up, not refused.
+        assert!(matches!(response.status, 200 | 404), "{} {}: {response}", route.method, route.path);
+    }
+}

@@ -1,0 +1,35 @@
+//! What a client sees over HTTP, on every backend.
+
+mod admin;
+mod admin_matrix;
+mod agent_keys;
+mod ask;
+mod audit;
+mod audit_export;
+mod authz;
+mod budget;
+mod budget_usage;
+mod canary;
+mod claims;
+mod client_auth;
+mod client_auth_malformed;
+mod client_credentials;
+mod discovery;
+mod forged_claims;
+mod forged_keys;
+mod forged_shapes;
+mod introspect;
+mod lifecycle;
+mod limits;
+mod mcp_challenge;
+mod mcp_exchange;
+mod mcp_registry;
+mod organizations;
+mod paths;
+mod register;
+mod registry;
+mod registry_list;
+mod revoke;
+mod self_routes;
+mod token_requests;
+mod userinfo;

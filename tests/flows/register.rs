@@ -1,0 +1,128 @@
+//! `agents/register` (contract 2.6).
+
+use lumoauth_tests::{Server, on_each_backend, strings, text, unique};
+use serde_json::{Value, json};
+
+on_each_backend!(
+    agent_updates_its_own_record,
+    agent_cannot_widen_itself,
+    agent_cannot_register_another,
+    administrator_key_creates_and_updates,
+    created_secret_is_shown_once,
+    missing_members_are_refused,
+    jwks_uri_must_be_https,
+    caller_without_a_credential_is_refused,
+    narrow_key_is_refused,
+);
+
+fn agent_updates_its_own_record(server: &Server) {
+    let agent = server.acme().agent(&["read:a"]);
+    let name = unique("Document Analyser");
+    let body = json!({ "client_id": agent.client_id, "name": name, "description": "Reads" });
+    let answer = agent.org.post("/agents/register").bearer(&agent.token()).json(body).send().ok();
+    assert_eq!((&answer["success"], &answer["agent_id"]), (&json!(true), &json!(agent.agent_id)));
+    assert_eq!(answer["name"], name);
+    assert_eq!(answer["capabilities"], json!(["read:a"]));
+    assert_eq!(answer.get("workload_identity"), Some(&Value::Null));
+    assert!(answer["requested_capabilities"].is_array(), "{answer}");
+    let data = agent.admin("GET", "").send().ok()["data"].clone();
+    assert_eq!((&data["name"], &data["description"]), (&json!(name), &json!("Reads")));
+}
+
+fn agent_cannot_widen_itself(server: &Server) {
+    let agent = server.acme().agent(&["read:a"]);
+    let wish = json!(["read:a", "write:everything", "*"]);
+    let body = json!({ "client_id": agent.client_id, "name": agent.name, "capabilities": wish });
+    let answer = agent.org.post("/agents/register").bearer(&agent.token()).json(body).send().ok();
+    assert_eq!(answer["capabilities"], json!(["read:a"]));
+    assert_eq!(strings(&answer["requested_capabilities"]), ["*", "write:everything"]);
+    assert_eq!(agent.ask_token(&[]).ok()["scope"], "read:a");
+    agent.ask_token(&[("scope", "write:everything")]).refused(400, "invalid_scope");
+    // Nor narrow itself by leaving one out: capabilities are the administrator's.
+    let body = json!({ "client_id": agent.client_id, "name": agent.name, "capabilities": [] });
+    agent.org.post("/agents/register").bearer(&agent.token()).json(body).send().ok();
+    assert_eq!(agent.ask_token(&[]).ok()["scope"], "read:a");
+}
+
+fn agent_cannot_register_another(server: &Server) {
+    let (one, two) = (server.acme().agent(&[]), server.acme().agent(&[]));
+    for id in [two.client_id.as_str(), &unique("cli")] {
+        let body = json!({ "client_id": id, "name": "Taken over" });
+        let response = one.org.post("/agents/register").bearer(&one.token()).json(body).send();
+        assert_eq!(response.status, 403, "{response}");
+        response.refused_somehow();
+    }
+    assert_eq!(two.admin("GET", "").send().ok()["data"]["name"], two.name);
+}
+
+fn administrator_key_creates_and_updates(server: &Server) {
+    let org = server.acme();
+    let id = unique("cli");
+    let body = json!({ "client_id": id, "name": unique("By key"), "capabilities": ["read:a"] });
+    let created = org.post("/agents/register").api_key(org.key()).json(body).send();
+    assert!(matches!(created.status, 200 | 201), "{created}");
+    let created = created.json();
+    assert_eq!(created["capabilities"], json!(["read:a"]));
+    let secret = text(&created["client_secret"]);
+    let form = [("grant_type", "client_credentials"), ("client_id", id.as_str()), ("client_secret", secret)];
+    org.post("/oauth/token").form(&form).send().ok();
+    let body = json!({ "client_id": id, "name": unique("Renamed"), "capabilities": ["read:a", "write:b"] });
+    let updated = org.post("/agents/register").api_key(org.key()).json(body).send().ok();
+    assert_eq!(updated["agent_id"], created["agent_id"]);
+    assert_eq!(strings(&updated["capabilities"]), ["read:a", "write:b"]);
+}
+
+fn created_secret_is_shown_once(server: &Server) {
+    let org = server.acme();
+    let body = json!({ "client_id": unique("cli"), "name": unique("Once") });
+    let request = org.post("/agents/register").api_key(org.key()).json(body);
+    assert!(request.send().json()["client_secret"].is_string());
+    let again = request.send().ok();
+    assert!(again.get("client_secret").is_none_or(Value::is_null), "{again}");
+}
+
+fn missing_members_are_refused(server: &Server) {
+    let agent = server.acme().agent(&[]);
+    let token = agent.token();
+    for body in [
+        json!({}),
+        json!({ "client_id": agent.client_id }),
+        json!({ "name": "No id" }),
+        json!({ "client_id": agent.client_id, "name": "" }),
+        json!({ "client_id": 7, "name": "x" }),
+        json!({ "client_id": agent.client_id, "name": "x", "capabilities": "read:a" }),
+        json!([]),
+    ] {
+        let response = agent.org.post("/agents/register").bearer(&token).json(body.clone()).send();
+        assert_eq!(response.status, 400, "{body}: {response}");
+        response.refused_somehow();
+    }
+}
+
+fn jwks_uri_must_be_https(server: &Server) {
+    let agent = server.acme().agent(&[]);
+    for uri in ["http://plain.test/jwks", "file:///etc/passwd", "javascript:alert(1)", "nonsense"] {
+        let body = json!({ "client_id": agent.client_id, "name": agent.name, "jwks_uri": uri });
+        let response = agent.org.post("/agents/register").bearer(&agent.token()).json(body).send();
+        response.expect(400).refused_somehow();
+    }
+    let body = json!({ "client_id": agent.client_id, "name": agent.name, "jwks_uri": "https://agent.test/jwks" });
+    agent.org.post("/agents/register").bearer(&agent.token()).json(body).send().ok();
+}
+
+fn caller_without_a_credential_is_refused(server: &Server) {
+    let body = json!({ "client_id": unique("cli"), "name": "x" });
+    let response = server.acme().post("/agents/register").json(body).send();
+    assert_eq!(response.status, 401, "{response}");
+    response.refused_somehow();
+}
+
+fn narrow_key_is_refused(server: &Server) {
+    let org = server.acme();
+    let body = json!({ "client_id": unique("cli"), "name": "x" });
+    for scope in ["authz:check", "admin:read", "admin:audit"] {
+        let response = org.post("/agents/register").api_key(&org.api_key(&[scope])).json(body.clone()).send();
+        assert_eq!(response.status, 403, "{scope}: {response}");
+        response.refused_somehow();
+    }
+}

@@ -1,0 +1,41 @@
+//! The harness of the black-box tests.
+//!
+//! Tests start the built `lumoauth-server` as a child process and talk HTTP to it, as a deployer would. One
+//! server per backend serves a whole test binary ([`shared`]); every test makes its own agents with names of its
+//! own, so tests run in parallel and in any order. A test that needs the server to itself starts one with
+//! [`Server::start`].
+//!
+//! The client is hand-written on a socket: it can send what a polite library refuses to, it never follows a
+//! redirect, and it treats every status as an answer.
+
+mod forge;
+mod http;
+mod jwt;
+mod org;
+mod server;
+mod time;
+mod values;
+
+pub use forge::{AttackerKey, forged, unsigned};
+pub use http::{Connection, Request, Response, percent_encode, raw_exchange};
+pub use jwt::{Jwks, Token, b64, unb64};
+pub use org::{Agent, Org};
+pub use server::{Backend, Options, Server, shared};
+pub use time::{Stopwatch, avoid_hour_edge, rfc3339, unix_now};
+pub use values::{int, list, strings, text, unique};
+
+/// Makes one `#[test]` per backend out of each function that is named.
+///
+/// Each function takes the shared [`Server`] of the backend. A function that is not listed is dead code, which the
+/// lints refuse, so nothing is forgotten.
+#[macro_export]
+macro_rules! on_each_backend {
+    ($($name:ident),* $(,)?) => {
+        mod memory {
+            $(#[test] fn $name() { super::$name($crate::shared($crate::Backend::Memory)); })*
+        }
+        mod embedded {
+            $(#[test] fn $name() { super::$name($crate::shared($crate::Backend::Embedded)); })*
+        }
+    };
+}

@@ -1,0 +1,286 @@
+//! A server process under test.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+    thread,
+    time::Duration,
+};
+
+use crate::{Org, Request, Stopwatch, unique};
+
+/// Which store the server runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a new backend must be added to every list")]
+pub enum Backend {
+    /// In memory.
+    Memory,
+    /// One durable file.
+    Embedded,
+}
+
+/// How to start a server.
+#[derive(Clone, Debug)]
+pub struct Options {
+    backend: Backend,
+    listen: String,
+    dir: Option<PathBuf>,
+    arguments: Vec<String>,
+    variables: Vec<(String, String)>,
+    wrapper: Vec<String>,
+}
+
+impl Options {
+    /// A server on `backend`, in a directory of its own, on a free port.
+    pub fn new(backend: Backend) -> Self {
+        Self {
+            backend,
+            listen: "127.0.0.1:0".to_owned(),
+            dir: None,
+            arguments: Vec::new(),
+            variables: Vec::new(),
+            wrapper: Vec::new(),
+        }
+    }
+
+    /// Listens at a given address, for a restart under the same URL.
+    #[must_use]
+    pub fn listen(mut self, address: &str) -> Self {
+        address.clone_into(&mut self.listen);
+        self
+    }
+
+    /// Keeps its data in `dir`, which outlives the server.
+    #[must_use]
+    pub fn dir(mut self, dir: &Path) -> Self {
+        self.dir = Some(dir.to_owned());
+        self
+    }
+
+    /// One more command line argument.
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// One more environment variable.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Runs the server under another program, which must replace itself with the server (`strace -D` does).
+    #[must_use]
+    pub fn under(mut self, program: &[&str]) -> Self {
+        self.wrapper = program.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+}
+
+/// A running server; dropping it kills it.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    watchdog: Child,
+    authority: String,
+    variables: BTreeMap<String, String>,
+    dir: PathBuf,
+    owns_dir: bool,
+}
+
+/// The server that all tests of this binary share, one per backend.
+pub fn shared(backend: Backend) -> &'static Server {
+    static MEMORY: OnceLock<Server> = OnceLock::new();
+    static EMBEDDED: OnceLock<Server> = OnceLock::new();
+    let cell = match backend {
+        Backend::Memory => &MEMORY,
+        Backend::Embedded => &EMBEDDED,
+    };
+    cell.get_or_init(|| Server::start(&Options::new(backend)))
+}
+
+impl Server {
+    /// Starts a server and waits until it accepts connections.
+    ///
+    /// # Panics
+    /// When it does not come up; the message carries its log.
+    pub fn start(options: &Options) -> Self {
+        let dir = options.dir.clone().unwrap_or_else(|| env::temp_dir().join(unique("lumoauth-test")));
+        fs::create_dir_all(&dir).expect("a test directory can be made");
+        let env_file = dir.join(unique("env"));
+        let log = fs::OpenOptions::new().create(true).append(true).open(dir.join(LOG)).expect("a log file");
+        let store = match options.backend {
+            Backend::Memory => "memory".to_owned(),
+            Backend::Embedded => format!("embedded:{}", dir.join("data").display()),
+        };
+        let mut words = options.wrapper.iter().map(Into::into).collect::<Vec<std::ffi::OsString>>();
+        words.push(binary().into());
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .args(["dev", "--listen", &options.listen, "--store", &store, "--fixtures", "full", "--env-out"])
+            .arg(&env_file)
+            .args(&options.arguments)
+            .current_dir(&dir)
+            .envs(options.variables.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let watchdog = watchdog(child.id(), options.dir.is_none().then_some(&dir));
+        let variables = wait_for_variables(&mut child, &env_file, &dir);
+        let url = variables.get("LUMOAUTH_URL").expect("the server names its URL");
+        let authority = url.strip_prefix("http://").expect("dev speaks plain http").trim_end_matches('/').to_owned();
+        Self { child, watchdog, authority, variables, dir, owns_dir: options.dir.is_none() }
+    }
+
+    /// `host:port`.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Public URL, without a slash at its end.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.authority)
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A line of the `--env-out` file.
+    ///
+    /// # Panics
+    /// When the server did not write it.
+    #[track_caller]
+    pub fn variable(&self, name: &str) -> &str {
+        self.variables.get(name).unwrap_or_else(|| panic!("the server did not write {name}"))
+    }
+
+    /// All lines of the `--env-out` file.
+    pub fn variables(&self) -> &BTreeMap<String, String> {
+        &self.variables
+    }
+
+    /// A request to this server, path as given.
+    pub fn request(&self, method: &str, target: &str) -> Request {
+        Request::new(&self.authority, method, target)
+    }
+
+    /// The first organization, as its administrator sees it.
+    pub fn acme(&self) -> Org<'_> {
+        Org::new(self, self.variable("LUMOAUTH_ORG_ID"), self.variable("LUMOAUTH_API_KEY"))
+    }
+
+    /// The second organization, as its administrator sees it.
+    pub fn globex(&self) -> Org<'_> {
+        Org::new(self, self.variable("OTHER_ORG_ID"), self.variable("OTHER_API_KEY"))
+    }
+
+    /// Everything the server wrote to its standard output and error so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.dir.join(LOG)).expect("the log can be read")).into_owned()
+    }
+
+    /// Directory of its data and its log.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// SIGKILL, and waits until the process is gone.
+    pub fn kill(mut self) {
+        self.kill_and_wait();
+    }
+
+    /// SIGTERM, and waits; gives the exit code.
+    ///
+    /// # Panics
+    /// When it has not stopped within 15 s.
+    pub fn terminate(mut self) -> Option<i32> {
+        let status = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "SIGTERM can be sent");
+        let watch = Stopwatch::start();
+        while watch.elapsed() < Duration::from_secs(15) {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                return status.code();
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the server ignores SIGTERM: {}", self.log());
+    }
+
+    fn kill_and_wait(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // Before its pid can be given to another process.
+        let _ = self.watchdog.kill();
+        let _ = self.watchdog.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill_and_wait();
+        if self.owns_dir && !thread::panicking() {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+const LOG: &str = "server.log";
+
+/// Kills the server when this process ends in any way.
+///
+/// A shared server lives in a static, which is never dropped, and a test run may itself be killed. The watchdog's
+/// standard input is a pipe from here: it closes when this process is gone.
+fn watchdog(pid: u32, dir: Option<&PathBuf>) -> Child {
+    let mut command = Command::new("sh");
+    command.args(["-c", "cat >/dev/null; kill -9 \"$1\"; sleep 0.2; test -z \"$2\" || rm -rf \"$2\"", "watchdog"]);
+    command.arg(pid.to_string());
+    command.arg(dir.map_or(Path::new(""), PathBuf::as_path));
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("a shell is there")
+}
+
+fn wait_for_variables(child: &mut Child, env_file: &Path, dir: &Path) -> BTreeMap<String, String> {
+    let log = || fs::read_to_string(dir.join(LOG)).unwrap_or_default();
+    let watch = Stopwatch::start();
+    loop {
+        // The file is complete once it is there with a last line; dev writes it when it accepts connections.
+        if let Ok(text) = fs::read_to_string(env_file)
+            && text.ends_with('\n')
+            && text.contains("LUMOAUTH_API_KEY=")
+            && text.contains("OTHER_CLIENT_SECRET=")
+        {
+            let _ = fs::remove_file(env_file);
+            return text.lines().filter_map(|line| line.split_once('=')).map(variable).collect();
+        }
+        if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            panic!("the server ended with {status}: {}", log());
+        }
+        assert!(watch.elapsed() < Duration::from_secs(60), "the server does not come up: {}", log());
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn variable((name, value): (&str, &str)) -> (String, String) {
+    (name.to_owned(), value.trim_matches(['"', '\'']).to_owned())
+}
+
+/// The built server: `LUMOAUTH_SERVER_BIN`, or beside the directory of the running test.
+fn binary() -> PathBuf {
+    if let Some(path) = env::var_os("LUMOAUTH_SERVER_BIN") {
+        return path.into();
+    }
+    let test = env::current_exe().expect("a running test has a path");
+    let profile = test.parent().and_then(Path::parent).expect("tests run from target/<profile>/deps");
+    let binary = profile.join(format!("lumoauth-server{}", env::consts::EXE_SUFFIX));
+    assert!(binary.is_file(), "{} is missing: build it with `cargo build -p lumoauth-server`", binary.display());
+    binary
+}
