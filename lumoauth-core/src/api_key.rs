@@ -31,6 +31,21 @@ pub struct ApiKey {
     pub created_at: Timestamp,
 }
 
+/// What an organization API key may be allowed to do. `admin` covers every scope under `admin:`.
+pub const ORG_KEY_SCOPES: [&str; 11] = [
+    "admin",
+    "admin:read",
+    "admin:write",
+    "admin:users",
+    "admin:roles",
+    "admin:groups",
+    "admin:clients",
+    "admin:webhooks",
+    "admin:audit",
+    "admin:agents",
+    "authz:check",
+];
+
 /// Prefix of organization API keys.
 pub const ORG_KEY_PREFIX: &str = "lmk_";
 
@@ -39,7 +54,12 @@ pub const AGENT_KEY_PREFIX: &str = "agk_";
 
 impl ApiKey {
     /// A new key for `org`; the clear text is returned once and kept as a hash only.
-    pub fn new(org: &OrgId, name: impl Into<String>, scopes: Vec<Capability>, now: Timestamp) -> (Self, Secret) {
+    pub fn new(
+        org: &OrgId,
+        name: impl Into<String>,
+        scopes: Vec<Capability>,
+        now: Timestamp,
+    ) -> (Self, Secret) {
         let secret = mint_key(ORG_KEY_PREFIX, org);
         let key = Self {
             number: Number::generate(),

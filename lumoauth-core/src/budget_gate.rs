@@ -114,8 +114,7 @@ pub(crate) async fn record_exceeded(
                 .with("limit", member)
                 .with("max", limit.max)
                 .with("resets_at", resets_at.to_string());
-            event.id =
-                EventId::derived(start, &[org.as_str(), &id, member, &generation, &start.to_string()]);
+            event.id = EventId::derived(start, &[org.as_str(), &id, member, &generation, &start.to_string()]);
             event
         })
         .collect();

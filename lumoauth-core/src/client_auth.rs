@@ -122,7 +122,20 @@ fn decode_basic(encoded: &[u8]) -> Result<(String, Secret), Unreadable> {
     Ok((unescape(id)?, Secret::from(unescape(secret)?)))
 }
 
-/// Looks up and verifies `presented`; `None` if it proves nobody.
+/// What presented credentials prove.
+#[derive(Clone, Debug)]
+#[must_use]
+#[expect(clippy::exhaustive_enums, reason = "a new outcome must break every caller")]
+pub enum Proof {
+    /// The client is who it says.
+    Proven(AuthenticatedClient),
+    /// A public client said who it is; it has nothing to prove it with.
+    Public(Arc<Client>),
+    /// Nothing. The client that was claimed, if there is one, is for the audit log only.
+    Nothing(Option<AuthenticatedClient>),
+}
+
+/// Looks up and verifies `presented`.
 ///
 /// # Errors
 /// [`StoreError`] if the stores cannot answer.
@@ -131,27 +144,38 @@ pub async fn authenticate(
     org: &OrgId,
     presented: &Presented,
     now: Timestamp,
-) -> Result<Option<AuthenticatedClient>, StoreError> {
+) -> Result<Proof, StoreError> {
     let nobody = Secrets::default();
     let no_secret = Secret::from("");
     let secret = presented.secret.as_ref().unwrap_or(&no_secret);
-    let id = ClientId::parse(&presented.client_id).ok();
-    match id {
+    let proof = |accepted, usable, client: Option<AuthenticatedClient>| match client {
+        Some(client) if accepted && usable => Proof::Proven(client),
+        client => Proof::Nothing(client),
+    };
+    match ClientId::parse(&presented.client_id).ok() {
         Some(id) if id.is_app() => {
             let client = stores.clients.find(org, ClientKey::ClientId(&id)).await?;
             let accepted = client.as_ref().map_or(&nobody, |client| &client.secrets).accept(secret, now);
-            let usable = client.filter(|client| client.active && client.confidential);
-            Ok(usable.filter(|_| accepted).map(AuthenticatedClient::Client))
+            Ok(match client {
+                Some(client) if !client.confidential && client.active && presented.secret.is_none() => {
+                    Proof::Public(client)
+                }
+                client => {
+                    let usable = client.as_ref().is_some_and(|client| client.active && client.confidential);
+                    proof(accepted, usable, client.map(AuthenticatedClient::Client))
+                }
+            })
         }
         Some(id) => {
             let agent = stores.agents.find(org, AgentKey::ClientId(&id)).await?;
             let accepted = agent.as_ref().map_or(&nobody, |agent| &agent.secrets).accept(secret, now);
-            let usable = agent.filter(|agent| agent.is_active() && agent.identity_type.may_use_secret());
-            Ok(usable.filter(|_| accepted).map(AuthenticatedClient::Agent))
+            let usable =
+                agent.as_ref().is_some_and(|agent| agent.is_active() && agent.identity_type.may_use_secret());
+            Ok(proof(accepted, usable, agent.map(AuthenticatedClient::Agent)))
         }
         None => {
             let _ = nobody.accept(secret, now);
-            Ok(None)
+            Ok(Proof::Nothing(None))
         }
     }
 }

@@ -1,25 +1,55 @@
-//! wip
+//! The protocol core of lumoauth: identities, tokens, budgets and policy for AI agents.
+//!
+//! [`server::AuthorizationServer`] is where to start: one method per thing a client can ask for, over stores
+//! ([`store`]) and keys ([`keys`]) that you choose. This crate speaks no HTTP and runs on no particular runtime;
+//! `lumoauth-tower` puts the endpoints in front of it.
+//!
+//! # Map
+//!
+//! Modules import only from the layers above their own in this list.
+//!
+//! | layer | modules | what they are |
+//! |---|---|---|
+//! | values | [`clock`], [`id`], [`json`], [`random`], [`secret`] | time, identifiers, strict JSON, randomness, secrets |
+//! | domain | [`agent`], [`api_key`], [`audit`], [`budget`], [`capability`], [`client`], [`mcp`], [`organization`], [`user`] | records and decisions; pure, without I/O |
+//! | ports | [`store`], [`keys`], [`fetch`] | what a host or a backend implements |
+//! | protocol | [`client_auth`], [`grant`], [`principal`], [`token`], [`wire`] | OAuth, JWT, who is calling, what clients see |
+//! | server | [`server`] | everything together |
+//!
+//! # A token request
+//!
+//! [`server::AuthorizationServer::token`] finds the grant by its type, [`client_auth`] proves who the client is, the
+//! grant decides with pure functions ([`capability::narrow`], [`budget::admits`]), writes what must be written (one
+//! audit event, one charge), and only then chooses a key and signs.
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `test-util` | [`clock::ManualClock`](crate::clock), a clock that tests move by hand |
+//! | `conformance` | the behaviour suite for store backends |
+
 pub mod agent;
 pub mod api_key;
 pub mod audit;
 pub mod budget;
+mod budget_gate;
 pub mod capability;
 pub mod client;
+pub mod client_auth;
 pub mod clock;
 pub mod fetch;
+pub mod grant;
 pub mod id;
 pub mod json;
 pub mod keys;
 pub mod mcp;
 pub mod organization;
+pub mod principal;
 pub mod random;
 pub mod secret;
-pub mod store;
-pub mod user;
-mod budget_gate;
-pub mod client_auth;
-pub mod grant;
-pub mod principal;
-pub mod token;
-pub mod wire;
 pub mod server;
+pub mod store;
+pub mod token;
+pub mod user;
+pub mod wire;

@@ -231,8 +231,18 @@ mod tests {
     #[test]
     fn resources_that_are_not_one_are_refused() {
         for bad in [
-            "", "mcp", "/mcp", "http://mcp.example", "ftp://a", "javascript:alert(1)", "https://", "urn:",
-            "https://a/b#c", "https://u:p@a/", "https://a b/", "https://a/\"",
+            "",
+            "mcp",
+            "/mcp",
+            "http://mcp.example",
+            "ftp://a",
+            "javascript:alert(1)",
+            "https://",
+            "urn:",
+            "https://a/b#c",
+            "https://u:p@a/",
+            "https://a b/",
+            "https://a/\"",
         ] {
             assert!(ResourceUri::parse(bad).is_err(), "{bad}");
         }

@@ -36,7 +36,14 @@ pub enum OrganizationStatus {
 impl Organization {
     /// A new, active organization.
     pub fn new(id: OrgId, name: impl Into<String>, now: Timestamp) -> Self {
-        Self { id, name: name.into(), status: OrganizationStatus::Active, epoch: 0, version: 0, created_at: now }
+        Self {
+            id,
+            name: name.into(),
+            status: OrganizationStatus::Active,
+            epoch: 0,
+            version: 0,
+            created_at: now,
+        }
     }
 
     /// Whether its credentials are accepted.

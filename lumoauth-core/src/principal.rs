@@ -26,7 +26,10 @@ pub struct Principal {
 
 /// Who it is.
 #[derive(Clone, Debug)]
-#[expect(clippy::exhaustive_enums, reason = "every sort of caller must be handled wherever access is decided")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "every sort of caller must be handled wherever access is decided"
+)]
 pub enum Identity {
     /// An agent, by access token or agent API key.
     Agent(Arc<Agent>),

@@ -22,8 +22,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The whole body.
 pub(crate) async fn read<B: Body>(headers: &HeaderMap, body: B) -> Result<Bytes, WireError> {
-    let too_large =
-        || WireError::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request", "The body is larger than 64 KiB.");
+    let too_large = || {
+        WireError::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request", "The body is larger than 64 KiB.")
+    };
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: u64| length > MAX_BODY as u64) {
         return Err(too_large());
@@ -78,7 +79,11 @@ pub(crate) fn parse_json<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes)
     }
     json::parse(text).map_err(|error| {
         // The reason names a member or a position of what the client sent, nothing of ours.
-        WireError::new(StatusCode::BAD_REQUEST, "validation_error", format!("The body is not acceptable: {error}."))
+        WireError::new(
+            StatusCode::BAD_REQUEST,
+            "validation_error",
+            format!("The body is not acceptable: {error}."),
+        )
     })
 }
 

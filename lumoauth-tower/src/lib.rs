@@ -1,4 +1,25 @@
-//! wip
+//! lumoauth over HTTP: the endpoints as one tower service, and layers that protect your own routes.
+//!
+//! # Three ways to use it
+//!
+//! 1. **Host the authorization server.** [`LumoauthService`] answers every endpoint; mount it as the fallback of any
+//!    router, or serve it under hyper.
+//! 2. **Protect your own routes** in the same process. [`AuthenticateLayer`] turns a credential into a
+//!    [`Principal`](lumoauth_core::principal::Principal), [`RequireCapabilityLayer`] checks what it holds. The
+//!    service's own routes stand behind the same two layers.
+//! 3. **Both**: one process, one router, as in the README.
+//!
+//! # Order of the layers
+//!
+//! `AuthenticateLayer` outside, `RequireCapabilityLayer` inside: who is not authenticated must not learn which
+//! capability a route wants. A layer that misses its predecessor answers 500 and logs which one.
+//!
+//! # What a host should add
+//!
+//! - [`PeerAddr`] in the request's extensions, so that audit entries and rate limits know the peer.
+//! - `server.maintenance()`, spawned once.
+//! - A limit on how long a request head may take; bodies are bounded here (64 KiB, 15 seconds).
+
 mod authenticate;
 mod body;
 mod capability;
@@ -14,3 +35,8 @@ pub use capability::{RequireCapability, RequireCapabilityLayer};
 pub use rate_limit::RateLimits;
 pub use rejection::{Rejection, RejectionReason};
 pub use service::{LumoauthService, PeerAddr};
+
+/// The example of the README, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -45,11 +45,8 @@ impl Rejection {
 
     pub(crate) fn misconfigured(missing: &'static str) -> Self {
         tracing::error!(missing, "a layer is missing: add it outside of this one");
-        let wire = WireError::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "server_error",
-            "The server is misconfigured.",
-        );
+        let wire =
+            WireError::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "The server is misconfigured.");
         Self { reason: RejectionReason::Misconfigured, wire }
     }
 

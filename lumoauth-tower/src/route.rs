@@ -194,11 +194,7 @@ pub(crate) fn locate(path: &str) -> Option<Location<'_>> {
         ] => {
             let mut rest = vec![Cow::Borrowed(".well-known"), Cow::Owned((*document).to_owned())];
             rest.extend(segments[segments.len() - below.len()..].iter().cloned());
-            Some(Location {
-                prefix: format!("/{form}/{org}/api/v1"),
-                org: Some(segments[3].clone()),
-                rest,
-            })
+            Some(Location { prefix: format!("/{form}/{org}/api/v1"), org: Some(segments[3].clone()), rest })
         }
         _ => None,
     }

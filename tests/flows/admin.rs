@@ -43,19 +43,26 @@ fn user_is_created_read_and_listed(server: &Server) {
 fn user_password_is_never_shown(server: &Server) {
     let org = server.acme();
     let password = unique("correct horse battery");
-    let body = json!({ "email": format!("{}@acme-corp.test", unique("eve")), "password": password, "name": "Eve" });
+    let body =
+        json!({ "email": format!("{}@acme-corp.test", unique("eve")), "password": password, "name": "Eve" });
     let created = org.admin("POST", "/users").json(body).send().expect(201);
     let id = text(&created.json()["data"]["id"]).to_owned();
-    for response in [created, org.admin("GET", &format!("/users/{id}")).send(), org.admin("GET", "/users").send()] {
+    for response in
+        [created, org.admin("GET", &format!("/users/{id}")).send(), org.admin("GET", "/users").send()]
+    {
         let text = response.text();
-        assert!(!text.contains(&password) && !text.contains("argon2") && !text.contains("passwordHash"), "{text}");
+        assert!(
+            !text.contains(&password) && !text.contains("argon2") && !text.contains("passwordHash"),
+            "{text}"
+        );
     }
 }
 
 fn duplicate_email_conflicts(server: &Server) {
     let org = server.acme();
     let email = format!("{}@acme-corp.test", unique("twin"));
-    let body = |email: &str| json!({ "email": email, "password": "a long enough passphrase", "name": "Twin" });
+    let body =
+        |email: &str| json!({ "email": email, "password": "a long enough passphrase", "name": "Twin" });
     org.admin("POST", "/users").json(body(&email)).send().expect(201);
     org.admin("POST", "/users").json(body(&email)).send().refused(409, "duplicate_resource");
     org.admin("POST", "/users").json(body(&email.to_uppercase())).send().refused(409, "duplicate_resource");
@@ -101,7 +108,8 @@ fn fixture_user_exists(server: &Server) {
 
 fn client_is_created_and_authenticates(server: &Server) {
     let org = server.acme();
-    let client = create_client(server, json!({ "allowedScopes": ["read:a"], "grantTypes": ["client_credentials"] }));
+    let client =
+        create_client(server, json!({ "allowedScopes": ["read:a"], "grantTypes": ["client_credentials"] }));
     assert!(client["id"].is_i64() && client["_note"].is_string(), "{client}");
     let (id, secret) = (text(&client["clientId"]), text(&client["secret"]));
     let form = [("grant_type", "client_credentials"), ("client_id", id), ("client_secret", secret)];
@@ -118,7 +126,8 @@ fn client_is_created_and_authenticates(server: &Server) {
 }
 
 fn public_client_may_not_use_client_credentials(server: &Server) {
-    let client = create_client(server, json!({ "isConfidential": false, "redirectUris": ["https://app.test/cb"] }));
+    let client =
+        create_client(server, json!({ "isConfidential": false, "redirectUris": ["https://app.test/cb"] }));
     let id = text(&client["clientId"]);
     let form = [("grant_type", "client_credentials"), ("client_id", id)];
     server.acme().post("/oauth/token").form(&form).send().refused(400, "unauthorized_client");
@@ -176,7 +185,14 @@ fn api_key_is_created_and_works_at_once(server: &Server) {
 }
 
 fn api_key_cannot_hold_unknown_scopes(server: &Server) {
-    for scopes in [json!(["root"]), json!(["authz:read"]), json!("admin"), json!([7]), json!(["has space"]), json!(null)] {
+    for scopes in [
+        json!(["root"]),
+        json!(["authz:read"]),
+        json!("admin"),
+        json!([7]),
+        json!(["has space"]),
+        json!(null),
+    ] {
         let body = json!({ "name": unique("bad"), "scopes": scopes });
         let response = server.acme().admin("POST", "/api-keys").json(body).send();
         assert_eq!(response.status, 400, "{scopes}: {response}");

@@ -19,7 +19,8 @@ fn agent_key_works_like_a_token_with_all_capabilities(server: &Server) {
     assert_eq!(agent.org.get("/agents/me").bearer(key).send().ok()["agent_id"], agent.agent_id);
     assert_eq!(agent.ask(key, "read:a").ok()["allowed"], true);
     assert_eq!(agent.ask(key, "write:b").ok()["allowed"], false);
-    let check = server.request("POST", "/api/v1/authz/check").bearer(key).json(json!({ "permission": "read:a" }));
+    let check =
+        server.request("POST", "/api/v1/authz/check").bearer(key).json(json!({ "permission": "read:a" }));
     assert_eq!(check.send().ok()["allowed"], true);
 }
 
@@ -62,7 +63,8 @@ fn mutilated_keys_are_refused(server: &Server) {
     let last = flipped.len() - 1;
     flipped[last] = if flipped[last] == b'a' { b'b' } else { b'a' };
     let flipped = String::from_utf8(flipped).expect("ascii");
-    for wrong in [&key[..key.len() - 1], &format!("{key}x"), &key.to_uppercase(), &key[4..], "agk_", &flipped] {
+    for wrong in [&key[..key.len() - 1], &format!("{key}x"), &key.to_uppercase(), &key[4..], "agk_", &flipped]
+    {
         agent.userinfo(wrong).refused(401, "invalid_token");
     }
     agent.userinfo(key).ok();

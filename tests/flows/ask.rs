@@ -32,7 +32,9 @@ fn missing_capability_is_a_decision_not_an_error(server: &Server) {
     let agent = server.acme().agent(&["document.read"]);
     let token = agent.token();
     // No translation between `verb:object` and `resource.verb`, no prefix match, no case folding.
-    for action in ["document.write", "read:document", "document.rea", "document.read.all", "Document.read", "*"] {
+    for action in
+        ["document.write", "read:document", "document.rea", "document.read.all", "Document.read", "*"]
+    {
         let body = agent.ask(&token, action).ok();
         assert_eq!(body["allowed"], false, "{action}");
         assert!(!text(&body["reason"]).is_empty());
@@ -46,7 +48,10 @@ fn wildcard_capability_allows(server: &Server) {
         [("read:x", true), ("read:a:b", true), ("document.edit", true), ("read:", false), ("reads:x", false)]
     {
         let response = agent.ask(&token, action);
-        assert!(response.status == 400 && !allowed || response.ok()["allowed"] == allowed, "{action}: {response}");
+        assert!(
+            response.status == 400 && !allowed || response.ok()["allowed"] == allowed,
+            "{action}: {response}"
+        );
     }
 }
 
@@ -58,7 +63,8 @@ fn token_narrower_than_the_agent_denies(server: &Server) {
 }
 
 fn allowed_tools_bound_tool_actions(server: &Server) {
-    let agent = server.acme().create_agent(json!({ "capabilities": ["tool:*"], "allowedTools": ["search_web"] }));
+    let agent =
+        server.acme().create_agent(json!({ "capabilities": ["tool:*"], "allowedTools": ["search_web"] }));
     let token = agent.token();
     assert_eq!(agent.ask(&token, "tool:search_web").ok()["allowed"], true);
     assert_eq!(agent.ask(&token, "tool:execute_code").ok()["allowed"], false);
@@ -66,7 +72,8 @@ fn allowed_tools_bound_tool_actions(server: &Server) {
 
 fn callers_values_move_under_pep(server: &Server) {
     let agent = server.acme().agent(&["read:a"]);
-    let spoofed = json!({ "ip": "10.9.8.7", "userAgent": "root", "requestMethod": "X", "requestPath": "/y", "k": 1 });
+    let spoofed =
+        json!({ "ip": "10.9.8.7", "userAgent": "root", "requestMethod": "X", "requestPath": "/y", "k": 1 });
     let body = json!({ "action": "read:a", "context": spoofed });
     let request = agent.org.post("/agents/ask").bearer(&agent.token()).header("User-Agent", "harness/1");
     let context = request.json(body).send().ok()["context"].clone();
@@ -84,7 +91,10 @@ fn context_is_echoed(server: &Server) {
     let agent = server.acme().agent(&["read:a"]);
     let body = json!({ "action": "read:a", "context": { "id": "d-1", "nested": { "a": [1, 2] } } });
     let answer = agent.org.post("/agents/ask").bearer(&agent.token()).json(body).send().ok();
-    assert_eq!((&answer["context"]["id"], &answer["context"]["nested"]), (&json!("d-1"), &json!({ "a": [1, 2] })));
+    assert_eq!(
+        (&answer["context"]["id"], &answer["context"]["nested"]),
+        (&json!("d-1"), &json!({ "a": [1, 2] }))
+    );
 }
 
 fn old_question_form_is_mapped(server: &Server) {
@@ -103,7 +113,9 @@ fn old_question_form_is_mapped(server: &Server) {
 fn action_is_required(server: &Server) {
     let agent = server.acme().agent(&["read:a"]);
     let token = agent.token();
-    for body in [json!({}), json!({ "action": "" }), json!({ "action": null }), json!({ "question": "May I?" })] {
+    for body in
+        [json!({}), json!({ "action": "" }), json!({ "action": null }), json!({ "question": "May I?" })]
+    {
         agent.org.post("/agents/ask").bearer(&token).json(body).send().expect(400).refused_somehow();
     }
 }
@@ -139,7 +151,10 @@ fn every_call_is_audited_under_its_id(server: &Server) {
         let body = agent.ask(&token, action).ok();
         let entries = agent.org.audit(&format!("auditId={}", text(&body["audit_id"])));
         assert_eq!(entries.len(), 1, "{entries:?}");
-        assert_eq!((&entries[0]["action"], &entries[0]["actorId"]), (&json!("agent.action"), &json!(agent.agent_id)));
+        assert_eq!(
+            (&entries[0]["action"], &entries[0]["actorId"]),
+            (&json!("agent.action"), &json!(agent.agent_id))
+        );
         let detail = agent.org.admin("GET", &format!("/audit-logs/{}", entries[0]["id"])).send().ok();
         let context = &detail["data"]["context"];
         assert_eq!((&context["action"], &context["audit_id"]), (&json!(action), &body["audit_id"]));

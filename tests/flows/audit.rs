@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use lumoauth_tests::{Server, int, list, on_each_backend, rfc3339, strings, text, unix_now, unique};
+use lumoauth_tests::{Server, int, list, on_each_backend, rfc3339, strings, text, unique, unix_now};
 use serde_json::{Value, json};
 
 on_each_backend!(
@@ -235,7 +235,8 @@ fn nonsense_in_the_query_is_never_a_fault(server: &Server) {
 
 fn administrators_changes_name_the_key_as_actor(server: &Server) {
     let agent = server.acme().agent(&[]);
-    let entry: Value = agent.org.audit(&format!("targetId={}&action=agent.created", agent.agent_id)).remove(0);
+    let entry: Value =
+        agent.org.audit(&format!("targetId={}&action=agent.created", agent.agent_id)).remove(0);
     assert_eq!(entry["actorType"], "api_key");
     assert_eq!((&entry["targetType"], &entry["targetName"]), (&json!("agent"), &json!(agent.name)));
 }

@@ -18,7 +18,10 @@ fn json_export_has_detailed_entries(server: &Server) {
     agent.token();
     let path = format!("/audit-logs/export?format=json&actorId={}", agent.agent_id);
     let response = agent.org.admin("GET", &path).send().expect(200);
-    assert!(response.header("content-type").is_some_and(|it| it.starts_with("application/json")), "{response}");
+    assert!(
+        response.header("content-type").is_some_and(|it| it.starts_with("application/json")),
+        "{response}"
+    );
     let body = response.json();
     assert_eq!(list(&body["data"]).len(), 1);
     let entry = &body["data"][0];
@@ -76,16 +79,26 @@ fn get_and_post_export_the_same(server: &Server) {
 
 fn unknown_format_is_refused(server: &Server) {
     for format in ["xml", "CSV%00", "../../etc/passwd", ""] {
-        let response = server.acme().admin("GET", &format!("/audit-logs/export?format={format}&limit=1")).send();
-        assert!(response.status == 400 || format.is_empty() && response.status == 200, "{format}: {response}");
+        let response =
+            server.acme().admin("GET", &format!("/audit-logs/export?format={format}&limit=1")).send();
+        assert!(
+            response.status == 400 || format.is_empty() && response.status == 200,
+            "{format}: {response}"
+        );
     }
 }
 
 fn export_needs_an_audit_scope(server: &Server) {
     let org = server.acme();
-    for (scope, allowed) in [("admin:audit", true), ("admin:read", true), ("authz:check", false), ("admin:agents", false)] {
+    for (scope, allowed) in
+        [("admin:audit", true), ("admin:read", true), ("authz:check", false), ("admin:agents", false)]
+    {
         let key = org.api_key(&[scope]);
-        for path in ["/admin/audit-logs?limit=1", "/admin/audit-logs/export?format=json&action=none", "/audit-logs?limit=1"] {
+        for path in [
+            "/admin/audit-logs?limit=1",
+            "/admin/audit-logs/export?format=json&action=none",
+            "/audit-logs?limit=1",
+        ] {
             let response = org.get(path).api_key(&key).send();
             assert_eq!(response.status, if allowed { 200 } else { 403 }, "{scope} {path}: {response}");
         }

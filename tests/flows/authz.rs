@@ -28,17 +28,23 @@ on_each_backend!(
 
 fn agent_is_answered_for_itself(server: &Server) {
     let agent = server.acme().agent(&["document.edit", "read:*"]);
-    let body = check(server, "check").bearer(&agent.token()).json(json!({ "permission": "document.edit" })).send().ok();
+    let body = check(server, "check")
+        .bearer(&agent.token())
+        .json(json!({ "permission": "document.edit" }))
+        .send()
+        .ok();
     assert_eq!((&body["allowed"], &body["permission"]), (&json!(true), &json!("document.edit")));
     assert_eq!((&body["subject_type"], &body["subject_id"]), (&json!("agent"), &json!(agent.agent_id)));
     assert!(body.get("user_id").is_none_or(Value::is_null), "only for users: {body}");
-    let body = check(server, "check").bearer(&agent.token()).json(json!({ "permission": "read:anything" })).send();
+    let body =
+        check(server, "check").bearer(&agent.token()).json(json!({ "permission": "read:anything" })).send();
     assert_eq!(body.ok()["allowed"], true);
 }
 
 fn denial_is_a_plain_answer(server: &Server) {
     let agent = server.acme().agent(&["document.edit"]);
-    let body = check(server, "check").bearer(&agent.token()).json(json!({ "permission": "document.delete" })).send();
+    let body =
+        check(server, "check").bearer(&agent.token()).json(json!({ "permission": "document.delete" })).send();
     assert_eq!(body.ok()["allowed"], false);
 }
 
@@ -63,7 +69,11 @@ fn key_may_ask_about_an_agent_by_each_of_its_ids(server: &Server) {
     for id in [agent.agent_id.clone(), agent.slug.clone(), format!("agent:{}", agent.slug)] {
         let body = json!({ "permission": "a:1", "subject": { "type": "agent", "id": id } });
         let answer = check(server, "check").api_key(agent.org.key()).json(body).send().ok();
-        assert_eq!((&answer["allowed"], &answer["subject_id"]), (&json!(true), &json!(agent.agent_id)), "{id}");
+        assert_eq!(
+            (&answer["allowed"], &answer["subject_id"]),
+            (&json!(true), &json!(agent.agent_id)),
+            "{id}"
+        );
     }
     let body = json!({ "permissions": ["a:1", "b:2"], "subject": { "type": "agent", "id": agent.agent_id } });
     let answer = check(server, "check-bulk").api_key(agent.org.key()).json(body).send().ok();
@@ -87,7 +97,9 @@ fn unknown_subject_is_not_found(server: &Server) {
         assert_eq!(response.status, 404, "{response}");
         assert_eq!(response.refused_somehow()["code"], "SUBJECT_NOT_FOUND");
     }
-    for subject in [json!({ "type": "martian", "id": "x" }), json!({ "id": "x" }), json!(7), json!(["agent:x"])] {
+    for subject in
+        [json!({ "type": "martian", "id": "x" }), json!({ "id": "x" }), json!(7), json!(["agent:x"])]
+    {
         let body = json!({ "permission": "a:1", "subject": subject });
         let response = check(server, "check").api_key(server.acme().key()).json(body).send();
         assert!(matches!(response.status, 400 | 404), "{response}");
@@ -136,7 +148,9 @@ fn top_level_user_id_is_ignored(server: &Server) {
 
 fn missing_permission_has_its_code(server: &Server) {
     let token = server.acme().agent(&["a:1"]).token();
-    for body in [json!({}), json!({ "permission": "" }), json!({ "permission": null }), json!({ "permission": 1 })] {
+    for body in
+        [json!({}), json!({ "permission": "" }), json!({ "permission": null }), json!({ "permission": 1 })]
+    {
         let response = check(server, "check").bearer(&token).json(body).send();
         assert_eq!(response.status, 400, "{response}");
         assert_eq!(response.refused_somehow()["code"], "MISSING_PERMISSION");

@@ -79,7 +79,8 @@ fn counted_routes_are_refused_when_exhausted(server: &Server) {
     assert_exhausted(&agent.ask(&token, "read:a"), 3600);
     let one = json!({ "permission": "read:a" });
     let many = json!({ "permissions": ["read:a"] });
-    for (route, body) in [("check", &one), ("check-bulk", &many), ("check-any", &many), ("check-all", &many)] {
+    for (route, body) in [("check", &one), ("check-bulk", &many), ("check-any", &many), ("check-all", &many)]
+    {
         let request = server.request("POST", &format!("/api/v1/authz/{route}")).bearer(&token);
         assert_exhausted(&request.json(body.clone()).send(), 3600);
     }

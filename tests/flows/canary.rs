@@ -33,9 +33,19 @@ fn assert_no_canary_sings(backend: Backend) {
     let mut secrets = vec![agent.secret.clone(), agent.api_key.clone(), token.clone(), org.key().to_owned()];
 
     for path in ["/oauth/token", "/oauth/introspect", "/oauth/revoke"] {
-        for name in ["client_secret", "token", "subject_token", "actor_token", "client_assertion", "code", "refresh_token", "password"] {
+        for name in [
+            "client_secret",
+            "token",
+            "subject_token",
+            "actor_token",
+            "client_assertion",
+            "code",
+            "refresh_token",
+            "password",
+        ] {
             let value = canary(name);
-            let form = [("grant_type", "client_credentials"), ("client_id", &*agent.client_id), (name, &*value)];
+            let form =
+                [("grant_type", "client_credentials"), ("client_id", &*agent.client_id), (name, &*value)];
             org.post(path).form(&form).send();
             let exchange = [("grant_type", EXCHANGE), ("subject_token_type", "x"), (name, &*value)];
             org.post(path).form(&exchange).send();
@@ -66,8 +76,12 @@ fn assert_no_canary_sings(backend: Backend) {
     let body = json!({ "name": unique("x"), "clientSecret": canary("member"), "apiKey": canary("member") });
     org.admin("POST", "/agents").json(body).send();
     let email = format!("{}@acme-corp.test", unique("u"));
-    org.admin("POST", "/users").json(json!({ "email": email, "password": canary("password"), "name": "U" })).send();
-    org.post("/oauth/token").body("application/json", format!("{{\"client_secret\":\"{}\"", canary("broken"))).send();
+    org.admin("POST", "/users")
+        .json(json!({ "email": email, "password": canary("password"), "name": "U" }))
+        .send();
+    org.post("/oauth/token")
+        .body("application/json", format!("{{\"client_secret\":\"{}\"", canary("broken")))
+        .send();
     org.post("/oauth/token").body("text/plain", canary("plain")).send();
     let raw = format!("GET /healthz HTTP/1.1\r\nAuthorization: Bearer {}\r\nBroken\r\n\r\n", canary("raw"));
     raw_exchange(server.authority(), raw.as_bytes());
@@ -87,7 +101,10 @@ fn assert_no_canary_sings(backend: Backend) {
     assert!(log.contains("panicked").eq(&false), "a panic: {log}");
     let log = &log[greeting..];
     let lower = log.to_lowercase();
-    assert!(lower.contains("trace") || lower.contains("debug"), "not at trace level, so this shows nothing: {log}");
+    assert!(
+        lower.contains("trace") || lower.contains("debug"),
+        "not at trace level, so this shows nothing: {log}"
+    );
     let export = org.admin("GET", "/audit-logs/export?format=json").send().expect(200).text();
     let csv = org.admin("GET", "/audit-logs/export?format=csv").send().expect(200).text();
     for secret in canaries.iter().chain(&secrets).filter(|secret| !secret.is_empty()) {

@@ -69,7 +69,8 @@ fn unknown_clients_are_refused(server: &Server) {
         agent.slug.clone(),
     ];
     for wrong in near.iter().filter(|wrong| *wrong != id) {
-        let form = [("grant_type", "client_credentials"), ("client_id", wrong), ("client_secret", &agent.secret)];
+        let form =
+            [("grant_type", "client_credentials"), ("client_id", wrong), ("client_secret", &agent.secret)];
         agent.org.post("/oauth/token").form(&form).send().refused(401, "invalid_client");
     }
 }

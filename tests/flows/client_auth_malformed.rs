@@ -118,7 +118,8 @@ fn credentials_in_the_url_do_not_authenticate(server: &Server) {
 fn header_bytes_beyond_ascii_are_refused(server: &Server) {
     let path = format!("/orgs/{}/api/v1/oauth/userinfo", server.acme().slug());
     for value in [&b"Bearer \xff\xfe"[..], "Bearer \u{20ac}".as_bytes(), b"Bearer a\x01b"] {
-        let mut request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: ", server.authority()).into_bytes();
+        let mut request =
+            format!("GET {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: ", server.authority()).into_bytes();
         request.extend_from_slice(value);
         request.extend_from_slice(b"\r\nConnection: close\r\n\r\n");
         let response = raw_exchange(server.authority(), &request).expect("an answer");

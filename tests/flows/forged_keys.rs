@@ -41,7 +41,8 @@ fn hmac_with_every_form_of_the_public_key_is_refused(server: &Server) {
     let agent = server.acme().agent(&["read:a"]);
     let token = agent.parsed_token();
     let jwks = Jwks::fetch(&agent.org);
-    let jwk = list(&jwks.raw()["keys"]).iter().find(|key| key["kid"] == token.header["kid"]).expect("its key");
+    let jwk =
+        list(&jwks.raw()["keys"]).iter().find(|key| key["kid"] == token.header["kid"]).expect("its key");
     for secret in forms(jwk) {
         for alg in ["HS256", "HS384", "HS512", "hs256", "ES256"] {
             let mut header = token.header.clone();
@@ -56,12 +57,13 @@ fn forms(jwk: &Value) -> Vec<Vec<u8>> {
     let point = [vec![4], unb64(text(&jwk["x"])), unb64(text(&jwk["y"]))].concat();
     // SubjectPublicKeyInfo of a P-256 key: a fixed prefix, then the point.
     let prefix = [
-        0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
-        0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+        0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+        0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
     ];
     let der = [prefix.to_vec(), point.clone()].concat();
     let base64 = STANDARD.encode(&der);
-    let lines: Vec<&str> = base64.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("ascii")).collect();
+    let lines: Vec<&str> =
+        base64.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("ascii")).collect();
     let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----", lines.join("\n"));
     vec![
         der,
@@ -146,7 +148,11 @@ fn critical_extensions_are_refused(server: &Server) {
         header["crit"] = crit.clone();
         header["exp"] = 1.into();
         assert_refused(&agent, &key.sign(&header, &token.claims), &crit.to_string());
-        assert_refused(&agent, &crate::forged_claims::rebuilt(&token, &header, &token.claims), &crit.to_string());
+        assert_refused(
+            &agent,
+            &crate::forged_claims::rebuilt(&token, &header, &token.claims),
+            &crit.to_string(),
+        );
     }
 }
 
@@ -166,9 +172,18 @@ fn types_of_other_tokens_are_refused(server: &Server) {
     let agent = server.acme().agent(&[]);
     let token = agent.parsed_token();
     let key = AttackerKey::generate();
-    for kind in
-        ["JWT", "jwt", "auth+jwt", "agent+jwt", "resource+jwt", "dpop+jwt", "logout+jwt", "application/at+jwt", "", "at+jwt\0"]
-    {
+    for kind in [
+        "JWT",
+        "jwt",
+        "auth+jwt",
+        "agent+jwt",
+        "resource+jwt",
+        "dpop+jwt",
+        "logout+jwt",
+        "application/at+jwt",
+        "",
+        "at+jwt\0",
+    ] {
         let mut header = token.header.clone();
         header["typ"] = kind.into();
         assert_refused(&agent, &key.sign(&header, &token.claims), kind);

@@ -50,7 +50,8 @@ fn encrypted_tokens_are_refused(server: &Server) {
         json!({ "alg": "ECDH-ES", "enc": "A256GCM", "epk": { "kty": "EC", "crv": "P-256", "x": "AA", "y": "AA" } }),
         json!({ "alg": "dir", "enc": "A256GCM", "zip": "DEF" }),
     ] {
-        let text = format!("{}.{}.{}.{}.{}", b64(header.to_string()), "", part("iv"), part("text"), part("tag"));
+        let text =
+            format!("{}.{}.{}.{}.{}", b64(header.to_string()), "", part("iv"), part("text"), part("tag"));
         assert_refused(&agent, &text, &header.to_string());
     }
 }
@@ -92,7 +93,9 @@ fn other_base64_is_refused(server: &Server) {
     let place = alphabet.find(last).expect("base64url");
     let sloppy = alphabet.chars().nth(place ^ 1).expect("in range");
     variants.push((format!("{h}.{c}.{}{sloppy}", &s[..s.len() - 1]), "unused bits set"));
-    for (standard, why) in [(format!("{h}.{c}.{}", plus(s)), "alphabet"), (format!("{h}.{}.{s}", plus(c)), "alphabet")] {
+    for (standard, why) in
+        [(format!("{h}.{c}.{}", plus(s)), "alphabet"), (format!("{h}.{}.{s}", plus(c)), "alphabet")]
+    {
         if standard != token.text {
             variants.push((standard, why));
         }
@@ -154,7 +157,18 @@ fn broken_and_deep_json_is_refused(server: &Server) {
     let [h, c, s] = token.parts();
     let deep_array = format!("{}{}", "[".repeat(4000), "]".repeat(4000));
     let deep_object = format!("{}1{}", "{\"act\":".repeat(1200), "}".repeat(1200));
-    for json in ["", "{", "nul", "\"x\"", "{\"alg\":}", "{}{}", "\u{feff}{}", "{\"a\":\"\\ud800\"}", &deep_array, &deep_object] {
+    for json in [
+        "",
+        "{",
+        "nul",
+        "\"x\"",
+        "{\"alg\":}",
+        "{}{}",
+        "\u{feff}{}",
+        "{\"a\":\"\\ud800\"}",
+        &deep_array,
+        &deep_object,
+    ] {
         assert_refused(&agent, &format!("{}.{c}.{s}", b64(json)), "header");
         assert_refused(&agent, &format!("{h}.{}.{s}", b64(json)), "claims");
     }
@@ -180,7 +194,10 @@ fn enormous_tokens_are_refused(server: &Server) {
     for size in [17_000, 40_000, 60_000] {
         assert_refused_anyhow(&agent, &"a".repeat(size));
         assert_refused_anyhow(&agent, &".".repeat(size));
-        assert_refused_anyhow(&agent, &format!("{}.{}.{}", "e".repeat(size / 3), "y".repeat(size / 3), "J".repeat(size / 3)));
+        assert_refused_anyhow(
+            &agent,
+            &format!("{}.{}.{}", "e".repeat(size / 3), "y".repeat(size / 3), "J".repeat(size / 3)),
+        );
     }
 }
 
@@ -189,5 +206,8 @@ fn assert_refused_anyhow(agent: &lumoauth_tests::Agent<'_>, token: &str) {
     assert!((400..500).contains(&response.status), "{response}");
     let form = [("token", token), ("client_id", &agent.client_id), ("client_secret", &agent.secret)];
     let response = agent.org.post("/oauth/introspect").form(&form).send();
-    assert!(matches!(response.status, 400 | 413) || response.ok() == json!({ "active": false }), "{response}");
+    assert!(
+        matches!(response.status, 400 | 413) || response.ok() == json!({ "active": false }),
+        "{response}"
+    );
 }

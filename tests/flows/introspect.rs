@@ -187,7 +187,9 @@ fn repeated_token_parameter_is_refused(server: &Server) {
 fn agent_over_budget_is_marked(server: &Server) {
     let agent = server.acme().create_agent(json!({ "budgetPolicy": { "max_tokens_per_day": 10 } }));
     let token = Token::parse(&agent.token());
-    assert!(agent.org.introspect(&agent, &token.text).get("budget_exceeded").is_none_or(|flag| flag == false));
+    assert!(
+        agent.org.introspect(&agent, &token.text).get("budget_exceeded").is_none_or(|flag| flag == false)
+    );
     let usage = json!({ "tokens": 10 });
     agent.org.post("/agents/me/usage").bearer(&token.text).json(usage).send().ok();
     let body = agent.org.introspect(&agent, &token.text);

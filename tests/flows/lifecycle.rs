@@ -52,7 +52,8 @@ fn assert_shut(agent: &Agent<'_>, token: &str) {
     let usage = json!({ "tokens": 1 });
     agent.org.post("/agents/me/usage").bearer(token).json(usage).send().refused(401, "invalid_token");
     let server = agent.org.server();
-    let check = server.request("POST", "/api/v1/authz/check").bearer(token).json(json!({ "permission": "read:a" }));
+    let check =
+        server.request("POST", "/api/v1/authz/check").bearer(token).json(json!({ "permission": "read:a" }));
     check.send().refused(401, "invalid_token");
     let admin = agent.org.agent(&[]);
     assert_eq!(agent.org.introspect(&admin, token), json!({ "active": false }));
@@ -190,14 +191,18 @@ fn envelopes_of_status_routes_differ_as_documented(server: &Server) {
     ] {
         let body = agent.admin("POST", path).send().ok();
         assert!(body["message"].is_string(), "{body}");
-        assert_eq!((&body[member]["agentId"], &body[member]["isActive"]), (&json!(agent.agent_id), &json!(active)));
+        assert_eq!(
+            (&body[member]["agentId"], &body[member]["isActive"]),
+            (&json!(agent.agent_id), &json!(active))
+        );
     }
 }
 
 fn concurrent_rotations_leave_one_valid_secret(server: &Server) {
     let agent = server.acme().agent(&[]);
     let secrets: Vec<String> = std::thread::scope(|scope| {
-        let rotate = || text(&agent.admin("POST", "/rotate-credentials").send().ok()["data"]["secret"]).to_owned();
+        let rotate =
+            || text(&agent.admin("POST", "/rotate-credentials").send().ok()["data"]["secret"]).to_owned();
         let handles: Vec<_> = (0..8).map(|_| scope.spawn(rotate)).collect();
         handles.into_iter().map(|handle| handle.join().expect("no panic")).collect()
     });

@@ -62,7 +62,8 @@ fn body_of_sixty_four_kibibytes_is_read_and_one_byte_more_is_refused(server: &Se
 fn oversized_body_is_refused_at_every_kind_of_route(server: &Server) {
     let agent = server.acme().agent(&["read:a"]);
     let token = agent.token();
-    let big = json!({ "name": "x", "action": "read:a", "permission": "read:a", "filler": "x".repeat(64 * KIB) });
+    let big =
+        json!({ "name": "x", "action": "read:a", "permission": "read:a", "filler": "x".repeat(64 * KIB) });
     let requests: Vec<Request> = vec![
         agent.org.post("/agents/ask").bearer(&token),
         agent.org.post("/agents/me/usage").bearer(&token),

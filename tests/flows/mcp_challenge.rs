@@ -90,7 +90,9 @@ fn agent_outside_the_allow_list_is_refused_later_too(server: &Server) {
     let body = agent.exchange(&agent.token(), &[("resource", text(&mcp["resource_uri"]))]).ok();
     let closed = json!({ "allowed_agent_ids": [other.agent_id] });
     org.admin("PATCH", &format!("/mcp/servers/{}", text(&mcp["server_id"]))).json(closed).send().ok();
-    agent.exchange(&agent.token(), &[("resource", text(&mcp["resource_uri"]))]).refused(400, "invalid_target");
+    agent
+        .exchange(&agent.token(), &[("resource", text(&mcp["resource_uri"]))])
+        .refused(400, "invalid_target");
     let response = org.get(&path(&mcp)).bearer(text(&body["access_token"])).send();
     assert!(matches!(response.status, 200 | 401 | 403), "{response}");
 }
@@ -106,7 +108,8 @@ fn token_for(org: &Org<'_>, mcp: &Value, capabilities: &[&str]) -> String {
 }
 
 fn metadata_url(challenge: &str) -> &str {
-    let start = challenge.find("resource_metadata=\"").expect("resource_metadata") + "resource_metadata=\"".len();
+    let start =
+        challenge.find("resource_metadata=\"").expect("resource_metadata") + "resource_metadata=\"".len();
     let rest = &challenge[start..];
     &rest[..rest.find('"').expect("a closing quote")]
 }

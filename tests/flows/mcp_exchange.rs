@@ -38,10 +38,17 @@ fn https_resource_becomes_the_audience(server: &Server) {
     assert_eq!(body["issued_token_type"], "urn:ietf:params:oauth:token-type:access_token");
     assert_eq!(body["token_type"], "Bearer");
     assert!(body["scope"].is_string() && body.get("refresh_token").is_none(), "{body}");
-    let claims = Jwks::fetch(&org).verify(text(&body["access_token"]), &org.issuer(), text(&mcp["resource_uri"]));
+    let claims =
+        Jwks::fetch(&org).verify(text(&body["access_token"]), &org.issuer(), text(&mcp["resource_uri"]));
     assert_eq!(claims["aud"], mcp["resource_uri"], "one string, exactly as registered");
-    assert_eq!((&claims["mcp_server_id"], &claims["sub"]), (&mcp["server_id"], &json!(format!("agent:{}", agent.slug))));
-    assert_eq!((&claims["agent_id"], &claims["client_id"]), (&json!(agent.agent_id), &json!(agent.client_id)));
+    assert_eq!(
+        (&claims["mcp_server_id"], &claims["sub"]),
+        (&mcp["server_id"], &json!(format!("agent:{}", agent.slug)))
+    );
+    assert_eq!(
+        (&claims["agent_id"], &claims["client_id"]),
+        (&json!(agent.agent_id), &json!(agent.client_id))
+    );
     assert_eq!(Token::parse(text(&body["access_token"])).header["typ"], "at+jwt");
 }
 
@@ -97,7 +104,11 @@ fn resource_is_compared_after_normalising(server: &Server) {
         format!("https://{host}:443/mcp"),
         format!("https://{host}/mcp/"),
     ] {
-        assert_eq!(audience(&agent.exchange(&agent.token(), &[("resource", &same)]).ok()), registered, "{same}");
+        assert_eq!(
+            audience(&agent.exchange(&agent.token(), &[("resource", &same)]).ok()),
+            registered,
+            "{same}"
+        );
     }
     for other in [
         format!("https://{host}/MCP"),
@@ -119,7 +130,9 @@ fn unknown_targets_are_invalid(server: &Server) {
     let mcp = org.mcp_server(json!({}));
     let fragment = format!("{}#x", text(&mcp["resource_uri"]));
     let agent = org.agent(&["read:a"]);
-    for target in ["https://nobody.test/mcp", &fragment, "nonsense", "http://plain.test/mcp", "javascript:alert(1)"] {
+    for target in
+        ["https://nobody.test/mcp", &fragment, "nonsense", "http://plain.test/mcp", "javascript:alert(1)"]
+    {
         agent.exchange(&agent.token(), &[("resource", target)]).refused(400, "invalid_target");
     }
     for target in ["urn:mcp:nobody", "mcp_000000000000000000000000", "nonsense"] {
@@ -180,7 +193,9 @@ fn scope_outside_the_vocabulary_is_refused(server: &Server) {
     let mcp = org.mcp_server(json!({ "scopes_supported": ["read:a"] }));
     let resource = text(&mcp["resource_uri"]);
     let agent = org.agent(&["read:a", "tool:x"]);
-    agent.exchange(&agent.token(), &[("resource", resource), ("scope", "tool:x")]).refused(400, "invalid_scope");
+    agent
+        .exchange(&agent.token(), &[("resource", resource), ("scope", "tool:x")])
+        .refused(400, "invalid_scope");
     // Nothing in common and nothing asked for: there is nothing to give.
     let other = org.agent(&["tool:x"]);
     other.exchange(&other.token(), &[("resource", resource)]).refused(400, "invalid_scope");
@@ -191,7 +206,10 @@ fn server_without_vocabulary_takes_any_scope_of_the_agent(server: &Server) {
     let mcp = org.mcp_server(json!({}));
     let resource = text(&mcp["resource_uri"]);
     let agent = org.agent(&["read:a", "tool:x"]);
-    assert_eq!(agent.exchange(&agent.token(), &[("resource", resource), ("scope", "tool:x")]).ok()["scope"], "tool:x");
+    assert_eq!(
+        agent.exchange(&agent.token(), &[("resource", resource), ("scope", "tool:x")]).ok()["scope"],
+        "tool:x"
+    );
     let bare = org.agent(&[]);
     assert_eq!(bare.exchange(&bare.token(), &[("resource", resource)]).ok()["scope"], "");
 }
@@ -221,7 +239,10 @@ fn lifetime_is_the_servers(server: &Server) {
         let mcp = org.mcp_server(json!({ "token_lifetime": lifetime }));
         let body = agent.exchange(&agent.token(), &[("resource", text(&mcp["resource_uri"]))]).ok();
         let claims = Token::parse(text(&body["access_token"])).claims;
-        assert_eq!((int(&body["expires_in"]), int(&claims["exp"]) - int(&claims["iat"])), (lifetime, lifetime));
+        assert_eq!(
+            (int(&body["expires_in"]), int(&claims["exp"]) - int(&claims["iat"])),
+            (lifetime, lifetime)
+        );
     }
 }
 
@@ -234,8 +255,13 @@ fn mcp_token_is_refused_on_our_own_routes(server: &Server) {
     org.get("/agents/me").bearer(token).send().refused(401, "invalid_token");
     agent.userinfo(token).refused(401, "invalid_token");
     agent.ask(token, "read:a").refused(401, "invalid_token");
-    org.post("/agents/me/usage").bearer(token).json(json!({ "tokens": 1 })).send().refused(401, "invalid_token");
-    let check = server.request("POST", "/api/v1/authz/check").bearer(token).json(json!({ "permission": "read:a" }));
+    org.post("/agents/me/usage")
+        .bearer(token)
+        .json(json!({ "tokens": 1 }))
+        .send()
+        .refused(401, "invalid_token");
+    let check =
+        server.request("POST", "/api/v1/authz/check").bearer(token).json(json!({ "permission": "read:a" }));
     check.send().refused(401, "invalid_token");
     let response = org.request("GET", "/admin/agents").bearer(token).send();
     assert!(matches!(response.status, 401 | 403), "{response}");
@@ -304,7 +330,9 @@ fn jwt_type_is_accepted_for_an_access_token(server: &Server) {
 }
 
 fn wrong_declared_type_is_refused(server: &Server) {
-    for kind in ["urn:ietf:params:oauth:token-type:id_token", "urn:ietf:params:oauth:token-type:refresh_token"] {
+    for kind in
+        ["urn:ietf:params:oauth:token-type:id_token", "urn:ietf:params:oauth:token-type:refresh_token"]
+    {
         let (status, body) = exchange_as(server, kind);
         assert_eq!((status, &body["error"]), (400, &json!("invalid_grant")), "{kind}");
     }

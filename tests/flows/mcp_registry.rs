@@ -43,7 +43,10 @@ fn created_server_has_every_member_of_the_contract(server: &Server) {
     // The generated client wants an integer here, and JavaScript must be able to hold it.
     assert!((1..1 << 53).contains(&int(&data["id"])));
     let id = text(&data["server_id"]);
-    assert!(id.len() == 28 && id[4..].bytes().all(|b| b.is_ascii_hexdigit()) && id.starts_with("mcp_"), "{id}");
+    assert!(
+        id.len() == 28 && id[4..].bytes().all(|b| b.is_ascii_hexdigit()) && id.starts_with("mcp_"),
+        "{id}"
+    );
     assert!(text(&data["created_at"]).ends_with('Z') && text(&data["updated_at"]).ends_with('Z'));
 }
 
@@ -54,7 +57,9 @@ fn urn_resources_are_accepted(server: &Server) {
 }
 
 fn scopes_may_be_an_array_or_text(server: &Server) {
-    for scopes in [json!(["mcp:read", "mcp:write"]), json!("mcp:read mcp:write"), json!("mcp:read, mcp:write")] {
+    for scopes in
+        [json!(["mcp:read", "mcp:write"]), json!("mcp:read mcp:write"), json!("mcp:read, mcp:write")]
+    {
         let created = server.acme().mcp_server(json!({ "scopes_supported": scopes }));
         assert_eq!(strings(&created["scopes_supported"]), ["mcp:read", "mcp:write"]);
     }
@@ -173,7 +178,8 @@ fn detail_carries_discovery(server: &Server) {
     let path = format!("/mcp/servers/{}", text(&created["server_id"]));
     let body = org.get(&path).bearer(&agent.token()).send().ok();
     let discovery = find_discovery(&body);
-    for member in ["authorization_server_metadata", "protected_resource_metadata", "www_authenticate_example"] {
+    for member in ["authorization_server_metadata", "protected_resource_metadata", "www_authenticate_example"]
+    {
         assert!(!discovery[member].is_null(), "{member} in {body}");
     }
 }

@@ -52,7 +52,8 @@ fn no_id_of_one_organization_exists_in_the_other(server: &Server) {
 fn client_ids_do_not_reach_across(server: &Server) {
     let id = unique("cli");
     let ours = server.acme().create_agent(json!({ "clientId": id, "capabilities": ["read:a"] }));
-    let response = server.globex().admin("POST", "/agents").json(json!({ "name": unique("x"), "clientId": id })).send();
+    let response =
+        server.globex().admin("POST", "/agents").json(json!({ "name": unique("x"), "clientId": id })).send();
     assert!(matches!(response.status, 201 | 409), "{response}");
     assert_eq!(ours.userinfo(&ours.token()).ok()["organization"], "acme-corp");
 }
@@ -60,7 +61,8 @@ fn client_ids_do_not_reach_across(server: &Server) {
 fn budgets_do_not_reach_across(server: &Server) {
     lumoauth_tests::avoid_hour_edge();
     let slug = unique("same");
-    let make = json!({ "slug": slug, "capabilities": ["read:a"], "budgetPolicy": { "max_api_calls_per_hour": 1 } });
+    let make =
+        json!({ "slug": slug, "capabilities": ["read:a"], "budgetPolicy": { "max_api_calls_per_hour": 1 } });
     let (ours, theirs) = (server.acme().create_agent(make.clone()), server.globex().create_agent(make));
     let (a, b) = (ours.token(), theirs.token());
     ours.ask(&a, "read:a").ok();
@@ -87,7 +89,10 @@ fn restart_on_the_embedded_store_keeps_credentials_tokens_and_uses() {
     let form = [("grant_type", "client_credentials"), ("client_id", &*id), ("client_secret", &*secret)];
     org.post("/oauth/token").form(&form).send().ok();
     let info = org.get("/oauth/userinfo").bearer(&token).send().ok();
-    assert_eq!((&info["agent_id"], &info["budget_policy"]["tokens_used_today"]), (&json!(agent_id), &json!(7)));
+    assert_eq!(
+        (&info["agent_id"], &info["budget_policy"]["tokens_used_today"]),
+        (&json!(agent_id), &json!(7))
+    );
     assert_eq!(org.audit(&format!("targetId={agent_id}&action=agent.created")).len(), 1);
     drop(second);
     std::fs::remove_dir_all(&dir).expect("the directory can go");

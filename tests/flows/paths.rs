@@ -44,9 +44,7 @@ fn alias_prefix_serves_authorization_checks(server: &Server) {
     let token = agent.token();
     let body = json!({ "permission": "read:a" });
     let slug = agent.org.slug();
-    for path in
-        ["/api/v1".to_owned(), format!("/t/{slug}/api/v1"), format!("/orgs/{slug}/api/v1")]
-    {
+    for path in ["/api/v1".to_owned(), format!("/t/{slug}/api/v1"), format!("/orgs/{slug}/api/v1")] {
         let request = server.request("POST", &format!("{path}/authz/check")).bearer(&token);
         assert_eq!(request.json(body.clone()).send().ok()["allowed"], true, "{path}");
     }
@@ -95,7 +93,9 @@ fn unknown_path_is_a_json_not_found(server: &Server) {
     let response = agent.org.get("/documents/123").bearer(&agent.token()).send();
     assert_eq!(response.status, 404, "{response}");
     response.refused_somehow();
-    for path in ["/", "/nothing", "/orgs", "/orgs/acme-corp", "/orgs/acme-corp/api/v2/oauth/token", "//", "/t/"] {
+    for path in
+        ["/", "/nothing", "/orgs", "/orgs/acme-corp", "/orgs/acme-corp/api/v2/oauth/token", "//", "/t/"]
+    {
         let response = server.request("GET", path).send();
         assert_eq!(response.status, 404, "{path}: {response}");
         response.refused_somehow();
@@ -122,7 +122,8 @@ fn encoded_slashes_do_not_change_the_route(server: &Server) {
 
 fn dot_segments_reach_no_other_route(server: &Server) {
     let org = server.acme();
-    for path in ["/oauth/../admin/agents", "/oauth/%2e%2e/admin/agents", "/./admin/agents", "//admin/agents"] {
+    for path in ["/oauth/../admin/agents", "/oauth/%2e%2e/admin/agents", "/./admin/agents", "//admin/agents"]
+    {
         let response = org.get(path).send();
         assert!(matches!(response.status, 400 | 401 | 404), "{path}: {response}");
     }

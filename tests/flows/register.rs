@@ -106,7 +106,8 @@ fn jwks_uri_must_be_https(server: &Server) {
         let response = agent.org.post("/agents/register").bearer(&agent.token()).json(body).send();
         response.expect(400).refused_somehow();
     }
-    let body = json!({ "client_id": agent.client_id, "name": agent.name, "jwks_uri": "https://agent.test/jwks" });
+    let body =
+        json!({ "client_id": agent.client_id, "name": agent.name, "jwks_uri": "https://agent.test/jwks" });
     agent.org.post("/agents/register").bearer(&agent.token()).json(body).send().ok();
 }
 

@@ -227,7 +227,9 @@ fn bad_budgets_are_refused(server: &Server) {
 
 fn what_is_not_enforced_yet_is_refused(server: &Server) {
     // Accepted and ignored would fail open.
-    for (member, value) in [("allowedIps", json!(["10.0.0.0/8"])), ("authMethods", json!(["private_key_jwt"]))] {
+    for (member, value) in
+        [("allowedIps", json!(["10.0.0.0/8"])), ("authMethods", json!(["private_key_jwt"]))]
+    {
         let body = json!({ "name": unique("Strict"), member: value });
         server.acme().admin("POST", "/agents").json(body).send().refused(400, "validation_error");
     }
@@ -249,12 +251,17 @@ fn read_only_members_cannot_be_set(server: &Server) {
     let response = agent.admin("PATCH", "").json(hostile).send();
     assert!(matches!(response.status, 200 | 400), "{response}");
     let data = agent.admin("GET", "").send().ok()["data"].clone();
-    assert_eq!((&data["status"], &data["agentId"], &data["id"]), (&json!("active"), &json!(agent.agent_id), &json!(agent.id)));
+    assert_eq!(
+        (&data["status"], &data["agentId"], &data["id"]),
+        (&json!("active"), &json!(agent.agent_id), &json!(agent.id))
+    );
     agent.token();
 }
 
 fn null_equals_absent(server: &Server) {
-    let agent = server.acme().create_agent(json!({ "description": null, "capabilities": null, "budgetPolicy": null }));
+    let agent = server
+        .acme()
+        .create_agent(json!({ "description": null, "capabilities": null, "budgetPolicy": null }));
     let body = agent.admin("PATCH", "").json(json!({ "name": null, "description": "x" })).send().ok();
     assert_eq!(body["data"]["name"], agent.name);
 }
@@ -301,7 +308,8 @@ fn unknown_agent_is_not_found(server: &Server) {
 
 fn portal_token_is_limited_to_the_agents_capabilities(server: &Server) {
     let agent = server.acme().agent(&["read:a", "write:b"]);
-    let data = agent.admin("POST", "/token").json(json!({ "scopes": ["read:a"] })).send().ok()["data"].clone();
+    let data =
+        agent.admin("POST", "/token").json(json!({ "scopes": ["read:a"] })).send().ok()["data"].clone();
     assert_eq!(data["scopes"], json!(["read:a"]));
     assert_eq!((&data["tokenType"], &data["expiresIn"]), (&json!("Bearer"), &json!(3600)));
     let token = text(&data["accessToken"]);
@@ -333,7 +341,9 @@ fn unknown_budget_members_are_kept_and_returned(server: &Server) {
 
 fn empty_posts_without_content_type_are_accepted(server: &Server) {
     let agent = server.acme().create_agent(json!({ "identityType": "custom" }));
-    for path in ["/deactivate", "/activate", "/disable", "/enable", "/rotate-credentials", "/rotate-key", "/token"] {
+    for path in
+        ["/deactivate", "/activate", "/disable", "/enable", "/rotate-credentials", "/rotate-key", "/token"]
+    {
         agent.admin("POST", path).send().expect(200);
         agent.admin("POST", path).json(json!({})).send().expect(200);
     }

@@ -36,8 +36,9 @@ fn list_has_the_documented_envelope(server: &Server) {
 
 fn pages_cover_everything_once(server: &Server) {
     let mark = unique("pages");
-    let expected: HashSet<String> =
-        (0..7).map(|n| server.acme().create_agent(json!({ "name": format!("{mark} {n}") })).agent_id).collect();
+    let expected: HashSet<String> = (0..7)
+        .map(|n| server.acme().create_agent(json!({ "name": format!("{mark} {n}") })).agent_id)
+        .collect();
     let mut seen = Vec::new();
     for page in 1..=3 {
         let query = format!("/agents?search={mark}&limit=3&page={page}");
@@ -65,7 +66,8 @@ fn status_and_type_filter(server: &Server) {
     let bot = server.acme().create_agent(json!({ "name": format!("{mark} a"), "type": "bot" }));
     let off = server.acme().create_agent(json!({ "name": format!("{mark} b") }));
     off.admin("POST", "/deactivate").send().ok();
-    let find = |query: &str| ids(&server.acme().admin("GET", &format!("/agents?search={mark}&{query}")).send().ok());
+    let find =
+        |query: &str| ids(&server.acme().admin("GET", &format!("/agents?search={mark}&{query}")).send().ok());
     assert_eq!(find("status=active"), std::slice::from_ref(&bot.agent_id));
     assert_eq!(find("status=inactive"), std::slice::from_ref(&off.agent_id));
     assert_eq!(find("type=bot"), std::slice::from_ref(&bot.agent_id));

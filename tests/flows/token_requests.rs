@@ -36,12 +36,17 @@ fn missing_grant_type_is_an_invalid_request(server: &Server) {
     agent.org.post("/oauth/token").form(&form).send().refused(400, "invalid_request");
     let form = [form[0], form[1], ("grant_type", "")];
     let response = agent.org.post("/oauth/token").form(&form).send();
-    assert!(matches!(response.refused_somehow()["error"].as_str(), Some("invalid_request" | "unsupported_grant_type")));
+    assert!(matches!(
+        response.refused_somehow()["error"].as_str(),
+        Some("invalid_request" | "unsupported_grant_type")
+    ));
     assert_eq!(response.status, 400);
 }
 
 fn unknown_grant_types_are_unsupported(server: &Server) {
-    for grant in ["magic", "CLIENT_CREDENTIALS", "client_credentials ", "client-credentials", "password", "implicit"] {
+    for grant in
+        ["magic", "CLIENT_CREDENTIALS", "client_credentials ", "client-credentials", "password", "implicit"]
+    {
         with_grant(server, grant).refused(400, "unsupported_grant_type");
     }
     with_grant(server, &"x".repeat(5000)).refused(400, "unsupported_grant_type");
@@ -89,7 +94,9 @@ fn other_content_types_are_refused(server: &Server) {
         agent.client_id,
         percent_encode(&agent.secret)
     );
-    for kind in ["text/plain", "multipart/form-data; boundary=x", "application/xml", "application/x-www-form", ""] {
+    for kind in
+        ["text/plain", "multipart/form-data; boundary=x", "application/xml", "application/x-www-form", ""]
+    {
         let response = agent.org.post("/oauth/token").body(kind, body.clone()).send();
         assert!(matches!(response.status, 400 | 415), "{kind}: {response}");
         response.refused_somehow();
@@ -107,7 +114,8 @@ fn missing_body_is_an_invalid_request(server: &Server) {
 
 fn broken_percent_encoding_is_refused(server: &Server) {
     let kind = "application/x-www-form-urlencoded";
-    for body in ["grant_type=%ff%fe", "grant_type=%zz", "grant_type=%", "%00=%00", "&&&&", "=", "grant_type"] {
+    for body in ["grant_type=%ff%fe", "grant_type=%zz", "grant_type=%", "%00=%00", "&&&&", "=", "grant_type"]
+    {
         let response = server.acme().post("/oauth/token").body(kind, body).send();
         assert!(matches!(response.status, 400 | 401), "{body}: {response}");
         response.refused_somehow();
@@ -116,7 +124,9 @@ fn broken_percent_encoding_is_refused(server: &Server) {
 
 fn scopes_with_forbidden_characters_are_refused(server: &Server) {
     let agent = server.acme().agent(&["*"]);
-    for scope in ["read:\"a\"", "read:a\\b", "read:\u{e4}", "read:\u{202e}", "read:a\u{0}", "a,b", "<b>", "read:a;b"] {
+    for scope in
+        ["read:\"a\"", "read:a\\b", "read:\u{e4}", "read:\u{202e}", "read:a\u{0}", "a,b", "<b>", "read:a;b"]
+    {
         let response = agent.ask_token(&[("scope", scope)]);
         assert_eq!(response.status, 400, "{scope}: {response}");
         response.refused_somehow();
@@ -182,7 +192,8 @@ fn parameters_in_the_query_do_not_count(server: &Server) {
 
 fn response_type_and_code_parameters_do_not_help(server: &Server) {
     let agent = server.acme().agent(&["read:a"]);
-    let body = agent.ask_token(&[("response_type", "id_token token"), ("code", "x"), ("sub", "agent:other")]).ok();
+    let body =
+        agent.ask_token(&[("response_type", "id_token token"), ("code", "x"), ("sub", "agent:other")]).ok();
     assert!(body.get("id_token").is_none());
     assert_eq!(body["scope"], "read:a");
 }
@@ -234,8 +245,11 @@ fn exchange_without_its_parameters_is_an_invalid_request(server: &Server) {
 fn exchange_with_an_unknown_token_type_is_refused(server: &Server) {
     let agent = server.acme().agent(&[]);
     let token = agent.token();
-    for kind in ["urn:ietf:params:oauth:token-type:saml2", "access_token", "urn:x", &ACCESS_TOKEN.to_uppercase()] {
-        let form = [("grant_type", EXCHANGE), ("subject_token", token.as_str()), ("subject_token_type", kind)];
+    for kind in
+        ["urn:ietf:params:oauth:token-type:saml2", "access_token", "urn:x", &ACCESS_TOKEN.to_uppercase()]
+    {
+        let form =
+            [("grant_type", EXCHANGE), ("subject_token", token.as_str()), ("subject_token_type", kind)];
         agent.org.post("/oauth/token").form(&form).send().refused(400, "unsupported_token_type");
     }
 }
@@ -260,7 +274,8 @@ fn exchange_with_bad_client_authentication_is_refused(server: &Server) {
     let resource = lumoauth_tests::text(&resource);
     let bad = [("resource", resource), ("client_id", agent.client_id.as_str()), ("client_secret", "wrong")];
     agent.exchange(&agent.token(), &bad).refused(401, "invalid_client");
-    let good = [("resource", resource), ("client_id", agent.client_id.as_str()), ("client_secret", &agent.secret)];
+    let good =
+        [("resource", resource), ("client_id", agent.client_id.as_str()), ("client_secret", &agent.secret)];
     agent.exchange(&agent.token(), &good).ok();
 }
 

@@ -121,7 +121,10 @@ fn garbage_is_refused_with_an_invalid_token_challenge(server: &Server) {
         let response = server.acme().get("/oauth/userinfo").bearer(token).send();
         response.refused(401, "invalid_token");
         let challenge = response.header("www-authenticate").unwrap_or_default();
-        assert!(challenge.starts_with("Bearer") && challenge.contains("error=\"invalid_token\""), "{response}");
+        assert!(
+            challenge.starts_with("Bearer") && challenge.contains("error=\"invalid_token\""),
+            "{response}"
+        );
     }
 }
 

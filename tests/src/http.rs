@@ -181,7 +181,10 @@ pub struct Response {
 impl Response {
     /// First header of that name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(other, _)| other.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     /// The body as text.
@@ -283,7 +286,8 @@ pub fn percent_encode(text: &str) -> String {
 fn read_response(reader: &mut BufReader<TcpStream>, headless: bool) -> io::Result<Response> {
     let broken = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let line = read_line(reader)?;
-    let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| broken("status line"))?;
+    let status =
+        line.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| broken("status line"))?;
     let mut headers = Vec::new();
     loop {
         let line = read_line(reader)?;

@@ -55,7 +55,15 @@ impl Jwks {
     /// When they cannot be had or read.
     #[track_caller]
     pub fn fetch(org: &Org<'_>) -> Self {
-        let raw = org.get("/.well-known/jwks.json").send().ok();
+        Self::read(org.get("/.well-known/jwks.json").send().ok())
+    }
+
+    /// Reads a document that was fetched.
+    ///
+    /// # Panics
+    /// When it is no JWK set.
+    #[track_caller]
+    pub fn read(raw: Value) -> Self {
         let keys = serde_json::from_value(raw.clone()).expect("a JWK set");
         Self { raw, keys }
     }

@@ -135,7 +135,8 @@ impl Server {
         let watchdog = watchdog(child.id(), options.dir.is_none().then_some(&dir));
         let variables = wait_for_variables(&mut child, &env_file, &dir);
         let url = variables.get("LUMOAUTH_URL").expect("the server names its URL");
-        let authority = url.strip_prefix("http://").expect("dev speaks plain http").trim_end_matches('/').to_owned();
+        let authority =
+            url.strip_prefix("http://").expect("dev speaks plain http").trim_end_matches('/').to_owned();
         Self { child, watchdog, authority, variables, dir, owns_dir: options.dir.is_none() }
     }
 
@@ -241,7 +242,11 @@ const LOG: &str = "server.log";
 /// standard input is a pipe from here: it closes when this process is gone.
 fn watchdog(pid: u32, dir: Option<&PathBuf>) -> Child {
     let mut command = Command::new("sh");
-    command.args(["-c", "cat >/dev/null; kill -9 \"$1\"; sleep 0.2; test -z \"$2\" || rm -rf \"$2\"", "watchdog"]);
+    command.args([
+        "-c",
+        "cat >/dev/null; kill -9 \"$1\"; sleep 0.2; test -z \"$2\" || rm -rf \"$2\"",
+        "watchdog",
+    ]);
     command.arg(pid.to_string());
     command.arg(dir.map_or(Path::new(""), PathBuf::as_path));
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -281,6 +286,10 @@ fn binary() -> PathBuf {
     let test = env::current_exe().expect("a running test has a path");
     let profile = test.parent().and_then(Path::parent).expect("tests run from target/<profile>/deps");
     let binary = profile.join(format!("lumoauth-server{}", env::consts::EXE_SUFFIX));
-    assert!(binary.is_file(), "{} is missing: build it with `cargo build -p lumoauth-server`", binary.display());
+    assert!(
+        binary.is_file(),
+        "{} is missing: build it with `cargo build -p lumoauth-server`",
+        binary.display()
+    );
     binary
 }

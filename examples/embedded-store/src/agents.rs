@@ -12,8 +12,8 @@ use lumoauth_core::{
 
 use crate::{
     EmbeddedStore,
-    memo::Memo,
-    records::{Memos, Record, UniqueValue, Versioned},
+    cache::{Cache, Caches},
+    records::{Record, UniqueValue, Versioned},
     tables::{Table, agent_key, key},
 };
 
@@ -49,8 +49,8 @@ impl Versioned for Agent {
         self.version = version;
     }
 
-    fn memo(memos: &Memos) -> &Memo<Self> {
-        &memos.agents
+    fn cache(caches: &Caches) -> &Cache<Self> {
+        &caches.agents
     }
 }
 
@@ -62,12 +62,14 @@ impl AgentStore for EmbeddedStore {
 
     async fn find(&self, org: &OrgId, by: AgentKey<'_>) -> Result<Option<Arc<Agent>>, StoreError> {
         match by {
-            AgentKey::Id(id) => self.find_record(&agent_key(org, id)),
-            AgentKey::Slug(slug) => self.find_by(Table::AgentSlugs, &key(org, &[slug.as_str().as_bytes()])),
-            AgentKey::ClientId(id) => {
-                self.find_by(Table::AgentClientIds, &key(org, &[id.as_str().as_bytes()]))
+            AgentKey::Id(id) => self.find_record(Table::Agents, &agent_key(org, id)),
+            AgentKey::Slug(slug) => {
+                self.find_record(Table::AgentSlugs, &key(org, &[slug.as_str().as_bytes()]))
             }
-            AgentKey::ApiKey(hash) => self.find_by(Table::AgentApiKeys, &key(org, &[hash.as_bytes()])),
+            AgentKey::ClientId(id) => {
+                self.find_record(Table::AgentClientIds, &key(org, &[id.as_str().as_bytes()]))
+            }
+            AgentKey::ApiKey(hash) => self.find_record(Table::AgentApiKeys, &key(org, &[hash.as_bytes()])),
         }
     }
 

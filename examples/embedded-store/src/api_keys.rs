@@ -12,8 +12,8 @@ use lumoauth_core::{
 
 use crate::{
     EmbeddedStore,
-    memo::Memo,
-    records::{Memos, Record, UniqueValue, Versioned},
+    cache::{Cache, Caches},
+    records::{Record, UniqueValue, Versioned},
     tables::{Table, key, number_key},
 };
 
@@ -40,8 +40,8 @@ impl Versioned for ApiKey {
         self.version = version;
     }
 
-    fn memo(memos: &Memos) -> &Memo<Self> {
-        &memos.api_keys
+    fn cache(caches: &Caches) -> &Cache<Self> {
+        &caches.api_keys
     }
 }
 
@@ -53,8 +53,8 @@ impl ApiKeyStore for EmbeddedStore {
 
     async fn find(&self, org: &OrgId, by: ApiKeyKey<'_>) -> Result<Option<Arc<ApiKey>>, StoreError> {
         match by {
-            ApiKeyKey::Hash(hash) => self.find_by(Table::ApiKeyHashes, &key(org, &[hash.as_bytes()])),
-            ApiKeyKey::Number(number) => self.find_record(&number_key(org, number)),
+            ApiKeyKey::Hash(hash) => self.find_record(Table::ApiKeyHashes, &key(org, &[hash.as_bytes()])),
+            ApiKeyKey::Number(number) => self.find_record(Table::ApiKeys, &number_key(org, number)),
         }
     }
 

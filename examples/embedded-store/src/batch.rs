@@ -11,6 +11,7 @@ use lumoauth_core::{
 use redb::{ReadableTable, WriteTransaction};
 
 use crate::{
+    cache::{Changed, is_cached},
     snapshot::{malformed, store_error},
     tables::{Bytes, Table, all_of, event_key, expiry_key, number_of, prefix, seq_key},
 };
@@ -50,17 +51,24 @@ pub(crate) struct Batch<'t> {
     heads: HashMap<OrgId, u64>,
     destination: Destination,
     writes: u64,
+    /// The rows that were written or removed and may be cached.
+    changed: Vec<Changed>,
 }
 
 impl<'t> Batch<'t> {
     pub(crate) fn new(transaction: &'t WriteTransaction, destination: Destination) -> Self {
         let tables = [const { None }; Table::COUNT];
-        Self { transaction, tables, heads: HashMap::new(), destination, writes: 0 }
+        Self { transaction, tables, heads: HashMap::new(), destination, writes: 0, changed: Vec::new() }
     }
 
     /// How many rows were written or removed so far.
     pub(crate) const fn writes(&self) -> u64 {
         self.writes
+    }
+
+    /// The rows that the caches must forget once this is committed.
+    pub(crate) fn into_changed(self) -> Vec<Changed> {
+        self.changed
     }
 
     pub(crate) fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -73,7 +81,7 @@ impl<'t> Batch<'t> {
     }
 
     pub(crate) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        self.writes += 1;
+        self.note(table, key);
         self.table(table)?.insert(key, value).map_err(|error| store_error(table, error))?;
         Ok(())
     }
@@ -82,8 +90,17 @@ impl<'t> Batch<'t> {
     pub(crate) fn remove(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let row = self.table(table)?.remove(key).map_err(|error| store_error(table, error))?;
         let row = row.map(|row| row.value().to_vec());
-        self.writes += u64::from(row.is_some());
+        if row.is_some() {
+            self.note(table, key);
+        }
         Ok(row)
+    }
+
+    fn note(&mut self, table: Table, key: &[u8]) {
+        self.writes += 1;
+        if is_cached(table) {
+            self.changed.push((table, key.to_vec()));
+        }
     }
 
     /// The first `max` keys of a range.

@@ -12,8 +12,8 @@ use lumoauth_core::{
 
 use crate::{
     EmbeddedStore,
-    memo::Memo,
-    records::{Memos, Record, UniqueValue, Versioned},
+    cache::{Cache, Caches},
+    records::{Record, UniqueValue, Versioned},
     tables::{Table, key, number_key},
 };
 
@@ -43,8 +43,8 @@ impl Versioned for Client {
         self.version = version;
     }
 
-    fn memo(memos: &Memos) -> &Memo<Self> {
-        &memos.clients
+    fn cache(caches: &Caches) -> &Cache<Self> {
+        &caches.clients
     }
 }
 
@@ -56,8 +56,8 @@ impl ClientStore for EmbeddedStore {
 
     async fn find(&self, org: &OrgId, by: ClientKey<'_>) -> Result<Option<Arc<Client>>, StoreError> {
         match by {
-            ClientKey::ClientId(id) => self.find_record(&client_key(org, id)),
-            ClientKey::Number(number) => self.find_by(Table::ClientNumbers, &number_key(org, number)),
+            ClientKey::ClientId(id) => self.find_record(Table::Clients, &client_key(org, id)),
+            ClientKey::Number(number) => self.find_record(Table::ClientNumbers, &number_key(org, number)),
         }
     }
 

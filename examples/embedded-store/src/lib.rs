@@ -30,11 +30,11 @@ mod api_keys;
 mod audit;
 mod batch;
 mod budgets;
+mod cache;
 mod clients;
 mod grants;
 mod keys;
 mod mcp_servers;
-mod memo;
 mod open;
 mod organizations;
 mod rate_limits;
@@ -54,7 +54,6 @@ use std::{
 use lumoauth_core::store::MemoryStore;
 
 use batch::Destination;
-use records::Memos;
 use snapshot::{Published, Snapshot};
 use writer::Writer;
 
@@ -69,7 +68,6 @@ pub struct EmbeddedStore {
     destination: Destination,
     published: Arc<Published>,
     writer: Writer,
-    memos: Memos,
     limits: MemoryStore,
 }
 

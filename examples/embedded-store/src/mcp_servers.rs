@@ -12,8 +12,8 @@ use lumoauth_core::{
 
 use crate::{
     EmbeddedStore,
-    memo::Memo,
-    records::{Memos, Record, UniqueValue, Versioned},
+    cache::{Cache, Caches},
+    records::{Record, UniqueValue, Versioned},
     tables::{Table, key, number_key},
 };
 
@@ -53,8 +53,8 @@ impl Versioned for McpServer {
         self.version = version;
     }
 
-    fn memo(memos: &Memos) -> &Memo<Self> {
-        &memos.mcp_servers
+    fn cache(caches: &Caches) -> &Cache<Self> {
+        &caches.mcp_servers
     }
 }
 
@@ -66,9 +66,13 @@ impl McpServerStore for EmbeddedStore {
 
     async fn find(&self, org: &OrgId, by: McpServerKey<'_>) -> Result<Option<Arc<McpServer>>, StoreError> {
         match by {
-            McpServerKey::ServerId(id) => self.find_record(&server_key(org, id)),
-            McpServerKey::Number(number) => self.find_by(Table::McpServerNumbers, &number_key(org, number)),
-            McpServerKey::Target(target) => self.find_by(Table::McpServerTargets, &target_key(org, target)),
+            McpServerKey::ServerId(id) => self.find_record(Table::McpServers, &server_key(org, id)),
+            McpServerKey::Number(number) => {
+                self.find_record(Table::McpServerNumbers, &number_key(org, number))
+            }
+            McpServerKey::Target(target) => {
+                self.find_record(Table::McpServerTargets, &target_key(org, target))
+            }
         }
     }
 

@@ -17,7 +17,6 @@ use redb::{
 use crate::{
     EmbeddedStore,
     batch::Destination,
-    records::Memos,
     snapshot::Published,
     tables::{FORMAT, FORMAT_KEY, SCHEMA, SCHEMA_KEY, Table},
     writer::{Reopen, Writer, begin},
@@ -109,8 +108,7 @@ pub(crate) fn start(
     let published = Arc::new(Published::new(&database).map_err(|error| broken(path, error))?);
     let writer = Writer::start(database, reopen, published.clone(), destination)
         .map_err(|error| unreadable(path, error))?;
-    let (memos, limits) = (Memos::new(), MemoryStore::new());
-    Ok(EmbeddedStore { path: path.to_owned(), destination, published, writer, memos, limits })
+    Ok(EmbeddedStore { path: path.to_owned(), destination, published, writer, limits: MemoryStore::new() })
 }
 
 /// Makes the file if there is none: readable by its owner only, since hashes and sealed keys are in it, and with

@@ -12,8 +12,8 @@ use lumoauth_core::{
 
 use crate::{
     EmbeddedStore,
-    memo::Memo,
-    records::{Memos, Record, UniqueValue, Versioned},
+    cache::{Cache, Caches},
+    records::{Record, UniqueValue, Versioned},
     snapshot::{Order, Visit, decode},
     tables::{Table, all_of, prefix},
 };
@@ -40,8 +40,8 @@ impl Versioned for Organization {
         self.version = version;
     }
 
-    fn memo(memos: &Memos) -> &Memo<Self> {
-        &memos.organizations
+    fn cache(caches: &Caches) -> &Cache<Self> {
+        &caches.organizations
     }
 }
 
@@ -52,7 +52,7 @@ impl OrganizationStore for EmbeddedStore {
     }
 
     async fn find(&self, org: &OrgId) -> Result<Option<Arc<Organization>>, StoreError> {
-        self.find_record(&prefix(org))
+        self.find_record(Table::Organizations, &prefix(org))
     }
 
     async fn update(&self, organization: &Organization, on: &Event) -> Result<Update, StoreError> {

@@ -3,23 +3,17 @@
 use std::sync::Arc;
 
 use lumoauth_core::{
-    agent::Agent,
-    api_key::ApiKey,
     audit::Event,
-    client::Client,
     id::OrgId,
-    mcp::McpServer,
-    organization::Organization,
     store::{Insert, Listing, Page, Remove, StoreError, Unique, Update},
-    user::User,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     EmbeddedStore,
     batch::{Batch, EncodedEvent, encode},
-    memo::Memo,
-    snapshot::{Order, Snapshot, Visit, decode},
+    cache::{Cache, Caches},
+    snapshot::{Order, Visit, decode},
     tables::{Table, all_of},
 };
 
@@ -40,7 +34,7 @@ pub(crate) trait Record: Serialize + DeserializeOwned + Send + Sync + 'static {
 pub(crate) trait Versioned: Record + Clone {
     fn version(&self) -> u64;
     fn set_version(&mut self, version: u64);
-    fn memo(memos: &Memos) -> &Memo<Self>;
+    fn cache(caches: &Caches) -> &Cache<Self>;
 }
 
 /// A value that only one record of the organization may have.
@@ -54,29 +48,6 @@ pub(crate) struct UniqueValue {
 impl UniqueValue {
     pub(crate) const fn new(index: Table, key: Vec<u8>, field: Unique) -> Self {
         Self { index, key, field }
-    }
-}
-
-/// Decoded records, by kind.
-pub(crate) struct Memos {
-    pub(crate) agents: Memo<Agent>,
-    pub(crate) api_keys: Memo<ApiKey>,
-    pub(crate) clients: Memo<Client>,
-    pub(crate) mcp_servers: Memo<McpServer>,
-    pub(crate) organizations: Memo<Organization>,
-    pub(crate) users: Memo<User>,
-}
-
-impl Memos {
-    pub(crate) fn new() -> Self {
-        Self {
-            agents: Memo::new(8192),
-            api_keys: Memo::new(512),
-            clients: Memo::new(1024),
-            mcp_servers: Memo::new(512),
-            organizations: Memo::new(1024),
-            users: Memo::new(1024),
-        }
     }
 }
 
@@ -106,6 +77,8 @@ impl Row {
         Ok(None)
     }
 
+    /// Writes every row that leads to the record, also those of an index that stay as they are: that is how the
+    /// cache learns of the change.
     fn write<R: Record>(&self, batch: &mut Batch<'_>) -> Result<(), StoreError> {
         batch.put(R::TABLE, &self.key, &self.json)?;
         self.unique_values.iter().try_for_each(|value| batch.put(value.index, &value.key, &self.key))
@@ -185,27 +158,24 @@ impl EmbeddedStore {
         self.writer.submit(decide).await
     }
 
-    /// The record with this key.
-    pub(crate) fn find_record<R: Versioned>(&self, key: &[u8]) -> Result<Option<Arc<R>>, StoreError> {
-        self.find_in(&self.latest(), key)
-    }
-
-    /// The record that has this unique value.
-    pub(crate) fn find_by<R: Versioned>(
+    /// The record that a row leads to: its own row, or one of an index.
+    pub(crate) fn find_record<R: Versioned>(
         &self,
-        index: Table,
-        value: &[u8],
+        table: Table,
+        key: &[u8],
     ) -> Result<Option<Arc<R>>, StoreError> {
-        let snapshot = self.latest();
-        match snapshot.get(index, value)? {
-            Some(key) => self.find_in(&snapshot, key.value()),
-            None => Ok(None),
+        let cache = R::cache(self.published.caches());
+        if let Some(record) = cache.get(table, key) {
+            return Ok(Some(record));
         }
-    }
-
-    fn find_in<R: Versioned>(&self, snapshot: &Snapshot, key: &[u8]) -> Result<Option<Arc<R>>, StoreError> {
-        let Some(row) = snapshot.get(R::TABLE, key)? else { return Ok(None) };
-        R::memo(&self.memos).decoded(key, row.value(), |bytes| decode(R::TABLE, bytes)).map(Some)
+        let snapshot = self.latest();
+        let Some(mut row) = snapshot.get(table, key)? else { return Ok(None) };
+        if table != R::TABLE {
+            row = snapshot.get(R::TABLE, row.value())?.ok_or_else(|| dangling(table, key))?;
+        }
+        let record = Arc::new(decode(R::TABLE, row.value())?);
+        cache.fill(table, key, &record, snapshot.number());
+        Ok(Some(record))
     }
 
     /// One page of the records of `org` that `wanted` accepts (all, if there is no `wanted`), in the order of

@@ -17,13 +17,17 @@ use lumoauth_core::store::StoreError;
 use redb::{AccessGuard, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, TransactionError};
 use serde::de::DeserializeOwned;
 
-use crate::tables::{Bytes, Table};
+use crate::{
+    cache::{Caches, Changed},
+    tables::{Bytes, Table},
+};
 
 /// The file as of one commit.
 pub(crate) struct Snapshot {
     transaction: ReadTransaction,
     tables: [OnceLock<ReadOnlyTable<Bytes, Bytes>>; Table::COUNT],
     suspect: Arc<AtomicBool>,
+    number: u64,
 }
 
 /// Which way a scan goes.
@@ -34,6 +38,11 @@ pub(crate) enum Order {
 }
 
 impl Snapshot {
+    /// Its place in the order of publication.
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
+    }
+
     pub(crate) fn get(
         &self,
         table: Table,
@@ -152,21 +161,37 @@ async fn give_way() {
 pub(crate) struct Published {
     snapshot: RwLock<Arc<Snapshot>>,
     suspect: Arc<AtomicBool>,
+    caches: Caches,
 }
 
 impl Published {
     pub(crate) fn new(database: &Database) -> Result<Self, TransactionError> {
         let suspect = Arc::new(AtomicBool::new(false));
-        let snapshot = RwLock::new(Arc::new(snapshot_of(database, &suspect)?));
-        Ok(Self { snapshot, suspect })
+        let snapshot = RwLock::new(Arc::new(snapshot_of(database, &suspect, 0)?));
+        Ok(Self { snapshot, suspect, caches: Caches::new() })
+    }
+
+    pub(crate) const fn caches(&self) -> &Caches {
+        &self.caches
     }
 
     pub(crate) fn latest(&self) -> Arc<Snapshot> {
         self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn replace(&self, database: &Database) -> Result<(), TransactionError> {
-        let next = Arc::new(snapshot_of(database, &self.suspect)?);
+    /// Publishes what `database` shows now, which differs from the last snapshot in the rows of `changed`, or in
+    /// nobody knows what. Only the writer calls it.
+    pub(crate) fn replace(
+        &self,
+        database: &Database,
+        changed: Option<&[Changed]>,
+    ) -> Result<(), TransactionError> {
+        let number = self.latest().number + 1;
+        let next = Arc::new(snapshot_of(database, &self.suspect, number)?);
+        match changed {
+            Some(changed) => self.caches.drop_changed(changed, number),
+            None => self.caches.drop_all(number),
+        }
         let mut slot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
         let previous = std::mem::replace(&mut *slot, next);
         drop(slot);
@@ -181,9 +206,13 @@ impl Published {
     }
 }
 
-fn snapshot_of(database: &Database, suspect: &Arc<AtomicBool>) -> Result<Snapshot, TransactionError> {
+fn snapshot_of(
+    database: &Database,
+    suspect: &Arc<AtomicBool>,
+    number: u64,
+) -> Result<Snapshot, TransactionError> {
     let tables = [const { OnceLock::new() }; Table::COUNT];
-    Ok(Snapshot { transaction: database.begin_read()?, tables, suspect: suspect.clone() })
+    Ok(Snapshot { transaction: database.begin_read()?, tables, suspect: suspect.clone(), number })
 }
 
 /// The record in `bytes`.

@@ -12,8 +12,8 @@ use lumoauth_core::{
 
 use crate::{
     EmbeddedStore,
-    memo::Memo,
-    records::{Memos, Record, UniqueValue, Versioned},
+    cache::{Cache, Caches},
+    records::{Record, UniqueValue, Versioned},
     tables::{Table, key, number_key},
 };
 
@@ -50,8 +50,8 @@ impl Versioned for User {
         self.version = version;
     }
 
-    fn memo(memos: &Memos) -> &Memo<Self> {
-        &memos.users
+    fn cache(caches: &Caches) -> &Cache<Self> {
+        &caches.users
     }
 }
 
@@ -63,9 +63,9 @@ impl UserStore for EmbeddedStore {
 
     async fn find(&self, org: &OrgId, by: UserKey<'_>) -> Result<Option<Arc<User>>, StoreError> {
         match by {
-            UserKey::Id(id) => self.find_record(&user_key(org, id)),
-            UserKey::Number(number) => self.find_by(Table::UserNumbers, &number_key(org, number)),
-            UserKey::Email(email) => self.find_by(Table::UserEmails, &email_key(org, email)),
+            UserKey::Id(id) => self.find_record(Table::Users, &user_key(org, id)),
+            UserKey::Number(number) => self.find_record(Table::UserNumbers, &number_key(org, number)),
+            UserKey::Email(email) => self.find_record(Table::UserEmails, &email_key(org, email)),
         }
     }
 

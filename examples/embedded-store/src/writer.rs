@@ -286,7 +286,7 @@ impl Engine {
         // It holds the lock on the file, so it must go before the next one comes.
         self.close();
         let database = (self.reopen)().map_err(file_failure)?;
-        self.published.replace(&database).map_err(file_failure)?;
+        self.published.replace(&database, None).map_err(file_failure)?;
         tracing::info!("embedded store opened again after a failure");
         self.database = Some(database);
         self.broken = false;
@@ -317,9 +317,9 @@ fn transact(
             return Err(Failure::RolledBack(WriteError::RolledBack));
         }
     }
-    let changed = batch.writes() > 0;
-    drop(batch);
-    if !changed {
+    let writes = batch.writes();
+    let changed = batch.into_changed();
+    if writes == 0 {
         return transaction.abort().map_err(file_failure);
     }
     match transaction.commit() {
@@ -330,7 +330,7 @@ fn transact(
         }
         Err(error) => return Err(file_failure(error)),
     }
-    published.replace(database).map_err(file_failure)
+    published.replace(database, Some(&changed)).map_err(file_failure)
 }
 
 /// A transaction that is on disk when its commit returns, and leaves nothing to repair after a crash.

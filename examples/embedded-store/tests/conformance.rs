@@ -7,7 +7,7 @@ use scratch::Scratch;
 
 async fn make() -> (Scratch, EmbeddedStore) {
     let file = Scratch::new();
-    let store = EmbeddedStore::open(file.path()).unwrap();
+    let store = EmbeddedStore::open(file.path()).expect("a new file");
     (file, store)
 }
 
@@ -18,7 +18,7 @@ mod outbox {
 
     async fn make() -> (Scratch, EmbeddedStore) {
         let file = Scratch::new();
-        let store = EmbeddedStore::open_with_outbox(file.path()).unwrap();
+        let store = EmbeddedStore::open_with_outbox(file.path()).expect("a new file");
         (file, store)
     }
 

@@ -35,7 +35,7 @@ use scratch::Scratch;
 const NOW: Timestamp = Timestamp::from_unix_seconds(1_790_000_000);
 
 fn org() -> OrgId {
-    OrgId::parse("acme").unwrap()
+    OrgId::parse("acme").expect("a slug")
 }
 
 fn event() -> Event {

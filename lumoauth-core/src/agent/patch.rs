@@ -100,12 +100,11 @@ impl AgentPatch {
     /// [`InvalidAgent`] without a usable name or slug.
     pub fn new_slug(&self) -> Result<Slug, InvalidAgent> {
         match &self.slug {
-            Some(text) => {
-                Slug::parse(text).map_err(|_| invalid("slug", "must be 1 to 63 of a-z, 0-9 and -"))
-            }
+            Some(text) => Slug::parse(text).map_err(|_| invalid("slug", "must be 1 to 63 of a-z, 0-9 and -")),
             None => {
                 let name = self.name.as_deref().unwrap_or_default();
-                Slug::from_name(name).ok_or_else(|| invalid("name", "is required, with a letter or digit in it"))
+                Slug::from_name(name)
+                    .ok_or_else(|| invalid("name", "is required, with a letter or digit in it"))
             }
         }
     }
@@ -279,7 +278,9 @@ mod tests {
     fn what_is_not_enforced_is_refused_unless_empty() {
         let mut one = agent();
         assert!(patch(r#"{"allowedIps":["10.0.0.0/8"]}"#).apply(&mut one).is_err());
-        assert!(patch(r#"{"allowedIps":null,"roles":[],"canActOnBehalfOfUsers":false}"#).apply(&mut one).is_ok());
+        assert!(
+            patch(r#"{"allowedIps":null,"roles":[],"canActOnBehalfOfUsers":false}"#).apply(&mut one).is_ok()
+        );
     }
 
     #[test]

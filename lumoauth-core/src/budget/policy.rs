@@ -120,7 +120,10 @@ impl BudgetPolicy {
         let long = policy.extra.keys().any(|name| name.len() > 64) || policy.extra.len() > 16;
         let models = policy.allowed_models.as_deref().unwrap_or_default();
         if long {
-            return Err(InvalidPolicy { member: "budget_policy".to_owned(), problem: "has too many members" });
+            return Err(InvalidPolicy {
+                member: "budget_policy".to_owned(),
+                problem: "has too many members",
+            });
         }
         if models.len() > 100 || models.iter().any(|model| model.is_empty() || model.len() > 128) {
             let problem = "must be at most 100 names of at most 128 bytes";

@@ -64,9 +64,7 @@ pub fn evaluate(
 /// # Errors
 /// The first requested item that some bound does not cover.
 pub fn narrow(requested: Option<&Scope>, bounds: &[&[Capability]]) -> Result<Scope, Capability> {
-    let covered = |item: &Capability| {
-        bounds.iter().all(|bound| bound.iter().any(|grant| grant.covers(item)))
-    };
+    let covered = |item: &Capability| bounds.iter().all(|bound| bound.iter().any(|grant| grant.covers(item)));
     match requested {
         Some(scope) => match scope.as_slice().iter().find(|item| !covered(item)) {
             Some(item) => Err(item.clone()),

@@ -8,7 +8,9 @@
 
 use async_trait::async_trait;
 
-use super::{Grant, GrantContext, NewToken, Resource, TokenError, TokenResponse, issue, requested_scope, target};
+use super::{
+    Grant, GrantContext, NewToken, Resource, TokenError, TokenResponse, issue, requested_scope, target,
+};
 use crate::{
     audit::{Actor, ActorKind, Event, EventKind, Target},
     capability::{Scope, narrow},

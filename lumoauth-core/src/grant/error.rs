@@ -29,6 +29,9 @@ pub enum TokenError {
     /// An item of the requested scope is not covered.
     #[error("scope `{0}` is not granted")]
     InvalidScope(String),
+    /// The requested scope is not a list of capabilities.
+    #[error("malformed scope")]
+    MalformedScope,
     /// The target is unknown, inactive, or not for this agent.
     #[error("invalid target")]
     InvalidTarget,
@@ -60,13 +63,16 @@ impl TokenError {
             Self::InvalidRequest(text) => bad("invalid_request", (*text).to_owned()),
             Self::Params(error) => bad("invalid_request", error.to_string()),
             Self::InvalidClient(method) => {
-                let mut error =
-                    WireError::new(StatusCode::UNAUTHORIZED, "invalid_client", "Client authentication failed.");
-                error.challenge = (*method == Method::Basic).then_some(Challenge::Basic);
-                error
+                let text = "Client authentication failed.";
+                let error = WireError::new(StatusCode::UNAUTHORIZED, "invalid_client", text);
+                match method {
+                    Method::Basic => error.with_challenge(Challenge::Basic),
+                    Method::Body => error,
+                }
             }
             Self::InvalidGrant(text) => bad("invalid_grant", (*text).to_owned()),
             Self::InvalidScope(scope) => bad("invalid_scope", format!("Scope {scope} is not granted.")),
+            Self::MalformedScope => bad("invalid_scope", "The scope is malformed.".to_owned()),
             Self::InvalidTarget => {
                 bad("invalid_target", "The target is unknown or not available to this agent.".to_owned())
             }

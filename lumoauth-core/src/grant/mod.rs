@@ -27,16 +27,16 @@ use crate::{
     id::OrgId,
     keys::{KeyProvider, KeyPurpose},
     organization::Organization,
+    principal::Principal,
     secret::Secret,
     store::{StoreError, Stores},
     token::{self, AccessClaims},
-    principal::Principal,
     wire::Params,
 };
 
+pub use crate::budget_gate::Exhausted;
 pub use client_credentials::ClientCredentials;
 pub use error::TokenError;
-pub use crate::budget_gate::Exhausted;
 pub use token_exchange::TokenExchange;
 
 pub(crate) use issue::{NewToken, Resource, issue};
@@ -112,7 +112,7 @@ impl GrantContext<'_> {
 fn requested_scope(params: &Params) -> Result<Option<Scope>, TokenError> {
     params
         .get("scope")
-        .map(|text| text.parse().map_err(|_| TokenError::InvalidRequest("The scope parameter is malformed.")))
+        .map(|text| text.parse().map_err(|_| TokenError::MalformedScope))
         .transpose()
 }
 

@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Grant, GrantContext, NewToken, Resource, TokenError, TokenResponse, issue, requested_scope, target};
+use super::{
+    Grant, GrantContext, NewToken, Resource, TokenError, TokenResponse, issue, requested_scope, target,
+};
 use crate::{
     agent::Agent,
     audit::{Event, EventKind, Target},
@@ -76,7 +78,8 @@ async fn subject(
     context: &GrantContext<'_>,
     params: &Params,
 ) -> Result<(Arc<Agent>, Arc<AccessClaims>), TokenError> {
-    let token = params.get("subject_token").ok_or(TokenError::InvalidRequest("subject_token is required."))?;
+    let token =
+        params.get("subject_token").ok_or(TokenError::InvalidRequest("subject_token is required."))?;
     let declared = params
         .get("subject_token_type")
         .ok_or(TokenError::InvalidRequest("subject_token_type is required."))?;
@@ -134,13 +137,9 @@ fn ancestors(context: &GrantContext<'_>, subject: &AccessClaims) -> Vec<crate::s
     handles
 }
 
-fn event(
-    context: &GrantContext<'_>,
-    agent: &Agent,
-    params: &Params,
-    server: Option<&McpServer>,
-) -> Event {
-    let named: String = target::requested(params).ok().flatten().unwrap_or_default().chars().take(256).collect();
+fn event(context: &GrantContext<'_>, agent: &Agent, params: &Params, server: Option<&McpServer>) -> Event {
+    let named: String =
+        target::requested(params).ok().flatten().unwrap_or_default().chars().take(256).collect();
     let target = match server {
         Some(server) => Target::new("mcp_server", server.server_id.as_str()).named(&server.name),
         None => Target::new("mcp_server", named),

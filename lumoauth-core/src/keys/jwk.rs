@@ -142,7 +142,17 @@ impl fmt::Debug for VerifyingKey {
 
 impl Jwk {
     fn empty(kty: &'static str, algorithm: Algorithm, kid: KeyId) -> Self {
-        Self { kty, usage: "sig", alg: algorithm.as_str(), kid, crv: None, x: None, y: None, n: None, e: None }
+        Self {
+            kty,
+            usage: "sig",
+            alg: algorithm.as_str(),
+            kid,
+            crv: None,
+            x: None,
+            y: None,
+            n: None,
+            e: None,
+        }
     }
 }
 

@@ -95,7 +95,12 @@ pub trait KeyProvider: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`KeyError`] if there is none to be had.
-    async fn signer(&self, org: &OrgId, purpose: KeyPurpose, now: Timestamp) -> Result<Arc<dyn Signer>, KeyError>;
+    async fn signer(
+        &self,
+        org: &OrgId,
+        purpose: KeyPurpose,
+        now: Timestamp,
+    ) -> Result<Arc<dyn Signer>, KeyError>;
 
     /// The keys that verify at `now`: upcoming, active and retiring.
     ///

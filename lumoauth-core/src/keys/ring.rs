@@ -283,9 +283,8 @@ mod tests {
         let store = Arc::new(MemoryStore::new());
         let master = MasterKey::generate();
         let now = Timestamp::from_unix_seconds(1);
-        let rings: Vec<_> = (0..16)
-            .map(|_| KeyRing::new(store.clone(), master.clone(), KeyRingConfig::default()))
-            .collect();
+        let rings: Vec<_> =
+            (0..16).map(|_| KeyRing::new(store.clone(), master.clone(), KeyRingConfig::default())).collect();
         let signers = rings.iter().map(|ring| ring.signer(&org, KeyPurpose::AccessToken, now));
         let ids: std::collections::HashSet<_> = futures_util::future::join_all(signers)
             .await

@@ -7,9 +7,9 @@ use serde_json::{Value, value::RawValue};
 
 use super::{ApiError, AuthorizationServer, Caller};
 use crate::{
-    agent::{Agent, AgentPatch, StatusChange, parse_capabilities, parse_policy},
+    agent::{Agent, AgentPatch, AgentStatus, StatusChange, Terminal, parse_capabilities, parse_policy},
     audit::{Event, EventKind, Target},
-    capability::{Capability, narrow, Scope},
+    capability::{Capability, Scope, narrow},
     client::Secrets,
     client_auth::AuthenticatedClient,
     clock::Timestamp,
@@ -116,8 +116,10 @@ impl AuthorizationServer {
             agent.secrets = Secrets::one(&secret);
             secret
         });
-        let by_key =
-            matches!(agent.identity_type, crate::agent::IdentityType::ApiKey | crate::agent::IdentityType::Custom);
+        let by_key = matches!(
+            agent.identity_type,
+            crate::agent::IdentityType::ApiKey | crate::agent::IdentityType::Custom
+        );
         let api_key = by_key.then(|| agent.rotate_api_key(org));
         self.insert_agent(org, &agent, caller, now).await?;
         Ok(NewAgent { agent: Arc::new(agent), secret, api_key })
@@ -137,7 +139,9 @@ impl AuthorizationServer {
             .with("identity_type", agent.identity_type.as_str());
         match self.stores().agents.insert(org, agent, &event).await? {
             Insert::Inserted => Ok(()),
-            Insert::Taken(Unique::ClientId) => Err(ApiError::Conflict("An agent with this client id exists.")),
+            Insert::Taken(Unique::ClientId) => {
+                Err(ApiError::Conflict("An agent with this client id exists."))
+            }
             Insert::Taken(_) => Err(ApiError::Conflict("An agent with this slug exists.")),
         }
     }
@@ -245,7 +249,8 @@ impl AuthorizationServer {
                     .with("mode", mode)
                     .with("before", before)
                     .with("after", agent.status.as_str());
-                event.reason = reason.map(|text| text.chars().filter(|c| !c.is_control()).take(256).collect());
+                event.reason =
+                    reason.map(|text| text.chars().filter(|c| !c.is_control()).take(256).collect());
                 Ok(Change::Write(Box::new(event), ()))
             })
             .await?;
@@ -443,10 +448,12 @@ impl AuthorizationServer {
         let required = |member| ApiError::Invalid { member, problem: "is required".to_owned() };
         let client_id = request.client_id.ok_or_else(|| required("client_id"))?;
         let name = request.name.ok_or_else(|| required("name"))?;
-        let mut patch = AgentPatch::default();
-        patch.name = Some(name);
-        patch.description = request.description;
-        patch.jwks_uri = request.jwks_uri;
+        let mut patch = AgentPatch {
+            name: Some(name),
+            description: request.description,
+            jwks_uri: request.jwks_uri,
+            ..AgentPatch::default()
+        };
         match &principal.identity {
             Identity::Agent(agent) => {
                 if agent.client_id.as_str() != client_id {
@@ -472,7 +479,9 @@ impl AuthorizationServer {
                     }
                 }
             }
-            Identity::Client(_) => Err(ApiError::Forbidden("Only agents and administrators register agents.")),
+            Identity::Client(_) => {
+                Err(ApiError::Forbidden("Only agents and administrators register agents."))
+            }
         }
     }
 
@@ -509,7 +518,11 @@ impl AuthorizationServer {
         for _ in 0..ATTEMPTS {
             let current = self.agent(org, name).await?;
             let mut next = (*current).clone();
-            match change(&mut next)? {
+            let outcome = change(&mut next)?;
+            if current.status == AgentStatus::Revoked && matches!(outcome, Change::Write(..)) {
+                return Err(Terminal.into());
+            }
+            match outcome {
                 Change::Keep(value) => return Ok((current, value)),
                 Change::Write(event, value) => {
                     next.updated_at = now;

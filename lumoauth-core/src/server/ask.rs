@@ -100,7 +100,9 @@ impl AuthorizationServer {
                 .with("decision", decision)
                 .with("decided_by", verdict.by)
                 .with("reason", &*verdict.reason);
-        if let Some(resource) = context.get("id").or_else(|| context.get("resource")).filter(|id| id.is_string()) {
+        if let Some(resource) =
+            context.get("id").or_else(|| context.get("resource")).filter(|id| id.is_string())
+        {
             event = event.with("resource", resource.clone());
         }
         let audit_id = event.id.to_string();
@@ -149,11 +151,10 @@ impl Question {
             (_, Some(kind), Some(verb)) => (vec![format!("{kind}.{verb}"), format!("{kind}:{verb}")], true),
             _ => return Err(ApiError::InvalidRequest("action is required.".to_owned())),
         };
-        let actions = names
-            .iter()
-            .map(|name| Capability::parse(name))
-            .collect::<Result<_, _>>()
-            .map_err(|error| ApiError::Invalid { member: "action", problem: format!("is malformed: {error}") })?;
+        let actions =
+            names.iter().map(|name| Capability::parse(name)).collect::<Result<_, _>>().map_err(|error| {
+                ApiError::Invalid { member: "action", problem: format!("is malformed: {error}") }
+            })?;
         let model = text_of("model").map(ToOwned::to_owned);
         let cost = cost("context.cost_usd", exact.cost_usd.as_deref())?;
         Ok(Self { actions, model, cost, context, older })

@@ -110,8 +110,7 @@ impl AuthorizationServer {
         door: Door<'_>,
     ) -> Result<(Arc<Organization>, Principal), AuthenticateError> {
         let org = self.claimed_org(credential).ok_or(AuthenticateError::Refused)?;
-        let organization =
-            self.stores().organizations.find(&org).await?.ok_or(AuthenticateError::Refused)?;
+        let organization = self.stores().organizations.find(&org).await?.ok_or(AuthenticateError::Refused)?;
         let principal = self.authenticate_in(&organization, credential, door).await?;
         Ok((organization, principal))
     }
@@ -162,7 +161,11 @@ impl AuthorizationServer {
             .ok_or(AuthenticateError::Refused)
     }
 
-    async fn agent_key(&self, organization: &Organization, key: &str) -> Result<Principal, AuthenticateError> {
+    async fn agent_key(
+        &self,
+        organization: &Organization,
+        key: &str,
+    ) -> Result<Principal, AuthenticateError> {
         let org = &organization.id;
         let found = self.stores().agents.find(org, AgentKey::ApiKey(&SecretHash::of(key))).await?;
         found

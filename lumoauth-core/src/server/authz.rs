@@ -27,7 +27,7 @@ pub struct CheckRequest {
     /// The permissions of a bulk, any or all check.
     pub permissions: Option<Value>,
     /// What it is about; echoed.
-    pub context: Option<Value>,
+    pub context: Option<serde_json::Map<String, Value>>,
     /// Who it is about; the caller if absent.
     pub subject: Option<SubjectRef>,
 }
@@ -158,6 +158,7 @@ impl AuthorizationServer {
             match &subject {
                 // Of itself an agent holds what its token covers; of others the whole of their capabilities counts.
                 Subject::Agent(_) if own => principal.decide(&permission).is_allow(),
+                Subject::Agent(agent) if !agent.is_active() => false,
                 Subject::Agent(agent) => Principal::new(org.clone(), Identity::Agent(agent.clone()), None)
                     .decide(&permission)
                     .is_allow(),
@@ -167,8 +168,10 @@ impl AuthorizationServer {
         };
         let results: Vec<_> = permissions.iter().map(|text| (text.clone(), holds(text))).collect();
         if let Some(agent) = principal.agent() {
-            let answers: serde_json::Map<_, _> =
-                results.iter().map(|(name, allowed)| (name.chars().take(128).collect(), (*allowed).into())).collect();
+            let answers: serde_json::Map<_, _> = results
+                .iter()
+                .map(|(name, allowed)| (name.chars().take(128).collect(), (*allowed).into()))
+                .collect();
             let event = Event::new(EventKind::AgentAction, agent_actor(agent), "permission check", now)
                 .on(Target::new(subject.kind(), subject.id()))
                 .from_origin(&caller.origin)

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{ApiError, AuthorizationServer, Caller};
 use crate::{
     agent::{checked_text, parse_capabilities},
-    api_key::ApiKey,
+    api_key::{ApiKey, ORG_KEY_SCOPES},
     audit::{EventKind, Target},
     capability::Capability,
     client::{Client, Secrets},
@@ -188,6 +188,10 @@ impl AuthorizationServer {
         let now = self.now();
         let name = checked_text("name", request.name.as_deref().unwrap_or_default(), 1, 128)?;
         let scopes = parse_capabilities("scopes", request.scopes.as_deref().unwrap_or_default())?;
+        if request.scopes.is_none() || scopes.iter().any(|scope| !ORG_KEY_SCOPES.contains(&scope.as_str())) {
+            let problem = format!("must be a list of {}", ORG_KEY_SCOPES.join(", "));
+            return Err(ApiError::Invalid { member: "scopes", problem });
+        }
         not_above(principal, "scopes", &scopes)?;
         let (mut key, secret) = ApiKey::new(org, name, scopes, now);
         key.created_by = principal.api_key().and_then(|key| key.created_by);
@@ -271,7 +275,8 @@ fn redirect_uri(text: &str) -> Result<String, ApiError> {
     if fits {
         Ok(text.to_owned())
     } else {
-        let problem = "must be absolute https URIs (http only on a loopback host) without fragment".to_owned();
+        let problem =
+            "must be absolute https URIs (http only on a loopback host) without fragment".to_owned();
         Err(ApiError::Invalid { member: "redirectUris", problem })
     }
 }

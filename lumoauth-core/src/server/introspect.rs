@@ -8,6 +8,7 @@ use super::{AuthorizationServer, TokenRequest};
 use crate::{
     audit::{Event, EventKind, Target},
     budget::exceeded,
+    capability::{Scope, narrow},
     client_auth::{AuthenticatedClient, Method},
     clock::Timestamp,
     grant::TokenError,
@@ -34,7 +35,7 @@ pub struct Introspection {
 #[non_exhaustive]
 pub struct ActiveToken {
     token_type: &'static str,
-    scope: String,
+    scope: Scope,
     client_id: String,
     sub: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,6 +88,13 @@ impl AuthorizationServer {
         if !self.may_see(organization, &caller, &claims).await? {
             return Ok(inactive);
         }
+        // What was withdrawn since the token was issued is gone from it.
+        let held = match &identity {
+            Identity::Agent(agent) => &agent.capabilities,
+            Identity::Client(client) => &client.allowed_scopes,
+            Identity::ApiKey(_) => return Ok(inactive),
+        };
+        let scope = narrow(None, &[claims.scope.as_slice(), held]).unwrap_or_default();
         let budget_exceeded = match &identity {
             Identity::Agent(agent) if !agent.budget.is_empty() => {
                 let used = self.stores().budgets.usage(&organization.id, agent.account(), now).await?;
@@ -94,7 +102,7 @@ impl AuthorizationServer {
             }
             Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) => false,
         };
-        Ok(Introspection { active: true, token: Some(ActiveToken::new(&claims, budget_exceeded)) })
+        Ok(Introspection { active: true, token: Some(ActiveToken::new(&claims, scope, budget_exceeded)) })
     }
 
     /// Serves revocation. Tokens that are unknown, dead or somebody else's change nothing and are no error.
@@ -150,7 +158,9 @@ impl AuthorizationServer {
             Ok(_) => Err(refused),
             Err(super::AuthenticateError::Store(error)) => Err(error.into()),
             Err(super::AuthenticateError::Key(error)) => Err(error.into()),
-            Err(super::AuthenticateError::Refused | super::AuthenticateError::OtherOrganization) => Err(refused),
+            Err(super::AuthenticateError::Refused | super::AuthenticateError::OtherOrganization) => {
+                Err(refused)
+            }
         }
     }
 
@@ -188,10 +198,10 @@ fn bearer_part(header: &str) -> Option<&str> {
 }
 
 impl ActiveToken {
-    fn new(claims: &AccessClaims, budget_exceeded: bool) -> Self {
+    fn new(claims: &AccessClaims, scope: Scope, budget_exceeded: bool) -> Self {
         Self {
             token_type: "Bearer",
-            scope: claims.scope.to_string(),
+            scope,
             client_id: claims.client_id.to_string(),
             sub: claims.sub.clone(),
             agent_id: claims.agent_id.map(|id| id.to_string()),

@@ -95,8 +95,7 @@ impl AuthorizationServer {
         caller: &Caller,
     ) -> Result<NewMcpServer, ApiError> {
         let now = self.now();
-        let required =
-            |member| ApiError::Unprocessable { member, problem: "is required".to_owned() };
+        let required = |member| ApiError::Unprocessable { member, problem: "is required".to_owned() };
         let name = patch.name.as_deref().ok_or_else(|| required("name"))?;
         let uri = patch.resource_uri.as_deref().ok_or_else(|| required("resource_uri"))?;
         let mut server = McpServer::new(name, resource("resource_uri", uri)?, now);
@@ -235,8 +234,9 @@ impl AuthorizationServer {
         caller: &Caller,
     ) -> Result<Visit, ApiError> {
         let scope = principal.token_scope().unwrap_or_default();
-        let covered =
-            |wanted: &Capability| principal.decide(wanted).is_allow() && scope.iter().any(|c| c.covers(wanted));
+        let covered = |wanted: &Capability| {
+            principal.decide(wanted).is_allow() && scope.iter().any(|c| c.covers(wanted))
+        };
         // A visitor needs one scope of the vocabulary: the server's own routes say which one they want.
         let fits = server.scopes_supported.is_empty() || server.scopes_supported.iter().any(covered);
         let mut event = Event::new(EventKind::McpConnection, principal.actor(), "connected", self.now())

@@ -24,14 +24,14 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use crate::{
     audit::{Actor, Event, EventKind, Origin},
+    client_auth::AuthenticatedClient,
     clock::{Clock, Timestamp},
     grant::{Grant, GrantContext},
     id::OrgId,
     keys::{Jwk, KeyError, KeyProvider, KeyPurpose},
     organization::Organization,
     secret::Secret,
-    store::{RateLimit, StoreError, Stores, Admission},
-    client_auth::AuthenticatedClient,
+    store::{Admission, RateLimit, StoreError, Stores},
     user::PasswordHash,
 };
 

@@ -5,11 +5,10 @@ use http::HeaderValue;
 use super::AuthorizationServer;
 use crate::{
     audit::{Actor, ActorKind, Event, EventKind, Origin, Target},
-    client_auth::{self, AuthenticatedClient, Method, Unreadable},
+    client_auth::{self, AuthenticatedClient, Method, Proof, Unreadable},
     clock::Timestamp,
     grant::{TokenError, TokenResponse},
     organization::Organization,
-    store::StoreError,
     wire::Params,
 };
 
@@ -55,40 +54,46 @@ impl AuthorizationServer {
         request: TokenRequest<'_>,
         now: Timestamp,
     ) -> Result<Option<AuthenticatedClient>, TokenError> {
-        let presented = client_auth::presented(request.authorization, request.params).map_err(|error| {
-            match error {
+        let presented =
+            client_auth::presented(request.authorization, request.params).map_err(|error| match error {
                 Unreadable::Malformed => TokenError::InvalidClient(Method::Basic),
                 Unreadable::TwoMethods => {
                     TokenError::InvalidRequest("Use one client authentication method only.")
                 }
-            }
-        })?;
+            })?;
         let Some(presented) = presented else { return Ok(None) };
         let org = &organization.id;
         match client_auth::authenticate(self.stores(), org, &presented, now).await? {
-            Some(client) => Ok(Some(client)),
-            None => {
-                self.record_failed_client(organization, &presented.client_id, request.origin, now).await?;
+            Proof::Proven(client) => Ok(Some(client)),
+            // Every grant and endpoint here acts for a client that has proven who it is.
+            Proof::Public(_) => Err(TokenError::UnauthorizedClient),
+            Proof::Nothing(claimed) => {
+                let target = claimed_target(claimed.as_ref(), &presented.client_id);
+                let actor = Actor::new(ActorKind::Unknown, target.id.as_str());
+                let event =
+                    Event::new(EventKind::AgentAuthenticated, actor, "client authentication failed", now)
+                        .on(target)
+                        .by_method("client_credentials")
+                        .from_origin(request.origin)
+                        .failed("invalid_client");
+                // The same append for clients that exist and for those that do not: neither the answer nor the
+                // work tells them apart.
+                self.stores().audit.append(org, &[event]).await?;
                 Err(TokenError::InvalidClient(presented.method))
             }
         }
     }
+}
 
-    /// What is recorded does not depend on whether the client exists, and neither does the work.
-    async fn record_failed_client(
-        &self,
-        organization: &Organization,
-        claimed: &str,
-        origin: &Origin,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let claimed: String = claimed.chars().filter(|c| !c.is_control()).take(128).collect();
-        let actor = Actor::new(ActorKind::Unknown, claimed.as_str());
-        let event = Event::new(EventKind::AgentAuthenticated, actor, "client authentication failed", now)
-            .on(Target::new("client", claimed))
-            .by_method("client_credentials")
-            .from_origin(origin)
-            .failed("invalid_client");
-        self.stores().audit.append(&organization.id, &[event]).await
+/// Whom a failed authentication is about: the known client, or the cleaned text that was sent.
+fn claimed_target(claimed: Option<&AuthenticatedClient>, sent: &str) -> Target {
+    match claimed {
+        Some(AuthenticatedClient::Agent(agent)) => {
+            Target::new("agent", agent.id.to_string()).named(&agent.name)
+        }
+        Some(AuthenticatedClient::Client(client)) => {
+            Target::new("client", client.client_id.as_str()).named(&client.name)
+        }
+        None => Target::new("client", sent.chars().filter(|c| !c.is_control()).take(128).collect::<String>()),
     }
 }

@@ -64,10 +64,14 @@ impl AuditFilter {
         });
         let text_fits = self.search.as_deref().is_none_or(|search| {
             let needle = search.to_ascii_lowercase();
-            [Some(event.message.as_str()), event.actor.name.as_deref(), target.and_then(|t| t.name.as_deref())]
-                .into_iter()
-                .flatten()
-                .any(|text| text.to_ascii_lowercase().contains(&needle))
+            [
+                Some(event.message.as_str()),
+                event.actor.name.as_deref(),
+                target.and_then(|t| t.name.as_deref()),
+            ]
+            .into_iter()
+            .flatten()
+            .any(|text| text.to_ascii_lowercase().contains(&needle))
         });
         kind_fits
             && text_fits

@@ -31,7 +31,7 @@ pub struct ChargeId<'a> {
     pub key: &'a str,
     /// SHA-256 of what was asked, so that the same id with other content is told apart.
     pub request_hash: [u8; 32],
-    /// Until when a repetition must be recognised.
+    /// Until when a repetition is recognised; from this instant on the id is new again.
     pub keep_until: Timestamp,
 }
 

@@ -13,10 +13,12 @@
 //!    says that nothing changed, no event is written. Checked by `conformance::recorded::writes_its_events`.
 //! 5. Expected outcomes are values; [`StoreError`] means that the backend cannot answer. The server then
 //!    refuses the request (503), it never guesses.
-//! 6. `now` is an argument. Expiry is decided against it and never against the backend's own clock.
-//! 7. Only hashes of secrets arrive here. Records implement serde traits, meant for JSON (their amounts of
+//! 6. Orders are by bytes (in SQL: `COLLATE "C"`). An offset beyond the end is an empty page. There need not be a record
+//!    of the organization that is written to; no role may depend on another.
+//! 7. `now` is an argument. Expiry is decided against it and never against the backend's own clock.
+//! 8. Only hashes of secrets arrive here. Records implement serde traits, meant for JSON (their amounts of
 //!    money are exact JSON numbers).
-//! 8. Run the suite: `lumoauth_core::store_conformance!(async || (guard, store))` expands to one named test per
+//! 9. Run the suite: `lumoauth_core::store_conformance!(async || (guard, store))` expands to one named test per
 //!    case. That is the whole test file of a backend.
 //!
 //! A backend that implements every role is a [`Store`] by itself. Parts of several backends become one set with
@@ -31,7 +33,7 @@ mod error;
 mod grants;
 mod keys;
 mod mcp_servers;
-pub mod memory;
+mod memory;
 mod organizations;
 mod rate_limits;
 mod stores;
@@ -64,7 +66,8 @@ pub use users::{UserKey, UserStore};
 pub enum Insert {
     /// The record is there now, with its event.
     Inserted,
-    /// Another record of the organization has the same value in this unique field; nothing changed.
+    /// Another record of the organization has the same value in this unique field (any of them, if several are
+    /// taken); nothing changed.
     Taken(Unique),
 }
 

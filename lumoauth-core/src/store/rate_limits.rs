@@ -33,7 +33,8 @@ pub struct Admission {
 /// Counts requests. Hot, and its loss is safe: a lost counter starts at zero.
 #[async_trait]
 pub trait RateLimitStore: fmt::Debug + Send + Sync + 'static {
-    /// Counts one request of `source` (at most 256 bytes, from outside) against `limit`.
+    /// Counts one request of `source` (at most 256 bytes, from outside) against `limit`. Counters are kept per source
+    /// and length of window.
     ///
     /// In one window at most `limit.max` calls are admitted under any concurrency. Memory is bounded: windows
     /// that ended are dropped. Checked by `conformance::rate_limits::admits_exactly_max`, `windows_end`,

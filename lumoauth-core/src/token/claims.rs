@@ -101,7 +101,9 @@ mod agent_id_text {
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AgentId>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<AgentId>, D::Error> {
         Option::<String>::deserialize(deserializer)?
             .map(|text| AgentId::parse(&text).map_err(D::Error::custom))
             .transpose()

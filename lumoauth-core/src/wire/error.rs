@@ -21,12 +21,10 @@ pub struct WireError {
     pub description: String,
     /// The `details` member.
     pub details: Map<String, Value>,
-    /// Members beside the standard ones.
-    pub extra: Map<String, Value>,
     /// The `Retry-After` header, in whole seconds.
     pub retry_after: Option<u64>,
     /// The `WWW-Authenticate` header.
-    pub challenge: Option<Challenge>,
+    pub challenge: Option<Box<Challenge>>,
 }
 
 /// What a `WWW-Authenticate` header asks for.
@@ -48,7 +46,6 @@ impl WireError {
             code: Some(error),
             description: description.into(),
             details: Map::new(),
-            extra: Map::new(),
             retry_after: None,
             challenge: None,
         }
@@ -79,13 +76,9 @@ impl WireError {
 
     /// 401 `invalid_token` with its challenge (RFC 6750 section 3.1).
     pub fn invalid_token() -> Self {
-        let mut error = Self::new(
-            StatusCode::UNAUTHORIZED,
-            "invalid_token",
-            "The credential is missing, invalid, expired or revoked.",
-        );
-        error.challenge = Some(Challenge::Bearer(vec![("error", "invalid_token".to_owned())]));
-        error
+        let text = "The credential is missing, invalid, expired or revoked.";
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_token", text)
+            .with_challenge(Challenge::Bearer(vec![("error", "invalid_token".to_owned())]))
     }
 
     /// The same with another `code`, or none.
@@ -109,9 +102,16 @@ impl WireError {
         self
     }
 
+    /// The same with a `WWW-Authenticate`.
+    #[must_use]
+    pub fn with_challenge(mut self, challenge: Challenge) -> Self {
+        self.challenge = Some(Box::new(challenge));
+        self
+    }
+
     /// The JSON body.
     pub fn body(&self) -> Value {
-        let mut body = self.extra.clone();
+        let mut body = Map::new();
         body.insert("error".to_owned(), self.error.into());
         body.insert("error_description".to_owned(), self.description.clone().into());
         body.insert("message".to_owned(), self.description.clone().into());

@@ -45,10 +45,12 @@ impl Params {
     /// # Errors
     /// [`InvalidParams`] if there are too many, one is repeated, or the text is not UTF-8.
     pub fn from_form(text: &[u8]) -> Result<Self, InvalidParams> {
-        let pairs = url::form_urlencoded::parse(text).map(|(name, value)| (name.into_owned(), value.into_owned()));
+        let pairs =
+            url::form_urlencoded::parse(text).map(|(name, value)| (name.into_owned(), value.into_owned()));
         let params = Self::checked(pairs)?;
         // The decoder puts U+FFFD where the bytes are not UTF-8; no credential or scope contains it.
-        let broken = params.0.iter().any(|(name, value)| name.contains('\u{fffd}') || value.contains('\u{fffd}'));
+        let broken =
+            params.0.iter().any(|(name, value)| name.contains('\u{fffd}') || value.contains('\u{fffd}'));
         if broken { Err(InvalidParams::Malformed) } else { Ok(params) }
     }
 

@@ -97,7 +97,8 @@ fn filter(query: &Query) -> Result<AuditFilter, WireError> {
             .map_err(|error| WireError::invalid_request(format!("{}: {error}.", names[0])))
     };
     let mut filter = AuditFilter::default();
-    filter.kind = text(&["action", "eventType", "event_type"]);
+    filter.kind = text(&["action", "eventType",
+    "action", "event_type"]);
     filter.actor = text(&["actorId", "userId", "actor"]);
     filter.target = text(&["targetId"]);
     filter.category = text(&["category"]);
@@ -113,9 +114,22 @@ fn filter(query: &Query) -> Result<AuditFilter, WireError> {
     Ok(filter)
 }
 
-const COLUMNS: [&str; 14] = [
-    "id", "createdAt", "eventType", "severity", "status", "actorType", "actorId", "actorName", "targetType",
-    "targetId", "targetName", "ipAddress", "authMethod", "message",
+const COLUMNS: [&str; 15] = [
+    "id",
+    "createdAt",
+    "eventType",
+    "action",
+    "severity",
+    "status",
+    "actorType",
+    "actorId",
+    "actorName",
+    "targetType",
+    "targetId",
+    "targetName",
+    "ipAddress",
+    "authMethod",
+    "message",
 ];
 
 fn csv(entries: &[LogEntry]) -> String {

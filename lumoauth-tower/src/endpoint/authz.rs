@@ -19,7 +19,7 @@ pub(crate) async fn check(call: Call) -> Result<Reply, WireError> {
         "permission": permission,
         "subject_type": checked.subject.kind(),
         "subject_id": checked.subject.id(),
-        "context": request.context.unwrap_or_else(|| json!({})),
+        "context": request.context.unwrap_or_default(),
     });
     if let Subject::User(user) = &checked.subject {
         body["user_id"] = user.id.to_string().into();

@@ -14,11 +14,8 @@ use crate::reply::{self, Reply};
 pub(crate) async fn users(call: Call) -> Result<Reply, WireError> {
     let query = call.query();
     let paging = query.page()?;
-    let page = call
-        .server
-        .users(call.org(), query.get(&["search"]), paging.store_page())
-        .await
-        .map_err(refuse)?;
+    let page =
+        call.server.users(call.org(), query.get(&["search"]), paging.store_page()).await.map_err(refuse)?;
     let items = page.items.iter().map(|user| view::user(user)).collect();
     Ok(reply::ok(&paging.render("users", items, page.total)))
 }
@@ -88,11 +85,8 @@ pub(crate) async fn client(call: Call) -> Result<Reply, WireError> {
 
 /// POST `admin/clients/{}/rotate-secret`.
 pub(crate) async fn rotate_client_secret(call: Call) -> Result<Reply, WireError> {
-    let (client, secret) = call
-        .server
-        .rotate_client_secret(call.org(), call.name(), &call.caller())
-        .await
-        .map_err(refuse)?;
+    let (client, secret) =
+        call.server.rotate_client_secret(call.org(), call.name(), &call.caller()).await.map_err(refuse)?;
     Ok(reply::ok(&json!({
         "data": {
             "id": client.number.value(),

@@ -26,7 +26,7 @@ pub(crate) async fn list(call: Call) -> Result<Reply, WireError> {
 
 /// POST `admin/mcp/servers`.
 pub(crate) async fn create(call: Call) -> Result<Reply, WireError> {
-    let patch: McpServerPatch = call.json()?;
+    let patch: McpServerPatch = call.json().map_err(unprocessable)?;
     let new = call.server.create_mcp_server(call.org(), &patch, &call.caller()).await.map_err(refuse)?;
     let mut data = view::mcp_server(&new.server);
     if let Some((client_id, secret)) = &new.resource_client {
@@ -62,8 +62,7 @@ pub(crate) async fn delete(call: Call) -> Result<Reply, WireError> {
 /// GET `mcp/servers`: those that the caller may use.
 pub(crate) async fn visible(call: Call) -> Result<Reply, WireError> {
     let paging = call.query().page()?;
-    let servers =
-        call.server.mcp_servers(call.org(), Some(call.principal()?)).await.map_err(refuse)?;
+    let servers = call.server.mcp_servers(call.org(), Some(call.principal()?)).await.map_err(refuse)?;
     let total = servers.len() as u64;
     let items: Vec<_> = paging.slice(servers).map(|server| view::mcp_server(&server)).collect();
     let mut body = paging.render("mcp_servers", items, total);
@@ -73,11 +72,8 @@ pub(crate) async fn visible(call: Call) -> Result<Reply, WireError> {
 
 /// GET `mcp/servers/{}`.
 pub(crate) async fn visible_one(call: Call) -> Result<Reply, WireError> {
-    let server = call
-        .server
-        .visible_mcp_server(call.org(), call.principal()?, call.name())
-        .await
-        .map_err(refuse)?;
+    let server =
+        call.server.visible_mcp_server(call.org(), call.principal()?, call.name()).await.map_err(refuse)?;
     let issuer = call.server.issuer(call.org());
     let mut data = view::mcp_server(&server);
     data["discovery"] = json!({
@@ -148,11 +144,18 @@ pub(crate) async fn challenge(call: Call) -> Result<Reply, WireError> {
         }))),
         Visit::InsufficientScope => {
             let text = "The token lacks a scope of this server.";
-            let mut error = WireError::new(StatusCode::FORBIDDEN, "insufficient_scope", text);
-            error.challenge = Some(challenge_of(&call, &server, Some("insufficient_scope")));
-            Err(error)
+            let challenge = challenge_of(&call, &server, Some("insufficient_scope"));
+            Err(WireError::new(StatusCode::FORBIDDEN, "insufficient_scope", text).with_challenge(challenge))
         }
     }
+}
+
+/// A member of the wrong type is as unprocessable here as one with a wrong value.
+fn unprocessable(mut error: WireError) -> WireError {
+    if error.error == "validation_error" {
+        error.status = StatusCode::UNPROCESSABLE_ENTITY;
+    }
+    error
 }
 
 fn is_protected(server: &McpServer) -> bool {
@@ -160,9 +163,7 @@ fn is_protected(server: &McpServer) -> bool {
 }
 
 fn unauthorized(call: &Call, server: &McpServer, sent: Option<&str>) -> WireError {
-    let mut error = WireError::invalid_token();
-    error.challenge = Some(challenge_of(call, server, sent));
-    error
+    WireError::invalid_token().with_challenge(challenge_of(call, server, sent))
 }
 
 /// RFC 9728 section 5.1: where the metadata is, and which scope would do.

@@ -19,11 +19,8 @@ pub(crate) async fn userinfo(call: Call) -> Result<Reply, WireError> {
 /// GET `agents/me`.
 pub(crate) async fn identity(call: Call) -> Result<Reply, WireError> {
     let (principal, agent) = (call.principal()?, call.agent()?);
-    let body = call
-        .server
-        .identity(&call.organization, principal, agent, &call.prefix)
-        .await
-        .map_err(refuse)?;
+    let body =
+        call.server.identity(&call.organization, principal, agent, &call.prefix).await.map_err(refuse)?;
     Ok(reply::ok(&body))
 }
 
@@ -50,8 +47,7 @@ pub(crate) async fn usage(call: Call) -> Result<Reply, WireError> {
 pub(crate) async fn report_usage(call: Call) -> Result<Reply, WireError> {
     let agent = call.agent()?;
     let request: UsageRequest = call.json()?;
-    let report =
-        call.server.report_usage(call.org(), agent, &request, &call.origin).await.map_err(refuse)?;
+    let report = call.server.report_usage(call.org(), agent, &request, &call.origin).await.map_err(refuse)?;
     Ok(reply::ok(&report.to_json()))
 }
 

@@ -29,7 +29,9 @@ pub(crate) async fn jwks(call: Call) -> Result<Reply, WireError> {
     Ok(reply::metadata(&json!({ "keys": keys })))
 }
 
-/// The members that both documents share. They name what this server serves, and nothing that it does not.
+/// The members that both documents share. The standards require
+/// `authorization_endpoint` and `response_types_supported` of every server; what is really served to a client says
+/// `grant_types_supported`.
 fn document(call: &Call) -> Value {
     let issuer = call.server.issuer(call.org());
     json!({
@@ -40,12 +42,13 @@ fn document(call: &Call) -> Value {
         "revocation_endpoint": format!("{issuer}/oauth/revoke"),
         "introspection_endpoint": format!("{issuer}/oauth/introspect"),
         "jwks_uri": format!("{issuer}/.well-known/jwks.json"),
-        "response_types_supported": [],
+        "response_types_supported": ["code"],
         "grant_types_supported": call.server.grant_types(),
         "scopes_supported": [],
         "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
         "code_challenge_methods_supported": ["S256"],
         "resource_indicators_supported": true,
+        "authorization_response_iss_parameter_supported": true,
         "bearer_methods_supported": ["header"],
         "act_claim_order": "oldest_first",
     })

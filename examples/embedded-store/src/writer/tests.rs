@@ -194,8 +194,8 @@ async fn a_full_queue_refuses_at_once_and_recovers() {
         }
         waiting.push(call);
     }
-    // The operation that keeps the writer busy may not have left the queue yet.
-    assert!((QUEUE - 1..=QUEUE).contains(&waiting.len()), "{}", waiting.len());
+    // The operation that keeps the writer busy may still be in the queue, or have left it with others.
+    assert!((QUEUE - 1..QUEUE + BATCH).contains(&waiting.len()), "{}", waiting.len());
     let refused = store.ping().await.unwrap_err();
     assert!(refused.is_retryable(), "{refused:?}");
 

@@ -48,8 +48,14 @@ pub async fn round_trip(store: &dyn AgentStore) {
     full.requested_capabilities = vec![Capability::parse("write:a").unwrap()];
     full.allowed_tools = vec!["search".to_owned()];
     full.budget = serde_json::from_str(
-        r#"{"max_tokens_per_day": 9007199254740992, "max_api_calls_per_hour": 0, "max_cost_per_month_usd": 0.1,
-            "require_approval_above_usd": 0.000001, "allowed_models": ["m"], "team": {"a": [1, null]}}"#,
+        r#"{
+            "max_tokens_per_day": 9007199254740992,
+            "max_api_calls_per_hour": 0,
+            "max_cost_per_month_usd": 0.1,
+            "require_approval_above_usd": 0.000001,
+            "allowed_models": ["m"],
+            "team": {"a": [1, null]}
+        }"#,
     )
     .unwrap();
     full.budget_generation = u32::MAX;

@@ -91,7 +91,8 @@ pub async fn racing_appends_leave_no_gap(store: &dyn AuditStore) {
     assert_eq!(found, wanted);
 }
 
-/// "Moves up to `max` events that wait in this backend's outbox into the log and gives them the next numbers."
+/// "Moves up to `max` events that wait in this backend's outbox into the log and gives them the next
+/// numbers."
 pub async fn numbers_have_no_gaps(store: &dyn AuditStore) {
     let org = some_org();
     assert_eq!(store.sequence(&org, 10).await.unwrap(), 0);
@@ -206,8 +207,8 @@ pub async fn pages_and_filters(store: &dyn AuditStore) {
     }
 }
 
-/// "A record of one organization is never found, changed, counted or removed through another." Event ids too are
-/// of one organization only.
+/// "A record of one organization is never found, changed, counted or removed through another." Event ids too
+/// are of one organization only.
 pub async fn organizations_are_apart(store: &dyn AuditStore) {
     let (ours, theirs) = (some_org(), some_org());
     let [shared, second] = [some_event(), some_event()];

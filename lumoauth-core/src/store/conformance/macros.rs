@@ -44,13 +44,13 @@ macro_rules! store_conformance {
 
     (@role agents $make:expr) => {
         $crate::store_conformance!(@cases agents $make;
-            round_trip, one_slug_once, unique_values, organizations_are_apart, updates_are_guarded, racing_updates,
-            old_api_key_is_forgotten, removal_frees_names, racing_removals, listing);
+            round_trip, one_slug_once, unique_values, organizations_are_apart, updates_are_guarded,
+            racing_updates, old_api_key_is_forgotten, removal_frees_names, racing_removals, listing);
     };
     (@role api_keys $make:expr) => {
         $crate::store_conformance!(@cases api_keys $make;
-            round_trip, one_hash_once, unique_values, organizations_are_apart, updates_are_guarded, racing_updates,
-            listing);
+            round_trip, one_hash_once, unique_values, organizations_are_apart, updates_are_guarded,
+            racing_updates, listing);
     };
     (@role audit $make:expr) => {
         $crate::store_conformance!(@cases audit $make;
@@ -114,11 +114,11 @@ macro_rules! store_conformance {
     };
 }
 
-/// Expands to the tests of a backend in outbox mode, whose audit log is kept elsewhere: that every recorded role
-/// writes its events into the outbox, where they wait until they are done.
+/// Expands to the tests of a backend in outbox mode, whose audit log is kept elsewhere: that every recorded
+/// role writes its events into the outbox, where they wait until they are done.
 ///
-/// `make` is as for [`store_conformance!`](crate::store_conformance), with a store that is opened in outbox mode
-/// and implements [`Outbox`](crate::store::Outbox).
+/// `make` is as for [`store_conformance!`](crate::store_conformance), with a store that is opened in outbox
+/// mode and implements [`Outbox`](crate::store::Outbox).
 ///
 /// - `outbox_conformance!(make)`: every recorded role.
 /// - `outbox_conformance!(make; roles: grants, keys)`: these.

@@ -1,7 +1,7 @@
 //! The behaviour suite for store backends (feature `conformance`; outside the semver promise).
 //!
-//! This is the whole test file of a backend, with `lumoauth-core` (feature `conformance`) and `tokio` (features
-//! `macros` and `rt-multi-thread`) as development dependencies:
+//! This is the whole test file of a backend, with `lumoauth-core` (feature `conformance`) and `tokio`
+//! (features `macros` and `rt-multi-thread`) as development dependencies:
 //!
 //! ```
 //! use lumoauth_core::store::MemoryStore;
@@ -24,12 +24,12 @@
 //! backend with only some roles names them: `store_conformance!(make; roles: budgets, rate_limits)`.
 //!
 //! 1. One file per role, one function per case; the case's doc comment quotes the sentence that it checks.
-//! 2. Cases make their own organizations and ids and never wipe, so they may run in parallel, and again, on one
-//!    shared database. An organization that is written to need not have a record: roles are separable.
+//! 2. Cases make their own organizations and ids and never wipe, so they may run in parallel, and again, on
+//!    one shared database. An organization that is written to need not have a record: roles are separable.
 //! 3. Cases do not sleep. Their time is [`now`], an instant of the past, so a backend that asks its own clock
 //!    what has expired does not pass.
-//! 4. A race is a case: [`race`] makes the calls of one task at once. Run the suite with a pool of more than one
-//!    connection, or nothing races.
+//! 4. A race is a case: [`race`] makes the calls of one task at once. Run the suite with a pool of more than
+//!    one connection, or nothing races.
 
 #![expect(clippy::unwrap_used, reason = "a case fails by panicking")]
 
@@ -79,7 +79,8 @@ pub fn some_event() -> Event {
 
 /// What `n` concurrent calls return, in the order of their numbers.
 ///
-/// They are polled by one task, so they overlap wherever the backend waits: for a connection, a thread, a lock.
+/// They are polled by one task, so they overlap wherever the backend waits: for a connection, a thread, a
+/// lock.
 pub async fn race<F: Future>(n: usize, call: impl FnMut(usize) -> F) -> Vec<F::Output> {
     join_all((0..n).map(call)).await
 }

@@ -88,8 +88,8 @@ pub(super) async fn waiting(store: &dyn Outbox, org: &OrgId) -> Vec<Event> {
     pending.into_iter().filter(|(of, _)| of == org).map(|(_, event)| event).collect()
 }
 
-/// "If the outcome says that nothing changed, no event is written." And if something changed, exactly its event
-/// is.
+/// "If the outcome says that nothing changed, no event is written." And if something changed, exactly its
+/// event is.
 pub async fn writes_its_events(role: Recorded<'_>, trail: Trail<'_>) {
     let org = some_org();
     assert!(trail.events_of(&org).await.is_empty());

@@ -136,8 +136,8 @@ pub async fn racing_updates(store: &dyn UserStore) {
     assert_eq!((stored.name.clone(), stored.version), (Some(format!("Racer {winner}")), 1));
 }
 
-/// "The people whose e-mail address or name contains `search` (without regard to ASCII case), in ascending order
-/// of e-mail address."
+/// "The people whose e-mail address or name contains `search` (without regard to ASCII case), in ascending
+/// order of e-mail address."
 pub async fn listing(store: &dyn UserStore) {
     let org = some_org();
     // In the order of bytes, which not every collation agrees with.

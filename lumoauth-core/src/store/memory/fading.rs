@@ -7,8 +7,8 @@ use std::{
 
 use crate::clock::Timestamp;
 
-/// A map whose entries have an end. The ends are kept in order, so dropping what ended never looks at what did
-/// not.
+/// A map whose entries have an end. The ends are kept in order, so dropping what ended never looks at what
+/// did not.
 pub(super) struct Fading<K, V> {
     entries: HashMap<K, (V, Timestamp)>,
     by_end: BTreeSet<(Timestamp, K)>,
@@ -21,8 +21,8 @@ impl<K, V> Default for Fading<K, V> {
 }
 
 impl<K: Clone + Eq + Hash + Ord, V: Default> Fading<K, V> {
-    /// The value of `key` with its end. It is here until [`Self::drop_ended`] finds it, so whether the end has
-    /// come is for the caller to decide.
+    /// The value of `key` with its end. It is here until [`Self::drop_ended`] finds it, so whether the end
+    /// has come is for the caller to decide.
     pub(super) fn get(&self, key: &K) -> Option<(&V, Timestamp)> {
         self.entries.get(key).map(|(value, end)| (value, *end))
     }

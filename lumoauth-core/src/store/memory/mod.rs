@@ -36,8 +36,8 @@ use table::Table;
 /// Every role in the memory of one process: for tests, for trying out, and for single-process hosts that can
 /// afford to forget.
 ///
-/// Nothing survives the process, and the audit log grows as long as it lives. Look-ups by key are hash look-ups
-/// and return shared records; their cost does not depend on how many records there are.
+/// Nothing survives the process, and the audit log grows as long as it lives. Look-ups by key are hash
+/// look-ups and return shared records; their cost does not depend on how many records there are.
 ///
 /// ```
 /// use lumoauth_core::store::{MemoryStore, Stores};
@@ -70,13 +70,14 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// An empty store in outbox mode: its events wait for an audit log that is kept elsewhere, and its own log
-    /// stays empty.
+    /// An empty store in outbox mode: its events wait for an audit log that is kept elsewhere, and its own
+    /// log stays empty.
     pub fn with_outbox() -> Self {
         Self { journal: Journal::with_outbox(), ..Self::default() }
     }
 
-    /// Makes `change` in the part of `org`, and if it changed something, writes `on` before anybody can see it.
+    /// Makes `change` in the part of `org`, and if it changed something, writes `on` before anybody can see
+    /// it.
     fn recorded<T: Default, R: Outcome>(
         &self,
         role: &PerOrg<T>,
@@ -131,8 +132,8 @@ impl Outcome for Revoked {
     }
 }
 
-// A panic under a lock leaves consistent state behind: every change is computed before the first part of it is
-// applied, and applying only moves values into collections. So a poisoned lock is taken like any other.
+// A panic under a lock leaves consistent state behind: every change is computed before the first part of it
+// is applied, and applying only moves values into collections. So a poisoned lock is taken like any other.
 
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)

@@ -19,8 +19,8 @@ pub(super) trait Record: Clone {
     /// The key that names the record and never changes.
     fn id(&self) -> Self::Key;
 
-    /// All its keys, the one of [`Record::id`] among them, with the fields they are from. If several are taken,
-    /// the first is reported.
+    /// All its keys, the one of [`Record::id`] among them, with the fields they are from. If several are
+    /// taken, the first is reported.
     fn keys(&self) -> Vec<(Unique, Self::Key)>;
 
     /// Its place in listings.

@@ -1,0 +1,156 @@
+//! Servers to send load to.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    io::Write as _,
+    net::SocketAddr,
+    path::Path,
+    process::{Command, Stdio},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use lumoauth_tests::{Stopwatch, unique};
+
+use crate::{Options, agents, bare, host, load, process::Process};
+
+/// A server with the requests it is sent.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) name: String,
+    pub(crate) process: Process,
+    pub(crate) address: SocketAddr,
+    pub(crate) requests: Arc<[Vec<u8>]>,
+}
+
+/// One measured round.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    /// Of the server, per request.
+    pub(crate) cpu: Duration,
+    pub(crate) per_second: f64,
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
+}
+
+impl Target {
+    /// The reference server in `dev`, asked for tokens of its load test agent. `directory` is where it lives, and
+    /// where its data is unless `store` is `memory`.
+    pub(crate) fn reference(options: &Options, store: &str, directory: &Path) -> Self {
+        let variables_file = directory.join(unique("env"));
+        let mut command = Command::new(&options.server);
+        command
+            .args(["dev", "--listen", "127.0.0.1:0", "--store", store, "--fixtures", "full", "--env-out"])
+            .arg(&variables_file)
+            .current_dir(directory)
+            .env("RUST_LOG", "warn")
+            .stdout(Stdio::null());
+        let mut process = Process::start(&mut command);
+        let variables = wait_for_variables(&mut process, &variables_file);
+        let variable = |name: &str| variables.get(name).unwrap_or_else(|| panic!("no {name}")).as_str();
+        let address = variable("LUMOAUTH_URL").trim_start_matches("http://").parse().expect("an address");
+        let path = token_path(variable("LUMOAUTH_ORG_ID"));
+        let request =
+            load::token_request(address, &path, variable("LOAD_CLIENT_ID"), variable("LOAD_CLIENT_SECRET"));
+        Self { name: format!("lumoauth-server, {store}"), process, address, requests: [request].into() }
+    }
+
+    /// The yardstick, signing and answering about as many bytes as `real` does.
+    pub(crate) fn bare_like(real: &Self) -> Self {
+        let answer = crate::one_thread().block_on(load::once(real.address, &real.requests[0]));
+        let answer = answer.expect("the server answers");
+        let json: serde_json::Value = serde_json::from_slice(&answer).expect("the answer is JSON");
+        let token = json["access_token"].as_str().expect("a token");
+        let signed = token.rfind('.').expect("a signature");
+        let (process, address) = own("bare", &[signed.to_string(), answer.len().to_string()]);
+        // Credentials of the same length, since they are parsed as well.
+        let (client_id, client_secret) = agents::credentials(0);
+        let request = load::token_request(address, bare::PATH, &client_id, &client_secret);
+        let name = format!("bare axum, signs {signed} B, answers {} B", answer.len());
+        Self { name, process, address, requests: [request].into() }
+    }
+
+    /// The service over a memory store with `count` agents.
+    pub(crate) fn hosted(count: usize) -> Self {
+        let (process, address) = own("host", &[count.to_string()]);
+        let mut target =
+            Self { name: format!("memory, {count} agents"), process, address, requests: [].into() };
+        target.ask_for(host::ORG, count);
+        target
+    }
+
+    /// From now on asks for tokens of agents drawn evenly from the first `count` of the seeded ones.
+    pub(crate) fn ask_for(&mut self, org: &str, count: usize) {
+        const DRAWN: usize = 50_000;
+        // A full-period step through a power of two, cut to the range: even, and the same in every run.
+        let range = count.next_power_of_two();
+        let mut number = 12_345 % range;
+        let mut draw = || {
+            loop {
+                number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223) % range;
+                if number < count {
+                    return number;
+                }
+            }
+        };
+        let path = token_path(org);
+        self.requests = (0..DRAWN)
+            .map(|_| {
+                let (client_id, client_secret) = agents::credentials(draw());
+                load::token_request(self.address, &path, &client_id, &client_secret)
+            })
+            .collect();
+    }
+
+    /// One round of `total` requests.
+    pub(crate) fn measure(&self, total: usize) -> Sample {
+        let before = self.process.cpu();
+        let round = crate::one_thread().block_on(load::run(self.address, self.requests.clone(), total));
+        let used = self.process.cpu().saturating_sub(before);
+        let count = u32::try_from(total).expect("a round is not that long");
+        Sample {
+            cpu: used / count,
+            per_second: f64::from(count) / round.wall.as_secs_f64(),
+            p50: round.quantile(0.5),
+            p99: round.quantile(0.99),
+        }
+    }
+}
+
+/// Starts one of the servers in this binary.
+fn own(verb: &str, arguments: &[String]) -> (Process, SocketAddr) {
+    let mut command = Command::new(env::current_exe().expect("this binary has a path"));
+    command.arg(verb).args(arguments).stdout(Stdio::piped());
+    let mut process = Process::start(&mut command);
+    let address = process.first_line().parse().expect("an address");
+    (process, address)
+}
+
+/// Tells the harness that a server of its own accepts at `address`.
+pub(crate) fn announce(address: SocketAddr) {
+    let mut output = std::io::stdout().lock();
+    writeln!(output, "{address}").and_then(|()| output.flush()).expect("the harness listens");
+}
+
+fn token_path(org: &str) -> String {
+    format!("/orgs/{org}/api/v1/oauth/token")
+}
+
+/// What `dev` writes once it accepts connections.
+fn wait_for_variables(process: &mut Process, file: &Path) -> BTreeMap<String, String> {
+    let watch = Stopwatch::start();
+    loop {
+        if let Ok(text) = fs::read_to_string(file)
+            && text.ends_with('\n')
+            && text.contains("OTHER_CLIENT_SECRET=")
+        {
+            let pairs = text.lines().filter_map(|line| line.split_once('='));
+            return pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        }
+        process.assert_alive();
+        assert!(watch.elapsed() < Duration::from_secs(60), "the server does not come up");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
