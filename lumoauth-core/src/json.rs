@@ -32,10 +32,19 @@ pub struct JsonError(#[from] serde_json::Error);
 /// # Errors
 /// [`JsonError`] for anything else.
 pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonError> {
+    check(text)?;
+    Ok(serde_json::from_slice(text)?)
+}
+
+/// Whether `text` is JSON without duplicate members and with at most [`MAX_DEPTH`] levels: the first half of
+/// [`parse`], for readers that do the second half themselves.
+///
+/// # Errors
+/// [`JsonError`] if it is not.
+pub fn check(text: &[u8]) -> Result<(), JsonError> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     Strict { depth: 0 }.deserialize(&mut deserializer)?;
-    deserializer.end()?;
-    Ok(serde_json::from_slice(text)?)
+    Ok(deserializer.end()?)
 }
 
 /// Walks a value without keeping it.

@@ -77,13 +77,15 @@ pub(crate) fn parse_json<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes)
     if text.trim_ascii_start().first() != Some(&b'{') {
         return Err(WireError::invalid_request("The body must be a JSON object."));
     }
-    json::parse(text).map_err(|error| {
-        // The reason names a member or a position of what the client sent, nothing of ours.
-        WireError::new(
-            StatusCode::BAD_REQUEST,
-            "validation_error",
-            format!("The body is not acceptable: {error}."),
-        )
+    let refused = |text: String| WireError::new(StatusCode::BAD_REQUEST, "validation_error", text);
+    json::check(text).map_err(|error| refused(format!("The body is not acceptable: {error}.")))?;
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        // The member, and what serde expected of it: nothing of ours but the names that the API documents.
+        let member = error.path().to_string();
+        let problem = error.inner().to_string();
+        let problem = problem.split(" at line ").next().unwrap_or_default();
+        refused(format!("{member} is not acceptable: {problem}.")).with_detail(&member, problem)
     })
 }
 

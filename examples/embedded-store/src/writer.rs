@@ -272,7 +272,12 @@ impl Engine {
             Some(database) => transact(database, operations, self.destination, &self.published),
             None => Err(Failure::File(WriteError::Stopped)),
         };
-        self.broken = matches!(result, Err(Failure::File(_)));
+        if matches!(result, Err(Failure::File(_))) {
+            self.broken = true;
+            // At once, since until then redb refuses readers as well. If it cannot be done now, the next batch
+            // tries again.
+            let _ = self.mend();
+        }
         result
     }
 

@@ -133,3 +133,60 @@ pub fn exceeded<'a>(
         .filter(|limit| used.of(limit.meter) >= limit.max)
         .map(move |limit| (limit, limit.window.end(now)))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::budget::agent_account;
+
+    fn policy(max: u64) -> BudgetPolicy {
+        serde_json::from_str(&format!(r#"{{"max_tokens_per_day":{max},"max_api_calls_per_hour":{max}}}"#))
+            .unwrap()
+    }
+
+    fn account() -> Account {
+        agent_account(AgentId::generate(), 0)
+    }
+
+    #[test]
+    fn zero_allows_nothing_and_absent_allows_everything() {
+        let now = Timestamp::default();
+        let closed = account_lines(account(), &policy(0), &Usage::ONE_CALL, Standing::MustFit, now);
+        assert!(closed.iter().all(|line| !admits(0, line)));
+        let open =
+            account_lines(account(), &BudgetPolicy::default(), &Usage::ONE_CALL, Standing::MustFit, now);
+        assert!(open.iter().all(|line| admits(u64::MAX, line)));
+        assert_eq!(open.len(), 1, "calls are counted without a limit too");
+    }
+
+    #[test]
+    fn a_call_asks_every_limited_counter_for_room() {
+        let now = Timestamp::default();
+        let lines = account_lines(account(), &policy(5), &Usage::ONE_CALL, Standing::MustFit, now);
+        assert_eq!(
+            lines.iter().map(|line| (line.meter, line.amount)).collect::<Vec<_>>(),
+            [(Meter::Tokens, 0), (Meter::Calls, 1)]
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Admitting one amount after another never passes the maximum, whatever the amounts.
+        #[test]
+        fn a_counter_never_passes_its_maximum(max in 0u64..100, amounts in proptest::collection::vec(any::<u64>(), 0..50)) {
+            let mut used = 0u64;
+            for amount in amounts {
+                let usage = Usage { calls: amount % 40, ..Usage::default() };
+                let lines = account_lines(account(), &policy(max), &usage, Standing::MustFit, Timestamp::default());
+                let line = lines.iter().find(|line| line.meter == Meter::Calls).unwrap();
+                if admits(used, line) {
+                    used += line.amount;
+                }
+                prop_assert!(used <= max);
+            }
+        }
+    }
+}

@@ -103,3 +103,44 @@ mod tests {
         assert_eq!(narrow(None, &[&token, &agent]).unwrap().to_string(), "read:a");
     }
 }
+
+#[cfg(test)]
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn capability() -> impl Strategy<Value = Capability> {
+        "(read|write|delegate|admin)(:(a|b|\\*))?|\\*".prop_map(|text| Capability::parse(&text).unwrap())
+    }
+
+    fn list() -> impl Strategy<Value = Vec<Capability>> {
+        proptest::collection::vec(capability(), 0..6)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever is asked, every item of the result is covered by every bound: authority only shrinks.
+        #[test]
+        fn a_narrowed_scope_is_within_every_bound(
+            requested in proptest::option::of(list()), first in list(), second in list(),
+        ) {
+            let requested = requested.map(Scope::new);
+            if let Ok(scope) = narrow(requested.as_ref(), &[&first, &second]) {
+                for item in scope.as_slice() {
+                    prop_assert!(first.iter().any(|grant| grant.covers(item)));
+                    prop_assert!(second.iter().any(|grant| grant.covers(item)));
+                }
+            }
+        }
+
+        /// Covering is transitive, so a chain of narrowings never reaches above its beginning.
+        #[test]
+        fn covering_is_transitive(a in capability(), b in capability(), c in capability()) {
+            if a.covers(&b) && b.covers(&c) {
+                prop_assert!(a.covers(&c), "{a} {b} {c}");
+            }
+        }
+    }
+}

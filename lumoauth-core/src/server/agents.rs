@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 
 use super::{ApiError, AuthorizationServer, Caller};
 use crate::{
@@ -135,7 +135,7 @@ impl AuthorizationServer {
         let event = caller
             .event(EventKind::AgentCreated, format!("agent {} created", agent.slug), now)
             .on(agent_target(agent))
-            .with("capabilities", serde_json::json!(agent.capabilities))
+            .with("capabilities", json!(agent.capabilities))
             .with("identity_type", agent.identity_type.as_str());
         match self.stores().agents.insert(org, agent, &event).await? {
             Insert::Inserted => Ok(()),
@@ -247,8 +247,8 @@ impl AuthorizationServer {
                     .event(kind, format!("agent {} {mode}d", agent.slug), now)
                     .on(agent_target(agent))
                     .with("mode", mode)
-                    .with("before", before)
-                    .with("after", agent.status.as_str());
+                    .with("before", json!({ "status": before }))
+                    .with("after", json!({ "status": agent.status.as_str() }));
                 event.reason =
                     reason.map(|text| text.chars().filter(|c| !c.is_control()).take(256).collect());
                 Ok(Change::Write(Box::new(event), ()))

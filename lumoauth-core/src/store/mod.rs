@@ -3,7 +3,7 @@
 //! # Writing a backend
 //!
 //! 1. Implement the role traits you need; each file here is one role with its outcomes. Every method's
-//!    documentation says what is atomic and which case of [`conformance`] checks it.
+//!    documentation says what is atomic and which case of the `conformance` module checks it.
 //! 2. `org` is the first argument of every operation and must be the first part of every key: a record of one
 //!    organization is never found, changed, counted or removed through another.
 //! 3. A method either happens as a whole or not at all, and when it returns a successful outcome, what it did
