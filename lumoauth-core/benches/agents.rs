@@ -1,5 +1,7 @@
 //! Looking an agent up by its client id, by number of agents, in memory.
 
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot be set up has nothing to measure")]
+
 use std::{hint::black_box, time::Duration};
 
 use criterion::{BatchSize, BenchmarkId, Criterion};

@@ -1,5 +1,7 @@
 //! Issuing and verifying access tokens, each beside the bare signature or check that it cannot do without.
 
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot be set up has nothing to measure")]
+
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use aws_lc_rs::{

@@ -62,8 +62,7 @@ pub struct Origin {
 impl Origin {
     /// An origin with these facts. Longer or unprintable text is cut and cleaned.
     pub fn new(ip: Option<IpAddr>, user_agent: Option<&str>, request_id: Option<&str>) -> Self {
-        let clean = |text: &str| text.chars().filter(|c| !c.is_control()).take(256).collect::<String>();
-        Self { ip, user_agent: user_agent.map(clean), request_id: request_id.map(clean) }
+        Self { ip, user_agent: user_agent.map(cleaned), request_id: request_id.map(cleaned) }
     }
 
     /// Whether nothing is known.
@@ -153,7 +152,7 @@ pub struct Target {
 impl Target {
     /// A thing with this kind and id.
     pub fn new(kind: &str, id: impl Into<String>) -> Self {
-        Self { kind: kind.to_owned(), id: id.into(), name: None }
+        Self { kind: kind.to_owned(), id: cleaned(&id.into()), name: None }
     }
 
     /// The same with a display name.
@@ -162,6 +161,11 @@ impl Target {
         self.name = Some(name.into());
         self
     }
+}
+
+/// Text that a caller chose, as the log may hold it: at most 256 characters, none of them a control.
+pub(crate) fn cleaned(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(256).collect()
 }
 
 /// Whether what was tried happened.
@@ -251,6 +255,8 @@ event_kinds! {
     McpServerUpdated = "mcp_server.updated",
     /// An MCP server was removed.
     McpServerDeleted = "mcp_server.deleted",
+    /// An administrator recorded use of an agent.
+    BudgetUsageRecorded = "budget.usage_recorded",
     /// A budget was reset.
     BudgetReset = "budget.reset",
     /// A limit was first reached in its window.

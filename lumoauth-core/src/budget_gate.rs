@@ -5,7 +5,7 @@ use http::StatusCode;
 use crate::{
     agent::Agent,
     audit::{Event, EventKind, Origin, Target},
-    budget::{BudgetPolicy, Line, Meter, Standing, Usage, account_lines, exceeded},
+    budget::{BudgetPolicy, Line, Meter, MicroUsd, Standing, Usage, account_lines, exceeded},
     clock::Timestamp,
     id::{EventId, OrgId},
     principal::agent_actor,
@@ -56,8 +56,7 @@ impl Exhausted {
         };
         let amount = |n: u64| match self.meter {
             Meter::Tokens | Meter::Calls => serde_json::json!(n),
-            Meter::MicroUsd => crate::budget::MicroUsd::from_micros(n)
-                .map_or_else(|_| serde_json::json!(n.to_string()), |usd| serde_json::json!(usd)),
+            Meter::MicroUsd => serde_json::json!(MicroUsd::from_micros(n)),
         };
         WireError::new(StatusCode::TOO_MANY_REQUESTS, "budget_exceeded", sentence)
             .with_detail("limit", self.limit)
@@ -82,7 +81,10 @@ pub(crate) async fn charge_call(
 ) -> Result<Result<(), Exhausted>, StoreError> {
     let lines = account_lines(agent.account(), &agent.budget, &Usage::ONE_CALL, Standing::MustFit, now);
     match stores.budgets.charge(org, &Charge::once(&lines), now).await? {
-        Charged::Charged(_) | Charged::Repeated | Charged::Conflict => Ok(Ok(())),
+        Charged::Charged(_) => Ok(Ok(())),
+        Charged::Repeated | Charged::Conflict => {
+            Err(StoreError::other("budgets.charge", "a charge without id was taken for a repetition"))
+        }
         Charged::Exceeded { line, used } => {
             let usage = stores.budgets.usage(org, agent.account(), now).await?;
             record_exceeded(stores, org, agent, &usage, origin, now).await?;

@@ -138,6 +138,14 @@ impl ClientId {
         Self(format!("{}{}", Self::APP_PREFIX, hex::<12>(&random_bytes())).into())
     }
 
+    /// Whether it has the form of the ids that are generated here.
+    pub fn looks_minted(&self) -> bool {
+        [Self::APP_PREFIX, "cli_"].iter().any(|prefix| {
+            let hex = self.0.strip_prefix(prefix);
+            hex.is_some_and(|hex| hex.len() == 24 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+        })
+    }
+
     /// Whether this names an ordinary OAuth client (and not an agent).
     pub fn is_app(&self) -> bool {
         self.0.starts_with(Self::APP_PREFIX)

@@ -6,10 +6,7 @@
 
 use std::{collections::HashSet, fmt};
 
-use serde::{
-    Deserialize,
-    de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor},
-};
+use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 
 /// The deepest nesting that is accepted.
 pub const MAX_DEPTH: usize = 32;
@@ -117,18 +114,6 @@ impl<'de> Visitor<'de> for Strict {
         }
         Ok(())
     }
-}
-
-/// `null` and absent are the same: for optional fields with a `#[serde(default)]`.
-///
-/// # Errors
-/// Whatever reading the value itself gives.
-pub fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Deserialize<'de> + Default,
-{
-    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::{
     audit::{Actor, ActorKind},
     capability::{Capability, Decision, DenyReason, evaluate},
     client::Client,
+    client_auth::AuthenticatedClient,
     id::OrgId,
     token::AccessClaims,
 };
@@ -61,21 +62,25 @@ impl Principal {
         }
     }
 
+    /// Whether it is an API key that may at least read the registry of agents and MCP servers.
+    pub fn administers_agents(&self) -> bool {
+        let scopes = ["admin:agents", "admin:read", "admin:write"].map(Capability::parse);
+        self.api_key().is_some() && scopes.iter().flatten().any(|scope| self.decide(scope).is_allow())
+    }
+
     /// What the presented token is narrowed to; `None` if there is no token.
     pub fn token_scope(&self) -> Option<&[Capability]> {
         self.claims.as_ref().map(|claims| claims.scope.as_slice())
     }
 
     /// Whether the caller holds `capability`: an agent by its own grants within its token, a client within its
-    /// token, an API key by its scopes (of which `admin` covers everything under `admin:`).
+    /// token, an API key by its scopes (of which `admin` covers everything that a key can hold).
     ///
     /// An agent's list of allowed tools narrows its `tool:` capabilities.
     pub fn decide(&self, capability: &Capability) -> Decision {
         match &self.identity {
             Identity::Agent(agent) => {
-                let tool = capability.as_str().strip_prefix("tool:");
-                let listed = |tool: &str| agent.allowed_tools.iter().any(|allowed| allowed == tool);
-                if !agent.allowed_tools.is_empty() && tool.is_some_and(|tool| !listed(tool)) {
+                if !agent.allows_tool(capability) {
                     return Decision::Deny(DenyReason::ToolNotAllowed);
                 }
                 evaluate(&agent.capabilities, self.token_scope(), capability)
@@ -83,7 +88,8 @@ impl Principal {
             Identity::Client(client) => evaluate(&client.allowed_scopes, self.token_scope(), capability),
             Identity::ApiKey(key) => {
                 let is_admin = key.scopes.iter().any(|scope| scope.as_str() == "admin");
-                if is_admin && capability.as_str().starts_with("admin:") {
+                let wanted = capability.as_str();
+                if is_admin && (wanted.starts_with("admin:") || wanted == "authz:check") {
                     return Decision::Allow;
                 }
                 evaluate(&key.scopes, None, capability)
@@ -95,12 +101,22 @@ impl Principal {
     pub fn actor(&self) -> Actor {
         match &self.identity {
             Identity::Agent(agent) => agent_actor(agent),
-            Identity::Client(client) => {
-                Actor::new(ActorKind::Client, client.client_id.as_str()).named(&client.name)
-            }
+            Identity::Client(client) => app_actor(client),
             Identity::ApiKey(key) => Actor::new(ActorKind::ApiKey, key.number.to_string()).named(&key.name),
         }
     }
+}
+
+/// A client of either sort as the actor of an audit event.
+pub(crate) fn client_actor(client: &AuthenticatedClient) -> Actor {
+    match client {
+        AuthenticatedClient::Agent(agent) => agent_actor(agent),
+        AuthenticatedClient::Client(client) => app_actor(client),
+    }
+}
+
+fn app_actor(client: &Client) -> Actor {
+    Actor::new(ActorKind::Client, client.client_id.as_str()).named(&client.name)
 }
 
 /// An agent as the actor of an audit event.

@@ -89,6 +89,11 @@ impl SecretHash {
         constant_time::verify_slices_are_equal(&self.0, &presented.hash().0).is_ok()
     }
 
+    /// Eight hexadecimal digits of it, enough to recognise what was sent twice and too few to guess it.
+    pub(crate) fn short(&self) -> String {
+        self.0[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The 32 bytes of the hash, as a store keys by them.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0

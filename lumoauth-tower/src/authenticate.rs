@@ -131,7 +131,9 @@ pub(crate) fn credential(headers: &HeaderMap) -> Option<Credential<'_>> {
         return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains(' '))
             .then_some(Credential::Bearer(token));
     }
-    headers.get("x-api-key")?.to_str().ok().filter(|key| !key.is_empty()).map(Credential::ApiKey)
+    let mut keys = headers.get_all("x-api-key").iter();
+    let key = keys.next().filter(|_| keys.next().is_none())?;
+    key.to_str().ok().filter(|key| !key.is_empty()).map(Credential::ApiKey)
 }
 
 impl<S> Layer<S> for AuthenticateLayer {

@@ -13,8 +13,8 @@ use lumoauth_core::{
 
 /// Requests per minute, by sort of route. Counted in the server's `RateLimitStore`.
 ///
-/// The token endpoint counts per client *and* peer address: somebody who guesses another's secret uses up their own
-/// share and not the victim's.
+/// The token endpoint counts per client *and* peer address (an exchange without client authentication per subject token):
+/// somebody who guesses another's secret uses up their own share and not the victim's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RateLimits {
@@ -24,14 +24,24 @@ pub struct RateLimits {
     pub admin_read: u32,
     /// Administrative writes, per credential.
     pub admin_write: u32,
+    /// Failed authentications, per address; for
+    /// [`Builder::with_failure_limit`](lumoauth_core::server::Builder::with_failure_limit).
+    pub failures: u32,
 }
 
 impl RateLimits {
-    /// 30 tokens, 1000 administrative reads and 100 administrative writes a minute.
+    /// 30 tokens, 1000 administrative reads, 100 administrative writes and 60 failures a minute.
     pub const fn standard() -> Self {
-        Self { token: 30, admin_read: 1000, admin_write: 100 }
+        Self { token: 30, admin_read: 1000, admin_write: 100, failures: 60 }
+    }
+
+    /// How often an address may fail to authenticate.
+    pub const fn failure_limit(&self) -> RateLimit {
+        RateLimit { max: self.failures, window: MINUTE }
     }
 }
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 impl Default for RateLimits {
     fn default() -> Self {
@@ -67,7 +77,7 @@ impl RateLimits {
             Counted::AdminRead { actor } => (self.admin_read, format!("admin-read {}", cut(actor))),
             Counted::AdminWrite { actor } => (self.admin_write, format!("admin-write {}", cut(actor))),
         };
-        let limit = RateLimit { max, window: Duration::from_secs(60) };
+        let limit = RateLimit { max, window: MINUTE };
         match server.rate_limit(org, &source, limit).await {
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "cannot count the request");

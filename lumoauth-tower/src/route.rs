@@ -16,7 +16,8 @@ use crate::endpoint::{self, Handler};
 pub(crate) enum Access {
     /// Anybody; what the endpoint needs, it checks itself (client authentication, a visitor's token).
     Open,
-    /// Public metadata, also for browsers of any origin.
+    /// Public metadata, also for browsers of any origin. Credentials are not looked at here: clients send their default
+    /// headers along, and an expired token must not keep a resource server from fetching keys.
     Metadata,
     /// An agent or client by token; not an API key.
     Token,

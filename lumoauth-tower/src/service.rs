@@ -9,7 +9,9 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http::{
+    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts,
+};
 use http_body::Body;
 use http_body_util::Full;
 use lumoauth_core::{
@@ -79,6 +81,10 @@ impl LumoauthService {
         B: Body + Send + 'static,
         B::Data: Send,
     {
+        // What serves GET serves HEAD (RFC 9110 section 9.3.2); the transport leaves the body out.
+        if request.method() == Method::HEAD {
+            *request.method_mut() = Method::GET;
+        }
         let path = request.uri().path().to_owned();
         let Some(location) = route::locate(&path) else { return not_found() };
         let Location { org, prefix, rest } = location;
@@ -98,13 +104,15 @@ impl LumoauthService {
         }
         let endpoint = EndpointService { service: self.clone(), route, prefix, params };
         let authenticate = AuthenticateLayer::new(self.server.clone());
+        let gate = Gate { service: self.clone(), route, inner: endpoint.clone() };
         let result = match route.access {
             Access::Open | Access::Metadata => endpoint.run(request).await,
-            Access::Token | Access::Anyone => drive(authenticate.layer(endpoint), request).await,
+            Access::Token | Access::Anyone => drive(authenticate.layer(gate), request).await,
             Access::Admin(scopes) => {
                 let scopes = scopes.iter().filter_map(|scope| Capability::parse(scope).ok());
                 let require = RequireCapabilityLayer::any_of(scopes);
-                drive(authenticate.layer(require.layer(endpoint)), request).await
+                let gate = Gate { service: self.clone(), route, inner: require.layer(endpoint) };
+                drive(authenticate.layer(gate), request).await
             }
         };
         match result {
@@ -146,6 +154,64 @@ where
     }
 }
 
+/// Between authentication and everything else: which sorts of principals a route is for. A denied route for
+/// administrators is recorded.
+#[derive(Clone)]
+struct Gate<S> {
+    service: LumoauthService,
+    route: &'static Route,
+    inner: S,
+}
+
+impl<S, B> Service<Request<B>> for Gate<S>
+where
+    S: Service<Request<B>, Response = Reply, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Send + 'static,
+{
+    type Response = Reply;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Reply, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // The instance that was polled ready is the one that must be called.
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let (server, route) = (self.service.server.clone(), self.route);
+        Box::pin(async move {
+            let Some(principal) = request.extensions().get::<Principal>().cloned() else {
+                return Ok(Rejection::misconfigured("AuthenticateLayer").into_response());
+            };
+            match (route.access, &principal.identity) {
+                (Access::Token, Identity::ApiKey(_)) => Ok(Rejection::unauthenticated().into_response()),
+                (Access::Admin(_), identity) => {
+                    let origin = origin(request.headers(), request.extensions());
+                    let reply = match identity {
+                        Identity::ApiKey(_) => inner.call(request).await?,
+                        Identity::Agent(_) | Identity::Client(_) => {
+                            Rejection::not_for_agents().into_response()
+                        }
+                    };
+                    if reply.extensions().get::<Rejection>().is_none() {
+                        return Ok(reply);
+                    }
+                    match server.record_denied(&principal.org, &principal, route.pattern, &origin).await {
+                        Ok(()) => Ok(reply),
+                        Err(error) => Ok(fail(&ApiError::from(error))),
+                    }
+                }
+                (Access::Open | Access::Metadata | Access::Token | Access::Anyone, _) => {
+                    inner.call(request).await
+                }
+            }
+        })
+    }
+}
+
 /// One endpoint, behind the layers its route asks for: it reads the body and calls the handler.
 #[derive(Clone)]
 struct EndpointService {
@@ -182,9 +248,6 @@ impl EndpointService {
     {
         let (mut parts, body) = request.into_parts();
         let principal = parts.extensions.remove::<Principal>();
-        if let Err(rejection) = self.admit(principal.as_ref()) {
-            return Ok(rejection.into_response());
-        }
         let body = match body::read(&parts.headers, body).await {
             Ok(body) => body,
             Err(error) => return Ok(reply::error(&error)),
@@ -193,7 +256,7 @@ impl EndpointService {
             Ok(organization) => organization,
             Err(error) => return Ok(fail(&error)),
         };
-        let origin = origin(&parts);
+        let origin = origin(&parts.headers, &parts.extensions);
         let call = Call {
             server: self.service.server.clone(),
             organization,
@@ -227,21 +290,6 @@ impl EndpointService {
         Ok(reply)
     }
 
-    /// What the layers before cannot know: which sorts of principals the route is for.
-    fn admit(&self, principal: Option<&Principal>) -> Result<(), Rejection> {
-        match (self.route.access, principal.map(|principal| &principal.identity)) {
-            (Access::Open | Access::Metadata, _)
-            | (Access::Anyone, Some(_))
-            | (Access::Token, Some(Identity::Agent(_) | Identity::Client(_)))
-            | (Access::Admin(_), Some(Identity::ApiKey(_))) => Ok(()),
-            (Access::Token, Some(Identity::ApiKey(_))) => Err(Rejection::unauthenticated()),
-            (Access::Admin(_), Some(_)) => Err(Rejection::not_for_agents()),
-            (Access::Token | Access::Anyone | Access::Admin(_), None) => {
-                Err(Rejection::misconfigured("AuthenticateLayer"))
-            }
-        }
-    }
-
     async fn organization_of(
         &self,
         parts: &mut Parts,
@@ -272,9 +320,9 @@ async fn count(
     limits.admit(&call.server, &call.organization.id, counted).await.map(Some)
 }
 
-fn origin(parts: &Parts) -> Origin {
-    let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-    let ip = parts.extensions.get::<PeerAddr>().map(|peer| peer.0.ip());
+fn origin(headers: &HeaderMap, extensions: &Extensions) -> Origin {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let ip = extensions.get::<PeerAddr>().map(|peer| peer.0.ip());
     Origin::new(ip, text("user-agent"), text("x-request-id"))
 }
 

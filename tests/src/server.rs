@@ -242,11 +242,10 @@ const LOG: &str = "server.log";
 /// standard input is a pipe from here: it closes when this process is gone.
 fn watchdog(pid: u32, dir: Option<&PathBuf>) -> Child {
     let mut command = Command::new("sh");
-    command.args([
-        "-c",
-        "cat >/dev/null; kill -9 \"$1\"; sleep 0.2; test -z \"$2\" || rm -rf \"$2\"",
-        "watchdog",
-    ]);
+    // A Ctrl-C goes to every process of the terminal, and this one must outlive the others.
+    let script =
+        "trap '' INT TERM HUP; cat >/dev/null; kill -9 \"$1\"; sleep 0.2; test -z \"$2\" || rm -rf \"$2\"";
+    command.args(["-c", script, "watchdog"]);
     command.arg(pid.to_string());
     command.arg(dir.map_or(Path::new(""), PathBuf::as_path));
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -1,6 +1,8 @@
 //! Looking an agent up by its client id, by number of agents. With `BENCH_MILLION` set, up to a million: filling
 //! the file takes minutes then.
 
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot be set up has nothing to measure")]
+
 use std::{env, fs, hint::black_box, path::Path, sync::Arc, time::Duration};
 
 use criterion::{BatchSize, BenchmarkId, Criterion};

@@ -51,7 +51,7 @@ pub enum OpenError {
     },
     /// Events wait in its outbox, so a log of its own would lack them. Open it with
     /// [`EmbeddedStore::open_with_outbox`] until they are moved.
-    #[error("`{}` has {events} audit events in its outbox; open it with its outbox until they are moved", path.display())]
+    #[error("`{}` has {events} audit events in its outbox that must be moved first", path.display())]
     EventsWait {
         /// The file.
         path: PathBuf,
@@ -111,8 +111,8 @@ pub(crate) fn start(
     Ok(EmbeddedStore { path: path.to_owned(), destination, published, writer, limits: MemoryStore::new() })
 }
 
-/// Makes the file if there is none: readable by its owner only, since hashes and sealed keys are in it, and with
-/// its name on disk, since a commit syncs the file and not the directory it is in.
+/// Makes the file if there is none, readable by its owner only, since hashes and sealed keys are in it. And puts its
+/// name on disk: a commit syncs the file and not the directory it is in.
 fn prepare(path: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true);
@@ -120,12 +120,11 @@ fn prepare(path: &Path) -> io::Result<()> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     match options.open(path) {
         Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error),
     }
     if cfg!(unix) {
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        File::open(directory)?.sync_all()?;
+        File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?;
     }
     Ok(())
 }

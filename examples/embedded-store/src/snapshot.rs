@@ -128,8 +128,12 @@ impl Snapshot {
     }
 
     fn failed(&self, table: Table, error: impl Into<redb::Error>) -> StoreError {
-        // A failed read stops redb as a failed write does, and only the writer can open the file again.
-        self.suspect.store(true, Ordering::Relaxed);
+        let error = error.into();
+        // A failed read stops redb as a failed write does, and only the writer can open the file again. A file that
+        // is closed already, it has opened again since this snapshot.
+        if matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
+            self.suspect.store(true, Ordering::Relaxed);
+        }
         store_error(table, error)
     }
 }

@@ -9,7 +9,7 @@
 //! 3. An operation that wrote something and then failed takes the transaction with it. The batch is replayed one by
 //!    one, so it fails alone.
 //! 4. A commit that fails has an unknown outcome. Its callers are told "unavailable", nothing is replayed, and the
-//!    file is opened again before the next batch, since redb goes on only after that.
+//!    file is opened again, since redb neither reads nor writes before that. If it cannot be, every batch tries.
 //! 5. A full queue refuses at once. Dropping a caller's future does not stop its operation; dropping the store
 //!    carries out what has queued.
 

@@ -60,10 +60,16 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<(), Failure> {
 
     let ring = KeyRingConfig::default().with_algorithm(config.signing_alg);
     let keys = Arc::new(KeyRing::new(stores.keys.clone(), master, ring));
-    let server = AuthorizationServer::builder(&config.public_url, stores, keys.clone())
-        .with_password_hasher(Arc::new(Argon2id::new()))
-        .build()
-        .map_err(|error| Failure::because("the server cannot be set up", error))?;
+    let limits = match config.rate_limits {
+        RateLimiting::Standard => Some(RateLimits::standard()),
+        RateLimiting::Off => None,
+    };
+    let mut builder = AuthorizationServer::builder(&config.public_url, stores, keys.clone())
+        .with_password_hasher(Arc::new(Argon2id::new()));
+    if let Some(limits) = &limits {
+        builder = builder.with_failure_limit(limits.failure_limit());
+    }
+    let server = builder.build().map_err(|error| Failure::because("the server cannot be set up", error))?;
     for organization in &config.organizations {
         let org = &organization.slug;
         server
@@ -76,9 +82,9 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<(), Failure> {
         master_key::check(&*keys, &any.id, now).await?;
     }
     let service = LumoauthService::new(server.clone());
-    let service = match config.rate_limits {
-        RateLimiting::Standard => service.with_rate_limits(RateLimits::standard()),
-        RateLimiting::Off => service,
+    let service = match limits {
+        Some(limits) => service.with_rate_limits(limits),
+        None => service,
     };
     let host = Host::start(listener, service, server)?;
     tracing::info!(%address, url = %config.public_url, "serving");

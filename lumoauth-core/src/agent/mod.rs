@@ -3,6 +3,8 @@
 mod patch;
 mod status;
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -173,6 +175,25 @@ impl Agent {
     /// The `sub` of its tokens: `agent:<slug>`.
     pub fn subject(&self) -> String {
         format!("agent:{}", self.slug)
+    }
+
+    /// What it may ask for, within its list of allowed tools if it has one.
+    pub fn effective_capabilities(&self) -> Cow<'_, [Capability]> {
+        if self.allowed_tools.is_empty() {
+            return Cow::Borrowed(&self.capabilities);
+        }
+        self.capabilities.iter().filter(|capability| self.allows_tool(capability)).cloned().collect()
+    }
+
+    /// Whether the list of allowed tools has nothing against `capability`. A wildcard stays: what it comes to is
+    /// asked tool by tool.
+    pub fn allows_tool(&self, capability: &Capability) -> bool {
+        match capability.as_str().strip_prefix("tool:") {
+            Some(tool) if !capability.is_wildcard() => {
+                self.allowed_tools.is_empty() || self.allowed_tools.iter().any(|allowed| allowed == tool)
+            }
+            _ => true,
+        }
     }
 
     /// Whether it may do anything at all.

@@ -1,7 +1,7 @@
 //! Creating and changing agents from what an administrator sends.
 
 use serde::Deserialize;
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 
 use super::{Agent, AgentKind, IdentityType};
 use crate::{
@@ -145,10 +145,12 @@ impl AgentPatch {
             next.capabilities = parse_capabilities("capabilities", capabilities)?;
         }
         if let Some(tools) = &self.allowed_tools {
-            next.allowed_tools = parse_capabilities("allowedTools", tools)?
-                .iter()
-                .map(|tool| tool.as_str().trim_start_matches("tool:").to_owned())
-                .collect();
+            let tools = parse_capabilities("allowedTools", tools)?;
+            if tools.iter().any(Capability::is_wildcard) {
+                return Err(invalid("allowedTools", "must name each tool"));
+            }
+            next.allowed_tools =
+                tools.iter().map(|tool| tool.as_str().trim_start_matches("tool:").to_owned()).collect();
         }
         if let Some(raw) = &self.budget {
             next.budget = parse_policy(raw)?;
@@ -180,7 +182,11 @@ impl AgentPatch {
             let empty = match value {
                 None | Some(Value::Null | Value::Bool(false)) => true,
                 Some(Value::Array(items)) => items.is_empty(),
-                Some(Value::Object(members)) => members.is_empty(),
+                Some(Value::Object(members)) => {
+                    // The one delegation policy there is today.
+                    members.is_empty()
+                        || (member == "delegationPolicy" && value == &Some(json!({"consent": "required"})))
+                }
                 Some(_) => false,
             };
             if !empty {

@@ -114,6 +114,7 @@ impl BudgetPolicy {
             allowed_models: take(&mut members, "allowed_models", "must be a list of model names")?,
             extra: members
                 .into_iter()
+                .filter(|(name, _)| !COUNTERS.contains(&name.as_str()))
                 .filter_map(|(name, raw)| Some((name, serde_json::from_str(raw.get()).ok()?)))
                 .collect(),
         };
@@ -132,6 +133,9 @@ impl BudgetPolicy {
         Ok(policy)
     }
 }
+
+/// What answers add to a policy: what is used of it. A client that sends an answer back does not set them.
+const COUNTERS: [&str; 3] = ["tokens_used_today", "api_calls_this_hour", "cost_this_month_usd"];
 
 fn take<T: DeserializeOwned>(
     members: &mut BTreeMap<String, Box<RawValue>>,

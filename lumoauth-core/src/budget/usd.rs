@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize, de};
 use serde_json::value::RawValue;
 
-/// An amount of money: millionths of a US dollar, at most one billion dollars.
+/// An amount of money: millionths of a US dollar. A single amount that is read is at most one billion dollars.
 ///
 /// Read from the decimal text of a JSON number or string, never through a float, and written back as exact
 /// decimal text.
@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 ///
 /// assert_eq!("0.1".parse::<MicroUsd>().unwrap().micros() + "0.2".parse::<MicroUsd>().unwrap().micros(), 300_000);
 /// assert!("0.0000001".parse::<MicroUsd>().is_err());
-/// assert_eq!(MicroUsd::from_micros(1_250_000).unwrap().to_string(), "1.25");
+/// assert_eq!(MicroUsd::from_micros(1_250_000).to_string(), "1.25");
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MicroUsd(u64);
@@ -29,12 +29,9 @@ pub struct ParseUsdError;
 impl MicroUsd {
     const MAX: u64 = 1_000_000_000_000_000;
 
-    /// The amount of `micros` millionths.
-    ///
-    /// # Errors
-    /// [`ParseUsdError`] above one billion dollars.
-    pub const fn from_micros(micros: u64) -> Result<Self, ParseUsdError> {
-        if micros <= Self::MAX { Ok(Self(micros)) } else { Err(ParseUsdError) }
+    /// The amount of `micros` millionths. Sums may be larger than what is read from outside.
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
     }
 
     /// Millionths of a dollar.
@@ -56,7 +53,8 @@ impl FromStr for MicroUsd {
         }
         let whole: u64 = whole.parse().map_err(|_| ParseUsdError)?;
         let micros: u64 = format!("{fraction:0<6}").parse().map_err(|_| ParseUsdError)?;
-        Self::from_micros(whole * 1_000_000 + micros)
+        let amount = whole * 1_000_000 + micros;
+        if amount <= Self::MAX { Ok(Self(amount)) } else { Err(ParseUsdError) }
     }
 }
 

@@ -2,12 +2,12 @@
 //!
 //! A capability is an opaque, case-sensitive string such as `read:documents`, `tool:search_web` or
 //! `document.read`. A *grant* may end in a wildcard segment (`read:*`, `document.*`, or `*` alone) that stands
-//! for one or more characters up to the end. Two families are never reached by a wildcard that does not name
-//! them: `delegate:` and `admin`.
+//! for one or more characters up to the end. Three families are never reached by a wildcard that does not name
+//! them: `delegate:`, `admin` and `authz:`.
 
 mod evaluate;
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{collections::HashSet, fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -68,7 +68,7 @@ impl Capability {
     ///
     /// 1. A capability covers itself, literally; that is the only way to ask for one that contains `*`.
     /// 2. A wildcard covers what continues its stem by at least one character.
-    /// 3. A wildcard reaches into `delegate:` and `admin` only if its own stem is already inside.
+    /// 3. A wildcard reaches into `delegate:`, `admin` and `authz:` only if its own stem is already inside.
     pub fn covers(&self, requested: &Self) -> bool {
         if self.0 == requested.0 {
             return true;
@@ -78,8 +78,7 @@ impl Capability {
         !requested.is_wildcard()
             && requested.0.len() > stem.len()
             && requested.0.starts_with(stem)
-            && inside("delegate:")
-            && inside("admin")
+            && ["delegate:", "admin", "authz:"].into_iter().all(inside)
     }
 }
 
@@ -131,13 +130,8 @@ pub struct Scope(Vec<Capability>);
 impl Scope {
     /// The scope that lists `capabilities`, each once, in this order.
     pub fn new(capabilities: impl IntoIterator<Item = Capability>) -> Self {
-        let mut scope = Self::default();
-        for capability in capabilities {
-            if !scope.0.contains(&capability) {
-                scope.0.push(capability);
-            }
-        }
-        scope
+        let mut seen = HashSet::new();
+        Self(capabilities.into_iter().filter(|capability| seen.insert(capability.clone())).collect())
     }
 
     /// The capabilities, each once, in order.
@@ -217,6 +211,7 @@ mod tests {
         assert!(!cap("*").covers(&cap("delegate:user")));
         assert!(!cap("*").covers(&cap("admin")));
         assert!(!cap("*").covers(&cap("admin:agents")));
+        assert!(!cap("*").covers(&cap("authz:check")));
         assert!(cap("delegate:*").covers(&cap("delegate:user")));
         assert!(cap("admin:*").covers(&cap("admin:agents")));
     }

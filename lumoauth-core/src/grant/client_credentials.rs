@@ -3,8 +3,11 @@
 //! 1. The client must have authenticated; a public client cannot use this grant.
 //! 2. Without `scope` the token carries everything the client may ask for; with it, every item must be covered.
 //! 3. With `resource` (RFC 8707) the token is bound to that MCP server.
-//! 4. An agent whose budget is used up still gets a token: it must be able to read its budget.
+//! 4. An agent whose budget is used up still gets a token for this server's own routes: it must be able to read its
+//!    budget. A token for an MCP server is charged as in an exchange.
 //! 5. No refresh token.
+
+use std::borrow::Cow;
 
 use async_trait::async_trait;
 
@@ -12,10 +15,11 @@ use super::{
     Grant, GrantContext, NewToken, Resource, TokenError, TokenResponse, issue, requested_scope, target,
 };
 use crate::{
-    audit::{Actor, ActorKind, Event, EventKind, Target},
-    capability::{Scope, narrow},
+    audit::{Event, EventKind, Target},
+    budget_gate::charge_call,
+    capability::narrow,
     client_auth::{AuthenticatedClient, Method},
-    principal::agent_actor,
+    principal::client_actor,
     wire::Params,
 };
 
@@ -35,23 +39,12 @@ impl Grant for ClientCredentials {
 
     async fn handle(&self, context: &GrantContext<'_>, params: &Params) -> Result<TokenResponse, TokenError> {
         let client = context.client.ok_or(TokenError::InvalidClient(Method::Body))?;
-        match decide(context, client, params).await {
-            Ok(decided) => {
-                let event = event(context, client, &decided.scope);
-                // The row may reach the disk while the signature is computed; the token leaves after both.
-                let (signed, ()) = futures_util::future::try_join(
-                    async { issue(context, decided).await.map_err(TokenError::from) },
-                    async { context.append(event).await.map_err(TokenError::from) },
-                )
-                .await?;
-                Ok(signed.0)
-            }
-            Err(error) if error.is_outage() => Err(error),
-            Err(error) => {
-                context.append(event(context, client, &Scope::default()).failed(error.reason())).await?;
-                Err(error)
-            }
-        }
+        let decided = decide(context, client, params).await?;
+        let events = events(context, client, &decided);
+        let response = issue(context, decided).await?;
+        // Signed, but not out of our hands: the token leaves when its event is durable.
+        context.append(&events).await?;
+        Ok(response)
     }
 }
 
@@ -62,12 +55,12 @@ async fn decide<'a>(
 ) -> Result<NewToken<'a>, TokenError> {
     let requested = requested_scope(params)?;
     let (allowed, lifetime) = match client {
-        AuthenticatedClient::Agent(agent) => (&agent.capabilities, agent.token_lifetime),
+        AuthenticatedClient::Agent(agent) => (agent.effective_capabilities(), agent.token_lifetime),
         AuthenticatedClient::Client(client) => {
             if !client.grant_types.iter().any(|grant| grant == "client_credentials") {
                 return Err(TokenError::UnauthorizedClient);
             }
-            (&client.allowed_scopes, CLIENT_TOKEN_LIFETIME)
+            (Cow::Borrowed(client.allowed_scopes.as_slice()), CLIENT_TOKEN_LIFETIME)
         }
     };
     let mut resources = params.all("resource");
@@ -80,12 +73,16 @@ async fn decide<'a>(
     };
     let (resource, scope, lifetime) = match target {
         Some(server) => {
-            let scope = target::scope_for(&server, requested.as_ref(), &[allowed])?;
+            let scope = target::scope_for(&server, requested.as_ref(), &[&allowed])?;
             let lifetime = server.token_lifetime;
+            if let AuthenticatedClient::Agent(agent) = client {
+                // A token for a resource is an act, by whichever grant.
+                charge_call(context.stores, context.org(), agent, context.origin, context.now).await??;
+            }
             (Resource::Mcp(server), scope, lifetime)
         }
         None => {
-            let scope = narrow(requested.as_ref(), &[allowed])
+            let scope = narrow(requested.as_ref(), &[&allowed])
                 .map_err(|item| TokenError::InvalidScope(item.to_string()))?;
             (Resource::Own, scope, lifetime)
         }
@@ -93,22 +90,27 @@ async fn decide<'a>(
     Ok(NewToken { holder: client, resource, scope, lifetime, ancestors: Vec::new(), test: false })
 }
 
-fn event(context: &GrantContext<'_>, client: &AuthenticatedClient, scope: &Scope) -> Event {
-    let (kind, actor, target) = match client {
-        AuthenticatedClient::Agent(agent) => (
-            EventKind::AgentAuthenticated,
-            agent_actor(agent),
-            Target::new("agent", agent.id.to_string()).named(&agent.name),
-        ),
+fn events(context: &GrantContext<'_>, client: &AuthenticatedClient, new: &NewToken<'_>) -> Vec<Event> {
+    let (kind, target) = match client {
+        AuthenticatedClient::Agent(agent) => {
+            (EventKind::AgentAuthenticated, Target::new("agent", agent.id.to_string()).named(&agent.name))
+        }
         AuthenticatedClient::Client(client) => (
             EventKind::ClientAuthenticated,
-            Actor::new(ActorKind::Client, client.client_id.as_str()).named(&client.name),
             Target::new("client", client.client_id.as_str()).named(&client.name),
         ),
     };
-    Event::new(kind, actor, "client credentials presented", context.now)
-        .on(target)
-        .by_method("client_credentials")
-        .from_origin(context.origin)
-        .with("scope", scope.to_string())
+    let event = |kind, message, target| {
+        Event::new(kind, client_actor(client), message, context.now)
+            .on(target)
+            .by_method("client_credentials")
+            .from_origin(context.origin)
+            .with("scope", new.scope.to_string())
+    };
+    let mut events = vec![event(kind, "client credentials presented", target)];
+    if let Resource::Mcp(server) = &new.resource {
+        let target = Target::new("mcp_server", server.server_id.as_str()).named(&server.name);
+        events.push(event(EventKind::McpConnection, "token for an MCP server", target));
+    }
+    events
 }

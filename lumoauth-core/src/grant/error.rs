@@ -5,6 +5,7 @@ use http::StatusCode;
 use crate::{
     budget_gate::Exhausted,
     client_auth::Method,
+    clock::Timestamp,
     keys::KeyError,
     store::StoreError,
     wire::{Challenge, InvalidParams, WireError},
@@ -32,6 +33,17 @@ pub enum TokenError {
     /// The requested scope is not a list of capabilities.
     #[error("malformed scope")]
     MalformedScope,
+    /// The scope is longer than a token can carry.
+    #[error("scope too large")]
+    ScopeTooLarge,
+    /// Too many failures from one address.
+    #[error("too many failures")]
+    TooManyFailures {
+        /// When the next try is looked at.
+        resets_at: Timestamp,
+        /// The time of the request.
+        now: Timestamp,
+    },
     /// The target is unknown, inactive, or not for this agent.
     #[error("invalid target")]
     InvalidTarget,
@@ -73,6 +85,15 @@ impl TokenError {
             Self::InvalidGrant(text) => bad("invalid_grant", (*text).to_owned()),
             Self::InvalidScope(scope) => bad("invalid_scope", format!("Scope {scope} is not granted.")),
             Self::MalformedScope => bad("invalid_scope", "The scope is malformed.".to_owned()),
+            Self::ScopeTooLarge => {
+                bad("invalid_scope", "The scope is too large for one token; ask for less.".to_owned())
+            }
+            Self::TooManyFailures { resets_at, now } => {
+                let seconds = resets_at.since(*now).as_millis().div_ceil(1000);
+                let text = "Too many failed requests; slow down.";
+                WireError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", text)
+                    .with_retry_after(u64::try_from(seconds).unwrap_or(u64::MAX).max(1))
+            }
             Self::InvalidTarget => {
                 bad("invalid_target", "The target is unknown or not available to this agent.".to_owned())
             }

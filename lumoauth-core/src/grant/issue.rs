@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{GrantContext, TokenResponse};
+use super::{GrantContext, MAX_SCOPE_BYTES, TokenError, TokenResponse};
 use crate::{
     capability::Scope,
     client_auth::AuthenticatedClient,
     id::TokenId,
-    keys::{KeyError, KeyPurpose},
+    keys::KeyPurpose,
     mcp::McpServer,
     secret::Secret,
     store::Handle,
@@ -39,18 +39,20 @@ pub(crate) struct NewToken<'a> {
 pub(crate) async fn issue(
     context: &GrantContext<'_>,
     new: NewToken<'_>,
-) -> Result<(TokenResponse, AccessClaims), KeyError> {
+) -> Result<TokenResponse, TokenError> {
+    if new.scope.to_string().len() > MAX_SCOPE_BYTES {
+        return Err(TokenError::ScopeTooLarge);
+    }
     let claims = claims(context, new);
     let signer = context.keys.signer(context.org(), KeyPurpose::AccessToken, context.now).await?;
     let token = token::sign(&*signer, "at+jwt", &claims).await?;
-    let response = TokenResponse {
+    Ok(TokenResponse {
         access_token: Secret::from(token),
         issued_token_type: None,
         token_type: "Bearer",
         expires_in: claims.exp - claims.iat,
-        scope: claims.scope.clone(),
-    };
-    Ok((response, claims))
+        scope: claims.scope,
+    })
 }
 
 fn claims(context: &GrantContext<'_>, new: NewToken<'_>) -> AccessClaims {

@@ -14,13 +14,16 @@ mod issue;
 mod target;
 mod token_exchange;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::{
-    audit::Origin,
+    audit::{Event, Origin},
     capability::Scope,
     client_auth::AuthenticatedClient,
     clock::Timestamp,
@@ -41,7 +44,34 @@ pub use token_exchange::TokenExchange;
 
 pub(crate) use issue::{NewToken, Resource, issue};
 
-/// One grant of the token endpoint.
+/// One grant of the token endpoint. Hosts add their own with
+/// [`Builder::with_grant`](crate::server::Builder::with_grant).
+///
+/// ```
+/// use async_trait::async_trait;
+/// use lumoauth_core::{
+///     capability::Scope,
+///     client_auth::Method,
+///     grant::{Grant, GrantContext, TokenError, TokenResponse},
+///     wire::Params,
+/// };
+///
+/// /// Gives every authenticated client a token that may do nothing, for one minute.
+/// #[derive(Debug)]
+/// struct Nothing;
+///
+/// #[async_trait]
+/// impl Grant for Nothing {
+///     fn grant_type(&self) -> &'static str {
+///         "urn:example:nothing"
+///     }
+///
+///     async fn handle(&self, context: &GrantContext<'_>, _: &Params) -> Result<TokenResponse, TokenError> {
+///         let client = context.client.ok_or(TokenError::InvalidClient(Method::Body))?;
+///         context.issue(client, Scope::default(), 60).await
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait Grant: fmt::Debug + Send + Sync + 'static {
     /// The `grant_type` it serves.
@@ -70,8 +100,30 @@ pub struct GrantContext<'a> {
     pub stores: &'a Stores,
     /// The keys.
     pub keys: &'a dyn KeyProvider,
+    /// What the audit log says if the request is refused.
+    pub refusal: &'a Refusal,
     /// The time of the request.
     pub now: Timestamp,
+}
+
+/// The event that is recorded if a request is refused. It begins with what the server knows; a grant that knows more
+/// (whose the subject token is) says so before it decides.
+#[derive(Debug)]
+pub struct Refusal(Mutex<Event>);
+
+impl Refusal {
+    pub(crate) fn new(event: Event) -> Self {
+        Self(Mutex::new(event))
+    }
+
+    /// Changes what would be recorded.
+    pub fn set(&self, change: impl FnOnce(&mut Event)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(crate) fn into_event(self) -> Event {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl GrantContext<'_> {
@@ -84,7 +136,7 @@ impl GrantContext<'_> {
     ///
     /// # Errors
     /// [`TokenError`] if stores or keys cannot answer.
-    pub(crate) async fn principal(&self, token: &str) -> Result<Option<Principal>, TokenError> {
+    pub async fn principal(&self, token: &str) -> Result<Option<Principal>, TokenError> {
         let keys = self.keys.verifying_keys(self.org(), KeyPurpose::AccessToken, self.now).await?;
         let claims: AccessClaims = match token::verify(token, &keys, self.issuer, self.now) {
             Ok(claims) => claims,
@@ -103,17 +155,39 @@ impl GrantContext<'_> {
     }
 
     /// Appends events and waits until they are durable.
-    pub(crate) async fn append(&self, event: crate::audit::Event) -> Result<(), StoreError> {
-        self.stores.audit.append(self.org(), &[event]).await
+    ///
+    /// # Errors
+    /// [`StoreError`] if they are not; the request must then be refused.
+    pub async fn append(&self, events: &[Event]) -> Result<(), StoreError> {
+        self.stores.audit.append(self.org(), events).await
+    }
+
+    /// Signs a token for this server's own routes, with `scope` and a life of `lifetime` seconds, for `holder`. Whatever
+    /// must be written has been written by then.
+    ///
+    /// # Errors
+    /// [`TokenError`] if the scope is too large for a token, or there is no key.
+    pub async fn issue(
+        &self,
+        holder: &AuthenticatedClient,
+        scope: Scope,
+        lifetime: u32,
+    ) -> Result<TokenResponse, TokenError> {
+        let resource = Resource::Own;
+        let new = NewToken { holder, resource, scope, lifetime, ancestors: Vec::new(), test: false };
+        issue(self, new).await
     }
 }
 
+/// The longest text of a scope. A token that carries it stays well below the longest token that is read.
+const MAX_SCOPE_BYTES: usize = 6 * 1024;
+
 /// The `scope` parameter, if there is one.
 fn requested_scope(params: &Params) -> Result<Option<Scope>, TokenError> {
-    params
-        .get("scope")
-        .map(|text| text.parse().map_err(|_| TokenError::MalformedScope))
-        .transpose()
+    if params.get("scope").is_some_and(|text| text.len() > MAX_SCOPE_BYTES) {
+        return Err(TokenError::ScopeTooLarge);
+    }
+    params.get("scope").map(|text| text.parse().map_err(|_| TokenError::MalformedScope)).transpose()
 }
 
 /// A token, as the endpoint answers it (RFC 6749 section 5.1, RFC 8693 section 2.2.1).

@@ -22,7 +22,8 @@ use crate::{
     budget_gate::charge_call,
     capability::Scope,
     client_auth::AuthenticatedClient,
-    mcp::McpServer,
+    id::McpServerId,
+    mcp::{McpServer, ResourceUri},
     principal::{Principal, agent_actor},
     token::{AccessClaims, token_handle},
     wire::Params,
@@ -45,31 +46,32 @@ impl Grant for TokenExchange {
     }
 
     async fn handle(&self, context: &GrantContext<'_>, params: &Params) -> Result<TokenResponse, TokenError> {
+        context.refusal.set(|event| {
+            event.kind = EventKind::McpConnection;
+            event.auth_method = Some("token_exchange".to_owned());
+            event.target = named_target(params);
+        });
         let (agent, claims) = subject(context, params).await?;
-        match decide(context, &agent, &claims, params).await {
-            Ok((server, scope)) => {
-                let event = event(context, &agent, params, Some(&server)).with("scope", scope.to_string());
-                let new = NewToken {
-                    holder: &AuthenticatedClient::Agent(agent),
-                    lifetime: server.token_lifetime,
-                    resource: Resource::Mcp(server),
-                    scope,
-                    ancestors: ancestors(context, &claims),
-                    test: claims.test,
-                };
-                let (signed, ()) = futures_util::future::try_join(
-                    async { issue(context, new).await.map_err(TokenError::from) },
-                    async { context.append(event).await.map_err(TokenError::from) },
-                )
-                .await?;
-                Ok(TokenResponse { issued_token_type: Some(ACCESS_TOKEN), ..signed.0 })
-            }
-            Err(error) if error.is_outage() => Err(error),
-            Err(error) => {
-                context.append(event(context, &agent, params, None).failed(error.reason())).await?;
-                Err(error)
-            }
-        }
+        context.refusal.set(|event| event.actor = agent_actor(&agent));
+        let (server, scope) = decide(context, &agent, &claims, params).await?;
+        let event =
+            Event::new(EventKind::McpConnection, agent_actor(&agent), "token for an MCP server", context.now)
+                .on(Target::new("mcp_server", server.server_id.as_str()).named(&server.name))
+                .by_method("token_exchange")
+                .from_origin(context.origin)
+                .with("scope", scope.to_string());
+        let new = NewToken {
+            holder: &AuthenticatedClient::Agent(agent),
+            lifetime: server.token_lifetime,
+            resource: Resource::Mcp(server),
+            scope,
+            ancestors: ancestors(context, &claims),
+            test: claims.test,
+        };
+        let response = issue(context, new).await?;
+        // Signed, but not out of our hands: the token leaves when its event is durable.
+        context.append(&[event]).await?;
+        Ok(TokenResponse { issued_token_type: Some(ACCESS_TOKEN), ..response })
     }
 }
 
@@ -125,8 +127,11 @@ async fn decide(
         .ok_or(TokenError::InvalidRequest("resource or audience is required for this exchange."))?;
     let requested = requested_scope(params)?;
     let server = target::resolve(context, &AuthenticatedClient::Agent(agent.clone()), named).await?;
-    let scope =
-        target::scope_for(&server, requested.as_ref(), &[claims.scope.as_slice(), &agent.capabilities])?;
+    let scope = target::scope_for(
+        &server,
+        requested.as_ref(),
+        &[claims.scope.as_slice(), &agent.effective_capabilities()],
+    )?;
     charge_call(context.stores, context.org(), agent, context.origin, context.now).await??;
     Ok((server, scope))
 }
@@ -137,15 +142,9 @@ fn ancestors(context: &GrantContext<'_>, subject: &AccessClaims) -> Vec<crate::s
     handles
 }
 
-fn event(context: &GrantContext<'_>, agent: &Agent, params: &Params, server: Option<&McpServer>) -> Event {
-    let named: String =
-        target::requested(params).ok().flatten().unwrap_or_default().chars().take(256).collect();
-    let target = match server {
-        Some(server) => Target::new("mcp_server", server.server_id.as_str()).named(&server.name),
-        None => Target::new("mcp_server", named),
-    };
-    Event::new(EventKind::McpConnection, agent_actor(agent), "token for an MCP server", context.now)
-        .on(target)
-        .by_method("token_exchange")
-        .from_origin(context.origin)
+/// What the request names, for the log, if it is a resource at all: anything else may be a token in the wrong place.
+fn named_target(params: &Params) -> Option<Target> {
+    let named = target::requested(params).ok().flatten()?;
+    let known_form = ResourceUri::parse(named).is_ok() || McpServerId::parse(named).is_ok();
+    known_form.then(|| Target::new("mcp_server", named))
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
-use super::{ApiError, AuthorizationServer, Caller};
+use super::{ApiError, AuthorizationServer, Caller, retrying, written};
 use crate::{
     agent::{Agent, AgentPatch, AgentStatus, StatusChange, Terminal, parse_capabilities, parse_policy},
     audit::{Event, EventKind, Target},
@@ -18,7 +18,7 @@ use crate::{
     organization::Organization,
     principal::{Identity, Principal},
     secret::Secret,
-    store::{AgentFilter, AgentKey, Insert, Listing, Page, Remove, Unique, Update},
+    store::{AgentFilter, AgentKey, Insert, Listing, Page, Remove, Unique},
     wire::view,
 };
 
@@ -49,7 +49,7 @@ pub struct TestTokenRequest {
 }
 
 /// What an agent (or an administrator for it) registers.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[non_exhaustive]
 pub struct RegistrationRequest {
     /// The agent's client id.
@@ -62,6 +62,8 @@ pub struct RegistrationRequest {
     pub capabilities: Option<Vec<String>>,
     /// Where its public keys are published.
     pub jwks_uri: Option<String>,
+    /// Not supported yet.
+    pub jwks: Option<Value>,
 }
 
 /// The outcome of a registration.
@@ -81,11 +83,6 @@ pub(super) enum Change<T> {
     /// The record changes, and this event says so.
     Write(Box<Event>, T),
 }
-
-/// How often a change is decided anew when others change the same record.
-const ATTEMPTS: usize = 8;
-
-const LOST_RACE: ApiError = ApiError::Conflict("The record was changed by others at the same time.");
 
 impl AuthorizationServer {
     /// Creates an agent.
@@ -357,21 +354,25 @@ impl AuthorizationServer {
             Some(items) => Some(Scope::new(parse_capabilities("scopes", items)?)),
             None => None,
         };
-        let scope = narrow(requested.as_ref(), &[&agent.capabilities]).map_err(|item: Capability| {
-            ApiError::Invalid { member: "scopes", problem: format!("contain `{item}`, which is not granted") }
-        })?;
+        let scope =
+            narrow(requested.as_ref(), &[&agent.effective_capabilities()]).map_err(|item: Capability| {
+                ApiError::Invalid {
+                    member: "scopes",
+                    problem: format!("contain `{item}`, which is not granted"),
+                }
+            })?;
         let lifetime = request.expires_in.unwrap_or(3600);
         if !(1..=LONGEST).contains(&lifetime) {
             let problem = format!("must be 1 to {LONGEST} seconds");
             return Err(ApiError::Invalid { member: "expiresIn", problem });
         }
+        let issuer = self.issuer(org);
+        let refusal = self.refusal("test token refused", &caller.origin, now);
+        let context = self.grant_context(organization, &issuer, None, &caller.origin, &refusal, now);
         let event = caller
             .event(EventKind::TokenIssued, format!("test token for {}", agent.slug), now)
             .on(agent_target(&agent))
             .with("scope", scope.to_string());
-        self.stores().audit.append(org, &[event]).await?;
-        let issuer = self.issuer(org);
-        let context = self.grant_context(organization, &issuer, None, &caller.origin, now);
         let holder = AuthenticatedClient::Agent(agent);
         let new = NewToken {
             holder: &holder,
@@ -381,7 +382,9 @@ impl AuthorizationServer {
             ancestors: Vec::new(),
             test: true,
         };
-        Ok(issue(&context, new).await?.0)
+        let response = issue(&context, new).await?;
+        context.append(&[event]).await?;
+        Ok(response)
     }
 
     /// Replaces an agent's budget policy; it holds at once.
@@ -446,6 +449,11 @@ impl AuthorizationServer {
     ) -> Result<Registration, ApiError> {
         let org = &organization.id;
         let required = |member| ApiError::Invalid { member, problem: "is required".to_owned() };
+        if request.jwks.is_some() {
+            let problem =
+                "is not supported by this server yet; publish the keys and send jwks_uri".to_owned();
+            return Err(ApiError::Invalid { member: "jwks", problem });
+        }
         let client_id = request.client_id.ok_or_else(|| required("client_id"))?;
         let name = request.name.ok_or_else(|| required("name"))?;
         let mut patch = AgentPatch {
@@ -508,37 +516,30 @@ impl AuthorizationServer {
 
     /// Reads an agent, lets `change` decide, and writes the result over exactly the version that was read; again
     /// if somebody else was faster.
-    async fn modify_agent<T>(
+    async fn modify_agent<T: Send>(
         &self,
         org: &OrgId,
         name: &str,
         now: Timestamp,
-        mut change: impl FnMut(&mut Agent) -> Result<Change<T>, ApiError> + Send,
+        change: impl Fn(&mut Agent) -> Result<Change<T>, ApiError> + Send + Sync,
     ) -> Result<(Arc<Agent>, T), ApiError> {
-        for _ in 0..ATTEMPTS {
+        retrying(|| async {
             let current = self.agent(org, name).await?;
             let mut next = (*current).clone();
-            let outcome = change(&mut next)?;
-            if current.status == AgentStatus::Revoked && matches!(outcome, Change::Write(..)) {
-                return Err(Terminal.into());
-            }
-            match outcome {
-                Change::Keep(value) => return Ok((current, value)),
+            match change(&mut next)? {
+                Change::Keep(value) => Ok(Some((current, value))),
+                Change::Write(..) if current.status == AgentStatus::Revoked => Err(Terminal.into()),
                 Change::Write(event, value) => {
                     next.updated_at = now;
-                    match self.stores().agents.update(org, &next, &event).await? {
-                        Update::Updated => {
-                            next.version += 1;
-                            return Ok((Arc::new(next), value));
-                        }
-                        Update::Stale => {}
-                        Update::Missing => return Err(ApiError::NotFound("agent")),
-                        Update::Taken(_) => return Err(ApiError::Conflict("A unique value is taken.")),
-                    }
+                    let outcome = self.stores().agents.update(org, &next, &event).await?;
+                    written(outcome, "agent", || {
+                        next.version += 1;
+                        (Arc::new(next), value)
+                    })
                 }
             }
-        }
-        Err(LOST_RACE)
+        })
+        .await
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json, value::RawValue};
 use super::{ApiError, AuthorizationServer, Caller, budget::cost};
 use crate::{
     agent::Agent,
-    audit::{Event, EventKind, Target},
+    audit::{Event, EventKind, Target, cleaned},
     budget_gate::charge_call,
     capability::{Capability, Decision, DenyReason},
     json as strict,
@@ -100,10 +100,9 @@ impl AuthorizationServer {
                 .with("decision", decision)
                 .with("decided_by", verdict.by)
                 .with("reason", &*verdict.reason);
-        if let Some(resource) =
-            context.get("id").or_else(|| context.get("resource")).filter(|id| id.is_string())
-        {
-            event = event.with("resource", resource.clone());
+        let resource = context.get("id").or_else(|| context.get("resource")).and_then(Value::as_str);
+        if let Some(resource) = resource {
+            event = event.with("resource", cleaned(resource));
         }
         let audit_id = event.id.to_string();
         event = event.with("audit_id", &*audit_id);
@@ -155,7 +154,14 @@ impl Question {
             names.iter().map(|name| Capability::parse(name)).collect::<Result<_, _>>().map_err(|error| {
                 ApiError::Invalid { member: "action", problem: format!("is malformed: {error}") }
             })?;
-        let model = text_of("model").map(ToOwned::to_owned);
+        let model = match context.get("model") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(model)) => Some(model.clone()),
+            Some(_) => {
+                let problem = "must be text".to_owned();
+                return Err(ApiError::Invalid { member: "context.model", problem });
+            }
+        };
         let cost = cost("context.cost_usd", exact.cost_usd.as_deref())?;
         Ok(Self { actions, model, cost, context, older })
     }

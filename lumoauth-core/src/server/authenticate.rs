@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{ApiError, AuthorizationServer};
 use crate::{
     api_key::{AGENT_KEY_PREFIX, ORG_KEY_PREFIX, org_of_key},
+    audit::{Event, EventKind, Origin, Target},
     id::OrgId,
     keys::{KeyError, KeyPurpose},
     organization::Organization,
@@ -93,7 +94,8 @@ impl AuthorizationServer {
                 let Some(other) = self.stores().organizations.find(&other).await? else {
                     return Err(AuthenticateError::Refused);
                 };
-                self.authenticate_in(&other, credential, door).await?;
+                let principal = self.authenticate_in(&other, credential, door).await?;
+                self.record_stranger(organization, &other, &principal).await?;
                 Err(AuthenticateError::OtherOrganization)
             }
             result => result,
@@ -113,6 +115,41 @@ impl AuthorizationServer {
         let organization = self.stores().organizations.find(&org).await?.ok_or(AuthenticateError::Refused)?;
         let principal = self.authenticate_in(&organization, credential, door).await?;
         Ok((organization, principal))
+    }
+
+    /// A real credential at another organization's door: both sides want to know.
+    async fn record_stranger(
+        &self,
+        visited: &Organization,
+        home: &Organization,
+        stranger: &Principal,
+    ) -> Result<(), StoreError> {
+        let event =
+            Event::new(EventKind::AgentAction, stranger.actor(), "tried another organization", self.now())
+                .on(Target::new("organization", visited.id.as_str()))
+                .with("home", home.id.as_str())
+                .failed("other_organization");
+        self.stores().audit.append(&visited.id, std::slice::from_ref(&event)).await?;
+        self.stores().audit.append(&home.id, &[event]).await
+    }
+
+    /// Records that a caller was denied a route for administrators.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be recorded.
+    pub async fn record_denied(
+        &self,
+        org: &OrgId,
+        principal: &Principal,
+        route: &str,
+        origin: &Origin,
+    ) -> Result<(), StoreError> {
+        let event =
+            Event::new(EventKind::AgentAction, principal.actor(), "administration denied", self.now())
+                .on(Target::new("route", route))
+                .from_origin(origin)
+                .failed("forbidden");
+        self.stores().audit.append(org, &[event]).await
     }
 
     /// The organization a credential says it is of; nothing is proven by that.
@@ -138,6 +175,16 @@ impl AuthorizationServer {
         door: Door<'_>,
     ) -> Result<Principal, AuthenticateError> {
         if !organization.is_active() {
+            return Err(AuthenticateError::Refused);
+        }
+        // A key is bound to nothing, so it opens no door that wants a token bound to a resource.
+        let is_key = match credential {
+            Credential::ApiKey(_) => true,
+            Credential::Bearer(text) => {
+                text.starts_with(ORG_KEY_PREFIX) || text.starts_with(AGENT_KEY_PREFIX)
+            }
+        };
+        if is_key && matches!(door, Door::Resource(_)) {
             return Err(AuthenticateError::Refused);
         }
         match credential {

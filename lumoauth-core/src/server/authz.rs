@@ -11,7 +11,7 @@ use crate::{
     audit::{Event, EventKind, Target},
     budget_gate::charge_call,
     capability::Capability,
-    id::{Number, OrgId, UserId},
+    id::OrgId,
     organization::Organization,
     principal::{Identity, Principal, agent_actor},
     store::UserKey,
@@ -148,10 +148,10 @@ impl AuthorizationServer {
     ) -> Result<Checked, ApiError> {
         let now = self.now();
         let org = &organization.id;
+        let subject = self.subject(org, principal, subject).await?;
         if let Some(agent) = principal.agent() {
             charge_call(self.stores(), org, agent, &caller.origin, now).await??;
         }
-        let subject = self.subject(org, principal, subject).await?;
         let own = matches!((&subject, principal.agent()), (Subject::Agent(one), Some(caller)) if one.id == caller.id);
         let holds = |text: &String| {
             let Ok(permission) = Capability::parse(text) else { return false };
@@ -236,7 +236,9 @@ impl AuthorizationServer {
                 .any(|own| own == id),
             _ => false,
         };
-        let may_ask = Capability::parse("authz:check").is_ok_and(|scope| principal.decide(&scope).is_allow());
+        // Asking about others is a door for people: whatever its capabilities, an agent asks about itself.
+        let may_ask = principal.agent().is_none()
+            && Capability::parse("authz:check").is_ok_and(|scope| principal.decide(&scope).is_allow());
         if !itself && !may_ask {
             return Err(ApiError::InsufficientPermissions);
         }
@@ -246,14 +248,7 @@ impl AuthorizationServer {
                 self.find_agent(org, &id).await?.map(Subject::Agent).ok_or(ApiError::SubjectNotFound)
             }
             (_, "user") => {
-                let user = match (UserId::parse(&id), id.parse()) {
-                    (Ok(id), _) => self.stores().users.find(org, UserKey::Id(id)).await?,
-                    (_, Ok(number)) => {
-                        self.stores().users.find(org, UserKey::Number(Number::new(number))).await?
-                    }
-                    _ => self.stores().users.find(org, UserKey::Email(&id.to_lowercase())).await?,
-                };
-                user.map(Subject::User).ok_or(ApiError::SubjectNotFound)
+                self.find_user(org, &id).await?.map(Subject::User).ok_or(ApiError::SubjectNotFound)
             }
             _ => Err(ApiError::SubjectNotFound),
         }
@@ -261,16 +256,15 @@ impl AuthorizationServer {
 }
 
 impl SubjectRef {
-    /// Kind and id. `agent_<id>`, an older form, is an agent too.
+    /// Kind and id. A bare slug, an agent's id and the older `agent_<id>` name agents too.
     fn parts(&self) -> Result<(&str, String), ApiError> {
         let malformed =
             || ApiError::Invalid { member: "subject", problem: "must name an agent or a user".to_owned() };
         match self {
-            Self::Text(text) => {
-                let (kind, id) =
-                    text.split_once(':').or_else(|| text.split_once('_')).ok_or_else(malformed)?;
-                Ok((kind, id.to_owned()))
-            }
+            Self::Text(text) => Ok(match text.split_once(':') {
+                Some((kind, id)) => (kind, id.to_owned()),
+                None => ("agent", text.strip_prefix("agent_").unwrap_or(text).to_owned()),
+            }),
             Self::Parts { kind, id } => match id {
                 Value::String(text) => {
                     let text = text.strip_prefix("agent:").or(text.strip_prefix("user:")).unwrap_or(text);

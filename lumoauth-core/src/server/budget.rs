@@ -3,10 +3,10 @@
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-use super::{ApiError, AuthorizationServer};
+use super::{ApiError, AuthorizationServer, Caller, agents::agent_target};
 use crate::{
     agent::Agent,
-    audit::Origin,
+    audit::{ActorKind, EventKind},
     budget::{BudgetPolicy, MicroUsd, Standing, Usage, account_lines, admits, exceeded},
     budget_gate::{Exhausted, record_exceeded},
     clock::Timestamp,
@@ -77,8 +77,9 @@ impl AuthorizationServer {
         org: &OrgId,
         agent: &Agent,
         request: &UsageRequest,
-        origin: &Origin,
+        caller: &Caller,
     ) -> Result<UsageReport, ApiError> {
+        let by_itself = caller.actor.kind == ActorKind::Agent;
         let now = self.now();
         let usage = Usage {
             tokens: count("tokens", request.tokens.as_deref())?,
@@ -94,8 +95,12 @@ impl AuthorizationServer {
             return self.preflight(org, agent, &usage, now).await;
         }
         let lines = account_lines(agent.account(), &agent.budget, &usage, Standing::Fact, now);
-        let key = request.idempotency_key.as_deref();
-        let charge = match key {
+        // An administrator's ids are apart from the agent's own.
+        let key = request
+            .idempotency_key
+            .as_ref()
+            .map(|key| if by_itself { key.clone() } else { format!("admin {key}") });
+        let charge = match key.as_deref() {
             None => Charge::once(&lines),
             Some(key) if (1..=128).contains(&key.len()) => {
                 let content = format!("{usage:?}\0{:?}", request.model);
@@ -112,6 +117,16 @@ impl AuthorizationServer {
                 return Err(ApiError::Invalid { member: "idempotency_key", problem });
             }
         };
+        if !by_itself {
+            // Counters write no events; who charged somebody else is worth one.
+            let event = caller
+                .event(EventKind::BudgetUsageRecorded, format!("use of {} recorded", agent.slug), now)
+                .on(agent_target(agent))
+                .with("tokens", usage.tokens)
+                .with("api_calls", usage.calls)
+                .with("micro_usd", usage.micro_usd);
+            self.stores().audit.append(org, &[event]).await?;
+        }
         match self.stores().budgets.charge(org, &charge, now).await? {
             Charged::Charged(_) | Charged::Repeated => {}
             Charged::Conflict => {
@@ -124,7 +139,7 @@ impl AuthorizationServer {
             }
         }
         let report = self.standing(org, agent, true, now).await?;
-        record_exceeded(self.stores(), org, agent, &report.usage, origin, now).await?;
+        record_exceeded(self.stores(), org, agent, &report.usage, &caller.origin, now).await?;
         Ok(report)
     }
 
@@ -142,7 +157,7 @@ impl AuthorizationServer {
                 return Err(Exhausted::new(&agent.budget, &used, &line, counter, now).into());
             }
         }
-        let cost = MicroUsd::from_micros(usage.micro_usd).unwrap_or_default();
+        let cost = MicroUsd::from_micros(usage.micro_usd);
         if agent.budget.needs_approval(cost) {
             return Err(ApiError::ApprovalRequired);
         }

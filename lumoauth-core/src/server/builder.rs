@@ -9,7 +9,7 @@ use crate::{
     clock::{Clock, SystemClock},
     grant::{ClientCredentials, Grant, TokenExchange},
     keys::KeyProvider,
-    store::Stores,
+    store::{RateLimit, Stores},
 };
 
 /// Builds an [`AuthorizationServer`]. What is required was an argument; the rest has defaults.
@@ -22,6 +22,7 @@ pub struct Builder {
     clock: Arc<dyn Clock>,
     grants: Vec<Arc<dyn Grant>>,
     password_hasher: Option<Arc<dyn PasswordHasher>>,
+    failure_limit: Option<RateLimit>,
 }
 
 /// The server cannot be built.
@@ -45,6 +46,7 @@ impl Builder {
             clock: Arc::new(SystemClock::new()),
             grants: vec![Arc::new(ClientCredentials), Arc::new(TokenExchange)],
             password_hasher: None,
+            failure_limit: None,
         }
     }
 
@@ -57,6 +59,13 @@ impl Builder {
     /// Hashes the passwords of users with `hasher`.
     pub fn with_password_hasher(mut self, hasher: Arc<dyn PasswordHasher>) -> Self {
         self.password_hasher = Some(hasher);
+        self
+    }
+
+    /// Refuses an address that fails to authenticate more often than this, before anything is written: nobody can
+    /// guess secrets at speed or fill the log by trying.
+    pub fn with_failure_limit(mut self, limit: RateLimit) -> Self {
+        self.failure_limit = Some(limit);
         self
     }
 
@@ -97,6 +106,7 @@ impl Builder {
             clock: self.clock,
             grants,
             password_hasher: self.password_hasher,
+            failure_limit: self.failure_limit,
         };
         Ok(AuthorizationServer { inner: Arc::new(inner) })
     }

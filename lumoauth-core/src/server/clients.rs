@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{ApiError, AuthorizationServer, Caller};
+use super::{ApiError, AuthorizationServer, Caller, retrying, written};
 use crate::{
     agent::{checked_text, parse_capabilities},
     api_key::{ApiKey, ORG_KEY_SCOPES},
@@ -15,7 +15,7 @@ use crate::{
     id::{ClientId, Number, OrgId},
     principal::Principal,
     secret::Secret,
-    store::{ApiKeyKey, ClientKey, Insert, Listing, Page, Update},
+    store::{ApiKeyKey, ClientKey, Insert, Listing, Page},
 };
 
 /// What an administrator registers as a client.
@@ -149,29 +149,31 @@ impl AuthorizationServer {
         &self,
         org: &OrgId,
         name: &str,
+        principal: &Principal,
         caller: &Caller,
     ) -> Result<(Arc<Client>, Secret), ApiError> {
         let now = self.now();
-        let mut client = (*self.client(org, name).await?).clone();
-        if !client.confidential {
-            return Err(ApiError::InvalidRequest("A public client has no secret.".to_owned()));
-        }
-        let secret = Secret::generate("lms_");
-        client.secrets.rotate(&secret, now);
-        client.updated_at = now;
-        let event = caller
-            .event(EventKind::ClientSecretRotated, format!("secret of {} rotated", client.name), now)
-            .on(client_target(&client));
-        match self.stores().clients.update(org, &client, &event).await? {
-            Update::Updated => {
+        retrying(|| async {
+            let mut client = (*self.client(org, name).await?).clone();
+            // Whoever holds the secret holds the scopes.
+            if not_above(principal, "allowedScopes", &client.allowed_scopes).is_err() {
+                return Err(ApiError::Forbidden("This client may do more than the caller."));
+            }
+            if !client.confidential {
+                return Err(ApiError::InvalidRequest("A public client has no secret.".to_owned()));
+            }
+            let secret = Secret::generate("lms_");
+            client.secrets.rotate(&secret, now);
+            client.updated_at = now;
+            let event = caller
+                .event(EventKind::ClientSecretRotated, format!("secret of {} rotated", client.name), now)
+                .on(client_target(&client));
+            written(self.stores().clients.update(org, &client, &event).await?, "client", || {
                 client.version += 1;
-                Ok((Arc::new(client), secret))
-            }
-            Update::Stale | Update::Taken(_) => {
-                Err(ApiError::Conflict("The record was changed by others at the same time."))
-            }
-            Update::Missing => Err(ApiError::NotFound("client")),
-        }
+                (Arc::new(client), secret)
+            })
+        })
+        .await
     }
 
     /// Makes an API key; its text is returned once. No key can make one that may do more than itself.
@@ -220,30 +222,26 @@ impl AuthorizationServer {
     pub async fn revoke_api_key(&self, org: &OrgId, number: &str, caller: &Caller) -> Result<(), ApiError> {
         let missing = || ApiError::NotFound("API key");
         let number = Number::new(number.parse().map_err(|_| missing())?);
-        let found = self.stores().api_keys.find(org, ApiKeyKey::Number(number)).await?.ok_or_else(missing)?;
-        if !found.active {
-            return Ok(());
-        }
-        let mut key = (*found).clone();
-        key.active = false;
-        let event = caller
-            .event(EventKind::ApiKeyRevoked, format!("API key {} revoked", key.name), self.now())
-            .on(Target::new("api_key", key.number.to_string()).named(&key.name));
-        match self.stores().api_keys.update(org, &key, &event).await? {
-            Update::Updated => Ok(()),
-            Update::Stale | Update::Taken(_) => {
-                Err(ApiError::Conflict("The record was changed by others at the same time."))
+        retrying(|| async {
+            let found = self.stores().api_keys.find(org, ApiKeyKey::Number(number)).await?;
+            let mut key = (*found.ok_or_else(missing)?).clone();
+            if !key.active {
+                return Ok(Some(()));
             }
-            Update::Missing => Err(missing()),
-        }
+            key.active = false;
+            let event = caller
+                .event(EventKind::ApiKeyRevoked, format!("API key {} revoked", key.name), self.now())
+                .on(Target::new("api_key", key.number.to_string()).named(&key.name));
+            written(self.stores().api_keys.update(org, &key, &event).await?, "API key", || ())
+        })
+        .await
     }
 }
 
 /// Nobody hands out administrative scopes that they do not hold.
 fn not_above(principal: &Principal, member: &'static str, scopes: &[Capability]) -> Result<(), ApiError> {
-    let administrative = |scope: &&Capability| {
-        scope.as_str().starts_with("admin") || scope.as_str() == "*" || scope.as_str().starts_with("authz:")
-    };
+    let administrative =
+        |scope: &&Capability| scope.as_str().starts_with("admin") || scope.as_str().starts_with("authz:");
     match scopes.iter().filter(administrative).find(|scope| !principal.decide(scope).is_allow()) {
         None => Ok(()),
         Some(scope) => {

@@ -1,6 +1,6 @@
 //! Introspection (RFC 7662) and revocation (RFC 7009).
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
@@ -11,10 +11,10 @@ use crate::{
     capability::{Scope, narrow},
     client_auth::{AuthenticatedClient, Method},
     clock::Timestamp,
-    grant::TokenError,
+    grant::{Refusal, TokenError},
     keys::KeyPurpose,
     organization::Organization,
-    principal::{Identity, Principal, agent_actor},
+    principal::{Identity, Principal, client_actor},
     store::{McpServerKey, Revoked},
     token::{self, AccessClaims, Audience, token_handle},
 };
@@ -34,30 +34,47 @@ pub struct Introspection {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ActiveToken {
-    token_type: &'static str,
-    scope: Scope,
-    client_id: String,
-    sub: String,
+    /// Always `Bearer`.
+    pub token_type: &'static str,
+    /// What it may be used for now: what was withdrawn since it was issued is gone.
+    pub scope: Scope,
+    /// The client it was issued to.
+    pub client_id: String,
+    /// Its subject.
+    pub sub: String,
+    /// The agent it was issued to.
     #[serde(skip_serializing_if = "Option::is_none")]
-    agent_id: Option<String>,
+    pub agent_id: Option<String>,
+    /// Display name of that agent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    agent_name: Option<String>,
-    identity_type: String,
-    organization: String,
-    tenant: String,
-    iss: String,
-    aud: Audience,
-    exp: u64,
-    iat: u64,
-    nbf: u64,
-    jti: String,
+    pub agent_name: Option<String>,
+    /// `agent` or `client`.
+    pub identity_type: String,
+    /// The organization.
+    pub organization: String,
+    /// The organization again, under its older name.
+    pub tenant: String,
+    /// Issuer.
+    pub iss: String,
+    /// Audience.
+    pub aud: Audience,
+    /// Not valid from this Unix second on.
+    pub exp: u64,
+    /// When it was issued, in Unix seconds.
+    pub iat: u64,
+    /// Not valid before, in Unix seconds.
+    pub nbf: u64,
+    /// Its id.
+    pub jti: String,
+    /// The MCP server it is bound to.
     #[serde(skip_serializing_if = "Option::is_none")]
-    mcp_server_id: Option<String>,
+    pub mcp_server_id: Option<String>,
+    /// Made by an administrator to try things out.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    test: bool,
+    pub test: bool,
     /// Lets resource servers enforce the budget too.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    budget_exceeded: bool,
+    pub budget_exceeded: bool,
 }
 
 /// Marks outlive every token: the longest life is that of an administrator's test token.
@@ -77,10 +94,22 @@ impl AuthorizationServer {
         request: TokenRequest<'_>,
     ) -> Result<Introspection, TokenError> {
         let now = self.now();
-        let caller = self.client_or_agent(organization, request, now).await?;
+        let refusal = self.refusal("introspection refused", request.origin, now);
+        let result = self.introspect_for_caller(organization, request, &refusal, now).await;
+        self.record_refusal(organization, refusal, result, now).await
+    }
+
+    async fn introspect_for_caller(
+        &self,
+        organization: &Organization,
+        request: TokenRequest<'_>,
+        refusal: &Refusal,
+        now: Timestamp,
+    ) -> Result<Introspection, TokenError> {
+        let caller = self.client_or_agent(organization, request, refusal, now).await?;
         let token = request.params.get("token").ok_or(TokenError::InvalidRequest("token is required."))?;
         let issuer = self.issuer(&organization.id);
-        let context = self.grant_context(organization, &issuer, None, request.origin, now);
+        let context = self.grant_context(organization, &issuer, None, request.origin, refusal, now);
         let inactive = Introspection { active: false, token: None };
         let Some(Principal { identity, claims: Some(claims), .. }) = context.principal(token).await? else {
             return Ok(inactive);
@@ -90,11 +119,19 @@ impl AuthorizationServer {
         }
         // What was withdrawn since the token was issued is gone from it.
         let held = match &identity {
-            Identity::Agent(agent) => &agent.capabilities,
-            Identity::Client(client) => &client.allowed_scopes,
+            Identity::Agent(agent) => agent.effective_capabilities(),
+            Identity::Client(client) => Cow::Borrowed(client.allowed_scopes.as_slice()),
             Identity::ApiKey(_) => return Ok(inactive),
         };
-        let scope = narrow(None, &[claims.scope.as_slice(), held]).unwrap_or_default();
+        let server = match &claims.mcp_server_id {
+            Some(id) => self.stores().mcp_servers.find(&organization.id, McpServerKey::ServerId(id)).await?,
+            None => None,
+        };
+        let mut bounds = vec![claims.scope.as_slice(), &held];
+        bounds.extend(
+            server.as_ref().map(|server| server.scopes_supported.as_slice()).filter(|v| !v.is_empty()),
+        );
+        let scope = narrow(None, &bounds).unwrap_or_default();
         let budget_exceeded = match &identity {
             Identity::Agent(agent) if !agent.budget.is_empty() => {
                 let used = self.stores().budgets.usage(&organization.id, agent.account(), now).await?;
@@ -116,7 +153,19 @@ impl AuthorizationServer {
         request: TokenRequest<'_>,
     ) -> Result<(), TokenError> {
         let now = self.now();
-        let caller = self.client_or_agent(organization, request, now).await?;
+        let refusal = self.refusal("revocation refused", request.origin, now);
+        let result = self.revoke_for_caller(organization, request, &refusal, now).await;
+        self.record_refusal(organization, refusal, result, now).await
+    }
+
+    async fn revoke_for_caller(
+        &self,
+        organization: &Organization,
+        request: TokenRequest<'_>,
+        refusal: &Refusal,
+        now: Timestamp,
+    ) -> Result<(), TokenError> {
+        let caller = self.client_or_agent(organization, request, refusal, now).await?;
         let token = request.params.get("token").ok_or(TokenError::InvalidRequest("token is required."))?;
         let org = &organization.id;
         let keys = self.inner.keys.verifying_keys(org, KeyPurpose::AccessToken, now).await?;
@@ -124,13 +173,7 @@ impl AuthorizationServer {
         if claims.client_id != *caller.client_id() {
             return Ok(());
         }
-        let actor = match &caller {
-            AuthenticatedClient::Agent(agent) => agent_actor(agent),
-            AuthenticatedClient::Client(client) => {
-                Principal::new(org.clone(), Identity::Client(client.clone()), None).actor()
-            }
-        };
-        let event = Event::new(EventKind::TokenRevoked, actor, "token revoked", now)
+        let event = Event::new(EventKind::TokenRevoked, client_actor(&caller), "token revoked", now)
             .on(Target::new("token", claims.jti.as_str()))
             .from_origin(request.origin);
         let handle = token_handle(org, &claims.jti);
@@ -144,9 +187,10 @@ impl AuthorizationServer {
         &self,
         organization: &Organization,
         request: TokenRequest<'_>,
+        refusal: &Refusal,
         now: Timestamp,
     ) -> Result<AuthenticatedClient, TokenError> {
-        if let Some(client) = self.authenticate_client(organization, request, now).await? {
+        if let Some(client) = self.authenticate_client(organization, request, refusal, now).await? {
             return Ok(client);
         }
         let refused = TokenError::InvalidClient(Method::Body);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ApiError, AuthorizationServer, Caller};
+use super::{ApiError, AuthorizationServer, Caller, retrying, written};
 use crate::{
     agent::{checked_text, https_url, parse_capabilities},
     audit::{Event, EventKind, Target},
@@ -98,10 +98,17 @@ impl AuthorizationServer {
         let required = |member| ApiError::Unprocessable { member, problem: "is required".to_owned() };
         let name = patch.name.as_deref().ok_or_else(|| required("name"))?;
         let uri = patch.resource_uri.as_deref().ok_or_else(|| required("resource_uri"))?;
-        let mut server = McpServer::new(name, resource("resource_uri", uri)?, now);
+        let uri = resource("resource_uri", uri).map_err(ApiError::unprocessable)?;
+        let mut server = McpServer::new(name, uri, now);
         self.apply_mcp_patch(org, &mut server, patch).await.map_err(ApiError::unprocessable)?;
         if self.stores().mcp_servers.all(org).await?.len() >= McpServer::MAX_PER_ORG {
             return Err(ApiError::Conflict("The organization has as many MCP servers as it may."));
+        }
+        for target in server.targets() {
+            // Asked before the resource client is made, so that a refusal leaves none behind.
+            if self.stores().mcp_servers.find(org, McpServerKey::Target(target)).await?.is_some() {
+                return Err(TAKEN);
+            }
         }
         let resource_client = if patch.issue_resource_client == Some(true) {
             let (mut client, secret) = Client::new(format!("{} (resource)", server.name), now);
@@ -118,9 +125,7 @@ impl AuthorizationServer {
             .with("resource_uri", server.resource_uri.as_str());
         match self.stores().mcp_servers.insert(org, &server, &event).await? {
             Insert::Inserted => Ok(NewMcpServer { server: Arc::new(server), resource_client }),
-            Insert::Taken(_) => {
-                Err(ApiError::Conflict("An MCP server with this resource identifier exists."))
-            }
+            Insert::Taken(_) => Err(TAKEN),
         }
     }
 
@@ -180,30 +185,29 @@ impl AuthorizationServer {
         caller: &Caller,
     ) -> Result<Arc<McpServer>, ApiError> {
         let now = self.now();
-        let current = self.mcp_server(org, name).await?;
-        let mut next = (*current).clone();
-        self.apply_mcp_patch(org, &mut next, patch).await.map_err(ApiError::unprocessable)?;
-        let (before, after) = view::changes(&view::mcp_server(&current), &view::mcp_server(&next));
-        if after.is_empty() {
-            return Ok(current);
-        }
-        next.updated_at = now;
-        let event = caller
-            .event(EventKind::McpServerUpdated, format!("MCP server {} updated", next.name), now)
-            .on(mcp_target(&next))
-            .with("before", before)
-            .with("after", after);
-        match self.stores().mcp_servers.update(org, &next, &event).await? {
-            Update::Updated => {
-                next.version += 1;
-                Ok(Arc::new(next))
+        retrying(|| async {
+            let current = self.mcp_server(org, name).await?;
+            let mut next = (*current).clone();
+            self.apply_mcp_patch(org, &mut next, patch).await?;
+            let (before, after) = view::changes(&view::mcp_server(&current), &view::mcp_server(&next));
+            if after.is_empty() {
+                return Ok(Some(current));
             }
-            Update::Stale => Err(ApiError::Conflict("The record was changed by others at the same time.")),
-            Update::Missing => Err(ApiError::NotFound("MCP server")),
-            Update::Taken(_) => {
-                Err(ApiError::Conflict("An MCP server with this resource identifier exists."))
+            next.updated_at = now;
+            let event = caller
+                .event(EventKind::McpServerUpdated, format!("MCP server {} updated", next.name), now)
+                .on(mcp_target(&next))
+                .with("before", before)
+                .with("after", after);
+            match self.stores().mcp_servers.update(org, &next, &event).await? {
+                Update::Taken(_) => Err(TAKEN),
+                outcome => written(outcome, "MCP server", || {
+                    next.version += 1;
+                    Arc::new(next)
+                }),
             }
-        }
+        })
+        .await
     }
 
     /// Removes an MCP server.
@@ -286,6 +290,10 @@ impl AuthorizationServer {
             server.aliases =
                 aliases.iter().map(|alias| resource("aliases", alias)).collect::<Result<_, _>>()?;
         }
+        let own = self.issuer(org).to_lowercase();
+        if server.targets().any(|target| target.to_lowercase().starts_with(&own)) {
+            return Err(problem("resource_uri", "must not be this authorization server itself"));
+        }
         let mut targets: Vec<_> = server.targets().collect();
         targets.sort_unstable();
         if targets.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -338,7 +346,10 @@ impl AuthorizationServer {
         }
         if let Some(id) = &patch.resource_client_id {
             let known = self.known_clients(org, std::slice::from_ref(id)).await;
-            server.resource_client_id = known.map_err(|_| problem("resource_client_id", "is unknown"))?.pop();
+            server.resource_client_id = match known {
+                Err(ApiError::Invalid { .. }) => return Err(problem("resource_client_id", "is unknown")),
+                known => known?.pop(),
+            };
         }
         if patch.require_pkce == Some(false) || patch.require_resource_param == Some(false) {
             return Err(problem("require_pkce", "and require_resource_param cannot be switched off"));
@@ -383,11 +394,13 @@ impl AuthorizationServer {
     }
 }
 
+const TAKEN: ApiError = ApiError::Conflict("An MCP server with this resource identifier exists.");
+
 fn sees(principal: &Principal, server: &McpServer) -> bool {
     match &principal.identity {
         Identity::Agent(agent) => server.admits(&agent.client_id, Some(agent.id)),
         Identity::Client(client) => server.admits(&client.client_id, None),
-        Identity::ApiKey(_) => true,
+        Identity::ApiKey(_) => principal.administers_agents(),
     }
 }
 
@@ -397,7 +410,7 @@ fn problem(member: &'static str, problem: &str) -> ApiError {
 
 fn resource(member: &'static str, text: &str) -> Result<ResourceUri, ApiError> {
     ResourceUri::parse(text)
-        .map_err(|error| ApiError::Unprocessable { member, problem: format!("is not acceptable: {error}") })
+        .map_err(|error| ApiError::Invalid { member, problem: format!("is not acceptable: {error}") })
 }
 
 fn scope_list(scopes: &Value) -> Result<Vec<Capability>, ApiError> {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{ApiError, AuthorizationServer};
 use crate::{
     agent::Agent,
-    capability::Capability,
+    capability::{Capability, Scope},
     id::OrgId,
     organization::Organization,
     principal::{Identity, Principal},
@@ -98,18 +98,14 @@ impl AuthorizationServer {
     /// The agent's grants, then what its wildcards come to in the organization's vocabulary: clients test for
     /// exact strings.
     async fn listed_capabilities(&self, org: &OrgId, agent: &Agent) -> Result<Vec<Capability>, ApiError> {
-        let mut listed = agent.capabilities.clone();
-        if !listed.iter().any(Capability::is_wildcard) {
-            return Ok(listed);
+        let granted = agent.effective_capabilities();
+        if !granted.iter().any(Capability::is_wildcard) {
+            return Ok(granted.into_owned());
         }
-        for server in self.stores().mcp_servers.all(org).await? {
-            for scope in &server.scopes_supported {
-                let granted = agent.capabilities.iter().any(|grant| grant.covers(scope));
-                if granted && !listed.contains(scope) {
-                    listed.push(scope.clone());
-                }
-            }
-        }
-        Ok(listed)
+        let servers = self.stores().mcp_servers.all(org).await?;
+        let vocabulary = servers.iter().flat_map(|server| &server.scopes_supported);
+        let reached = vocabulary
+            .filter(|scope| agent.allows_tool(scope) && granted.iter().any(|grant| grant.covers(scope)));
+        Ok(Scope::new(granted.iter().chain(reached).cloned()).as_slice().to_vec())
     }
 }

@@ -26,12 +26,12 @@ use crate::{
     audit::{Actor, Event, EventKind, Origin},
     client_auth::AuthenticatedClient,
     clock::{Clock, Timestamp},
-    grant::{Grant, GrantContext},
+    grant::{Grant, GrantContext, Refusal},
     id::OrgId,
     keys::{Jwk, KeyError, KeyProvider, KeyPurpose},
     organization::Organization,
     secret::Secret,
-    store::{Admission, RateLimit, StoreError, Stores},
+    store::{Admission, RateLimit, StoreError, Stores, Update},
     user::PasswordHash,
 };
 
@@ -99,6 +99,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     grants: HashMap<&'static str, Arc<dyn Grant>>,
     password_hasher: Option<Arc<dyn PasswordHasher>>,
+    failure_limit: Option<RateLimit>,
 }
 
 /// A verified caller and where the request came from: what an audit event needs to know.
@@ -114,6 +115,32 @@ pub struct Caller {
 impl Caller {
     fn event(&self, kind: EventKind, message: impl Into<String>, now: Timestamp) -> Event {
         Event::new(kind, self.actor.clone(), message, now).from_origin(&self.origin)
+    }
+}
+
+/// How often a change is decided anew when others change the same record.
+const ATTEMPTS: usize = 8;
+
+/// Runs `attempt` until it wins: `None` means that the record was changed in between.
+async fn retrying<T, F>(attempt: impl Fn() -> F) -> Result<T, ApiError>
+where
+    F: Future<Output = Result<Option<T>, ApiError>> + Send,
+{
+    for _ in 0..ATTEMPTS {
+        if let Some(value) = attempt().await? {
+            return Ok(value);
+        }
+    }
+    Err(ApiError::Conflict("The record was changed by others at the same time."))
+}
+
+/// What an update came to, for [`retrying`].
+fn written<T>(outcome: Update, what: &'static str, value: impl FnOnce() -> T) -> Result<Option<T>, ApiError> {
+    match outcome {
+        Update::Updated => Ok(Some(value())),
+        Update::Stale => Ok(None),
+        Update::Missing => Err(ApiError::NotFound(what)),
+        Update::Taken(_) => Err(ApiError::Conflict("A unique value is taken.")),
     }
 }
 
@@ -206,6 +233,7 @@ impl AuthorizationServer {
         issuer: &'a str,
         client: Option<&'a AuthenticatedClient>,
         origin: &'a Origin,
+        refusal: &'a Refusal,
         now: Timestamp,
     ) -> GrantContext<'a> {
         GrantContext {
@@ -215,6 +243,7 @@ impl AuthorizationServer {
             origin,
             stores: &self.inner.stores,
             keys: &*self.inner.keys,
+            refusal,
             now,
         }
     }

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{ApiError, AuthorizationServer, Caller};
+use super::{ApiError, AuthorizationServer, Caller, retrying, written};
 use crate::{
     agent::checked_text,
     audit::{EventKind, Target},
+    capability::Capability,
     id::{Number, OrgId, UserId},
+    principal::Principal,
     secret::Secret,
-    store::{Insert, Listing, Page, Update, UserKey},
+    store::{Insert, Listing, Page, UserKey},
     user::{User, is_email},
 };
 
@@ -50,6 +52,7 @@ impl AuthorizationServer {
         &self,
         org: &OrgId,
         request: &NewUserRequest,
+        principal: &Principal,
         caller: &Caller,
     ) -> Result<Arc<User>, ApiError> {
         let now = self.now();
@@ -64,6 +67,10 @@ impl AuthorizationServer {
         let mut user = User::new(email, now);
         user.name = request.name.as_deref().map(|name| checked_text("name", name, 0, 128)).transpose()?;
         user.is_admin = request.is_admin == Some(true);
+        let is_admin = Capability::parse("admin").is_ok_and(|admin| principal.decide(&admin).is_allow());
+        if user.is_admin && !is_admin {
+            return Err(ApiError::Forbidden("Only a full administrator makes administrators."));
+        }
         user.approver = request.approver.is_some_and(|approver| approver.enabled);
         if let Some(password) = &request.password {
             let Some(hasher) = &self.inner.password_hasher else {
@@ -89,13 +96,16 @@ impl AuthorizationServer {
     /// # Errors
     /// [`ApiError::NotFound`] if there is none.
     pub async fn user(&self, org: &OrgId, name: &str) -> Result<Arc<User>, ApiError> {
+        self.find_user(org, name).await?.ok_or(ApiError::NotFound("user"))
+    }
+
+    pub(super) async fn find_user(&self, org: &OrgId, name: &str) -> Result<Option<Arc<User>>, ApiError> {
         let users = &self.stores().users;
-        let found = match (UserId::parse(name), name.parse()) {
+        Ok(match (UserId::parse(name), name.parse()) {
             (Ok(id), _) => users.find(org, UserKey::Id(id)).await?,
             (_, Ok(number)) => users.find(org, UserKey::Number(Number::new(number))).await?,
             _ => users.find(org, UserKey::Email(&name.to_lowercase())).await?,
-        };
-        found.ok_or(ApiError::NotFound("user"))
+        })
     }
 
     /// A page of the people, by e-mail address.
@@ -123,28 +133,25 @@ impl AuthorizationServer {
         caller: &Caller,
     ) -> Result<Arc<User>, ApiError> {
         let now = self.now();
-        let current = self.user(org, name).await?;
-        let mut next = (*current).clone();
-        let (changed, kind, text) = if blocked {
-            (next.block(), EventKind::UserBlocked, "user blocked")
-        } else {
-            (next.unblock(), EventKind::UserUnblocked, "user unblocked")
-        };
-        if !changed {
-            return Ok(current);
-        }
-        next.updated_at = now;
-        let event = caller.event(kind, text, now).on(user_target(&next));
-        match self.stores().users.update(org, &next, &event).await? {
-            Update::Updated => {
+        retrying(|| async {
+            let current = self.user(org, name).await?;
+            let mut next = (*current).clone();
+            let (changed, kind, text) = if blocked {
+                (next.block(), EventKind::UserBlocked, "user blocked")
+            } else {
+                (next.unblock(), EventKind::UserUnblocked, "user unblocked")
+            };
+            if !changed {
+                return Ok(Some(current));
+            }
+            next.updated_at = now;
+            let event = caller.event(kind, text, now).on(user_target(&next));
+            written(self.stores().users.update(org, &next, &event).await?, "user", || {
                 next.version += 1;
-                Ok(Arc::new(next))
-            }
-            Update::Stale | Update::Taken(_) => {
-                Err(ApiError::Conflict("The record was changed by others at the same time."))
-            }
-            Update::Missing => Err(ApiError::NotFound("user")),
-        }
+                Arc::new(next)
+            })
+        })
+        .await
     }
 }
 

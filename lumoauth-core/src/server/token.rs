@@ -7,8 +7,11 @@ use crate::{
     audit::{Actor, ActorKind, Event, EventKind, Origin, Target},
     client_auth::{self, AuthenticatedClient, Method, Proof, Unreadable},
     clock::Timestamp,
-    grant::{TokenError, TokenResponse},
+    grant::{Refusal, TokenError, TokenResponse},
+    id::ClientId,
     organization::Organization,
+    principal::client_actor,
+    secret::SecretHash,
     wire::Params,
 };
 
@@ -25,7 +28,7 @@ pub struct TokenRequest<'a> {
 }
 
 impl AuthorizationServer {
-    /// Serves the token endpoint (RFC 6749 section 3.2).
+    /// Serves the token endpoint (RFC 6749 section 3.2). Every refusal is an entry of the audit log.
     ///
     /// # Errors
     /// [`TokenError`] says why there is no token.
@@ -35,15 +38,28 @@ impl AuthorizationServer {
         request: TokenRequest<'_>,
     ) -> Result<TokenResponse, TokenError> {
         let now = self.now();
+        let refusal = self.refusal("token request refused", request.origin, now);
+        let result = self.issue_token(organization, request, &refusal, now).await;
+        self.record_refusal(organization, refusal, result, now).await
+    }
+
+    async fn issue_token(
+        &self,
+        organization: &Organization,
+        request: TokenRequest<'_>,
+        refusal: &Refusal,
+        now: Timestamp,
+    ) -> Result<TokenResponse, TokenError> {
         let grant_type =
             request.params.get("grant_type").ok_or(TokenError::InvalidRequest("grant_type is required."))?;
         let grant = self.inner.grants.get(grant_type).ok_or(TokenError::UnsupportedGrantType)?;
-        let client = self.authenticate_client(organization, request, now).await?;
-        let issuer = self.issuer(&organization.id);
+        let client = self.authenticate_client(organization, request, refusal, now).await?;
         if !organization.is_active() {
             return Err(TokenError::InvalidClient(Method::Body));
         }
-        let context = self.grant_context(organization, &issuer, client.as_ref(), request.origin, now);
+        let issuer = self.issuer(&organization.id);
+        let context =
+            self.grant_context(organization, &issuer, client.as_ref(), request.origin, refusal, now);
         grant.handle(&context, request.params).await
     }
 
@@ -52,6 +68,7 @@ impl AuthorizationServer {
         &self,
         organization: &Organization,
         request: TokenRequest<'_>,
+        refusal: &Refusal,
         now: Timestamp,
     ) -> Result<Option<AuthenticatedClient>, TokenError> {
         let presented =
@@ -62,38 +79,94 @@ impl AuthorizationServer {
                 }
             })?;
         let Some(presented) = presented else { return Ok(None) };
-        let org = &organization.id;
-        match client_auth::authenticate(self.stores(), org, &presented, now).await? {
-            Proof::Proven(client) => Ok(Some(client)),
+        match client_auth::authenticate(self.stores(), &organization.id, &presented, now).await? {
+            Proof::Proven(client) => {
+                let (kind, target) = described(&client);
+                refusal.set(|event| {
+                    event.kind = kind;
+                    event.actor = client_actor(&client);
+                    event.target = Some(target);
+                });
+                Ok(Some(client))
+            }
             // Every grant and endpoint here acts for a client that has proven who it is.
             Proof::Public(_) => Err(TokenError::UnauthorizedClient),
             Proof::Nothing(claimed) => {
-                let target = claimed_target(claimed.as_ref(), &presented.client_id);
-                let actor = Actor::new(ActorKind::Unknown, target.id.as_str());
-                let event =
-                    Event::new(EventKind::AgentAuthenticated, actor, "client authentication failed", now)
-                        .on(target)
-                        .by_method("client_credentials")
-                        .from_origin(request.origin)
-                        .failed("invalid_client");
-                // The same append for clients that exist and for those that do not: neither the answer nor the
-                // work tells them apart.
-                self.stores().audit.append(org, &[event]).await?;
+                let (kind, target) = match &claimed {
+                    Some(client) => described(client),
+                    None => unknown(&presented.client_id),
+                };
+                refusal.set(|event| {
+                    event.kind = kind;
+                    event.actor = Actor::new(ActorKind::Unknown, target.id.as_str());
+                    event.target = Some(target);
+                    event.message = "client authentication failed".to_owned();
+                });
                 Err(TokenError::InvalidClient(presented.method))
             }
         }
     }
+
+    pub(super) fn refusal(&self, message: &str, origin: &Origin, now: Timestamp) -> Refusal {
+        let nobody = Actor::new(ActorKind::Unknown, "anonymous");
+        let event = Event::new(EventKind::AgentAuthenticated, nobody, message, now);
+        Refusal::new(event.by_method("client_credentials").from_origin(origin))
+    }
+
+    /// Records a refusal, the same for clients that exist and for those that do not: neither the answer nor the work
+    /// tells them apart.
+    ///
+    /// Whoever fails too often from one address is refused without a row, so that nobody can fill the log by
+    /// guessing.
+    pub(super) async fn record_refusal<T>(
+        &self,
+        organization: &Organization,
+        refusal: Refusal,
+        result: Result<T, TokenError>,
+        now: Timestamp,
+    ) -> Result<T, TokenError> {
+        let error = match result {
+            Err(error) if !error.is_outage() => error,
+            result => return result,
+        };
+        let org = &organization.id;
+        let event = refusal.into_event().failed(error.reason());
+        if let Some(limit) = self.inner.failure_limit.filter(|_| event.actor.kind == ActorKind::Unknown) {
+            let peer = event.origin.ip.map(|ip| ip.to_string()).unwrap_or_default();
+            let admission =
+                self.stores().rate_limits.take(org, &format!("failed {peer}"), limit, now).await?;
+            if !admission.admitted {
+                return Err(TokenError::TooManyFailures { resets_at: admission.resets_at, now });
+            }
+        }
+        self.stores().audit.append(org, &[event]).await?;
+        Err(error)
+    }
 }
 
-/// Whom a failed authentication is about: the known client, or the cleaned text that was sent.
-fn claimed_target(claimed: Option<&AuthenticatedClient>, sent: &str) -> Target {
-    match claimed {
-        Some(AuthenticatedClient::Agent(agent)) => {
-            Target::new("agent", agent.id.to_string()).named(&agent.name)
+/// What an event about this client is called, and whom it is about.
+fn described(client: &AuthenticatedClient) -> (EventKind, Target) {
+    match client {
+        AuthenticatedClient::Agent(agent) => {
+            (EventKind::AgentAuthenticated, Target::new("agent", agent.id.to_string()).named(&agent.name))
         }
-        Some(AuthenticatedClient::Client(client)) => {
-            Target::new("client", client.client_id.as_str()).named(&client.name)
-        }
-        None => Target::new("client", sent.chars().filter(|c| !c.is_control()).take(128).collect::<String>()),
+        AuthenticatedClient::Client(client) => (
+            EventKind::ClientAuthenticated,
+            Target::new("client", client.client_id.as_str()).named(&client.name),
+        ),
     }
+}
+
+/// A client id that nobody has. It is shown only if it looks like one of ours: people send their secret in its place.
+fn unknown(sent: &str) -> (EventKind, Target) {
+    let id = ClientId::parse(sent).ok().filter(ClientId::looks_minted);
+    let kind = match &id {
+        Some(id) if id.is_app() => EventKind::ClientAuthenticated,
+        _ => EventKind::AgentAuthenticated,
+    };
+    let shown = match id {
+        Some(id) => id.to_string(),
+        None => format!("unknown:{}", SecretHash::of(sent).short()),
+    };
+    (kind, Target::new("client", shown))
 }

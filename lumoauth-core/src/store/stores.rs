@@ -69,7 +69,8 @@ pub struct Stores {
     pub clients: Arc<dyn ClientStore>,
     /// Revocation marks.
     pub grants: Arc<dyn GrantStore>,
-    /// Sealed signing keys.
+    /// Sealed signing keys, for the [`KeyRing`](crate::keys::KeyRing) that the host makes of them; the server itself only
+    /// knows its key provider.
     pub keys: Arc<dyn KeyStore>,
     /// MCP servers.
     pub mcp_servers: Arc<dyn McpServerStore>,

@@ -61,9 +61,10 @@ impl AccessClaims {
     /// Whether the token is meant for this server's own routes: its audience is its own client, its own agent,
     /// or the issuer. A token bound to another resource is not.
     pub fn is_for_own_routes(&self) -> bool {
-        self.aud.contains(self.client_id.as_str())
-            || self.aud.contains(&self.iss)
-            || self.agent_id.is_some_and(|id| self.aud.contains(&id.to_string()))
+        self.mcp_server_id.is_none()
+            && (self.aud.contains(self.client_id.as_str())
+                || self.aud.contains(&self.iss)
+                || self.agent_id.is_some_and(|id| self.aud.contains(&id.to_string())))
     }
 }
 

@@ -6,7 +6,7 @@ use super::{AccessClaims, lineage::token_handle};
 use crate::{
     organization::Organization,
     principal::{Identity, Principal},
-    store::{AgentKey, ClientKey, StoreError, Stores},
+    store::{AgentKey, ClientKey, McpServerKey, StoreError, Stores},
 };
 
 /// Why a token with a good signature is dead. Logged; clients only learn that it is invalid.
@@ -19,6 +19,9 @@ pub enum Dead {
     /// Its agent or client is gone, not active, or was suspended since.
     #[error("principal")]
     Principal,
+    /// The MCP server it is bound to is gone, inactive, or no longer for this client.
+    #[error("resource")]
+    Resource,
     /// It or something it came from is revoked.
     #[error("revoked")]
     Revoked,
@@ -27,7 +30,7 @@ pub enum Dead {
 /// The principal behind `claims`: every record is active and in the epoch that the token was issued in, and no
 /// handle of the token or its ancestors is marked.
 ///
-/// Two record look-ups and one look-up of marks, at any depth of delegation.
+/// Two record look-ups (three for a token bound to an MCP server) and one look-up of marks, at any depth of delegation.
 ///
 /// # Errors
 /// [`StoreError`] if the stores cannot answer; the token must then be refused.
@@ -56,6 +59,12 @@ pub async fn principal_of(
             .map(Identity::Client),
     };
     let Some(identity) = identity else { return Ok(Err(Dead::Principal)) };
+    if let Some(server) = &claims.mcp_server_id {
+        let server = stores.mcp_servers.find(org, McpServerKey::ServerId(server)).await?;
+        if !server.is_some_and(|server| server.admits(&claims.client_id, claims.agent_id)) {
+            return Ok(Err(Dead::Resource));
+        }
+    }
     let mut handles = claims.lin.handles.clone();
     handles.push(token_handle(org, &claims.jti));
     if stores.grants.any_revoked(org, &handles).await? {

@@ -35,7 +35,7 @@ pub fn agent(agent: &Agent) -> Value {
         "tokenLifetime": agent.token_lifetime,
         "redirectUris": [],
         "canActOnBehalfOfUsers": false,
-        "delegationPolicy": null,
+        "delegationPolicy": { "consent": "required" },
         "workloadIdentity": null,
         "aauthIdentity": null,
         "jwksUri": agent.jwks_uri,
@@ -56,7 +56,7 @@ pub fn budget(policy: &BudgetPolicy, usage: &Usage) -> Value {
     if !policy.is_empty() {
         view.insert("tokens_used_today".to_owned(), usage.tokens.into());
         view.insert("api_calls_this_hour".to_owned(), usage.calls.into());
-        view.insert("cost_this_month_usd".to_owned(), usd(usage.micro_usd));
+        view.insert("cost_this_month_usd".to_owned(), json!(MicroUsd::from_micros(usage.micro_usd)));
     }
     Value::Object(view)
 }
@@ -71,15 +71,10 @@ pub fn remaining(policy: &BudgetPolicy, usage: &Usage) -> Value {
         view.insert("api_calls".to_owned(), max.saturating_sub(usage.calls).into());
     }
     if let Some(max) = policy.max_cost_per_month_usd {
-        let left = MicroUsd::from_micros(max.micros().saturating_sub(usage.micro_usd)).unwrap_or_default();
+        let left = MicroUsd::from_micros(max.micros().saturating_sub(usage.micro_usd));
         view.insert("cost_usd".to_owned(), left.to_string().into());
     }
     Value::Object(view)
-}
-
-/// An amount as a JSON number; beyond what a policy can hold, as text.
-fn usd(micros: u64) -> Value {
-    MicroUsd::from_micros(micros).map_or_else(|_| json!(micros.to_string()), |amount| json!(amount))
 }
 
 /// An MCP server.

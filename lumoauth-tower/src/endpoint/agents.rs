@@ -1,6 +1,6 @@
 //! The agent registry.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use http::StatusCode;
 use lumoauth_core::{
@@ -209,14 +209,17 @@ pub(crate) async fn budget(call: Call) -> Result<Reply, WireError> {
 
 /// PUT `admin/agents/{}/budget`: the policy itself, or `{"budgetPolicy": {..}}`.
 pub(crate) async fn set_budget(call: Call) -> Result<Reply, WireError> {
-    #[derive(Deserialize)]
-    struct Wrapped {
-        #[serde(rename = "budgetPolicy", alias = "budget_policy")]
-        policy: Option<Box<RawValue>>,
-    }
-    let policy = match call.json::<Wrapped>()?.policy {
-        Some(policy) => policy,
-        None => call.json()?,
+    let members: BTreeMap<String, Box<RawValue>> = call.json()?;
+    // No limits at all is a policy that must be written out: `{}` and not nothing.
+    let nothing = call.body.trim_ascii().is_empty() || members.contains_key("data");
+    let wrapped = members.get("budgetPolicy").or_else(|| members.get("budget_policy")).cloned();
+    let policy = match wrapped {
+        Some(policy) if policy.get() != "null" => policy,
+        None if !nothing => call.json()?,
+        Some(_) | None => {
+            let text = "The body must be a budget policy, or hold one as budgetPolicy.";
+            return Err(WireError::invalid_request(text));
+        }
     };
     let agent = call
         .server
@@ -262,6 +265,6 @@ pub(crate) async fn report_usage(call: Call) -> Result<Reply, WireError> {
     let request: UsageRequest = call.json()?;
     let agent = call.server.agent(call.org(), call.name()).await.map_err(refuse)?;
     let report =
-        call.server.report_usage(call.org(), &agent, &request, &call.origin).await.map_err(refuse)?;
+        call.server.report_usage(call.org(), &agent, &request, &call.caller()).await.map_err(refuse)?;
     Ok(reply::ok(&report.to_json()))
 }

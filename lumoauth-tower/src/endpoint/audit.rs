@@ -15,7 +15,13 @@ use super::{Call, Query, refuse};
 use crate::reply::{self, Reply};
 
 /// The most entries that one export carries.
-const MAX_EXPORT: u32 = 10_000;
+const MAX_EXPORT: u64 = 10_000;
+
+/// An export ends after the entry that passes this size: memory is bounded whatever the entries hold.
+const MAX_EXPORT_BYTES: usize = 16 * 1024 * 1024;
+
+/// Entries that are read at once.
+const EXPORT_STEP: u32 = 500;
 
 /// GET `admin/audit-logs`.
 pub(crate) async fn list(call: Call) -> Result<Reply, WireError> {
@@ -65,7 +71,7 @@ pub(crate) async fn stats(call: Call) -> Result<Reply, WireError> {
     })))
 }
 
-/// GET, POST `admin/audit-logs/export`: CSV, or JSON with `format=json`; at most 10000 entries, newest first.
+/// GET, POST `admin/audit-logs/export`: CSV, or JSON with `format=json`; at most 10000 entries and 16 MiB, newest first.
 pub(crate) async fn export(call: Call) -> Result<Reply, WireError> {
     let query = call.query();
     let as_json = match query.get(&["format"]) {
@@ -73,19 +79,42 @@ pub(crate) async fn export(call: Call) -> Result<Reply, WireError> {
         Some("json") => true,
         Some(_) => return Err(WireError::invalid_request("format must be csv or json.")),
     };
-    let filter = filter(&query)?;
-    let page = Page::first(MAX_EXPORT);
-    let entries = call.server.audit_log(call.org(), &filter, page).await.map_err(refuse)?;
-    if as_json {
-        let items: Vec<_> = entries.items.iter().map(view::audit_entry_detailed).collect();
-        let body = serde_json::to_string(&json!({ "data": items, "total": entries.total }));
-        let body = body.map_err(|_| WireError::unavailable())?;
-        let name = "attachment; filename=\"audit-logs.json\"";
-        return Ok(reply::download("application/json; charset=utf-8", name, body));
+    let mut filter = filter(&query)?;
+    // What happens during the export is not part of it, so that pages do not shift.
+    filter.until.get_or_insert_with(|| call.server.now());
+    let mut text = String::from(if as_json { "{\"data\":[" } else { "" });
+    if !as_json {
+        text.push_str(&COLUMNS.join(","));
+        text.push_str("\r\n");
     }
-    let name = "attachment; filename=\"audit-logs.csv\"";
-    Ok(reply::download("text/csv; charset=utf-8", name, csv(&entries.items)))
+    let (mut written, mut total) = (0, u64::MAX);
+    while written < total.min(MAX_EXPORT) && text.len() < MAX_EXPORT_BYTES {
+        let page = Page { offset: written, limit: EXPORT_STEP };
+        let step = call.server.audit_log(call.org(), &filter, page).await.map_err(refuse)?;
+        total = step.total;
+        if step.items.is_empty() {
+            break;
+        }
+        for entry in &step.items {
+            if as_json {
+                let separator = if written == 0 { "" } else { "," };
+                write!(text, "{separator}{}", view::audit_entry_detailed(entry)).expect(INTO_STRING);
+            } else {
+                csv_row(&mut text, entry);
+            }
+            written += 1;
+        }
+    }
+    if as_json {
+        write!(text, "],\"total\":{total},\"exported\":{written}}}").expect(INTO_STRING);
+        let name = "attachment; filename=\"audit-logs.json\"";
+        return Ok(reply::download("application/json; charset=utf-8", name, text));
+    }
+    Ok(reply::download("text/csv; charset=utf-8", "attachment; filename=\"audit-logs.csv\"", text))
 }
+
+/// Why writing cannot fail.
+const INTO_STRING: &str = "writing to a string cannot fail";
 
 fn filter(query: &Query) -> Result<AuditFilter, WireError> {
     let text = |names: &[&str]| query.get(names).map(ToOwned::to_owned);
@@ -97,8 +126,7 @@ fn filter(query: &Query) -> Result<AuditFilter, WireError> {
             .map_err(|error| WireError::invalid_request(format!("{}: {error}.", names[0])))
     };
     let mut filter = AuditFilter::default();
-    filter.kind = text(&["action", "eventType",
-    "action", "event_type"]);
+    filter.kind = text(&["action", "eventType", "action", "event_type"]);
     filter.actor = text(&["actorId", "userId", "actor"]);
     filter.target = text(&["targetId"]);
     filter.category = text(&["category"]);
@@ -132,23 +160,18 @@ const COLUMNS: [&str; 15] = [
     "message",
 ];
 
-fn csv(entries: &[LogEntry]) -> String {
-    let mut text = COLUMNS.join(",");
-    text.push_str("\r\n");
-    for entry in entries {
-        let view = view::audit_entry(entry);
-        for (n, column) in COLUMNS.iter().enumerate() {
-            let cell = match &view[*column] {
-                Value::Null => String::new(),
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
-            };
-            let separator = if n == 0 { "" } else { "," };
-            write!(text, "{separator}{}", csv_cell(&cell)).expect("writing to a string cannot fail");
-        }
-        text.push_str("\r\n");
+fn csv_row(text: &mut String, entry: &LogEntry) {
+    let view = view::audit_entry(entry);
+    for (n, column) in COLUMNS.iter().enumerate() {
+        let cell = match &view[*column] {
+            Value::Null => String::new(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let separator = if n == 0 { "" } else { "," };
+        write!(text, "{separator}{}", csv_cell(&cell)).expect(INTO_STRING);
     }
-    text
+    text.push_str("\r\n");
 }
 
 /// Quoted if needed; a leading character that a spreadsheet would run as a formula is disarmed.

@@ -23,7 +23,11 @@ pub(crate) async fn users(call: Call) -> Result<Reply, WireError> {
 /// POST `admin/users`.
 pub(crate) async fn create_user(call: Call) -> Result<Reply, WireError> {
     let request: NewUserRequest = call.json()?;
-    let user = call.server.create_user(call.org(), &request, &call.caller()).await.map_err(refuse)?;
+    let user = call
+        .server
+        .create_user(call.org(), &request, call.principal()?, &call.caller())
+        .await
+        .map_err(refuse)?;
     Ok(reply::json(StatusCode::CREATED, &json!({ "data": view::user(&user), "message": "User created." })))
 }
 
@@ -85,8 +89,11 @@ pub(crate) async fn client(call: Call) -> Result<Reply, WireError> {
 
 /// POST `admin/clients/{}/rotate-secret`.
 pub(crate) async fn rotate_client_secret(call: Call) -> Result<Reply, WireError> {
-    let (client, secret) =
-        call.server.rotate_client_secret(call.org(), call.name(), &call.caller()).await.map_err(refuse)?;
+    let (client, secret) = call
+        .server
+        .rotate_client_secret(call.org(), call.name(), call.principal()?, &call.caller())
+        .await
+        .map_err(refuse)?;
     Ok(reply::ok(&json!({
         "data": {
             "id": client.number.value(),

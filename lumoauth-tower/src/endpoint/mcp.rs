@@ -4,10 +4,11 @@ use http::StatusCode;
 use lumoauth_core::{
     capability::Scope,
     mcp::{AuthMode, McpServer},
+    principal::Principal,
     server::{AuthenticateError, Caller, Door, McpServerPatch, Visit},
     wire::{Challenge, WireError, view},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Call, refuse};
 use crate::{
@@ -64,7 +65,8 @@ pub(crate) async fn visible(call: Call) -> Result<Reply, WireError> {
     let paging = call.query().page()?;
     let servers = call.server.mcp_servers(call.org(), Some(call.principal()?)).await.map_err(refuse)?;
     let total = servers.len() as u64;
-    let items: Vec<_> = paging.slice(servers).map(|server| view::mcp_server(&server)).collect();
+    let principal = call.principal()?;
+    let items: Vec<_> = paging.slice(servers).map(|server| seen_by(principal, &server)).collect();
     let mut body = paging.render("mcp_servers", items, total);
     body["servers"] = body["data"].clone();
     Ok(reply::ok(&body))
@@ -75,7 +77,7 @@ pub(crate) async fn visible_one(call: Call) -> Result<Reply, WireError> {
     let server =
         call.server.visible_mcp_server(call.org(), call.principal()?, call.name()).await.map_err(refuse)?;
     let issuer = call.server.issuer(call.org());
-    let mut data = view::mcp_server(&server);
+    let mut data = seen_by(call.principal()?, &server);
     data["discovery"] = json!({
         "authorization_server_metadata": format!("{issuer}/.well-known/oauth-authorization-server"),
         "protected_resource_metadata": call.server.resource_metadata_url(call.org(), &server),
@@ -129,8 +131,8 @@ pub(crate) async fn challenge(call: Call) -> Result<Reply, WireError> {
     };
     let door = Door::Resource(server.resource_uri.as_str());
     let principal = match call.server.authenticate(&call.organization, presented, door).await {
-        Ok(principal) if principal.claims.is_some() => principal,
-        Ok(_) | Err(AuthenticateError::Refused | AuthenticateError::OtherOrganization) => {
+        Ok(principal) => principal,
+        Err(AuthenticateError::Refused | AuthenticateError::OtherOrganization) => {
             return Err(unauthorized(&call, &server, Some("invalid_token")));
         }
         Err(outage) => return Err(refuse(outage.into())),
@@ -156,6 +158,19 @@ fn unprocessable(mut error: WireError) -> WireError {
         error.status = StatusCode::UNPROCESSABLE_ENTITY;
     }
     error
+}
+
+/// Whom else a server is for is nobody's business but the administrators'.
+fn seen_by(principal: &Principal, server: &McpServer) -> Value {
+    let mut view = view::mcp_server(server);
+    if !principal.administers_agents()
+        && let Value::Object(members) = &mut view
+    {
+        for member in ["allowed_client_ids", "allowed_agent_ids", "resource_client_id"] {
+            members.remove(member);
+        }
+    }
+    view
 }
 
 fn is_protected(server: &McpServer) -> bool {

@@ -47,7 +47,8 @@ pub(crate) async fn usage(call: Call) -> Result<Reply, WireError> {
 pub(crate) async fn report_usage(call: Call) -> Result<Reply, WireError> {
     let agent = call.agent()?;
     let request: UsageRequest = call.json()?;
-    let report = call.server.report_usage(call.org(), agent, &request, &call.origin).await.map_err(refuse)?;
+    let report =
+        call.server.report_usage(call.org(), agent, &request, &call.caller()).await.map_err(refuse)?;
     Ok(reply::ok(&report.to_json()))
 }
 

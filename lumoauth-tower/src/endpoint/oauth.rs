@@ -24,7 +24,8 @@ pub(crate) async fn token(call: Call) -> Result<Reply, WireError> {
 /// POST `oauth/introspect`.
 pub(crate) async fn introspect(call: Call) -> Result<Reply, WireError> {
     let params = call.form().map_err(|error| wire(TokenError::from(error)))?;
-    let response = call.server.introspect(&call.organization, request(&call, &params)?).await.map_err(wire)?;
+    let response =
+        call.server.introspect(&call.organization, request(&call, &params)?).await.map_err(wire)?;
     Ok(reply::ok(&response))
 }
 
