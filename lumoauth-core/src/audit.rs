@@ -3,7 +3,7 @@
 //! An event is made here, once, with its id and its time; a store only keeps and numbers it. It never holds a
 //! secret or a token, at most a token's `jti`.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -29,10 +29,10 @@ pub struct Event {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
     /// One sentence for people.
-    pub message: String,
+    pub message: Cow<'static, str>,
     /// How the actor authenticated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub auth_method: Option<String>,
+    pub auth_method: Option<Cow<'static, str>>,
     /// Where the request came from.
     #[serde(default, skip_serializing_if = "Origin::is_empty")]
     pub origin: Origin,
@@ -53,16 +53,17 @@ pub struct Origin {
     pub ip: Option<IpAddr>,
     /// The `User-Agent` header, cut and cleaned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user_agent: Option<String>,
+    pub user_agent: Option<Arc<str>>,
     /// The id of the request in the host's logs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
+    pub request_id: Option<Arc<str>>,
 }
 
 impl Origin {
     /// An origin with these facts. Longer or unprintable text is cut and cleaned.
     pub fn new(ip: Option<IpAddr>, user_agent: Option<&str>, request_id: Option<&str>) -> Self {
-        Self { ip, user_agent: user_agent.map(cleaned), request_id: request_id.map(cleaned) }
+        let kept = |text: &str| if is_clean(text) { text.into() } else { cleaned(text).into() };
+        Self { ip, user_agent: user_agent.map(kept), request_id: request_id.map(kept) }
     }
 
     /// Whether nothing is known.
@@ -78,21 +79,21 @@ pub struct Actor {
     /// What sort of principal it is.
     pub kind: ActorKind,
     /// Its id; what the caller claimed, if it could not be verified.
-    pub id: String,
+    pub id: Arc<str>,
     /// Its display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
+    pub name: Option<Arc<str>>,
 }
 
 impl Actor {
     /// A principal with this id.
-    pub fn new(kind: ActorKind, id: impl Into<String>) -> Self {
+    pub fn new(kind: ActorKind, id: impl Into<Arc<str>>) -> Self {
         Self { kind, id: id.into(), name: None }
     }
 
     /// The same with a display name.
     #[must_use]
-    pub fn named(mut self, name: impl Into<String>) -> Self {
+    pub fn named(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = Some(name.into());
         self
     }
@@ -141,26 +142,34 @@ impl ActorKind {
 #[non_exhaustive]
 pub struct Target {
     /// What sort of thing it is: `agent`, `mcp_server`, `token`.
-    pub kind: String,
+    pub kind: Cow<'static, str>,
     /// Its id.
-    pub id: String,
+    pub id: Arc<str>,
     /// Its display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
+    pub name: Option<Arc<str>>,
 }
 
 impl Target {
     /// A thing with this kind and id.
-    pub fn new(kind: &str, id: impl Into<String>) -> Self {
-        Self { kind: kind.to_owned(), id: cleaned(&id.into()), name: None }
+    pub fn new(kind: &'static str, id: impl Into<Arc<str>>) -> Self {
+        let mut id = id.into();
+        if !is_clean(&id) {
+            id = cleaned(&id).into();
+        }
+        Self { kind: kind.into(), id, name: None }
     }
 
     /// The same with a display name.
     #[must_use]
-    pub fn named(mut self, name: impl Into<String>) -> Self {
+    pub fn named(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = Some(name.into());
         self
     }
+}
+
+fn is_clean(text: &str) -> bool {
+    text.len() <= 256 && !text.contains(char::is_control)
 }
 
 /// Text that a caller chose, as the log may hold it: at most 256 characters, none of them a control.
@@ -284,7 +293,7 @@ impl EventKind {
 
 impl Event {
     /// A successful event that `actor` caused `now`.
-    pub fn new(kind: EventKind, actor: Actor, message: impl Into<String>, now: Timestamp) -> Self {
+    pub fn new(kind: EventKind, actor: Actor, message: impl Into<Cow<'static, str>>, now: Timestamp) -> Self {
         Self {
             id: EventId::generate(now),
             at: now,
@@ -324,8 +333,8 @@ impl Event {
 
     /// The same, authenticated by `method`.
     #[must_use]
-    pub fn by_method(mut self, method: &str) -> Self {
-        self.auth_method = Some(method.to_owned());
+    pub fn by_method(mut self, method: &'static str) -> Self {
+        self.auth_method = Some(method.into());
         self
     }
 

@@ -111,7 +111,7 @@ pub(crate) async fn record_exceeded(
             let start = limit.window.start(now);
             let message = format!("{member} of {} reached", agent.name);
             let mut event = Event::new(EventKind::BudgetExceeded, agent_actor(agent), message, now)
-                .on(Target::new("agent", &*id).named(&agent.name))
+                .on(Target::new("agent", &*id).named(agent.name.clone()))
                 .from_origin(origin)
                 .with("limit", member)
                 .with("max", limit.max)

@@ -102,7 +102,7 @@ impl Principal {
         match &self.identity {
             Identity::Agent(agent) => agent_actor(agent),
             Identity::Client(client) => app_actor(client),
-            Identity::ApiKey(key) => Actor::new(ActorKind::ApiKey, key.number.to_string()).named(&key.name),
+            Identity::ApiKey(key) => Actor::new(ActorKind::ApiKey, key.number.to_string()).named(&*key.name),
         }
     }
 }
@@ -116,10 +116,10 @@ pub(crate) fn client_actor(client: &AuthenticatedClient) -> Actor {
 }
 
 fn app_actor(client: &Client) -> Actor {
-    Actor::new(ActorKind::Client, client.client_id.as_str()).named(&client.name)
+    Actor::new(ActorKind::Client, client.client_id.as_str()).named(&*client.name)
 }
 
 /// An agent as the actor of an audit event.
 pub(crate) fn agent_actor(agent: &Agent) -> Actor {
-    Actor::new(ActorKind::Agent, agent.id.to_string()).named(&agent.name)
+    Actor::new(ActorKind::Agent, agent.id.to_string()).named(agent.name.clone())
 }

@@ -86,7 +86,12 @@ impl SecretHash {
 
     /// Whether `presented` is the secret behind this hash, compared in constant time.
     pub fn matches(&self, presented: &Secret) -> bool {
-        constant_time::verify_slices_are_equal(&self.0, &presented.hash().0).is_ok()
+        self.equals(&presented.hash())
+    }
+
+    /// Whether both are the same, compared in constant time.
+    pub(crate) fn equals(&self, other: &Self) -> bool {
+        constant_time::verify_slices_are_equal(&self.0, &other.0).is_ok()
     }
 
     /// Eight hexadecimal digits of it, enough to recognise what was sent twice and too few to guess it.

@@ -1,6 +1,6 @@
 //! Reading request bodies: bounded in size and time, then parsed strictly.
 
-use std::{task::Poll, time::Duration};
+use std::{mem, task::Poll, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_timer::Delay;
@@ -35,17 +35,24 @@ pub(crate) async fn read<B: Body>(headers: &HeaderMap, body: B) -> Result<Bytes,
     }
     let collect = async move {
         let mut body = std::pin::pin!(body);
+        let mut first = Bytes::new();
         let mut whole = BytesMut::new();
         while let Some(frame) = body.as_mut().frame().await {
             let frame = frame.map_err(|_| WireError::invalid_request("The body broke off."))?;
-            if let Ok(mut data) = frame.into_data() {
-                if whole.len() + data.remaining() > MAX_BODY {
-                    return Err(too_large());
-                }
-                whole.extend_from_slice(&data.copy_to_bytes(data.remaining()));
+            let Ok(mut data) = frame.into_data() else { continue };
+            if first.len() + whole.len() + data.remaining() > MAX_BODY {
+                return Err(too_large());
+            }
+            let data = data.copy_to_bytes(data.remaining());
+            // Nearly every body is one frame, which is passed on as it is.
+            if first.is_empty() && whole.is_empty() {
+                first = data;
+            } else {
+                whole.extend_from_slice(&mem::take(&mut first));
+                whole.extend_from_slice(&data);
             }
         }
-        Ok(whole.freeze())
+        Ok(if whole.is_empty() { first } else { whole.freeze() })
     };
     let mut collect = std::pin::pin!(collect);
     if let Poll::Ready(result) = futures_util::poll!(collect.as_mut()) {

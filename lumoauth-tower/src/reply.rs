@@ -71,7 +71,10 @@ pub(crate) fn download(content_type: &'static str, file_name: &'static str, body
 fn public_json(status: StatusCode, body: &impl Serialize) -> Reply {
     const NO_SNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
     // Bodies are made of strings, numbers and lists; there is nothing in them that cannot be written.
-    let text = serde_json::to_vec(body).unwrap_or_else(|_| b"{}".to_vec());
+    let mut text = Vec::with_capacity(1024);
+    if serde_json::to_writer(&mut text, body).is_err() {
+        text = b"{}".to_vec();
+    }
     let mut reply = Response::new(Bytes::from(text));
     *reply.status_mut() = status;
     let headers = reply.headers_mut();

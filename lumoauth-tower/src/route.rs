@@ -159,7 +159,7 @@ pub(crate) struct Location<'a> {
     /// The organization's segment; `None` on the routes without one.
     pub(crate) org: Option<Cow<'a, str>>,
     /// The prefix as the caller wrote it.
-    pub(crate) prefix: String,
+    pub(crate) prefix: &'a str,
     /// The segments below the prefix, decoded.
     pub(crate) rest: Vec<Cow<'a, str>>,
 }
@@ -167,38 +167,35 @@ pub(crate) struct Location<'a> {
 /// Takes a request path apart; `None` if it is not one of this API.
 pub(crate) fn locate(path: &str) -> Option<Location<'_>> {
     // Some clients join a base URL with a trailing slash and a path with a leading one.
-    let path = path.strip_prefix("//").or_else(|| path.strip_prefix('/'))?;
-    let segments: Vec<Cow<'_, str>> = path
+    let path = if path.starts_with("//") { &path[1..] } else { path };
+    let mut segments: Vec<Cow<'_, str>> = path
+        .strip_prefix('/')?
         .split('/')
         .map(|segment| percent_decode_str(segment).decode_utf8())
         .collect::<Result<_, _>>()
         .ok()?;
-    let words: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
-    match words.as_slice() {
-        [form @ ("orgs" | "t"), org, "api", "v1", ..] => Some(Location {
-            prefix: format!("/{form}/{org}/api/v1"),
-            org: Some(segments[1].clone()),
-            rest: segments[4..].to_vec(),
-        }),
-        ["api", "v1", ..] => {
-            Some(Location { org: None, prefix: "/api/v1".to_owned(), rest: segments[2..].to_vec() })
-        }
-        // RFC 8414 section 3.1 and RFC 9728 section 3.1 put the well-known part before the issuer's path.
-        [
-            ".well-known",
-            document @ ("oauth-authorization-server" | "openid-configuration" | "oauth-protected-resource"),
-            form @ ("orgs" | "t"),
-            org,
-            "api",
-            "v1",
-            below @ ..,
-        ] => {
-            let mut rest = vec![Cow::Borrowed(".well-known"), Cow::Owned((*document).to_owned())];
-            rest.extend(segments[segments.len() - below.len()..].iter().cloned());
-            Some(Location { prefix: format!("/{form}/{org}/api/v1"), org: Some(segments[3].clone()), rest })
-        }
-        _ => None,
-    }
+    let word = |n: usize| segments.get(n).map_or("", AsRef::as_ref);
+    let is_base = |n: usize| matches!(word(n), "orgs" | "t") && word(n + 2) == "api" && word(n + 3) == "v1";
+    // RFC 8414 section 3.1 and RFC 9728 section 3.1 put the well-known part before the issuer's path.
+    let inserted = ["oauth-authorization-server", "openid-configuration", "oauth-protected-resource"];
+    let (org, prefix) = if is_base(0) {
+        (Some(1), 0..4)
+    } else if word(0) == "api" && word(1) == "v1" {
+        (None, 0..2)
+    } else if word(0) == ".well-known" && inserted.contains(&word(1)) && is_base(2) {
+        (Some(3), 2..6)
+    } else {
+        return None;
+    };
+    let org = org.map(|n| segments[n].clone());
+    let text = before_segment(path, prefix.end);
+    segments.drain(prefix);
+    Some(Location { org, prefix: text, rest: segments })
+}
+
+/// What stands before the `n`th segment, without the slash between.
+fn before_segment(path: &str, n: usize) -> &str {
+    path.match_indices('/').nth(n).map_or(path, |(at, _)| &path[..at])
 }
 
 /// What a table says of a path.

@@ -85,9 +85,8 @@ impl LumoauthService {
         if request.method() == Method::HEAD {
             *request.method_mut() = Method::GET;
         }
-        let path = request.uri().path().to_owned();
-        let Some(location) = route::locate(&path) else { return not_found() };
-        let Location { org, prefix, rest } = location;
+        let uri = request.uri().clone();
+        let Some(Location { org, rest, .. }) = route::locate(uri.path()) else { return not_found() };
         let table = if org.is_some() { ORGANIZATION } else { ORGLESS };
         let (route, params) = match route::find(table, request.method(), &rest) {
             Found::Route(route, params) => (route, params),
@@ -102,17 +101,19 @@ impl LumoauthService {
                 Err(error) => return fail(&error),
             }
         }
-        let endpoint = EndpointService { service: self.clone(), route, prefix, params };
-        let authenticate = AuthenticateLayer::new(self.server.clone());
-        let gate = Gate { service: self.clone(), route, inner: endpoint.clone() };
+        let endpoint = EndpointService { service: self.clone(), route, params };
+        let authenticate = || AuthenticateLayer::new(self.server.clone());
         let result = match route.access {
             Access::Open | Access::Metadata => endpoint.run(request).await,
-            Access::Token | Access::Anyone => drive(authenticate.layer(gate), request).await,
+            Access::Token | Access::Anyone => {
+                let gate = Gate { service: self.clone(), route, inner: endpoint };
+                drive(authenticate().layer(gate), request).await
+            }
             Access::Admin(scopes) => {
                 let scopes = scopes.iter().filter_map(|scope| Capability::parse(scope).ok());
                 let require = RequireCapabilityLayer::any_of(scopes);
                 let gate = Gate { service: self.clone(), route, inner: require.layer(endpoint) };
-                drive(authenticate.layer(gate), request).await
+                drive(authenticate().layer(gate), request).await
             }
         };
         match result {
@@ -217,7 +218,6 @@ where
 struct EndpointService {
     service: LumoauthService,
     route: &'static Route,
-    prefix: String,
     params: Vec<String>,
 }
 
@@ -261,7 +261,6 @@ impl EndpointService {
             server: self.service.server.clone(),
             organization,
             principal,
-            prefix: self.prefix,
             params: self.params,
             origin,
             body,

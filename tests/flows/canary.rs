@@ -19,6 +19,13 @@ fn assert_no_canary_sings(backend: Backend) {
     let trace = Options::new(backend).variable("RUST_LOG", "trace").variable("LUMOAUTH_LOG", "trace");
     let server = Server::start(&trace);
     // What dev prints once at the start is for the operator's eyes; the log begins after it.
+    let greeted = |log: &str| server.variables().values().all(|value| log.contains(value));
+    for _ in 0..500 {
+        if greeted(&server.log()) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let greeting = server.log().len();
     let mut canaries = Vec::new();
     let mut canary = |place: &str| {

@@ -11,6 +11,7 @@ on_each_backend!(
     created_secret_is_shown_once,
     missing_members_are_refused,
     jwks_uri_must_be_https,
+    keys_in_the_body_are_refused,
     caller_without_a_credential_is_refused,
     narrow_key_is_refused,
 );
@@ -109,6 +110,18 @@ fn jwks_uri_must_be_https(server: &Server) {
     let body =
         json!({ "client_id": agent.client_id, "name": agent.name, "jwks_uri": "https://agent.test/jwks" });
     agent.org.post("/agents/register").bearer(&agent.token()).json(body).send().ok();
+}
+
+fn keys_in_the_body_are_refused(server: &Server) {
+    let agent = server.acme().agent(&[]);
+    let key = lumoauth_tests::AttackerKey::generate().jwk("k1");
+    let body = json!({ "client_id": agent.client_id, "name": agent.name, "jwks": { "keys": [key] } });
+    let response = agent.org.post("/agents/register").bearer(&agent.token()).json(body.clone()).send();
+    response.expect(400).refused_somehow();
+    let mut body = body;
+    body["client_id"] = unique("cli").into();
+    let response = agent.org.post("/agents/register").api_key(agent.org.key()).json(body).send();
+    response.expect(400).refused_somehow();
 }
 
 fn caller_without_a_credential_is_refused(server: &Server) {

@@ -83,7 +83,7 @@ impl Jwks {
         let header = jsonwebtoken::decode_header(token).expect("a JWS header");
         let kid = header.kid.expect("a key id");
         let jwk = self.keys.find(&kid).unwrap_or_else(|| panic!("{kid} is not published: {}", self.raw));
-        let allowed = [Algorithm::ES256, Algorithm::RS256];
+        let allowed = [Algorithm::ES256, Algorithm::RS256, Algorithm::EdDSA];
         assert!(allowed.contains(&header.alg), "{:?}", header.alg);
         let mut validation = Validation::new(header.alg);
         validation.set_issuer(&[issuer]);

@@ -12,6 +12,7 @@ mod forge;
 mod http;
 mod jwt;
 mod org;
+mod serve;
 mod server;
 mod time;
 mod values;
@@ -20,8 +21,9 @@ pub use forge::{AttackerKey, forged, unsigned};
 pub use http::{Connection, Request, Response, percent_encode, raw_exchange};
 pub use jwt::{Jwks, Token, b64, unb64};
 pub use org::{Agent, Org};
-pub use server::{Backend, Options, Server, shared};
-pub use time::{Stopwatch, avoid_hour_edge, rfc3339, unix_now};
+pub use serve::ServeOptions;
+pub use server::{Backend, Options, Server, run_server, shared};
+pub use time::{Stopwatch, avoid_hour_edge, avoid_minute_edge, rfc3339, unix_now};
 pub use values::{int, list, strings, text, unique};
 
 /// Makes one `#[test]` per backend out of each function that is named.

@@ -3,6 +3,8 @@
 use std::{
     collections::BTreeMap,
     env, fs,
+    io::Read,
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::OnceLock,
@@ -10,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Org, Request, Stopwatch, unique};
+use crate::{Org, Request, ServeOptions, Stopwatch, unique};
 
 /// Which store the server runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +115,7 @@ impl Server {
         let dir = options.dir.clone().unwrap_or_else(|| env::temp_dir().join(unique("lumoauth-test")));
         fs::create_dir_all(&dir).expect("a test directory can be made");
         let env_file = dir.join(unique("env"));
-        let log = fs::OpenOptions::new().create(true).append(true).open(dir.join(LOG)).expect("a log file");
+        let log = log_file(&dir);
         let store = match options.backend {
             Backend::Memory => "memory".to_owned(),
             Backend::Embedded => format!("embedded:{}", dir.join("data").display()),
@@ -138,6 +140,39 @@ impl Server {
         let authority =
             url.strip_prefix("http://").expect("dev speaks plain http").trim_end_matches('/').to_owned();
         Self { child, watchdog, authority, variables, dir, owns_dir: options.dir.is_none() }
+    }
+
+    /// Starts `serve` and waits until it accepts connections. Only [`Server::acme`] has an administrator.
+    ///
+    /// # Panics
+    /// When it does not come up; the message carries its log.
+    pub fn serve(options: &ServeOptions) -> Self {
+        let dir = options.dir().to_owned();
+        let log = log_file(&dir);
+        let mut command = clean_command();
+        command
+            .args(["serve", "--config"])
+            .arg(options.write())
+            .current_dir(&dir)
+            .envs(options.variables())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let watchdog = watchdog(child.id(), None);
+        let watch = Stopwatch::start();
+        while TcpStream::connect(options.authority()).is_err() {
+            let log = || fs::read_to_string(dir.join(LOG)).unwrap_or_default();
+            if let Some(status) = child.try_wait().expect("a child can be waited for") {
+                panic!("the server ended with {status}: {}", log());
+            }
+            assert!(watch.elapsed() < Duration::from_secs(60), "the server does not come up: {}", log());
+            thread::sleep(Duration::from_millis(5));
+        }
+        let variables = [("LUMOAUTH_ORG_ID", "acme-corp"), ("LUMOAUTH_API_KEY", options.api_key())];
+        let variables = variables.into_iter().map(variable).collect();
+        let authority = options.authority().to_owned();
+        Self { child, watchdog, authority, variables, dir, owns_dir: false }
     }
 
     /// `host:port`.
@@ -203,9 +238,25 @@ impl Server {
     ///
     /// # Panics
     /// When it has not stopped within 15 s.
-    pub fn terminate(mut self) -> Option<i32> {
+    pub fn terminate(self) -> Option<i32> {
+        self.ask_to_stop();
+        self.wait_for_end()
+    }
+
+    /// SIGTERM, and nothing more.
+    ///
+    /// # Panics
+    /// When it cannot be sent.
+    pub fn ask_to_stop(&self) {
         let status = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status();
         assert!(status.is_ok_and(|status| status.success()), "SIGTERM can be sent");
+    }
+
+    /// Waits until it has ended by itself; gives the exit code.
+    ///
+    /// # Panics
+    /// When it has not stopped within 15 s.
+    pub fn wait_for_end(mut self) -> Option<i32> {
         let watch = Stopwatch::start();
         while watch.elapsed() < Duration::from_secs(15) {
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
@@ -232,6 +283,49 @@ impl Drop for Server {
             let _ = fs::remove_dir_all(&self.dir);
         }
     }
+}
+
+/// Runs the server with `arguments` until it ends by itself; gives the exit code and all it printed.
+///
+/// # Panics
+/// When it has not ended within 15 s.
+pub fn run_server(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = clean_command();
+    command.args(arguments).envs(variables.iter().copied());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    let watch = Stopwatch::start();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            break status;
+        }
+        if watch.elapsed() > Duration::from_secs(15) {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("{command:?} does not end");
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let mut text = String::new();
+    child.stdout.take().expect("a pipe").read_to_string(&mut text).expect("text");
+    child.stderr.take().expect("a pipe").read_to_string(&mut text).expect("text");
+    (status.code(), text)
+}
+
+/// The server without what the shell says about it: `serve` refuses variables that it does not know, also the
+/// harness's own.
+fn clean_command() -> Command {
+    let mut command = Command::new(binary());
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with("LUMOAUTH_") || name == "RUST_LOG" {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn log_file(dir: &Path) -> fs::File {
+    fs::OpenOptions::new().create(true).append(true).open(dir.join(LOG)).expect("a log file")
 }
 
 const LOG: &str = "server.log";

@@ -25,6 +25,15 @@ pub fn avoid_hour_edge() {
     }
 }
 
+/// Waits when the minute is about to end: rate limits count by clock minutes.
+pub fn avoid_minute_edge() {
+    const MARGIN: i64 = 6;
+    let left = 60 - unix_now() % 60;
+    if left < MARGIN {
+        thread::sleep(Duration::from_secs(u64::try_from(left).expect("positive")));
+    }
+}
+
 /// `seconds` since 1970 as RFC 3339 in UTC.
 pub fn rfc3339(seconds: i64) -> String {
     // Civil date from day number, after Howard Hinnant's `civil_from_days`.

@@ -78,7 +78,8 @@ const fn kind(table: Table) -> Option<Kind> {
 impl Caches {
     pub(crate) fn new() -> Self {
         Self {
-            agents: Cache::new(8192),
+            // Up to about a kilobyte each, and only once that many are in use.
+            agents: Cache::new(16_384),
             api_keys: Cache::new(512),
             clients: Cache::new(1024),
             mcp_servers: Cache::new(512),

@@ -143,7 +143,7 @@ async fn make_organizations(
         }
         let event =
             Event::new(EventKind::OrganizationCreated, Actor::system(), "named in the configuration", now)
-                .on(Target::new("organization", slug.as_str()).named(name));
+                .on(Target::new("organization", slug.as_str()).named(name.as_str()));
         let organization = Organization::new(slug.clone(), name, now);
         match stores.organizations.insert(&organization, &event).await.map_err(unreadable)? {
             Insert::Inserted => tracing::info!(org = %slug, "organization made"),

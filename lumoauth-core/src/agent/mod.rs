@@ -3,7 +3,7 @@
 mod patch;
 mod status;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,7 @@ pub struct Agent {
     /// Its OAuth `client_id`, unique in the organization.
     pub client_id: ClientId,
     /// Display name.
-    pub name: String,
+    pub name: Arc<str>,
     /// What it does.
     pub description: Option<String>,
     /// What sort of program it is.
@@ -146,7 +146,7 @@ impl Agent {
     pub const MAX_TOKEN_LIFETIME: u32 = 86_400;
 
     /// A new, active agent without capabilities or credentials.
-    pub fn new(name: impl Into<String>, slug: Slug, now: Timestamp) -> Self {
+    pub fn new(name: impl Into<Arc<str>>, slug: Slug, now: Timestamp) -> Self {
         Self {
             id: AgentId::generate(),
             slug,

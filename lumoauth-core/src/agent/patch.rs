@@ -129,7 +129,7 @@ impl AgentPatch {
         self.refuse_unenforced()?;
         let mut next = agent.clone();
         if let Some(name) = &self.name {
-            next.name = checked_text("name", name, 1, 128)?;
+            next.name = checked_text("name", name, 1, 128)?.into();
         }
         if let Some(description) = &self.description {
             let text = checked_text("description", description, 0, 1024)?;

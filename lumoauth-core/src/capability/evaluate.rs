@@ -64,15 +64,17 @@ pub fn evaluate(
 /// # Errors
 /// The first requested item that some bound does not cover.
 pub fn narrow(requested: Option<&Scope>, bounds: &[&[Capability]]) -> Result<Scope, Capability> {
-    let covered = |item: &Capability| bounds.iter().all(|bound| bound.iter().any(|grant| grant.covers(item)));
+    let covered = |item: &Capability, bounds: &[&[Capability]]| {
+        bounds.iter().all(|bound| bound.iter().any(|grant| grant.covers(item)))
+    };
     match requested {
-        Some(scope) => match scope.as_slice().iter().find(|item| !covered(item)) {
+        Some(scope) => match scope.as_slice().iter().find(|item| !covered(item, bounds)) {
             Some(item) => Err(item.clone()),
             None => Ok(scope.clone()),
         },
         None => {
-            let first = bounds.first().copied().unwrap_or_default();
-            Ok(Scope::new(first.iter().filter(|item| covered(item)).cloned()))
+            let Some((first, others)) = bounds.split_first() else { return Ok(Scope::default()) };
+            Ok(Scope(first.iter().filter(|item| covered(item, others)).cloned().collect()))
         }
     }
 }

@@ -139,6 +139,11 @@ impl Scope {
         &self.0
     }
 
+    /// The length of the text form, in bytes.
+    pub(crate) fn text_len(&self) -> usize {
+        self.0.iter().map(|capability| capability.as_str().len() + 1).sum::<usize>().saturating_sub(1)
+    }
+
     /// Whether nothing is listed.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

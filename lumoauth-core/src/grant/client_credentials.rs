@@ -91,17 +91,15 @@ async fn decide<'a>(
 }
 
 fn events(context: &GrantContext<'_>, client: &AuthenticatedClient, new: &NewToken<'_>) -> Vec<Event> {
-    let (kind, target) = match client {
-        AuthenticatedClient::Agent(agent) => {
-            (EventKind::AgentAuthenticated, Target::new("agent", agent.id.to_string()).named(&agent.name))
-        }
-        AuthenticatedClient::Client(client) => (
-            EventKind::ClientAuthenticated,
-            Target::new("client", client.client_id.as_str()).named(&client.name),
-        ),
+    let actor = client_actor(client);
+    let (kind, what) = match client {
+        AuthenticatedClient::Agent(_) => (EventKind::AgentAuthenticated, "agent"),
+        AuthenticatedClient::Client(_) => (EventKind::ClientAuthenticated, "client"),
     };
+    let mut target = Target::new(what, actor.id.clone());
+    target.name.clone_from(&actor.name);
     let event = |kind, message, target| {
-        Event::new(kind, client_actor(client), message, context.now)
+        Event::new(kind, actor.clone(), message, context.now)
             .on(target)
             .by_method("client_credentials")
             .from_origin(context.origin)
@@ -109,7 +107,7 @@ fn events(context: &GrantContext<'_>, client: &AuthenticatedClient, new: &NewTok
     };
     let mut events = vec![event(kind, "client credentials presented", target)];
     if let Resource::Mcp(server) = &new.resource {
-        let target = Target::new("mcp_server", server.server_id.as_str()).named(&server.name);
+        let target = Target::new("mcp_server", server.server_id.as_str()).named(&*server.name);
         events.push(event(EventKind::McpConnection, "token for an MCP server", target));
     }
     events

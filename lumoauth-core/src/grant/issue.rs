@@ -40,7 +40,7 @@ pub(crate) async fn issue(
     context: &GrantContext<'_>,
     new: NewToken<'_>,
 ) -> Result<TokenResponse, TokenError> {
-    if new.scope.to_string().len() > MAX_SCOPE_BYTES {
+    if new.scope.text_len() > MAX_SCOPE_BYTES {
         return Err(TokenError::ScopeTooLarge);
     }
     let claims = claims(context, new);
@@ -74,7 +74,7 @@ fn claims(context: &GrantContext<'_>, new: NewToken<'_>) -> AccessClaims {
         client_id,
         agent_id: agent.map(|agent| agent.id),
         agent_name: agent.map(|agent| agent.name.clone()),
-        identity_type: if agent.is_some() { "agent" } else { "client" }.to_owned(),
+        identity_type: if agent.is_some() { "agent" } else { "client" }.into(),
         scope: new.scope,
         organization: org.id.clone(),
         tenant: org.id.clone(),

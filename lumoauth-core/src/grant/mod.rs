@@ -106,23 +106,29 @@ pub struct GrantContext<'a> {
     pub now: Timestamp,
 }
 
-/// The event that is recorded if a request is refused. It begins with what the server knows; a grant that knows more
-/// (whose the subject token is) says so before it decides.
-#[derive(Debug)]
-pub struct Refusal(Mutex<Event>);
+/// What the event of a refused request says. It begins with what the server knows; a grant that knows more (whose the
+/// subject token is) says so before it decides. Nothing is made of it unless the request is refused.
+#[derive(Default)]
+pub struct Refusal(Mutex<Vec<Amendment>>);
+
+type Amendment = Box<dyn FnOnce(&mut Event) + Send>;
 
 impl Refusal {
-    pub(crate) fn new(event: Event) -> Self {
-        Self(Mutex::new(event))
-    }
-
     /// Changes what would be recorded.
-    pub fn set(&self, change: impl FnOnce(&mut Event)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    pub fn set(&self, change: impl FnOnce(&mut Event) + Send + 'static) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(change));
     }
 
-    pub(crate) fn into_event(self) -> Event {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn describe(self, event: &mut Event) {
+        for change in self.0.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            change(event);
+        }
+    }
+}
+
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refusal").finish_non_exhaustive()
     }
 }
 

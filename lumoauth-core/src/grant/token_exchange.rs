@@ -46,17 +46,19 @@ impl Grant for TokenExchange {
     }
 
     async fn handle(&self, context: &GrantContext<'_>, params: &Params) -> Result<TokenResponse, TokenError> {
+        let named = named_target(params);
         context.refusal.set(|event| {
             event.kind = EventKind::McpConnection;
-            event.auth_method = Some("token_exchange".to_owned());
-            event.target = named_target(params);
+            event.auth_method = Some("token_exchange".into());
+            event.target = named;
         });
         let (agent, claims) = subject(context, params).await?;
-        context.refusal.set(|event| event.actor = agent_actor(&agent));
+        let known = agent.clone();
+        context.refusal.set(move |event| event.actor = agent_actor(&known));
         let (server, scope) = decide(context, &agent, &claims, params).await?;
         let event =
             Event::new(EventKind::McpConnection, agent_actor(&agent), "token for an MCP server", context.now)
-                .on(Target::new("mcp_server", server.server_id.as_str()).named(&server.name))
+                .on(Target::new("mcp_server", server.server_id.as_str()).named(&*server.name))
                 .by_method("token_exchange")
                 .from_origin(context.origin)
                 .with("scope", scope.to_string());

@@ -13,7 +13,7 @@ use crate::{
     client::Secrets,
     client_auth::AuthenticatedClient,
     clock::Timestamp,
-    grant::{NewToken, Resource, TokenResponse, issue},
+    grant::{NewToken, Refusal, Resource, TokenResponse, issue},
     id::{AgentId, ClientId, OrgId, Slug},
     organization::Organization,
     principal::{Identity, Principal},
@@ -367,7 +367,7 @@ impl AuthorizationServer {
             return Err(ApiError::Invalid { member: "expiresIn", problem });
         }
         let issuer = self.issuer(org);
-        let refusal = self.refusal("test token refused", &caller.origin, now);
+        let refusal = Refusal::default();
         let context = self.grant_context(organization, &issuer, None, &caller.origin, &refusal, now);
         let event = caller
             .event(EventKind::TokenIssued, format!("test token for {}", agent.slug), now)
@@ -545,7 +545,7 @@ impl AuthorizationServer {
 
 /// An agent as the target of an audit event.
 pub(super) fn agent_target(agent: &Agent) -> Target {
-    Target::new("agent", agent.id.to_string()).named(&agent.name)
+    Target::new("agent", agent.id.to_string()).named(agent.name.clone())
 }
 
 fn rotated(caller: &Caller, agent: &Agent, what: &str, now: Timestamp) -> Event {

@@ -199,7 +199,7 @@ impl AuthorizationServer {
         key.created_by = principal.api_key().and_then(|key| key.created_by);
         let event = caller
             .event(EventKind::ApiKeyCreated, format!("API key {} created", key.name), now)
-            .on(Target::new("api_key", key.number.to_string()).named(&key.name))
+            .on(Target::new("api_key", key.number.to_string()).named(&*key.name))
             .with("scopes", serde_json::json!(key.scopes));
         match self.stores().api_keys.insert(org, &key, &event).await? {
             Insert::Inserted => Ok((Arc::new(key), secret)),
@@ -231,7 +231,7 @@ impl AuthorizationServer {
             key.active = false;
             let event = caller
                 .event(EventKind::ApiKeyRevoked, format!("API key {} revoked", key.name), self.now())
-                .on(Target::new("api_key", key.number.to_string()).named(&key.name));
+                .on(Target::new("api_key", key.number.to_string()).named(&*key.name));
             written(self.stores().api_keys.update(org, &key, &event).await?, "API key", || ())
         })
         .await
@@ -252,7 +252,7 @@ fn not_above(principal: &Principal, member: &'static str, scopes: &[Capability])
 }
 
 fn client_target(client: &Client) -> Target {
-    Target::new("client", client.client_id.as_str()).named(&client.name)
+    Target::new("client", client.client_id.as_str()).named(&*client.name)
 }
 
 /// An absolute URI without fragment, wildcard or user information; plain `http` only on a loopback host; never a

@@ -47,9 +47,9 @@ pub struct ActiveToken {
     pub agent_id: Option<String>,
     /// Display name of that agent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub agent_name: Option<String>,
+    pub agent_name: Option<Arc<str>>,
     /// `agent` or `client`.
-    pub identity_type: String,
+    pub identity_type: Cow<'static, str>,
     /// The organization.
     pub organization: String,
     /// The organization again, under its older name.
@@ -94,9 +94,9 @@ impl AuthorizationServer {
         request: TokenRequest<'_>,
     ) -> Result<Introspection, TokenError> {
         let now = self.now();
-        let refusal = self.refusal("introspection refused", request.origin, now);
+        let refusal = Refusal::default();
         let result = self.introspect_for_caller(organization, request, &refusal, now).await;
-        self.record_refusal(organization, refusal, result, now).await
+        self.record_refusal(organization, request.origin, "introspection refused", refusal, result, now).await
     }
 
     async fn introspect_for_caller(
@@ -153,9 +153,9 @@ impl AuthorizationServer {
         request: TokenRequest<'_>,
     ) -> Result<(), TokenError> {
         let now = self.now();
-        let refusal = self.refusal("revocation refused", request.origin, now);
+        let refusal = Refusal::default();
         let result = self.revoke_for_caller(organization, request, &refusal, now).await;
-        self.record_refusal(organization, refusal, result, now).await
+        self.record_refusal(organization, request.origin, "revocation refused", refusal, result, now).await
     }
 
     async fn revoke_for_caller(

@@ -431,5 +431,5 @@ fn scope_list(scopes: &Value) -> Result<Vec<Capability>, ApiError> {
 }
 
 fn mcp_target(server: &McpServer) -> Target {
-    Target::new("mcp_server", server.server_id.as_str()).named(&server.name)
+    Target::new("mcp_server", server.server_id.as_str()).named(&*server.name)
 }

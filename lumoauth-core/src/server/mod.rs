@@ -20,7 +20,7 @@ mod me;
 mod people;
 mod token;
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc};
 
 use crate::{
     audit::{Actor, Event, EventKind, Origin},
@@ -113,7 +113,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    fn event(&self, kind: EventKind, message: impl Into<String>, now: Timestamp) -> Event {
+    fn event(&self, kind: EventKind, message: impl Into<Cow<'static, str>>, now: Timestamp) -> Event {
         Event::new(kind, self.actor.clone(), message, now).from_origin(&self.origin)
     }
 }

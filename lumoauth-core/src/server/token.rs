@@ -38,9 +38,9 @@ impl AuthorizationServer {
         request: TokenRequest<'_>,
     ) -> Result<TokenResponse, TokenError> {
         let now = self.now();
-        let refusal = self.refusal("token request refused", request.origin, now);
+        let refusal = Refusal::default();
         let result = self.issue_token(organization, request, &refusal, now).await;
-        self.record_refusal(organization, refusal, result, now).await
+        self.record_refusal(organization, request.origin, "token request refused", refusal, result, now).await
     }
 
     async fn issue_token(
@@ -81,10 +81,11 @@ impl AuthorizationServer {
         let Some(presented) = presented else { return Ok(None) };
         match client_auth::authenticate(self.stores(), &organization.id, &presented, now).await? {
             Proof::Proven(client) => {
-                let (kind, target) = described(&client);
-                refusal.set(|event| {
+                let known = client.clone();
+                refusal.set(move |event| {
+                    let (kind, target) = described(&known);
                     event.kind = kind;
-                    event.actor = client_actor(&client);
+                    event.actor = client_actor(&known);
                     event.target = Some(target);
                 });
                 Ok(Some(client))
@@ -96,21 +97,15 @@ impl AuthorizationServer {
                     Some(client) => described(client),
                     None => unknown(&presented.client_id),
                 };
-                refusal.set(|event| {
+                refusal.set(move |event| {
                     event.kind = kind;
-                    event.actor = Actor::new(ActorKind::Unknown, target.id.as_str());
+                    event.actor = Actor::new(ActorKind::Unknown, target.id.clone());
                     event.target = Some(target);
-                    event.message = "client authentication failed".to_owned();
+                    event.message = "client authentication failed".into();
                 });
                 Err(TokenError::InvalidClient(presented.method))
             }
         }
-    }
-
-    pub(super) fn refusal(&self, message: &str, origin: &Origin, now: Timestamp) -> Refusal {
-        let nobody = Actor::new(ActorKind::Unknown, "anonymous");
-        let event = Event::new(EventKind::AgentAuthenticated, nobody, message, now);
-        Refusal::new(event.by_method("client_credentials").from_origin(origin))
     }
 
     /// Records a refusal, the same for clients that exist and for those that do not: neither the answer nor the work
@@ -121,6 +116,8 @@ impl AuthorizationServer {
     pub(super) async fn record_refusal<T>(
         &self,
         organization: &Organization,
+        origin: &Origin,
+        message: &'static str,
         refusal: Refusal,
         result: Result<T, TokenError>,
         now: Timestamp,
@@ -130,7 +127,12 @@ impl AuthorizationServer {
             result => return result,
         };
         let org = &organization.id;
-        let event = refusal.into_event().failed(error.reason());
+        let nobody = Actor::new(ActorKind::Unknown, "anonymous");
+        let mut event = Event::new(EventKind::AgentAuthenticated, nobody, message, now)
+            .by_method("client_credentials")
+            .from_origin(origin)
+            .failed(error.reason());
+        refusal.describe(&mut event);
         if let Some(limit) = self.inner.failure_limit.filter(|_| event.actor.kind == ActorKind::Unknown) {
             let peer = event.origin.ip.map(|ip| ip.to_string()).unwrap_or_default();
             let admission =
@@ -147,12 +149,13 @@ impl AuthorizationServer {
 /// What an event about this client is called, and whom it is about.
 fn described(client: &AuthenticatedClient) -> (EventKind, Target) {
     match client {
-        AuthenticatedClient::Agent(agent) => {
-            (EventKind::AgentAuthenticated, Target::new("agent", agent.id.to_string()).named(&agent.name))
-        }
+        AuthenticatedClient::Agent(agent) => (
+            EventKind::AgentAuthenticated,
+            Target::new("agent", agent.id.to_string()).named(agent.name.clone()),
+        ),
         AuthenticatedClient::Client(client) => (
             EventKind::ClientAuthenticated,
-            Target::new("client", client.client_id.as_str()).named(&client.name),
+            Target::new("client", client.client_id.as_str()).named(&*client.name),
         ),
     }
 }

@@ -43,7 +43,7 @@ impl AgentFilter {
     pub fn matches(&self, agent: &Agent) -> bool {
         let text_fits = self.search.as_deref().is_none_or(|search| {
             let needle = search.to_ascii_lowercase();
-            [Some(agent.name.as_str()), Some(agent.slug.as_str()), agent.description.as_deref()]
+            [Some(&*agent.name), Some(agent.slug.as_str()), agent.description.as_deref()]
                 .into_iter()
                 .flatten()
                 .any(|text| text.to_ascii_lowercase().contains(&needle))

@@ -64,19 +64,15 @@ impl AuditFilter {
         });
         let text_fits = self.search.as_deref().is_none_or(|search| {
             let needle = search.to_ascii_lowercase();
-            [
-                Some(event.message.as_str()),
-                event.actor.name.as_deref(),
-                target.and_then(|t| t.name.as_deref()),
-            ]
-            .into_iter()
-            .flatten()
-            .any(|text| text.to_ascii_lowercase().contains(&needle))
+            [Some(&*event.message), event.actor.name.as_deref(), target.and_then(|t| t.name.as_deref())]
+                .into_iter()
+                .flatten()
+                .any(|text| text.to_ascii_lowercase().contains(&needle))
         });
         kind_fits
             && text_fits
-            && self.actor.as_deref().is_none_or(|id| event.actor.id == id)
-            && self.target.as_deref().is_none_or(|id| target.is_some_and(|target| target.id == id))
+            && self.actor.as_deref().is_none_or(|id| *event.actor.id == *id)
+            && self.target.as_deref().is_none_or(|id| target.is_some_and(|target| *target.id == *id))
             && self.outcome.is_none_or(|outcome| event.outcome == outcome)
             && self.category.as_deref().is_none_or(|category| event.kind.category() == category)
             && self.from.is_none_or(|from| event.at >= from)

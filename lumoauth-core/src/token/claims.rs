@@ -1,5 +1,7 @@
 //! The claims of an access token.
 
+use std::{borrow::Cow, sync::Arc};
+
 use serde::{Deserialize, Serialize};
 
 use super::Lineage;
@@ -25,9 +27,9 @@ pub struct AccessClaims {
     pub agent_id: Option<AgentId>,
     /// Display name of that agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agent_name: Option<String>,
+    pub agent_name: Option<Arc<str>>,
     /// `agent` or `client`.
-    pub identity_type: String,
+    pub identity_type: Cow<'static, str>,
     /// What the token may be used for.
     pub scope: Scope,
     /// The organization.

@@ -75,7 +75,9 @@ pub(crate) async fn sign(
     typ: &str,
     claims: &impl Serialize,
 ) -> Result<String, KeyError> {
-    let claims = serde_json::to_vec(claims).map_err(|_| KeyError::Crypto("claims"))?;
+    let mut text = Vec::with_capacity(768);
+    serde_json::to_writer(&mut text, claims).map_err(|_| KeyError::Crypto("claims"))?;
+    let claims = text;
     let mut header = String::with_capacity(96);
     // None of the three values needs JSON escaping: two are our constants, a key id is of `A-Z a-z 0-9 _ - .`.
     write!(

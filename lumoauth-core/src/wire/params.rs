@@ -1,7 +1,5 @@
 //! The parameters of an OAuth request (RFC 6749 section 3.1), from a form or a JSON object.
 
-use std::collections::HashSet;
-
 use serde_json::{Map, Value};
 
 use crate::{json, secret::Secret};
@@ -49,9 +47,11 @@ impl Params {
             url::form_urlencoded::parse(text).map(|(name, value)| (name.into_owned(), value.into_owned()));
         let params = Self::checked(pairs)?;
         // The decoder puts U+FFFD where the bytes are not UTF-8; no credential or scope contains it.
-        let broken =
-            params.0.iter().any(|(name, value)| name.contains('\u{fffd}') || value.contains('\u{fffd}'));
-        if broken { Err(InvalidParams::Malformed) } else { Ok(params) }
+        let broken = |text: &str| !text.is_ascii() && text.contains('\u{fffd}');
+        if params.0.iter().any(|(name, value)| broken(name) || broken(value)) {
+            return Err(InvalidParams::Malformed);
+        }
+        Ok(params)
     }
 
     /// Reads a JSON object whose values are strings (or, where repeating is allowed, lists of strings).
@@ -82,8 +82,11 @@ impl Params {
         if pairs.len() > Self::MAX {
             return Err(InvalidParams::TooMany);
         }
-        let mut seen = HashSet::new();
-        if pairs.iter().any(|(name, _)| !REPEATABLE.contains(&name.as_str()) && !seen.insert(name.as_str())) {
+        // At most 64 names: comparing each with those before it beats hashing them.
+        let repeated = |(n, (name, _)): (usize, &(String, String))| {
+            !REPEATABLE.contains(&name.as_str()) && pairs[..n].iter().any(|(before, _)| before == name)
+        };
+        if pairs.iter().enumerate().any(repeated) {
             return Err(InvalidParams::Repeated);
         }
         Ok(Self(pairs.into_iter().filter(|(_, value)| !value.is_empty()).collect()))

@@ -189,7 +189,7 @@ pub fn audit_entry_detailed(entry: &LogEntry) -> Value {
     let context = &event.context;
     view["eventTime"] = event.at.to_string().into();
     view["durationMs"] = Value::Null;
-    view["initiatedBy"] = event.actor.id.clone().into();
+    view["initiatedBy"] = (*event.actor.id).into();
     view["clientId"] = Value::Null;
     view["userAgent"] = json!(event.origin.user_agent);
     view["geoLocation"] = Value::Null;

@@ -20,7 +20,7 @@ pub(crate) async fn userinfo(call: Call) -> Result<Reply, WireError> {
 pub(crate) async fn identity(call: Call) -> Result<Reply, WireError> {
     let (principal, agent) = (call.principal()?, call.agent()?);
     let body =
-        call.server.identity(&call.organization, principal, agent, &call.prefix).await.map_err(refuse)?;
+        call.server.identity(&call.organization, principal, agent, call.prefix()).await.map_err(refuse)?;
     Ok(reply::ok(&body))
 }
 

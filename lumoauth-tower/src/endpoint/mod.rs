@@ -29,7 +29,7 @@ use lumoauth_core::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{body, reply::Reply, service::log_outage};
+use crate::{body, reply::Reply, route, service::log_outage};
 
 /// What serves a route.
 pub(crate) type Handler = fn(Call) -> BoxFuture<'static, Result<Reply, WireError>>;
@@ -40,8 +40,6 @@ pub(crate) struct Call {
     pub(crate) organization: Arc<Organization>,
     /// Who calls; always there on routes that authenticate.
     pub(crate) principal: Option<Principal>,
-    /// The path prefix as the caller wrote it: links in answers use the same form.
-    pub(crate) prefix: String,
     /// The variable segments of the path.
     pub(crate) params: Vec<String>,
     pub(crate) origin: Origin,
@@ -72,6 +70,11 @@ impl Call {
         let unknown = || Actor::new(ActorKind::Unknown, "anonymous");
         let actor = self.principal.as_ref().map_or_else(unknown, Principal::actor);
         Caller { actor, origin: self.origin.clone() }
+    }
+
+    /// The path prefix as the caller wrote it: links in answers use the same form.
+    fn prefix(&self) -> &str {
+        route::locate(self.parts.uri.path()).map_or("", |location| location.prefix)
     }
 
     fn json<T: DeserializeOwned>(&self) -> Result<T, WireError> {

@@ -39,7 +39,7 @@ fn every_key(agent: &Agent) -> Vec<AgentKey<'_>> {
 pub async fn round_trip(store: &dyn AgentStore) {
     let org = some_org();
     let mut full = agent("full");
-    full.name = "Ünïcode 'n' \"quotes\" \\ %_ \u{1f916}".to_owned();
+    full.name = "Ünïcode 'n' \"quotes\" \\ %_ \u{1f916}".into();
     full.description = Some("two\nlines".to_owned());
     full.kind = AgentKind::AiAssistant;
     full.status = AgentStatus::Suspended;
@@ -115,7 +115,7 @@ pub async fn unique_values(store: &dyn AgentStore) {
 
     let other = fresh();
     inserted(store, &org, &other).await;
-    let robber = Agent { api_key: holder.api_key, name: "robber".to_owned(), ..other.clone() };
+    let robber = Agent { api_key: holder.api_key, name: "robber".into(), ..other.clone() };
     let outcome = store.update(&org, &robber, &some_event()).await.unwrap();
     assert_eq!(outcome, Update::Taken(Unique::KeyHash));
     for unchanged in [holder, other] {
@@ -152,13 +152,13 @@ pub async fn updates_are_guarded(store: &dyn AgentStore) {
     assert_eq!(store.update(&org, &agent, &some_event()).await.unwrap(), Update::Missing);
     inserted(store, &org, &agent).await;
 
-    agent.name = "First".to_owned();
+    agent.name = "First".into();
     agent.status = AgentStatus::Inactive;
     assert_eq!(store.update(&org, &agent, &some_event()).await.unwrap(), Update::Updated);
-    agent.name = "Second".to_owned();
+    agent.name = "Second".into();
     assert_eq!(store.update(&org, &agent, &some_event()).await.unwrap(), Update::Stale);
 
-    let stored = Agent { name: "First".to_owned(), version: 1, ..agent.clone() };
+    let stored = Agent { name: "First".into(), version: 1, ..agent.clone() };
     for key in every_key(&agent) {
         assert_eq!(store.find(&org, key).await.unwrap().as_deref(), Some(&stored), "{key:?}");
     }
@@ -175,7 +175,7 @@ pub async fn racing_updates(store: &dyn AgentStore) {
     inserted(store, &org, &agent).await;
 
     let outcomes = race(RACERS, async |n| {
-        let next = Agent { name: format!("Racer {n}"), ..agent.clone() };
+        let next = Agent { name: format!("Racer {n}").into(), ..agent.clone() };
         store.update(&org, &next, &some_event()).await.unwrap()
     })
     .await;
@@ -184,7 +184,7 @@ pub async fn racing_updates(store: &dyn AgentStore) {
     assert_eq!(count(&outcomes, &Update::Stale), RACERS - 1, "{outcomes:?}");
     let winner = outcomes.iter().position(|outcome| *outcome == Update::Updated).unwrap();
     let stored = by_id(store, &org, agent.id).await.unwrap();
-    assert_eq!((stored.name, stored.version), (format!("Racer {winner}"), 1));
+    assert_eq!((stored.name, stored.version), (format!("Racer {winner}").into(), 1));
 }
 
 /// "Its API key may \[change\], and then the old key finds nothing any more."
