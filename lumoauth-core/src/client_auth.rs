@@ -12,6 +12,7 @@ use http::HeaderValue;
 
 use crate::{
     agent::Agent,
+    capability::{Capability, Scope, narrow},
     client::{Client, Secrets},
     clock::Timestamp,
     id::{ClientId, OrgId},
@@ -65,6 +66,20 @@ pub enum AuthenticatedClient {
 }
 
 impl AuthenticatedClient {
+    /// The scope of a token for it, within what it may ask for and within `others`.
+    ///
+    /// # Errors
+    /// The first requested item that it may not have.
+    pub fn narrow(&self, requested: Option<&Scope>, others: &[&[Capability]]) -> Result<Scope, Capability> {
+        match self {
+            Self::Agent(agent) => agent.narrow(requested, others),
+            Self::Client(client) => {
+                let bounds: Vec<_> = others.iter().copied().chain([&client.allowed_scopes[..]]).collect();
+                narrow(requested, &bounds)
+            }
+        }
+    }
+
     /// Its client id.
     pub fn client_id(&self) -> &ClientId {
         match self {

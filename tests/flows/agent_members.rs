@@ -7,6 +7,7 @@ on_each_backend!(
     list_of_allowed_tools_narrows_everything_that_is_told,
     list_of_allowed_tools_narrows_tokens_that_are_out,
     list_of_allowed_tools_names_each_tool,
+    list_of_allowed_tools_bounds_wildcards,
     delegation_policy_is_shown_and_only_that_is_accepted,
 );
 
@@ -77,4 +78,19 @@ fn delegation_policy_is_shown_and_only_that_is_accepted(server: &Server) {
         response.refused(400, "validation_error");
     }
     assert_eq!(shown(), policy);
+}
+
+fn list_of_allowed_tools_bounds_wildcards(server: &Server) {
+    let org = server.acme();
+    let agent = org.create_agent(json!({ "capabilities": ["tool:*"], "allowedTools": ["a"] }));
+    let mcp = org.mcp_server(json!({ "scopes_supported": ["tool:a", "tool:b"] }));
+    let target = ("resource", text(&mcp["resource_uri"]));
+    let token = agent.token();
+    agent.ask_token(&[("scope", "tool:b")]).refused(400, "invalid_scope");
+    agent.ask_token(&[("scope", "tool:*")]).refused(400, "invalid_scope");
+    agent.ask_token(&[("scope", "tool:b"), target]).refused(400, "invalid_scope");
+    agent.exchange(&token, &[("scope", "tool:b"), target]).refused(400, "invalid_scope");
+    assert_eq!(agent.ask_token(&[("scope", "tool:a"), target]).ok()["scope"], "tool:a");
+    // Without a request the allowed part of the server's vocabulary is what the wildcard comes to.
+    assert_eq!(agent.exchange(&token, &[target]).ok()["scope"], "tool:a");
 }

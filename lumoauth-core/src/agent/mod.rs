@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     api_key::{AGENT_KEY_PREFIX, mint_key},
     budget::{Account, BudgetPolicy, agent_account},
-    capability::Capability,
+    capability::{Capability, Scope, narrow},
     client::Secrets,
     clock::Timestamp,
     id::{AgentId, ClientId, OrgId, Slug},
@@ -177,23 +177,46 @@ impl Agent {
         format!("agent:{}", self.slug)
     }
 
-    /// What it may ask for, within its list of allowed tools if it has one.
+    /// What it may ask for. A list of allowed tools takes the others away, and turns a wildcard that reaches tools into
+    /// the allowed ones among them.
     pub fn effective_capabilities(&self) -> Cow<'_, [Capability]> {
         if self.allowed_tools.is_empty() {
             return Cow::Borrowed(&self.capabilities);
         }
-        self.capabilities.iter().filter(|capability| self.allows_tool(capability)).cloned().collect()
+        let tools =
+            self.allowed_tools.iter().filter_map(|tool| Capability::parse(&format!("tool:{tool}")).ok());
+        let granted = tools.filter(|tool| self.capabilities.iter().any(|grant| grant.covers(tool)));
+        let kept = self.capabilities.iter().filter(|capability| self.allows_tool(capability)).cloned();
+        Cow::Owned(Scope::new(kept.chain(granted)).as_slice().to_vec())
     }
 
-    /// Whether the list of allowed tools has nothing against `capability`. A wildcard stays: what it comes to is
-    /// asked tool by tool.
+    /// Whether the list of allowed tools has nothing against `capability`.
     pub fn allows_tool(&self, capability: &Capability) -> bool {
-        match capability.as_str().strip_prefix("tool:") {
-            Some(tool) if !capability.is_wildcard() => {
-                self.allowed_tools.is_empty() || self.allowed_tools.iter().any(|allowed| allowed == tool)
-            }
-            _ => true,
+        let text = capability.as_str();
+        let reaches_tools = match text.strip_suffix('*') {
+            Some(stem) => stem.starts_with("tool:") || "tool:".starts_with(stem),
+            None => text.starts_with("tool:"),
+        };
+        self.allowed_tools.is_empty()
+            || !reaches_tools
+            || self.allowed_tools.iter().any(|tool| text.strip_prefix("tool:") == Some(tool))
+    }
+
+    /// The scope of a token for it: see [`narrow`]. Its own capabilities and its list of allowed tools are bounds beside
+    /// `others`.
+    ///
+    /// # Errors
+    /// The first requested item that it may not have.
+    pub fn narrow(&self, requested: Option<&Scope>, others: &[&[Capability]]) -> Result<Scope, Capability> {
+        let tool = requested.and_then(|scope| scope.as_slice().iter().find(|item| !self.allows_tool(item)));
+        if let Some(item) = tool {
+            return Err(item.clone());
         }
+        let effective = self.effective_capabilities();
+        // A requested tool has passed the list, so the grant itself may be a wildcard.
+        let own = if requested.is_some() { &self.capabilities[..] } else { &effective };
+        let bounds: Vec<_> = others.iter().copied().chain([own]).collect();
+        narrow(requested, &bounds)
     }
 
     /// Whether it may do anything at all.

@@ -59,7 +59,7 @@ pub fn evaluate(
 }
 
 /// The scope of a new token: what was `requested`, if every item of it is covered by every one of `bounds`;
-/// without a request, the items of the first bound that the others cover.
+/// without a request, every item of any bound that all the others cover.
 ///
 /// # Errors
 /// The first requested item that some bound does not cover.
@@ -67,14 +67,17 @@ pub fn narrow(requested: Option<&Scope>, bounds: &[&[Capability]]) -> Result<Sco
     let covered = |item: &Capability, bounds: &[&[Capability]]| {
         bounds.iter().all(|bound| bound.iter().any(|grant| grant.covers(item)))
     };
-    match requested {
-        Some(scope) => match scope.as_slice().iter().find(|item| !covered(item, bounds)) {
+    match (requested, bounds) {
+        (Some(scope), _) => match scope.as_slice().iter().find(|item| !covered(item, bounds)) {
             Some(item) => Err(item.clone()),
             None => Ok(scope.clone()),
         },
-        None => {
-            let Some((first, others)) = bounds.split_first() else { return Ok(Scope::default()) };
-            Ok(Scope(first.iter().filter(|item| covered(item, others)).cloned().collect()))
+        (None, []) => Ok(Scope::default()),
+        // The usual case: one list, which covers itself and holds nothing twice.
+        (None, [only]) => Ok(Scope(only.to_vec())),
+        (None, _) => {
+            let items = bounds.iter().copied().flatten();
+            Ok(Scope::new(items.filter(|item| covered(item, bounds)).cloned()))
         }
     }
 }
@@ -99,10 +102,12 @@ mod tests {
     }
 
     #[test]
-    fn without_a_request_the_default_is_the_first_bound_as_far_as_the_others_cover_it() {
+    fn without_a_request_the_default_is_what_every_bound_covers() {
         let token = caps("read:a delegate:user");
         let agent = caps("*");
         assert_eq!(narrow(None, &[&token, &agent]).unwrap().to_string(), "read:a");
+        let vocabulary = caps("read:a read:b write:a");
+        assert_eq!(narrow(None, &[&caps("read:*"), &vocabulary]).unwrap().to_string(), "read:a read:b");
     }
 }
 

@@ -7,8 +7,6 @@
 //!    budget. A token for an MCP server is charged as in an exchange.
 //! 5. No refresh token.
 
-use std::borrow::Cow;
-
 use async_trait::async_trait;
 
 use super::{
@@ -17,7 +15,6 @@ use super::{
 use crate::{
     audit::{Event, EventKind, Target},
     budget_gate::charge_call,
-    capability::narrow,
     client_auth::{AuthenticatedClient, Method},
     principal::client_actor,
     wire::Params,
@@ -54,13 +51,13 @@ async fn decide<'a>(
     params: &Params,
 ) -> Result<NewToken<'a>, TokenError> {
     let requested = requested_scope(params)?;
-    let (allowed, lifetime) = match client {
-        AuthenticatedClient::Agent(agent) => (agent.effective_capabilities(), agent.token_lifetime),
+    let lifetime = match client {
+        AuthenticatedClient::Agent(agent) => agent.token_lifetime,
         AuthenticatedClient::Client(client) => {
             if !client.grant_types.iter().any(|grant| grant == "client_credentials") {
                 return Err(TokenError::UnauthorizedClient);
             }
-            (Cow::Borrowed(client.allowed_scopes.as_slice()), CLIENT_TOKEN_LIFETIME)
+            CLIENT_TOKEN_LIFETIME
         }
     };
     let mut resources = params.all("resource");
@@ -73,7 +70,7 @@ async fn decide<'a>(
     };
     let (resource, scope, lifetime) = match target {
         Some(server) => {
-            let scope = target::scope_for(&server, requested.as_ref(), &[&allowed])?;
+            let scope = target::scope_for(&server, client, requested.as_ref(), &[])?;
             let lifetime = server.token_lifetime;
             if let AuthenticatedClient::Agent(agent) = client {
                 // A token for a resource is an act, by whichever grant.
@@ -82,7 +79,8 @@ async fn decide<'a>(
             (Resource::Mcp(server), scope, lifetime)
         }
         None => {
-            let scope = narrow(requested.as_ref(), &[&allowed])
+            let scope = client
+                .narrow(requested.as_ref(), &[])
                 .map_err(|item| TokenError::InvalidScope(item.to_string()))?;
             (Resource::Own, scope, lifetime)
         }

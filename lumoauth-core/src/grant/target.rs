@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{GrantContext, TokenError};
 use crate::{
-    capability::{Capability, Scope, narrow},
+    capability::{Capability, Scope},
     client_auth::AuthenticatedClient,
     id::McpServerId,
     mcp::{McpServer, ResourceUri},
@@ -45,18 +45,21 @@ pub(super) async fn resolve(
     server.filter(|server| server.admits(client.client_id(), agent)).ok_or(TokenError::InvalidTarget)
 }
 
-/// The scope of a token for `server`: within every one of `bounds` and, if it has a vocabulary, within that.
+/// The scope of a token for `server`: within what `client` may ask for, within every one of `others` and, if the server has
+/// a vocabulary, within that.
 pub(super) fn scope_for(
     server: &McpServer,
+    client: &AuthenticatedClient,
     requested: Option<&Scope>,
-    bounds: &[&[Capability]],
+    others: &[&[Capability]],
 ) -> Result<Scope, TokenError> {
     let vocabulary = server.scopes_supported.as_slice();
-    let mut bounds = bounds.to_vec();
+    let mut bounds = others.to_vec();
     if !vocabulary.is_empty() {
         bounds.push(vocabulary);
     }
-    let scope = narrow(requested, &bounds).map_err(|item| TokenError::InvalidScope(item.to_string()))?;
+    let scope =
+        client.narrow(requested, &bounds).map_err(|item| TokenError::InvalidScope(item.to_string()))?;
     if scope.is_empty() && !vocabulary.is_empty() {
         return Err(TokenError::InvalidScope("of this server".to_owned()));
     }

@@ -128,12 +128,9 @@ async fn decide(
     let named = target::requested(params)?
         .ok_or(TokenError::InvalidRequest("resource or audience is required for this exchange."))?;
     let requested = requested_scope(params)?;
-    let server = target::resolve(context, &AuthenticatedClient::Agent(agent.clone()), named).await?;
-    let scope = target::scope_for(
-        &server,
-        requested.as_ref(),
-        &[claims.scope.as_slice(), &agent.effective_capabilities()],
-    )?;
+    let client = AuthenticatedClient::Agent(agent.clone());
+    let server = target::resolve(context, &client, named).await?;
+    let scope = target::scope_for(&server, &client, requested.as_ref(), &[claims.scope.as_slice()])?;
     charge_call(context.stores, context.org(), agent, context.origin, context.now).await??;
     Ok((server, scope))
 }

@@ -9,7 +9,7 @@ use super::{ApiError, AuthorizationServer, Caller, retrying, written};
 use crate::{
     agent::{Agent, AgentPatch, AgentStatus, StatusChange, Terminal, parse_capabilities, parse_policy},
     audit::{Event, EventKind, Target},
-    capability::{Capability, Scope, narrow},
+    capability::{Capability, Scope},
     client::Secrets,
     client_auth::AuthenticatedClient,
     clock::Timestamp,
@@ -354,13 +354,10 @@ impl AuthorizationServer {
             Some(items) => Some(Scope::new(parse_capabilities("scopes", items)?)),
             None => None,
         };
-        let scope =
-            narrow(requested.as_ref(), &[&agent.effective_capabilities()]).map_err(|item: Capability| {
-                ApiError::Invalid {
-                    member: "scopes",
-                    problem: format!("contain `{item}`, which is not granted"),
-                }
-            })?;
+        let scope = agent.narrow(requested.as_ref(), &[]).map_err(|item: Capability| ApiError::Invalid {
+            member: "scopes",
+            problem: format!("contain `{item}`, which is not granted"),
+        })?;
         let lifetime = request.expires_in.unwrap_or(3600);
         if !(1..=LONGEST).contains(&lifetime) {
             let problem = format!("must be 1 to {LONGEST} seconds");

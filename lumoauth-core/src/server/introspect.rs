@@ -8,7 +8,7 @@ use super::{AuthorizationServer, TokenRequest};
 use crate::{
     audit::{Event, EventKind, Target},
     budget::exceeded,
-    capability::{Scope, narrow},
+    capability::Scope,
     client_auth::{AuthenticatedClient, Method},
     clock::Timestamp,
     grant::{Refusal, TokenError},
@@ -118,20 +118,20 @@ impl AuthorizationServer {
             return Ok(inactive);
         }
         // What was withdrawn since the token was issued is gone from it.
-        let held = match &identity {
-            Identity::Agent(agent) => agent.effective_capabilities(),
-            Identity::Client(client) => Cow::Borrowed(client.allowed_scopes.as_slice()),
+        let holder = match &identity {
+            Identity::Agent(agent) => AuthenticatedClient::Agent(agent.clone()),
+            Identity::Client(client) => AuthenticatedClient::Client(client.clone()),
             Identity::ApiKey(_) => return Ok(inactive),
         };
         let server = match &claims.mcp_server_id {
             Some(id) => self.stores().mcp_servers.find(&organization.id, McpServerKey::ServerId(id)).await?,
             None => None,
         };
-        let mut bounds = vec![claims.scope.as_slice(), &held];
+        let mut bounds = vec![claims.scope.as_slice()];
         bounds.extend(
             server.as_ref().map(|server| server.scopes_supported.as_slice()).filter(|v| !v.is_empty()),
         );
-        let scope = narrow(None, &bounds).unwrap_or_default();
+        let scope = holder.narrow(None, &bounds).unwrap_or_default();
         let budget_exceeded = match &identity {
             Identity::Agent(agent) if !agent.budget.is_empty() => {
                 let used = self.stores().budgets.usage(&organization.id, agent.account(), now).await?;

@@ -290,8 +290,10 @@ impl AuthorizationServer {
             server.aliases =
                 aliases.iter().map(|alias| resource("aliases", alias)).collect::<Result<_, _>>()?;
         }
-        let own = self.issuer(org).to_lowercase();
-        if server.targets().any(|target| target.to_lowercase().starts_with(&own)) {
+        // Tokens for anything on our own origin could be taken for tokens for us, whatever the path.
+        let origin = |text: &str| url::Url::parse(text).map(|url| url.origin());
+        let own = origin(self.public_url());
+        if server.targets().map(origin).any(|target| target.is_ok_and(|it| it.is_tuple() && own == Ok(it))) {
             return Err(problem("resource_uri", "must not be this authorization server itself"));
         }
         let mut targets: Vec<_> = server.targets().collect();

@@ -43,6 +43,23 @@ impl AuthorizationServer {
         self.record_refusal(organization, request.origin, "token request refused", refusal, result, now).await
     }
 
+    /// Records a request to the token, introspection or revocation endpoint whose parameters cannot even be read, and says
+    /// what to answer.
+    pub async fn refuse_malformed(
+        &self,
+        organization: &Organization,
+        error: TokenError,
+        origin: &Origin,
+    ) -> TokenError {
+        let message = "malformed request refused";
+        let refusal = Refusal::default();
+        let result: Result<(), _> = Err(error);
+        match self.record_refusal(organization, origin, message, refusal, result, self.now()).await {
+            Ok(()) => TokenError::InvalidRequest("The request is malformed."),
+            Err(error) => error,
+        }
+    }
+
     async fn issue_token(
         &self,
         organization: &Organization,

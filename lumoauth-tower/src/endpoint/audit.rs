@@ -80,8 +80,8 @@ pub(crate) async fn export(call: Call) -> Result<Reply, WireError> {
         Some(_) => return Err(WireError::invalid_request("format must be csv or json.")),
     };
     let mut filter = filter(&query)?;
-    // What happens during the export is not part of it, so that pages do not shift.
-    filter.until.get_or_insert_with(|| call.server.now());
+    // What happens during the export is not part of it, so that pages do not shift; what happened just now is.
+    filter.until.get_or_insert_with(|| call.server.now().plus(Duration::from_millis(1)));
     let mut text = String::from(if as_json { "{\"data\":[" } else { "" });
     if !as_json {
         text.push_str(&COLUMNS.join(","));

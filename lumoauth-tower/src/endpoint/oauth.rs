@@ -16,34 +16,43 @@ use crate::{
 
 /// POST `oauth/token`.
 pub(crate) async fn token(call: Call) -> Result<Reply, WireError> {
-    let params = call.form().map_err(|error| wire(TokenError::from(error)))?;
-    let response = call.server.token(&call.organization, request(&call, &params)?).await.map_err(wire)?;
+    let params = params(&call).await?;
+    let response = call.server.token(&call.organization, request(&call, &params)).await.map_err(wire)?;
     Ok(reply::ok(&response))
 }
 
 /// POST `oauth/introspect`.
 pub(crate) async fn introspect(call: Call) -> Result<Reply, WireError> {
-    let params = call.form().map_err(|error| wire(TokenError::from(error)))?;
-    let response =
-        call.server.introspect(&call.organization, request(&call, &params)?).await.map_err(wire)?;
+    let params = params(&call).await?;
+    let response = call.server.introspect(&call.organization, request(&call, &params)).await.map_err(wire)?;
     Ok(reply::ok(&response))
 }
 
 /// POST `oauth/revoke`.
 pub(crate) async fn revoke(call: Call) -> Result<Reply, WireError> {
-    let params = call.form().map_err(|error| wire(TokenError::from(error)))?;
-    call.server.revoke(&call.organization, request(&call, &params)?).await.map_err(wire)?;
+    let params = params(&call).await?;
+    call.server.revoke(&call.organization, request(&call, &params)).await.map_err(wire)?;
     Ok(reply::ok(&json!({})))
 }
 
-fn request<'a>(call: &'a Call, params: &'a Params) -> Result<TokenRequest<'a>, WireError> {
-    let mut headers = call.parts.headers.get_all(header::AUTHORIZATION).iter();
-    let authorization = headers.next();
+/// The parameters of a request that can be read in one way only.
+async fn params(call: &Call) -> Result<Params, WireError> {
     // Two headers of that name could be read differently by two parties.
-    if headers.next().is_some() {
-        return Err(WireError::invalid_request("Send one Authorization header only."));
+    let twice = call.parts.headers.get_all(header::AUTHORIZATION).iter().nth(1).is_some();
+    let error = match call.form() {
+        Ok(_) if twice => TokenError::InvalidRequest("Send one Authorization header only."),
+        Ok(params) => return Ok(params),
+        Err(error) => TokenError::from(error),
+    };
+    Err(wire(call.server.refuse_malformed(&call.organization, error, &call.origin).await))
+}
+
+fn request<'a>(call: &'a Call, params: &'a Params) -> TokenRequest<'a> {
+    TokenRequest {
+        authorization: call.parts.headers.get(header::AUTHORIZATION),
+        params,
+        origin: &call.origin,
     }
-    Ok(TokenRequest { authorization, params, origin: &call.origin })
 }
 
 fn wire(error: TokenError) -> WireError {
