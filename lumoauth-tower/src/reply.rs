@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
-use lumoauth_core::wire::WireError;
+use lumoauth_core::{server::ApiError, wire::WireError};
 use serde::Serialize;
 
 /// A response with a whole body.
@@ -66,6 +66,23 @@ pub(crate) fn download(content_type: &'static str, file_name: &'static str, body
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static(file_name));
     reply
+}
+
+/// The answer to an error of the core; what is our fault is logged with its cause.
+pub(crate) fn fail(cause: &ApiError) -> Reply {
+    error(&log_outage(cause, cause.is_outage(), cause.to_wire()))
+}
+
+/// Logs an outage with its chain of causes, which clients never see.
+pub(crate) fn log_outage(
+    error: &(dyn std::error::Error + 'static),
+    outage: bool,
+    wire: WireError,
+) -> WireError {
+    if outage {
+        tracing::error!(error, "request failed");
+    }
+    wire
 }
 
 fn public_json(status: StatusCode, body: &impl Serialize) -> Reply {

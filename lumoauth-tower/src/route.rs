@@ -1,15 +1,11 @@
 //! The route table: every path of the API, who may call it, and which endpoint serves it.
 //!
-//! Each route of an organization is served below `/orgs/{org}/api/v1` and, as an exact alias, below
-//! `/t/{org}/api/v1`. Segments are percent-decoded one by one after splitting, so an encoded `/` stays inside its
-//! segment and can never name another route.
+//! Each route of an organization is served below `/orgs/{org}/api/v1` and, as an exact alias, below `/t/{org}/api/v1`.
 
 use std::borrow::Cow;
 
-use http::Method;
-use percent_encoding::percent_decode_str;
-
 use crate::endpoint::{self, Handler};
+use http::Method;
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,51 +149,6 @@ pub(crate) const ORGLESS: &[Route] = routes! {
     GET "authz/permissions" Access::Anyone => authz::permissions;
 };
 
-/// A path that was understood.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Location<'a> {
-    /// The organization's segment; `None` on the routes without one.
-    pub(crate) org: Option<Cow<'a, str>>,
-    /// The prefix as the caller wrote it.
-    pub(crate) prefix: &'a str,
-    /// The segments below the prefix, decoded.
-    pub(crate) rest: Vec<Cow<'a, str>>,
-}
-
-/// Takes a request path apart; `None` if it is not one of this API.
-pub(crate) fn locate(path: &str) -> Option<Location<'_>> {
-    // Some clients join a base URL with a trailing slash and a path with a leading one.
-    let path = if path.starts_with("//") { &path[1..] } else { path };
-    let mut segments: Vec<Cow<'_, str>> = path
-        .strip_prefix('/')?
-        .split('/')
-        .map(|segment| percent_decode_str(segment).decode_utf8())
-        .collect::<Result<_, _>>()
-        .ok()?;
-    let word = |n: usize| segments.get(n).map_or("", AsRef::as_ref);
-    let is_base = |n: usize| matches!(word(n), "orgs" | "t") && word(n + 2) == "api" && word(n + 3) == "v1";
-    // RFC 8414 section 3.1 and RFC 9728 section 3.1 put the well-known part before the issuer's path.
-    let inserted = ["oauth-authorization-server", "openid-configuration", "oauth-protected-resource"];
-    let (org, prefix) = if is_base(0) {
-        (Some(1), 0..4)
-    } else if word(0) == "api" && word(1) == "v1" {
-        (None, 0..2)
-    } else if word(0) == ".well-known" && inserted.contains(&word(1)) && is_base(2) {
-        (Some(3), 2..6)
-    } else {
-        return None;
-    };
-    let org = org.map(|n| segments[n].clone());
-    let text = before_segment(path, prefix.end);
-    segments.drain(prefix);
-    Some(Location { org, prefix: text, rest: segments })
-}
-
-/// What stands before the `n`th segment, without the slash between.
-fn before_segment(path: &str, n: usize) -> &str {
-    path.match_indices('/').nth(n).map_or(path, |(at, _)| &path[..at])
-}
-
 /// What a table says of a path.
 pub(crate) enum Found {
     /// This row, with the values of its `{}` segments.
@@ -239,19 +190,7 @@ fn captures(pattern: &str, rest: &[Cow<'_, str>]) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn both_prefixes_and_inserted_metadata_name_the_same_place() {
-        let rest = |path| locate(path).unwrap().rest;
-        assert_eq!(rest("/orgs/acme/api/v1/oauth/token"), rest("/t/acme/api/v1/oauth/token"));
-        assert_eq!(
-            rest("/.well-known/oauth-authorization-server/orgs/acme/api/v1"),
-            rest("/orgs/acme/api/v1/.well-known/oauth-authorization-server"),
-        );
-        assert_eq!(locate("//orgs/acme/api/v1/x").unwrap().org.unwrap(), "acme");
-        assert!(locate("/").is_none());
-        assert!(locate("/orgs/acme/api/v2/x").is_none());
-    }
+    use crate::path::locate;
 
     #[test]
     fn an_encoded_slash_stays_inside_its_segment() {
@@ -260,7 +199,6 @@ mod tests {
             find(ORGANIZATION, &Method::GET, &location.rest),
             Found::Route(route, params) if route.pattern == "admin/agents/{}" && params == ["a/activate"]
         ));
-        assert!(locate("/orgs/acme/api/v1/%ff").is_none());
     }
 
     #[test]

@@ -31,10 +31,11 @@ use crate::{
     body,
     capability::RequireCapabilityLayer,
     endpoint::Call,
+    path::{Location, locate},
     rate_limit::{Counted, RateLimits},
     rejection::Rejection,
-    reply::{self, Reply},
-    route::{self, Access, Found, Location, ORGANIZATION, ORGLESS, Route},
+    reply::{self, Reply, fail},
+    route::{self, Access, Found, ORGANIZATION, ORGLESS, Route},
 };
 
 /// The address of the peer, which hosts put into the request's extensions. It is written to the audit log, decides
@@ -86,7 +87,7 @@ impl LumoauthService {
             *request.method_mut() = Method::GET;
         }
         let uri = request.uri().clone();
-        let Some(Location { org, rest, .. }) = route::locate(uri.path()) else { return not_found() };
+        let Some(Location { org, rest, .. }) = locate(uri.path()) else { return not_found() };
         let table = if org.is_some() { ORGANIZATION } else { ORGLESS };
         let (route, params) = match route::find(table, request.method(), &rest) {
             Found::Route(route, params) => (route, params),
@@ -352,21 +353,4 @@ fn other_method(
         reply.headers_mut().insert(header::ALLOW, value);
     }
     reply
-}
-
-/// The answer to an error of the core; what is our fault is logged with its cause.
-pub(crate) fn fail(error: &ApiError) -> Reply {
-    reply::error(&log_outage(error, error.is_outage(), error.to_wire()))
-}
-
-/// Logs an outage with its chain of causes, which clients never see.
-pub(crate) fn log_outage(
-    error: &(dyn std::error::Error + 'static),
-    outage: bool,
-    wire: WireError,
-) -> WireError {
-    if outage {
-        tracing::error!(error, "request failed");
-    }
-    wire
 }

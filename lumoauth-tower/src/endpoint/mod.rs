@@ -29,7 +29,11 @@ use lumoauth_core::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{body, reply::Reply, route, service::log_outage};
+use crate::{
+    body,
+    path::locate,
+    reply::{Reply, log_outage},
+};
 
 /// What serves a route.
 pub(crate) type Handler = fn(Call) -> BoxFuture<'static, Result<Reply, WireError>>;
@@ -74,7 +78,7 @@ impl Call {
 
     /// The path prefix as the caller wrote it: links in answers use the same form.
     fn prefix(&self) -> &str {
-        route::locate(self.parts.uri.path()).map_or("", |location| location.prefix)
+        locate(self.parts.uri.path()).map_or("", |location| location.prefix)
     }
 
     fn json<T: DeserializeOwned>(&self) -> Result<T, WireError> {

@@ -9,10 +9,7 @@ use lumoauth_core::{
 use serde_json::json;
 
 use super::Call;
-use crate::{
-    reply::{self, Reply},
-    service::log_outage,
-};
+use crate::reply::{self, Reply, log_outage};
 
 /// POST `oauth/token`.
 pub(crate) async fn token(call: Call) -> Result<Reply, WireError> {
