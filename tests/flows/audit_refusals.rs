@@ -252,6 +252,19 @@ fn idempotency_keys_of_administrator_and_agent_are_separate(server: &Server) {
         agent.org.post("/agents/me/usage").bearer(&token).json(own.clone()).send().ok();
         agent.admin("POST", "/usage").json(theirs.clone()).send().ok();
     }
+    // Not even an agent that writes its key like the other one's reaches it.
+    for disguised in [format!("admin {key}"), format!("agent {key}")] {
+        let report = json!({ "tokens": 100, "idempotency_key": disguised });
+        agent.org.post("/agents/me/usage").bearer(&token).json(report).send().ok();
+    }
     let policy = agent.userinfo(&token).ok()["budget_policy"].clone();
-    assert_eq!(int(&policy["tokens_used_today"]), 12, "each counts once");
+    assert_eq!(int(&policy["tokens_used_today"]), 212, "each counts once");
+    // What changed nothing is no event: not the repetition, and not the same key for something else.
+    let other = json!({ "tokens": 8, "idempotency_key": key });
+    agent.admin("POST", "/usage").json(other).send().refused(409, "duplicate_resource");
+    let rows = agent.org.audit(&format!("targetId={}&action=budget.usage_recorded", agent.agent_id));
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    // The whole length that is allowed is allowed to both.
+    let longest = json!({ "tokens": 1, "idempotency_key": "k".repeat(128) });
+    agent.admin("POST", "/usage").json(longest).send().ok();
 }

@@ -39,6 +39,12 @@ impl AuthorizationServer {
         self.stores().audit.find(org, key).await?.ok_or(ApiError::NotFound("audit entry"))
     }
 
+    /// Whether the log has this entry.
+    pub(super) async fn audit_has(&self, org: &OrgId, key: AuditKey) -> Result<bool, StoreError> {
+        self.sequence(org).await?;
+        Ok(self.stores().audit.find(org, key).await?.is_some())
+    }
+
     /// How many entries match, by kind and severity.
     ///
     /// # Errors

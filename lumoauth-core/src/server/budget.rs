@@ -1,5 +1,7 @@
 //! Reporting and reading use.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
@@ -7,12 +9,12 @@ use super::{ApiError, AuthorizationServer, Caller, agents::agent_target};
 use crate::{
     agent::Agent,
     audit::{ActorKind, EventKind},
-    budget::{BudgetPolicy, MicroUsd, Standing, Usage, account_lines, admits, exceeded},
+    budget::{BudgetPolicy, MicroUsd, Standing, Usage, Window, account_lines, admits, exceeded},
     budget_gate::{Exhausted, record_exceeded},
     clock::Timestamp,
-    id::OrgId,
+    id::{EventId, OrgId},
     secret::sha256,
-    store::{Charge, ChargeId, Charged},
+    store::{AuditKey, Charge, ChargeId, Charged},
 };
 
 /// A usage report. Absent and `null` are the same; unknown members are ignored.
@@ -95,40 +97,33 @@ impl AuthorizationServer {
             return self.preflight(org, agent, &usage, now).await;
         }
         let lines = account_lines(agent.account(), &agent.budget, &usage, Standing::Fact, now);
-        // An administrator's ids are apart from the agent's own.
-        let key = request
-            .idempotency_key
-            .as_ref()
-            .map(|key| if by_itself { key.clone() } else { format!("admin {key}") });
-        let charge = match key.as_deref() {
-            None => Charge::once(&lines),
+        // Whose id it is comes first, so that an administrator's and the agent's own never meet.
+        let key = match request.idempotency_key.as_deref() {
+            None => None,
             Some(key) if (1..=128).contains(&key.len()) => {
-                let content = format!("{usage:?}\0{:?}", request.model);
-                let id = ChargeId {
-                    actor: agent.id,
-                    key,
-                    request_hash: sha256(content.as_bytes()),
-                    keep_until: now.plus(std::time::Duration::from_secs(86_400)),
-                };
-                Charge::repeatable(id, &lines)
+                Some(format!("{} {key}", if by_itself { "agent" } else { "admin" }))
             }
             Some(_) => {
                 let problem = "must be 1 to 128 bytes".to_owned();
                 return Err(ApiError::Invalid { member: "idempotency_key", problem });
             }
         };
-        if !by_itself {
-            // Counters write no events; who charged somebody else is worth one.
-            let event = caller
-                .event(EventKind::BudgetUsageRecorded, format!("use of {} recorded", agent.slug), now)
-                .on(agent_target(agent))
-                .with("tokens", usage.tokens)
-                .with("api_calls", usage.calls)
-                .with("micro_usd", usage.micro_usd);
-            self.stores().audit.append(org, &[event]).await?;
-        }
-        match self.stores().budgets.charge(org, &charge, now).await? {
-            Charged::Charged(_) | Charged::Repeated => {}
+        let charge = match &key {
+            None => Charge::once(&lines),
+            Some(key) => {
+                let content = format!("{usage:?}\0{:?}", request.model);
+                let id = ChargeId {
+                    actor: agent.id,
+                    key,
+                    request_hash: sha256(content.as_bytes()),
+                    keep_until: now.plus(Duration::from_secs(86_400)),
+                };
+                Charge::repeatable(id, &lines)
+            }
+        };
+        let repetition = match self.stores().budgets.charge(org, &charge, now).await? {
+            Charged::Charged(_) => Repetition::First,
+            Charged::Repeated => Repetition::Later,
             Charged::Conflict => {
                 return Err(ApiError::Conflict("This idempotency key was used for another report."));
             }
@@ -137,10 +132,46 @@ impl AuthorizationServer {
                 let text = "a charge without limits was refused";
                 return Err(crate::store::StoreError::other("budgets.charge", text).into());
             }
+        };
+        if !by_itself {
+            let report = key.as_deref().map(|key| (key, repetition));
+            self.record_usage_by_admin(org, agent, &usage, report, caller, now).await?;
         }
         let report = self.standing(org, agent, true, now).await?;
         record_exceeded(self.stores(), org, agent, &report.usage, &caller.origin, now).await?;
         Ok(report)
+    }
+
+    /// Counters write no events; who charged somebody else is worth one. With an idempotency key the event's id is made of
+    /// the key and the day: a repetition adds no second one, and makes up for one that was lost after the charge.
+    async fn record_usage_by_admin(
+        &self,
+        org: &OrgId,
+        agent: &Agent,
+        usage: &Usage,
+        report: Option<(&str, Repetition)>,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let mut event = caller
+            .event(EventKind::BudgetUsageRecorded, format!("use of {} recorded", agent.slug), now)
+            .on(agent_target(agent))
+            .with("tokens", usage.tokens)
+            .with("api_calls", usage.calls)
+            .with("micro_usd", usage.micro_usd);
+        if let Some((key, repetition)) = report {
+            let facts = [event.kind.as_str(), org.as_str(), &agent.id.to_string(), key];
+            let id_of = |day: Timestamp| EventId::derived(day, &facts);
+            // A key is known for 24 hours, so a repetition may come on the day after the charge, and a new charge with the
+            // same key never comes on the same day.
+            let today = Window::Day.start(now);
+            let yesterday = AuditKey::Event(id_of(Window::Day.start(today.minus(Duration::from_millis(1)))));
+            if repetition == Repetition::Later && self.audit_has(org, yesterday).await? {
+                return Ok(());
+            }
+            event.id = id_of(today);
+        }
+        Ok(self.stores().audit.append(org, &[event]).await?)
     }
 
     async fn preflight(
@@ -177,6 +208,13 @@ impl AuthorizationServer {
             .collect();
         Ok(UsageReport { recorded, policy: agent.budget.clone(), usage, exceeded })
     }
+}
+
+/// Whether a report with an idempotency key is the first of its kind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repetition {
+    First,
+    Later,
 }
 
 fn present(raw: Option<&RawValue>) -> Option<&str> {

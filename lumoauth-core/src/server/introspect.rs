@@ -95,8 +95,13 @@ impl AuthorizationServer {
     ) -> Result<Introspection, TokenError> {
         let now = self.now();
         let refusal = Refusal::default();
-        let result = self.introspect_for_caller(organization, request, &refusal, now).await;
-        self.record_refusal(organization, request.origin, "introspection refused", refusal, result, now).await
+        match self.introspect_for_caller(organization, request, &refusal, now).await {
+            Ok(done) => Ok(done),
+            Err(error) => {
+                let message = "introspection refused";
+                Err(self.refuse(organization, request.origin, message, refusal, error, now).await)
+            }
+        }
     }
 
     async fn introspect_for_caller(
@@ -154,8 +159,13 @@ impl AuthorizationServer {
     ) -> Result<(), TokenError> {
         let now = self.now();
         let refusal = Refusal::default();
-        let result = self.revoke_for_caller(organization, request, &refusal, now).await;
-        self.record_refusal(organization, request.origin, "revocation refused", refusal, result, now).await
+        match self.revoke_for_caller(organization, request, &refusal, now).await {
+            Ok(done) => Ok(done),
+            Err(error) => {
+                let message = "revocation refused";
+                Err(self.refuse(organization, request.origin, message, refusal, error, now).await)
+            }
+        }
     }
 
     async fn revoke_for_caller(

@@ -8,10 +8,11 @@ use crate::{
     client_auth::{self, AuthenticatedClient, Method, Proof, Unreadable},
     clock::Timestamp,
     grant::{Refusal, TokenError, TokenResponse},
-    id::ClientId,
+    id::{ClientId, OrgId},
     organization::Organization,
     principal::client_actor,
     secret::SecretHash,
+    store::StoreError,
     wire::Params,
 };
 
@@ -39,8 +40,13 @@ impl AuthorizationServer {
     ) -> Result<TokenResponse, TokenError> {
         let now = self.now();
         let refusal = Refusal::default();
-        let result = self.issue_token(organization, request, &refusal, now).await;
-        self.record_refusal(organization, request.origin, "token request refused", refusal, result, now).await
+        match self.issue_token(organization, request, &refusal, now).await {
+            Ok(issued) => Ok(issued),
+            Err(error) => {
+                let message = "token request refused";
+                Err(self.refuse(organization, request.origin, message, refusal, error, now).await)
+            }
+        }
     }
 
     /// Records a request to the token, introspection or revocation endpoint whose parameters cannot even be read, and says
@@ -52,12 +58,7 @@ impl AuthorizationServer {
         origin: &Origin,
     ) -> TokenError {
         let message = "malformed request refused";
-        let refusal = Refusal::default();
-        let result: Result<(), _> = Err(error);
-        match self.record_refusal(organization, origin, message, refusal, result, self.now()).await {
-            Ok(()) => TokenError::InvalidRequest("The request is malformed."),
-            Err(error) => error,
-        }
+        self.refuse(organization, origin, message, Refusal::default(), error, self.now()).await
     }
 
     async fn issue_token(
@@ -130,36 +131,48 @@ impl AuthorizationServer {
     ///
     /// Whoever fails too often from one address is refused without a row, so that nobody can fill the log by
     /// guessing.
-    pub(super) async fn record_refusal<T>(
+    pub(super) async fn refuse(
         &self,
         organization: &Organization,
         origin: &Origin,
         message: &'static str,
         refusal: Refusal,
-        result: Result<T, TokenError>,
+        error: TokenError,
         now: Timestamp,
-    ) -> Result<T, TokenError> {
-        let error = match result {
-            Err(error) if !error.is_outage() => error,
-            result => return result,
-        };
-        let org = &organization.id;
+    ) -> TokenError {
+        if error.is_outage() {
+            return error;
+        }
         let nobody = Actor::new(ActorKind::Unknown, "anonymous");
         let mut event = Event::new(EventKind::AgentAuthenticated, nobody, message, now)
             .by_method("client_credentials")
             .from_origin(origin)
             .failed(error.reason());
         refusal.describe(&mut event);
+        match self.record_failure(&organization.id, event, now).await {
+            Ok(None) => error,
+            Ok(Some(resets_at)) => TokenError::TooManyFailures { resets_at, now },
+            Err(outage) => outage.into(),
+        }
+    }
+
+    /// Appends the event, unless its address has failed too often: then the instant from which it may fail again.
+    async fn record_failure(
+        &self,
+        org: &OrgId,
+        event: Event,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
         if let Some(limit) = self.inner.failure_limit.filter(|_| event.actor.kind == ActorKind::Unknown) {
             let peer = event.origin.ip.map(|ip| ip.to_string()).unwrap_or_default();
             let admission =
                 self.stores().rate_limits.take(org, &format!("failed {peer}"), limit, now).await?;
             if !admission.admitted {
-                return Err(TokenError::TooManyFailures { resets_at: admission.resets_at, now });
+                return Ok(Some(admission.resets_at));
             }
         }
         self.stores().audit.append(org, &[event]).await?;
-        Err(error)
+        Ok(None)
     }
 }
 
