@@ -3,7 +3,12 @@
 //! Every decision in this crate takes `now` as an argument. Only the server asks a [`Clock`], once per
 //! request, so a test (or a replica with a synced clock) decides what time it is.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -122,6 +127,76 @@ impl Clock for SystemClock {
     }
 }
 
+/// How much time has passed, whatever the clocks say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Begins to measure.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads monotonic time")]
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// The time since then.
+    pub(crate) fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// A clock that follows another one, such as that of the database which several servers share: what it was last
+/// set to, and the time that has passed since.
+///
+/// It starts with the operating system's time. Between two settings it runs evenly, also when somebody moves the
+/// operating system's clock.
+///
+/// ```
+/// use lumoauth_core::clock::{Clock, SyncedClock, Timestamp};
+/// use std::time::Duration;
+///
+/// let clock = SyncedClock::new();
+/// assert!(clock.drift() < Duration::from_secs(5));
+/// clock.set(Timestamp::from_unix_seconds(100));
+/// assert_eq!(clock.now().unix_seconds(), 100);
+/// assert!(clock.drift() > Duration::from_secs(5));
+/// ```
+#[derive(Debug)]
+pub struct SyncedClock {
+    running: Stopwatch,
+    /// What it showed when it began to run.
+    start: AtomicU64,
+}
+
+impl SyncedClock {
+    /// A clock that shows the operating system's time until it is set.
+    pub fn new() -> Self {
+        Self { running: Stopwatch::start(), start: AtomicU64::new(SystemClock::new().now().0) }
+    }
+
+    /// From now on it is `now`, and later what has passed since. It may move backwards.
+    pub fn set(&self, now: Timestamp) {
+        self.start.store(now.minus(self.running.elapsed()).0, Ordering::Relaxed);
+    }
+
+    /// How far it is from the operating system's clock, in either direction.
+    pub fn drift(&self) -> Duration {
+        let (own, system) = (self.now(), SystemClock::new().now());
+        own.since(system).max(system.since(own))
+    }
+}
+
+impl Default for SyncedClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SyncedClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.start.load(Ordering::Relaxed)).plus(self.running.elapsed())
+    }
+}
+
 /// A clock that stands still until a test moves it.
 ///
 /// ```
@@ -134,13 +209,13 @@ impl Clock for SystemClock {
 /// ```
 #[cfg(any(test, feature = "test-util"))]
 #[derive(Debug)]
-pub struct ManualClock(std::sync::atomic::AtomicU64);
+pub struct ManualClock(AtomicU64);
 
 #[cfg(any(test, feature = "test-util"))]
 impl ManualClock {
     /// A clock that shows `start`.
     pub const fn at(start: Timestamp) -> Self {
-        Self(std::sync::atomic::AtomicU64::new(start.0))
+        Self(AtomicU64::new(start.0))
     }
 
     /// Moves the clock forward.
@@ -151,13 +226,13 @@ impl ManualClock {
 
     /// Sets the clock, also backwards.
     pub fn set(&self, now: Timestamp) {
-        self.0.store(now.0, std::sync::atomic::Ordering::SeqCst);
+        self.0.store(now.0, Ordering::SeqCst);
     }
 }
 
 #[cfg(any(test, feature = "test-util"))]
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.0.load(std::sync::atomic::Ordering::SeqCst))
+        Timestamp(self.0.load(Ordering::SeqCst))
     }
 }

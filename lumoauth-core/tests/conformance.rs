@@ -149,7 +149,7 @@ mod complete {
         };
     }
 
-    const ROLES: [(&str, &str, &str); 12] = roles!(
+    const ROLES: [(&str, &str, &str); 13] = roles!(
         "agents",
         "api_keys",
         "audit",
@@ -160,6 +160,7 @@ mod complete {
         "mcp_servers",
         "organizations",
         "rate_limits",
+        "replay",
         "upkeep",
         "users"
     );

@@ -68,6 +68,7 @@ const fn kind(table: Table) -> Option<Kind> {
         | Table::Counters
         | Table::Charges
         | Table::Expiries
+        | Table::ReplayMarks
         | Table::AuditLog
         | Table::AuditIds
         | Table::Outbox

@@ -39,6 +39,7 @@ mod open;
 mod organizations;
 mod rate_limits;
 mod records;
+mod replay;
 mod snapshot;
 mod tables;
 mod upkeep;

@@ -101,7 +101,10 @@ pub(crate) fn start(
     if is_empty(&database).map_err(|error| broken(path, error))? {
         initialize(&database).map_err(|error| broken(path, error))?;
     }
-    check(path, &database)?;
+    if check(path, &database)? < SCHEMA {
+        // So far a newer layout has tables more and nothing else.
+        initialize(&database).map_err(|error| broken(path, error))?;
+    }
     if destination == Destination::Log {
         check_outbox(path, &database)?;
     }
@@ -134,7 +137,7 @@ fn is_empty(database: &Database) -> Result<bool, redb::Error> {
     Ok(transaction.list_tables()?.next().is_none() && transaction.list_multimap_tables()?.next().is_none())
 }
 
-/// Makes every table, so that no reader ever misses one, and says what the file is, in one step.
+/// Makes every table that is missing, so that no reader ever misses one, and says what the file is, in one step.
 fn initialize(database: &Database) -> Result<(), redb::Error> {
     let transaction = begin(database)?;
     for table in Table::ALL {
@@ -149,7 +152,8 @@ fn initialize(database: &Database) -> Result<(), redb::Error> {
     Ok(())
 }
 
-fn check(path: &Path, database: &Database) -> Result<(), OpenError> {
+/// The layout of the file, which is not newer than this version's.
+fn check(path: &Path, database: &Database) -> Result<u64, OpenError> {
     let foreign = || OpenError::Foreign { path: path.to_owned() };
     let transaction = database.begin_read().map_err(|error| broken(path, error))?;
     let meta = match transaction.open_table(Table::Meta.definition()) {
@@ -163,7 +167,7 @@ fn check(path: &Path, database: &Database) -> Result<(), OpenError> {
     }
     let schema = read(SCHEMA_KEY)?.and_then(|schema| schema.value().try_into().ok().map(u64::from_be_bytes));
     match schema {
-        Some(SCHEMA) => Ok(()),
+        Some(found @ 1..=SCHEMA) => Ok(found),
         Some(found) if found > SCHEMA => Err(OpenError::Newer { path: path.to_owned(), found }),
         _ => Err(OpenError::Damaged { path: path.to_owned(), source: None }),
     }

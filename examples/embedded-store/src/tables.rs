@@ -27,7 +27,7 @@ pub(crate) type Bytes = &'static [u8];
 /// What the file says it is, under [`FORMAT_KEY`].
 pub(crate) const FORMAT: &[u8] = b"lumoauth embedded store";
 /// The layout of this version, under [`SCHEMA_KEY`]. Raise it whenever an older version could misread a file.
-pub(crate) const SCHEMA: u64 = 1;
+pub(crate) const SCHEMA: u64 = 2;
 pub(crate) const FORMAT_KEY: &[u8] = b"format";
 pub(crate) const SCHEMA_KEY: &[u8] = b"schema";
 
@@ -95,6 +95,8 @@ tables! {
     Charges = "charges",
     /// time, table, key of the row → nothing: when a row may be purged.
     Expiries = "expiries",
+    /// org, space, hash of the value → nothing.
+    ReplayMarks = "replay_marks",
     /// org, number → event.
     AuditLog = "audit_log",
     /// org, event id → number.
@@ -161,6 +163,10 @@ pub(crate) fn mark_key(org: &OrgId, handle: &Handle) -> Vec<u8> {
     key(org, &[handle.as_bytes()])
 }
 
+pub(crate) fn replay_key(org: &OrgId, space: &str, value: &[u8; 32]) -> Vec<u8> {
+    key(org, &[space.as_bytes(), &[0], value])
+}
+
 pub(crate) fn generation_key(org: &OrgId, purpose: KeyPurpose, generation: u32) -> Vec<u8> {
     key(org, &[purpose.as_str().as_bytes(), &[0], &generation.to_be_bytes()])
 }
@@ -220,7 +226,8 @@ pub(crate) fn expired(now: Timestamp) -> Range<Vec<u8>> {
     Vec::new()..now.unix_millis().to_be_bytes().to_vec()
 }
 
-const EXPIRING: [(u8, Table); 3] = [(1, Table::Marks), (2, Table::Counters), (3, Table::Charges)];
+const EXPIRING: [(u8, Table); 4] =
+    [(1, Table::Marks), (2, Table::Counters), (3, Table::Charges), (4, Table::ReplayMarks)];
 
 #[cfg(test)]
 mod tests {

@@ -15,6 +15,10 @@ use crate::{
 
 #[async_trait]
 impl Upkeep for EmbeddedStore {
+    fn name(&self) -> &'static str {
+        "embedded"
+    }
+
     /// Asks the writer and then the reader. After a failure the question alone makes the writer open the file
     /// again, so a store that nobody writes to recovers as well.
     async fn ping(&self) -> Result<(), StoreError> {

@@ -9,6 +9,7 @@ use std::{
     pin::pin,
     process::{Child, Command, Stdio},
     task::{Context, Waker},
+    time::Duration,
 };
 
 use embedded_store::{EmbeddedStore, OpenError};
@@ -25,7 +26,7 @@ use lumoauth_core::{
     store::{
         AgentKey, AgentStore, ApiKeyKey, ApiKeyStore, AuditFilter, AuditKey, AuditStore, BudgetStore, Charge,
         Charged, ClientKey, ClientStore, GrantStore, Handle, Insert, McpServerKey, McpServerStore,
-        OrganizationStore, Outbox, Page, Revoked, UserKey, UserStore,
+        OrganizationStore, Outbox, Page, Remembered, ReplayStore, Revoked, UserKey, UserStore,
     },
     user::User,
 };
@@ -158,6 +159,25 @@ fn a_newer_schema_is_refused() {
     drop(database);
     let refused = EmbeddedStore::open(file.path()).unwrap_err();
     assert!(matches!(refused, OpenError::Newer { found: 99, .. }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_file_of_an_older_schema_gets_the_tables_it_lacks() {
+    let (file, org, at) = (Scratch::new(), org(), NOW);
+    drop(EmbeddedStore::open(file.path()).unwrap());
+    let database = Database::create(file.path()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let table = |name| TableDefinition::<&[u8], &[u8]>::new(name);
+    assert!(transaction.delete_table(table("replay_marks")).unwrap());
+    transaction.open_table(table("meta")).unwrap().insert(&b"schema"[..], &1_u64.to_be_bytes()[..]).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+
+    for outcome in [Remembered::First, Remembered::Replay] {
+        let store = EmbeddedStore::open(file.path()).unwrap();
+        let until = at.plus(Duration::from_secs(1));
+        assert_eq!(store.remember(&org, "test", &[7; 32], at, until, at).await.unwrap(), outcome);
+    }
 }
 
 #[tokio::test]

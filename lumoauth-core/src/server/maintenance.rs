@@ -1,6 +1,10 @@
 //! Periodic work, as one future that the host spawns.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    time::Duration,
+};
 
 use futures_timer::Delay;
 
@@ -13,27 +17,47 @@ const AUDIT_EVERY: Duration = Duration::from_secs(1);
 /// How many of those rounds lie between two rounds of purging and key rotation.
 const ROUNDS_BETWEEN_UPKEEP: u32 = 60;
 
+/// How many organizations are asked for at a time.
+const ORGANIZATIONS: u32 = 1000;
+
 /// The most rows that one step of purging drops.
 const PURGE_BATCH: u32 = 1000;
 
 impl AuthorizationServer {
-    /// All periodic work: moving and numbering audit events, purging, making and rotating keys. It never ends;
-    /// spawn it.
+    /// All periodic work: moving and numbering audit events, purging, making and rotating keys, syncing clocks, and
+    /// hearing what other servers changed. It never ends; spawn it.
     ///
     /// A server without it stays correct, only untidy: expiry is decided when something is read, and audit reads
     /// number what waits.
     pub fn maintenance(&self) -> impl Future<Output = ()> + Send + 'static {
         let server = self.clone();
         async move {
-            for round in 0u32.. {
-                if let Err(error) = server.audit_round().await {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "audit maintenance failed");
-                }
-                if round % ROUNDS_BETWEEN_UPKEEP == 0 {
-                    server.upkeep_round().await;
-                }
-                Delay::new(AUDIT_EVERY).await;
+            let (mut rounds, mut following) = (pin!(server.rounds()), pin!(server.follow_changes()));
+            let mut follows = true;
+            poll_fn(|context| {
+                // Without a cache there is nothing to follow, and the rounds never end.
+                follows = follows && following.as_mut().poll(context).is_pending();
+                rounds.as_mut().poll(context)
+            })
+            .await;
+        }
+    }
+
+    async fn follow_changes(&self) {
+        if let Some(cached) = &self.stores().cached {
+            cached.follow().await;
+        }
+    }
+
+    async fn rounds(&self) {
+        for round in 0u32.. {
+            if let Err(error) = self.audit_round().await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "audit maintenance failed");
             }
+            if round % ROUNDS_BETWEEN_UPKEEP == 0 {
+                self.upkeep_round().await;
+            }
+            Delay::new(AUDIT_EVERY).await;
         }
     }
 
@@ -48,26 +72,37 @@ impl AuthorizationServer {
 
     async fn audit_round(&self) -> Result<(), StoreError> {
         self.move_outboxes().await?;
-        for org in self.all_organizations().await? {
-            self.sequence(&org).await?;
+        loop {
+            let orgs = self.stores().audit.waiting(ORGANIZATIONS).await?;
+            for org in &orgs {
+                self.sequence(org).await?;
+            }
+            if orgs.len() < ORGANIZATIONS as usize {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     async fn upkeep_round(&self) {
-        let now = self.now();
         for store in &self.stores().upkeep {
+            if let Err(error) = store.ping().await {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, store = store.name(), "the store does not answer");
+                continue;
+            }
             loop {
-                match store.purge(now, PURGE_BATCH).await {
+                match store.purge(self.now(), PURGE_BATCH).await {
                     Ok(dropped) if dropped >= u64::from(PURGE_BATCH) => {}
                     Ok(_) => break,
                     Err(error) => {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "purge failed");
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, store = store.name(), "purge failed");
                         break;
                     }
                 }
             }
         }
+        let now = self.now();
         match self.all_organizations().await {
             Ok(orgs) => {
                 for org in orgs {
@@ -84,12 +119,11 @@ impl AuthorizationServer {
     }
 
     async fn all_organizations(&self) -> Result<Vec<OrgId>, StoreError> {
-        const STEP: u32 = 1000;
         let mut ids: Vec<OrgId> = Vec::new();
         loop {
-            let page = self.stores().organizations.list(ids.last(), STEP).await?;
+            let page = self.stores().organizations.list(ids.last(), ORGANIZATIONS).await?;
             ids.extend(page.iter().map(|organization| organization.id.clone()));
-            if page.len() < STEP as usize {
+            if page.len() < ORGANIZATIONS as usize {
                 return Ok(ids);
             }
         }

@@ -71,6 +71,17 @@ impl HashError {
     }
 }
 
+/// A store does not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the store `{store}` does not answer")]
+#[non_exhaustive]
+pub struct NotReady {
+    /// Which; see [`Upkeep::name`](crate::store::Upkeep::name).
+    pub store: &'static str,
+    /// Why.
+    pub source: StoreError,
+}
+
 /// The authorization server of any number of organizations.
 ///
 /// ```
@@ -196,10 +207,10 @@ impl AuthorizationServer {
     /// Whether every store answers.
     ///
     /// # Errors
-    /// The error of the first that does not.
-    pub async fn ready(&self) -> Result<(), StoreError> {
+    /// [`NotReady`] with the first that does not.
+    pub async fn ready(&self) -> Result<(), NotReady> {
         for store in &self.inner.stores.upkeep {
-            store.ping().await?;
+            store.ping().await.map_err(|source| NotReady { store: store.name(), source })?;
         }
         Ok(())
     }

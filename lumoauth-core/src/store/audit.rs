@@ -114,8 +114,15 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError`] if the backend cannot answer; the caller must refuse what the events are about.
     async fn append(&self, org: &OrgId, events: &[Event]) -> Result<(), StoreError>;
 
+    /// Up to `max` organizations with events that wait for [`AuditStore::sequence`], in no particular order. For
+    /// maintenance. Backends that number on writing have none. Checked by `conformance::audit::waiting_organizations`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer.
+    async fn waiting(&self, max: u32) -> Result<Vec<OrgId>, StoreError>;
+
     /// Moves up to `max` events that wait in this backend's outbox into the log and gives them the next
-    /// numbers, in one step; returns how many. Any server may call it at any time, also several at once.
+    /// numbers, in one step; returns how many no longer wait. Any server may call it at any time, also several at once.
     /// Backends that number on writing have nothing to do. Checked by
     /// `conformance::audit::numbers_have_no_gaps`.
     ///

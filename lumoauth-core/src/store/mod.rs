@@ -22,12 +22,15 @@
 //!    case. That is the whole test file of a backend.
 //!
 //! A backend that implements every role is a [`Store`] by itself. Parts of several backends become one set with
-//! `Stores { budgets: other, ..Stores::all(main) }`.
+//! `Stores { budgets: other, ..Stores::all(main) }`. Where several servers share a store, [`Cached`] keeps the records
+//! that every request needs for a bounded time.
 
 mod agents;
 mod api_keys;
 mod audit;
 mod budgets;
+mod cached;
+mod changes;
 mod clients;
 mod error;
 mod grants;
@@ -36,6 +39,7 @@ mod mcp_servers;
 mod memory;
 mod organizations;
 mod rate_limits;
+mod replay;
 mod stores;
 mod upkeep;
 mod users;
@@ -47,6 +51,8 @@ pub use agents::{AgentFilter, AgentKey, AgentStore};
 pub use api_keys::{ApiKeyKey, ApiKeyStore};
 pub use audit::{AuditFilter, AuditKey, AuditStats, AuditStore, LogEntry, Outbox};
 pub use budgets::{BudgetStore, Charge, ChargeId, Charged};
+pub use cached::{CacheConfig, Cached};
+pub use changes::{Change, ChangeFeed, ChangedRecord, Notice};
 pub use clients::{ClientKey, ClientStore};
 pub use error::{StoreError, StoreErrorKind};
 pub use grants::{GrantStore, Handle, Revoked};
@@ -55,6 +61,7 @@ pub use mcp_servers::{McpServerKey, McpServerStore};
 pub use memory::MemoryStore;
 pub use organizations::OrganizationStore;
 pub use rate_limits::{Admission, RateLimit, RateLimitStore};
+pub use replay::{REPLAY_GRACE, Remembered, ReplayStore};
 pub use stores::{Store, Stores};
 pub use upkeep::Upkeep;
 pub use users::{UserKey, UserStore};

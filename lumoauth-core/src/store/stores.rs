@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    AgentStore, ApiKeyStore, AuditStore, BudgetStore, ClientStore, GrantStore, KeyStore, McpServerStore,
-    OrganizationStore, Outbox, RateLimitStore, Upkeep, UserStore,
+    AgentStore, ApiKeyStore, AuditStore, BudgetStore, Cached, ClientStore, GrantStore, KeyStore,
+    McpServerStore, OrganizationStore, Outbox, RateLimitStore, ReplayStore, Upkeep, UserStore,
 };
 
 /// Every role in one backend. Never implemented by hand.
@@ -19,6 +19,7 @@ pub trait Store:
     + McpServerStore
     + OrganizationStore
     + RateLimitStore
+    + ReplayStore
     + Upkeep
     + UserStore
 {
@@ -35,6 +36,7 @@ impl<T> Store for T where
         + McpServerStore
         + OrganizationStore
         + RateLimitStore
+        + ReplayStore
         + Upkeep
         + UserStore
         + ?Sized
@@ -78,8 +80,12 @@ pub struct Stores {
     pub organizations: Arc<dyn OrganizationStore>,
     /// Rate limit counters.
     pub rate_limits: Arc<dyn RateLimitStore>,
+    /// Single-use values.
+    pub replay: Arc<dyn ReplayStore>,
     /// People.
     pub users: Arc<dyn UserStore>,
+    /// The cache over some of the roles, if there is one; made by [`Cached::over`].
+    pub cached: Option<Arc<Cached>>,
     /// Recorded backends whose events must be moved to the audit log.
     pub outboxes: Vec<Arc<dyn Outbox>>,
     /// Every backend that is in use, each once, for readiness and purging.
@@ -100,7 +106,9 @@ impl Stores {
             mcp_servers: store.clone(),
             organizations: store.clone(),
             rate_limits: store.clone(),
+            replay: store.clone(),
             users: store.clone(),
+            cached: None,
             outboxes: Vec::new(),
             upkeep: vec![store],
         }

@@ -10,14 +10,19 @@ use crate::clock::Timestamp;
 /// Readiness and tidying of one backend.
 #[async_trait]
 pub trait Upkeep: fmt::Debug + Send + Sync + 'static {
-    /// Whether the backend answers, for readiness probes. Checked by `conformance::upkeep::answers`.
+    /// What operators call this backend: `postgres`, `redis`. It is told to whoever asks whether the server is ready.
+    fn name(&self) -> &'static str;
+
+    /// Whether the backend answers, for readiness probes. A backend with a clock of its own takes the
+    /// occasion to sync the server's. Checked by `conformance::upkeep::answers`.
     ///
     /// # Errors
     /// [`StoreError`] if it does not.
     async fn ping(&self) -> Result<(), StoreError>;
 
     /// Drops up to `max` rows that have no meaning at `now`: revocation marks and charge ids past their
-    /// `keep_until`, counters of windows that ended more than 48 hours ago, rate limit windows that ended.
+    /// `keep_until`, counters of windows that ended more than 48 hours ago, rate limit windows that ended,
+    /// replay marks more than [`REPLAY_GRACE`](super::REPLAY_GRACE) past their end.
     /// Returns how many. Nothing depends on it but space. Checked by `conformance::upkeep::purge_keeps_what_counts`.
     ///
     /// # Errors

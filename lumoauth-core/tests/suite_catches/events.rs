@@ -81,6 +81,10 @@ impl AuditStore for Gaps {
         self.memory.append(org, events).await
     }
 
+    async fn waiting(&self, max: u32) -> Result<Vec<OrgId>, StoreError> {
+        self.memory.waiting(max).await
+    }
+
     async fn sequence(&self, org: &OrgId, max: u32) -> Result<u64, StoreError> {
         self.memory.sequence(org, max).await
     }

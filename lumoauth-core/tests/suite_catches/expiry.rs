@@ -55,6 +55,10 @@ struct Careless(MemoryStore);
 
 #[async_trait]
 impl Upkeep for Careless {
+    fn name(&self) -> &'static str {
+        "careless"
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         self.0.ping().await
     }

@@ -6,4 +6,5 @@ mod atomicity;
 mod events;
 mod expiry;
 mod organizations;
+mod replay;
 mod secrecy;

@@ -91,6 +91,25 @@ pub async fn racing_appends_leave_no_gap(store: &dyn AuditStore) {
     assert_eq!(found, wanted);
 }
 
+/// "Organizations with events that wait for [`AuditStore::sequence`]."
+pub async fn waiting_organizations(store: &dyn AuditStore) {
+    let (org, other) = (some_org(), some_org());
+    for org in [&org, &other] {
+        store.append(org, &some_events(2)).await.unwrap();
+    }
+    let waiting = store.waiting(ALL.limit).await.unwrap();
+    let moved = store.sequence(&org, 1000).await.unwrap();
+    assert_eq!(waiting.contains(&org), moved > 0);
+    assert_eq!(waiting.contains(&other), moved > 0);
+    assert!(waiting.iter().filter(|one| **one == org).count() <= 1);
+    settle(store, &org).await;
+    let waiting = store.waiting(ALL.limit).await.unwrap();
+    assert!(!waiting.contains(&org));
+    assert_eq!(waiting.contains(&other), moved > 0);
+    assert!(store.waiting(1).await.unwrap().len() <= 1);
+    assert!(store.waiting(0).await.unwrap().is_empty());
+}
+
 /// "Moves up to `max` events that wait in this backend's outbox into the log and gives them the next
 /// numbers."
 pub async fn numbers_have_no_gaps(store: &dyn AuditStore) {

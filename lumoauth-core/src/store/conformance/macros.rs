@@ -15,7 +15,7 @@
 macro_rules! store_conformance {
     ($make:expr) => {
         $crate::store_conformance!($make; roles: agents, api_keys, audit, budgets, clients, grants, keys,
-            mcp_servers, organizations, rate_limits, upkeep, users);
+            mcp_servers, organizations, rate_limits, replay, upkeep, users);
         $crate::store_conformance!($make; recorded: agents, api_keys, clients, grants, keys, mcp_servers,
             organizations, users);
     };
@@ -54,8 +54,8 @@ macro_rules! store_conformance {
     };
     (@role audit $make:expr) => {
         $crate::store_conformance!(@cases audit $make;
-            append_is_idempotent, order_is_kept, racing_appends_leave_no_gap, numbers_have_no_gaps,
-            found_by_seq_and_event, pages_and_filters, organizations_are_apart, stats);
+            append_is_idempotent, order_is_kept, racing_appends_leave_no_gap, waiting_organizations,
+            numbers_have_no_gaps, found_by_seq_and_event, pages_and_filters, organizations_are_apart, stats);
     };
     (@role budgets $make:expr) => {
         $crate::store_conformance!(@cases budgets $make;
@@ -88,6 +88,10 @@ macro_rules! store_conformance {
     (@role rate_limits $make:expr) => {
         $crate::store_conformance!(@cases rate_limits $make;
             admits_exactly_max, windows_end, sources_are_apart, organizations_are_apart);
+    };
+    (@role replay $make:expr) => {
+        $crate::store_conformance!(@cases replay $make;
+            first_once, racing_firsts, ends, spaces_are_apart, organizations_are_apart);
     };
     (@role upkeep $make:expr) => {
         $crate::store_conformance!(@cases upkeep $make;

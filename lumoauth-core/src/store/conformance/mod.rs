@@ -46,6 +46,7 @@ pub mod organizations;
 pub mod outbox;
 pub mod rate_limits;
 pub mod recorded;
+pub mod replay;
 pub mod upkeep;
 pub mod users;
 
@@ -91,8 +92,8 @@ pub mod ports {
     pub use crate::store::{
         AgentStore as agents, ApiKeyStore as api_keys, AuditStore as audit, BudgetStore as budgets,
         ClientStore as clients, GrantStore as grants, KeyStore as keys, McpServerStore as mcp_servers,
-        OrganizationStore as organizations, RateLimitStore as rate_limits, Store as upkeep,
-        UserStore as users,
+        OrganizationStore as organizations, RateLimitStore as rate_limits, ReplayStore as replay,
+        Store as upkeep, UserStore as users,
     };
 }
 

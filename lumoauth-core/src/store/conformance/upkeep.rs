@@ -9,8 +9,8 @@ use crate::{
     id::AgentId,
     random::random_bytes,
     store::{
-        BudgetStore, Charge, ChargeId, Charged, GrantStore, Handle, RateLimit, RateLimitStore, Revoked,
-        Store, Upkeep,
+        BudgetStore, Charge, ChargeId, Charged, GrantStore, Handle, REPLAY_GRACE, RateLimit, RateLimitStore,
+        Remembered, ReplayStore, Revoked, Store, Upkeep,
     },
 };
 
@@ -29,6 +29,7 @@ pub async fn purge_keeps_what_counts(store: &dyn Store) {
     purge_keeps_charge_ids(store, store).await;
     purge_keeps_counters(store, store).await;
     purge_keeps_rate_limits(store, store).await;
+    purge_keeps_replay_marks(store, store).await;
 }
 
 /// When these cases purge: so early that no row of another case can have ended.
@@ -119,4 +120,28 @@ pub async fn purge_keeps_rate_limits(limits: &dyn RateLimitStore, store: &dyn Up
     purge(store).await;
 
     assert!(!limits.take(&org, "present", limit, then()).await.unwrap().admitted);
+}
+
+/// "Replay marks more than [`REPLAY_GRACE`] past their end" are dropped, and no others.
+pub async fn purge_keeps_replay_marks(replay: &dyn ReplayStore, store: &dyn Upkeep) {
+    let org = some_org();
+    let [past, ended, present] = [random_bytes(), random_bytes(), random_bytes()];
+    let soon = Duration::from_millis(1);
+    for (key, until) in [
+        (&past, then().minus(REPLAY_GRACE).minus(soon)),
+        (&ended, then().minus(REPLAY_GRACE)),
+        (&present, then().plus(soon)),
+    ] {
+        let at = then().minus(HOUR);
+        let outcome = replay.remember(&org, "suite", key, at, until, at).await.unwrap();
+        assert_eq!(outcome, Remembered::First);
+    }
+
+    purge(store).await;
+
+    let early = then().minus(HOUR);
+    for key in [&ended, &present] {
+        let outcome = replay.remember(&org, "suite", key, early, then(), early).await.unwrap();
+        assert_eq!(outcome, Remembered::Replay);
+    }
 }

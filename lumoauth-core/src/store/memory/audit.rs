@@ -122,6 +122,10 @@ impl AuditStore for MemoryStore {
         Ok(())
     }
 
+    async fn waiting(&self, _max: u32) -> Result<Vec<OrgId>, StoreError> {
+        Ok(Vec::new())
+    }
+
     async fn sequence(&self, _org: &OrgId, _max: u32) -> Result<u64, StoreError> {
         Ok(0)
     }

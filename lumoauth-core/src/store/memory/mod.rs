@@ -12,6 +12,7 @@ mod mcp_servers;
 mod organizations;
 mod per_org;
 mod rate_limits;
+mod replay;
 mod table;
 mod upkeep;
 mod users;
@@ -60,6 +61,7 @@ pub struct MemoryStore {
     mcp_servers: PerOrg<Table<McpServer>>,
     organizations: RwLock<Table<Organization>>,
     rate_limits: Mutex<rate_limits::Counters>,
+    seen: Mutex<replay::Seen>,
     users: PerOrg<Table<User>>,
     journal: Journal,
 }

@@ -10,6 +10,10 @@ use crate::{
 
 #[async_trait]
 impl Upkeep for MemoryStore {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         Ok(())
     }
@@ -17,6 +21,7 @@ impl Upkeep for MemoryStore {
     async fn purge(&self, now: Timestamp, max: u32) -> Result<u64, StoreError> {
         let max = u64::from(max);
         let mut dropped = lock(&self.rate_limits).drop_ended(now, max);
+        dropped += lock(&self.seen).purge(now, max - dropped);
         self.marks.write_each(|marks| dropped += marks.drop_ended(now, max - dropped));
         self.books.write_each(|book| dropped += book.purge(now, max - dropped));
         Ok(dropped)

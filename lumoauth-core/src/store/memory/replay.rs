@@ -1,0 +1,62 @@
+//! Single-use values in memory.
+
+use async_trait::async_trait;
+
+use super::{MemoryStore, fading::Fading, lock};
+use crate::{
+    clock::{Stopwatch, Timestamp},
+    id::OrgId,
+    store::{REPLAY_GRACE, Remembered, ReplayStore, StoreError},
+};
+
+/// What was seen. Not kept per organization: the values come from outside, and those that ended must leave nothing
+/// behind.
+pub(super) struct Seen {
+    marks: Fading<(OrgId, String, [u8; 32]), ()>,
+    /// How long this memory exists: what is older may have been presented to an earlier process.
+    memory: Stopwatch,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { marks: Fading::default(), memory: Stopwatch::start() }
+    }
+}
+
+/// How many ended marks a new one drops. More than one, so that the backlog of a burst shrinks.
+const DROPPED_PER_MARK: u64 = 4;
+
+impl Seen {
+    /// Drops up to `max` marks that ended; how many.
+    pub(super) fn purge(&mut self, now: Timestamp, max: u64) -> u64 {
+        self.marks.drop_ended(now, max)
+    }
+}
+
+#[async_trait]
+impl ReplayStore for MemoryStore {
+    async fn remember(
+        &self,
+        org: &OrgId,
+        space: &str,
+        key: &[u8; 32],
+        issued_at: Timestamp,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Remembered, StoreError> {
+        let mut seen = lock(&self.seen);
+        seen.purge(now, DROPPED_PER_MARK);
+        if until <= now {
+            return Ok(Remembered::TooOld);
+        }
+        let mark = (org.clone(), space.to_owned(), *key);
+        if seen.marks.get(&mark).is_some() {
+            return Ok(Remembered::Replay);
+        }
+        if now.since(issued_at) > seen.memory.elapsed() {
+            return Ok(Remembered::TooOld);
+        }
+        seen.marks.keep(mark, until.plus(REPLAY_GRACE));
+        Ok(Remembered::First)
+    }
+}
