@@ -1,0 +1,176 @@
+-- Every key begins with the organization. Text is compared by bytes (COLLATE "C"), so orders do not depend on the
+-- server's locale. A record is the JSON text that core reads and writes; the columns beside it are only what look-ups,
+-- orders and guards need. Times are milliseconds since 1970, counted by the servers and not by the database.
+
+CREATE TABLE organization (
+    org_id text COLLATE "C" NOT NULL,
+    version bigint NOT NULL,
+    record json NOT NULL,
+    CONSTRAINT organization_id PRIMARY KEY (org_id)
+);
+
+CREATE TABLE agent (
+    org_id text COLLATE "C" NOT NULL,
+    id uuid NOT NULL,
+    slug text COLLATE "C" NOT NULL,
+    client_id text COLLATE "C" NOT NULL,
+    api_key bytea,
+    status text COLLATE "C" NOT NULL,
+    kind text COLLATE "C" NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    description text COLLATE "C",
+    version bigint NOT NULL,
+    record json NOT NULL,
+    CONSTRAINT agent_id PRIMARY KEY (org_id, id),
+    CONSTRAINT agent_slug UNIQUE (org_id, slug),
+    CONSTRAINT agent_client_id UNIQUE (org_id, client_id)
+);
+-- An agent without an API key takes no room here.
+CREATE UNIQUE INDEX agent_api_key ON agent (org_id, api_key) WHERE api_key IS NOT NULL;
+
+CREATE TABLE api_key (
+    org_id text COLLATE "C" NOT NULL,
+    number bigint NOT NULL,
+    hash bytea NOT NULL,
+    version bigint NOT NULL,
+    record json NOT NULL,
+    CONSTRAINT api_key_number PRIMARY KEY (org_id, number),
+    CONSTRAINT api_key_hash UNIQUE (org_id, hash)
+);
+
+CREATE TABLE client (
+    org_id text COLLATE "C" NOT NULL,
+    client_id text COLLATE "C" NOT NULL,
+    number bigint NOT NULL,
+    version bigint NOT NULL,
+    record json NOT NULL,
+    CONSTRAINT client_client_id PRIMARY KEY (org_id, client_id),
+    CONSTRAINT client_number UNIQUE (org_id, number)
+);
+
+CREATE TABLE users (
+    org_id text COLLATE "C" NOT NULL,
+    id uuid NOT NULL,
+    number bigint NOT NULL,
+    email text COLLATE "C" NOT NULL,
+    name text COLLATE "C",
+    version bigint NOT NULL,
+    record json NOT NULL,
+    CONSTRAINT users_id PRIMARY KEY (org_id, id),
+    CONSTRAINT users_number UNIQUE (org_id, number),
+    CONSTRAINT users_email UNIQUE (org_id, email)
+);
+
+CREATE TABLE mcp_server (
+    org_id text COLLATE "C" NOT NULL,
+    server_id text COLLATE "C" NOT NULL,
+    number bigint NOT NULL,
+    version bigint NOT NULL,
+    record json NOT NULL,
+    CONSTRAINT mcp_server_id PRIMARY KEY (org_id, server_id),
+    CONSTRAINT mcp_server_number UNIQUE (org_id, number)
+);
+
+-- Which server an identifier or alias names.
+CREATE TABLE mcp_server_target (
+    org_id text COLLATE "C" NOT NULL,
+    target text COLLATE "C" NOT NULL,
+    server_id text COLLATE "C" NOT NULL,
+    CONSTRAINT mcp_server_target_target PRIMARY KEY (org_id, target)
+);
+CREATE INDEX mcp_server_target_server ON mcp_server_target (org_id, server_id);
+
+CREATE TABLE sealed_key (
+    org_id text COLLATE "C" NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    purpose text COLLATE "C" NOT NULL,
+    generation bigint NOT NULL,
+    record json NOT NULL,
+    CONSTRAINT sealed_key_id PRIMARY KEY (org_id, id),
+    CONSTRAINT sealed_key_generation UNIQUE (org_id, purpose, generation)
+);
+
+CREATE TABLE revocation_mark (
+    org_id text COLLATE "C" NOT NULL,
+    handle bytea NOT NULL,
+    keep_until bigint NOT NULL,
+    CONSTRAINT revocation_mark_handle PRIMARY KEY (org_id, handle)
+);
+CREATE INDEX revocation_mark_purge ON revocation_mark (keep_until);
+
+-- Events that wait for their number. `arrived` (microseconds by the database's clock) and `nth` (the place in the call)
+-- give the order in which they are numbered.
+CREATE TABLE outbox (
+    org_id text COLLATE "C" NOT NULL,
+    event_id uuid NOT NULL,
+    arrived bigint NOT NULL,
+    nth integer NOT NULL,
+    at bigint NOT NULL,
+    body json NOT NULL,
+    CONSTRAINT outbox_event PRIMARY KEY (org_id, event_id)
+);
+CREATE INDEX outbox_order ON outbox (org_id, arrived, nth);
+
+-- Append-only: nothing updates or deletes a row.
+CREATE TABLE audit_log (
+    org_id text COLLATE "C" NOT NULL,
+    seq bigint NOT NULL,
+    event_id uuid NOT NULL,
+    at bigint NOT NULL,
+    kind text COLLATE "C" NOT NULL,
+    actor_id text COLLATE "C" NOT NULL,
+    target_id text COLLATE "C",
+    outcome text COLLATE "C" NOT NULL,
+    body json NOT NULL,
+    CONSTRAINT audit_log_seq PRIMARY KEY (org_id, seq),
+    CONSTRAINT audit_log_event UNIQUE (org_id, event_id)
+);
+
+-- How many entries an organization has. Whoever numbers events holds this row.
+CREATE TABLE audit_head (
+    org_id text COLLATE "C" NOT NULL,
+    size bigint NOT NULL,
+    CONSTRAINT audit_head_org PRIMARY KEY (org_id)
+);
+
+CREATE TABLE budget_counter (
+    org_id text COLLATE "C" NOT NULL,
+    owner uuid NOT NULL,
+    generation bigint NOT NULL,
+    meter smallint NOT NULL,
+    window_kind smallint NOT NULL,
+    window_start bigint NOT NULL,
+    used bigint NOT NULL,
+    ends_at bigint NOT NULL,
+    CONSTRAINT budget_counter_line PRIMARY KEY (org_id, owner, generation, meter, window_kind, window_start)
+);
+CREATE INDEX budget_counter_purge ON budget_counter (ends_at);
+
+CREATE TABLE budget_charge (
+    org_id text COLLATE "C" NOT NULL,
+    actor uuid NOT NULL,
+    key bytea NOT NULL,
+    request_hash bytea NOT NULL,
+    keep_until bigint NOT NULL,
+    CONSTRAINT budget_charge_id PRIMARY KEY (org_id, actor, key)
+);
+CREATE INDEX budget_charge_purge ON budget_charge (keep_until);
+
+CREATE TABLE rate_limit (
+    org_id text COLLATE "C" NOT NULL,
+    source bytea NOT NULL,
+    length_ms bigint NOT NULL,
+    ends_at bigint NOT NULL,
+    used bigint NOT NULL,
+    CONSTRAINT rate_limit_window PRIMARY KEY (org_id, source, length_ms, ends_at)
+);
+CREATE INDEX rate_limit_purge ON rate_limit (ends_at);
+
+CREATE TABLE replay_mark (
+    org_id text COLLATE "C" NOT NULL,
+    space text COLLATE "C" NOT NULL,
+    key bytea NOT NULL,
+    until bigint NOT NULL,
+    CONSTRAINT replay_mark_key PRIMARY KEY (org_id, space, key)
+);
+CREATE INDEX replay_mark_purge ON replay_mark (until);

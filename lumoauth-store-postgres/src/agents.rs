@@ -1,0 +1,151 @@
+//! Agents on PostgreSQL.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use lumoauth_core::{
+    agent::Agent,
+    audit::Event,
+    id::{AgentId, OrgId},
+    store::{AgentFilter, AgentKey, AgentStore, Insert, Listing, Page, Remove, StoreError, Unique, Update},
+};
+
+use crate::{
+    PostgresStore,
+    records::{self, Recorded, bounds, listing, needle, recorded, sought, stored, text, to_json},
+};
+
+const INSERT: &str = recorded!(
+    "INSERT INTO agent (org_id, id, slug, client_id, api_key, status, kind, name, description, version, record)
+    VALUES ($1, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14::json)
+    ON CONFLICT DO NOTHING"
+);
+
+const TAKEN: &str = "SELECT
+    EXISTS (SELECT 1 FROM agent WHERE org_id = $1 AND id = $2),
+    EXISTS (SELECT 1 FROM agent WHERE org_id = $1 AND slug = $3),
+    EXISTS (SELECT 1 FROM agent WHERE org_id = $1 AND client_id = $4),
+    EXISTS (SELECT 1 FROM agent WHERE org_id = $1 AND api_key = $5)";
+
+/// In the order of the columns of [`TAKEN`].
+const UNIQUES: &[Unique] = &[Unique::Id, Unique::Slug, Unique::ClientId, Unique::KeyHash];
+
+const UPDATE: &str = recorded!(
+    "UPDATE agent SET api_key = $7, status = $8, kind = $9, name = $10, description = $11,
+        version = version + 1, record = $12::json
+    WHERE org_id = $1 AND id = $5 AND version = $6"
+);
+
+const EXISTS: &str = "SELECT 1 FROM agent WHERE org_id = $1 AND id = $2";
+
+const REMOVE: &str = recorded!("DELETE FROM agent WHERE org_id = $1 AND id = $5");
+
+const FIND_BY_ID: &str = "SELECT record::text FROM agent WHERE org_id = $1 AND id = $2";
+
+const FIND_BY_SLUG: &str = "SELECT record::text FROM agent WHERE org_id = $1 AND slug = $2";
+
+const FIND_BY_CLIENT_ID: &str = "SELECT record::text FROM agent WHERE org_id = $1 AND client_id = $2";
+
+const FIND_BY_API_KEY: &str = "SELECT record::text FROM agent WHERE org_id = $1 AND api_key = $2";
+
+const LIST: &str = listing!(
+    "FROM agent WHERE org_id = $1
+        AND ($2::text IS NULL OR status = $2)
+        AND ($3::text IS NULL OR kind = $3)
+        AND ($4::text IS NULL OR strpos(lower(name), $4) > 0 OR strpos(lower(slug), $4) > 0
+            OR strpos(lower(description), $4) > 0)",
+    order: "slug", offset: "$5", limit: "$6"
+);
+
+#[async_trait]
+impl AgentStore for PostgresStore {
+    async fn insert(&self, org: &OrgId, agent: &Agent, on: &Event) -> Result<Insert, StoreError> {
+        const OPERATION: &str = "agents.insert";
+        let on = Recorded::new(OPERATION, org, on)?;
+        let version = stored(OPERATION, agent.version)?;
+        let record = to_json(OPERATION, agent)?;
+        let api_key = agent.api_key.as_ref().map(|hash| hash.as_bytes().as_slice());
+        let insert = || {
+            on.statement(INSERT)
+                .bind(agent.id.uuid())
+                .bind(agent.slug.as_str())
+                .bind(agent.client_id.as_str())
+                .bind(api_key)
+                .bind(agent.status.as_str())
+                .bind(agent.kind.as_str())
+                .bind(text(&agent.name))
+                .bind(agent.description.as_deref().map(text))
+                .bind(version)
+                .bind(record.as_str())
+        };
+        let taken = || {
+            sqlx::query(TAKEN)
+                .bind(org.as_str())
+                .bind(agent.id.uuid())
+                .bind(agent.slug.as_str())
+                .bind(agent.client_id.as_str())
+                .bind(api_key)
+        };
+        records::insert(&self.pool, OPERATION, insert, taken, UNIQUES).await
+    }
+
+    async fn find(&self, org: &OrgId, key: AgentKey<'_>) -> Result<Option<Arc<Agent>>, StoreError> {
+        let statement = || match key {
+            AgentKey::Id(id) => sqlx::query(FIND_BY_ID).bind(org.as_str()).bind(id.uuid()),
+            AgentKey::Slug(slug) => sqlx::query(FIND_BY_SLUG).bind(org.as_str()).bind(slug.as_str()),
+            AgentKey::ClientId(id) => sqlx::query(FIND_BY_CLIENT_ID).bind(org.as_str()).bind(id.as_str()),
+            AgentKey::ApiKey(hash) => {
+                sqlx::query(FIND_BY_API_KEY).bind(org.as_str()).bind(hash.as_bytes().as_slice())
+            }
+        };
+        records::find(&self.pool, "agents.find", statement).await
+    }
+
+    async fn update(&self, org: &OrgId, agent: &Agent, on: &Event) -> Result<Update, StoreError> {
+        const OPERATION: &str = "agents.update";
+        let on = Recorded::new(OPERATION, org, on)?;
+        let mut next = agent.clone();
+        next.version = agent.version.saturating_add(1);
+        let record = to_json(OPERATION, &next)?;
+        let update = || {
+            on.statement(UPDATE)
+                .bind(agent.id.uuid())
+                .bind(sought(agent.version))
+                .bind(agent.api_key.as_ref().map(|hash| hash.as_bytes().as_slice()))
+                .bind(agent.status.as_str())
+                .bind(agent.kind.as_str())
+                .bind(text(&agent.name))
+                .bind(agent.description.as_deref().map(text))
+                .bind(record.as_str())
+        };
+        let exists = || sqlx::query(EXISTS).bind(org.as_str()).bind(agent.id.uuid());
+        let constraints = [("agent_api_key", Unique::KeyHash)];
+        records::update(&self.pool, OPERATION, update, exists, &constraints).await
+    }
+
+    async fn remove(&self, org: &OrgId, id: AgentId, on: &Event) -> Result<Remove, StoreError> {
+        const OPERATION: &str = "agents.remove";
+        let on = Recorded::new(OPERATION, org, on)?;
+        records::remove(&self.pool, OPERATION, || on.statement(REMOVE).bind(id.uuid())).await
+    }
+
+    async fn list(
+        &self,
+        org: &OrgId,
+        filter: &AgentFilter,
+        page: Page,
+    ) -> Result<Listing<Arc<Agent>>, StoreError> {
+        let (offset, limit) = bounds(page);
+        let search = filter.search.as_deref().map(needle);
+        let statement = || {
+            sqlx::query(LIST)
+                .bind(org.as_str())
+                .bind(filter.status.map(|status| status.as_str()))
+                .bind(filter.kind.map(|kind| kind.as_str()))
+                .bind(search.as_deref())
+                .bind(offset)
+                .bind(limit)
+        };
+        records::list(&self.pool, "agents.list", statement).await
+    }
+}

@@ -1,0 +1,30 @@
+#![doc = include_str!("../README.md")]
+
+mod agents;
+mod api_keys;
+mod audit;
+mod batcher;
+mod budgets;
+mod changes;
+mod clients;
+mod failure;
+mod grants;
+mod keys;
+mod mcp_servers;
+mod open;
+mod organizations;
+mod outbox;
+mod pool;
+mod rate_limits;
+mod records;
+mod replay;
+mod schema;
+mod sequencer;
+mod upkeep;
+mod users;
+mod values;
+
+#[doc = include_str!("../docs/operations.md")]
+pub mod operations {}
+
+pub use open::{OpenError, PostgresStore, Settings};

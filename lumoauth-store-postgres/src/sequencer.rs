@@ -1,0 +1,186 @@
+//! Giving numbers to audit events. See [`crate::audit`].
+
+use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
+
+use lumoauth_core::{id::OrgId, store::StoreError};
+use serde::Deserialize;
+use sqlx::{PgConnection, Row};
+use tokio::{sync::Semaphore, time::timeout};
+use uuid::Uuid;
+
+use crate::{
+    pool::{End, Pool, Transaction},
+    values::searchable,
+};
+
+const SEQUENCE: &str = "audit.sequence";
+
+const ANY_WAITING: &str = "SELECT 1 FROM outbox WHERE org_id = $1 LIMIT 1";
+
+const LOCK_HEAD: &str = "SELECT size FROM audit_head WHERE org_id = $1 FOR UPDATE";
+
+const INSERT_HEAD: &str =
+    "INSERT INTO audit_head (org_id, size) VALUES ($1, 0) ON CONFLICT (org_id) DO NOTHING";
+
+const SELECT_WAITING: &str = "\
+    SELECT event_id, body::text AS body FROM outbox WHERE org_id = $1 ORDER BY arrived, nth LIMIT $2";
+
+const SELECT_KNOWN: &str = "SELECT event_id FROM audit_log WHERE org_id = $1 AND event_id = ANY($2)";
+
+/// Copies waiting events into the log, with their numbers.
+const INSERT_ENTRIES: &str = "\
+    INSERT INTO audit_log (org_id, seq, event_id, at, kind, actor_id, target_id, outcome, body) \
+    SELECT waiting.org_id, $2 + entry.nth, waiting.event_id, waiting.at, \
+        entry.kind, entry.actor_id, entry.target_id, entry.outcome, waiting.body \
+    FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[]) \
+        WITH ORDINALITY AS entry (event_id, kind, actor_id, target_id, outcome, nth) \
+    JOIN outbox AS waiting ON waiting.org_id = $1 AND waiting.event_id = entry.event_id";
+
+const DELETE_WAITING: &str = "DELETE FROM outbox WHERE org_id = $1 AND event_id = ANY($2)";
+
+const UPDATE_HEAD: &str = "UPDATE audit_head SET size = $2 WHERE org_id = $1";
+
+/// What look-ups need of an event. Kinds that only newer servers know are numbered all the same.
+#[derive(Deserialize)]
+struct Facts<'a> {
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    outcome: Cow<'a, str>,
+    actor: Named,
+    target: Option<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    id: String,
+}
+
+/// Numbers events, a few organizations at a time: whoever waits for the head of an organization occupies a connection,
+/// and when it is free there is mostly nothing left to do. Clones share the places.
+#[derive(Clone, Debug)]
+pub(crate) struct Sequencer {
+    pool: Pool,
+    places: Arc<Semaphore>,
+    patience: Duration,
+}
+
+impl Sequencer {
+    const PLACES: usize = 2;
+
+    /// A sequencer whose callers wait up to `patience` for their turn.
+    pub(crate) fn new(pool: Pool, patience: Duration) -> Self {
+        Self { pool, places: Arc::new(Semaphore::new(Self::PLACES)), patience }
+    }
+
+    /// See [`AuditStore::sequence`](lumoauth_core::store::AuditStore::sequence). Returns how many events no longer
+    /// wait, those included that were in the log already.
+    pub(crate) async fn sequence(&self, org: &OrgId, max: u32) -> Result<u64, StoreError> {
+        if max == 0 || !self.any_waiting(org).await? {
+            return Ok(0);
+        }
+        let Ok(Ok(_place)) = timeout(self.patience, self.places.acquire()).await else {
+            return Err(StoreError::unavailable(SEQUENCE, "too many events are being numbered"));
+        };
+        // Perhaps somebody else did it meanwhile.
+        if !self.any_waiting(org).await? {
+            return Ok(0);
+        }
+        self.pool.transaction(SEQUENCE, &Step { org, max }).await
+    }
+
+    async fn any_waiting(&self, org: &OrgId) -> Result<bool, StoreError> {
+        let waiting = self.pool.repeatable(SEQUENCE, || sqlx::query(ANY_WAITING).bind(org.as_str())).await?;
+        Ok(!waiting.is_empty())
+    }
+}
+
+/// One step of numbering.
+struct Step<'a> {
+    org: &'a OrgId,
+    max: u32,
+}
+
+impl Transaction for Step<'_> {
+    type Answer = u64;
+
+    async fn run(&self, connection: &mut PgConnection) -> Result<End<u64>, sqlx::Error> {
+        move_waiting(connection, self.org, self.max).await
+    }
+}
+
+async fn move_waiting(connection: &mut PgConnection, org: &OrgId, max: u32) -> Result<End<u64>, sqlx::Error> {
+    let size = lock_head(connection, org).await?;
+    let waiting = sqlx::query(SELECT_WAITING)
+        .bind(org.as_str())
+        .bind(i64::from(max))
+        .fetch_all(&mut *connection)
+        .await?;
+    if waiting.is_empty() {
+        return Ok(End::RollBack(0));
+    }
+    let taken: Vec<Uuid> = waiting.iter().map(|row| row.try_get("event_id")).collect::<Result<_, _>>()?;
+    let known = sqlx::query(SELECT_KNOWN).bind(org.as_str()).bind(&taken).fetch_all(&mut *connection).await?;
+    let known: HashSet<Uuid> = known.iter().map(|row| row.try_get("event_id")).collect::<Result<_, _>>()?;
+
+    let mut entries = Entries::default();
+    for (row, id) in waiting.iter().zip(&taken) {
+        if !known.contains(id) {
+            let facts = serde_json::from_str(row.try_get("body")?);
+            entries.push(*id, &facts.map_err(|error| sqlx::Error::Decode(error.into()))?);
+        }
+    }
+    if !entries.ids.is_empty() {
+        let added = sqlx::query(INSERT_ENTRIES)
+            .bind(org.as_str())
+            .bind(size)
+            .bind(&entries.ids)
+            .bind(&entries.kinds)
+            .bind(&entries.actors)
+            .bind(&entries.targets)
+            .bind(&entries.outcomes)
+            .execute(&mut *connection)
+            .await?
+            .rows_affected();
+        // INVARIANT: the log has no gaps. Nobody takes events away while the head is held, except whoever moves them to
+        // another log; then they are left to it.
+        if usize::try_from(added) != Ok(entries.ids.len()) {
+            return Ok(End::RollBack(0));
+        }
+        let new_size = size.checked_add_unsigned(added);
+        let new_size = new_size.ok_or_else(|| sqlx::Error::Decode("the log is full".into()))?;
+        sqlx::query(UPDATE_HEAD).bind(org.as_str()).bind(new_size).execute(&mut *connection).await?;
+    }
+    sqlx::query(DELETE_WAITING).bind(org.as_str()).bind(&taken).execute(connection).await?;
+    Ok(End::Commit(u64::try_from(taken.len()).unwrap_or(u64::MAX)))
+}
+
+/// Holds the head of the organization, made if it has none, and returns the last number given.
+async fn lock_head(connection: &mut PgConnection, org: &OrgId) -> Result<i64, sqlx::Error> {
+    let head = sqlx::query(LOCK_HEAD).bind(org.as_str()).fetch_optional(&mut *connection).await?;
+    if let Some(row) = head {
+        return row.try_get("size");
+    }
+    sqlx::query(INSERT_HEAD).bind(org.as_str()).execute(&mut *connection).await?;
+    sqlx::query(LOCK_HEAD).bind(org.as_str()).fetch_one(connection).await?.try_get("size")
+}
+
+/// What is added to the log, column by column.
+#[derive(Default)]
+struct Entries {
+    ids: Vec<Uuid>,
+    kinds: Vec<String>,
+    actors: Vec<String>,
+    targets: Vec<Option<String>>,
+    outcomes: Vec<String>,
+}
+
+impl Entries {
+    fn push(&mut self, id: Uuid, facts: &Facts<'_>) {
+        self.ids.push(id);
+        self.kinds.push(searchable(&facts.kind).into_owned());
+        self.actors.push(searchable(&facts.actor.id).into_owned());
+        self.targets.push(facts.target.as_ref().map(|target| searchable(&target.id).into_owned()));
+        self.outcomes.push(searchable(&facts.outcome).into_owned());
+    }
+}

@@ -1,0 +1,380 @@
+//! One charge, as the scripts take and answer it.
+
+use lumoauth_core::{
+    budget::{BudgetPolicy, Line, Meter, Window},
+    clock::Timestamp,
+    id::OrgId,
+    store::{Charge, Charged, StoreError},
+};
+use redis::Value;
+
+use super::{CHARGING, slices::Slice};
+use crate::{
+    error::Failure,
+    keys,
+    rate_limits::millis,
+    script::{self, Call},
+};
+
+/// Up to here a script counts exactly: its numbers are doubles. No maximum is larger.
+const EXACT: u64 = BudgetPolicy::MAX_COUNT;
+
+/// How a counter beyond [`EXACT`] is told to the scripts: even with a full pool it is beyond every maximum.
+const BEYOND: u64 = 2 * EXACT;
+
+/// A larger amount without a maximum does not go through the pool: it is debited as it is.
+const LARGEST_POOLED: u64 = 1 << 50;
+
+/// How long an id is kept longer than asked for, so that a server whose clock is behind finds it.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(600);
+
+/// A charge that can outlive its caller.
+#[derive(Debug)]
+pub(super) struct Request {
+    org: OrgId,
+    now: Timestamp,
+    lines: Vec<Line>,
+    id: Option<Id>,
+    /// The counters of the lines that were debited as they are; their amount is zero since.
+    passed: Vec<Option<u64>>,
+}
+
+#[derive(Debug)]
+struct Id {
+    key: Vec<u8>,
+    request_hash: [u8; 32],
+    keep_until: Timestamp,
+}
+
+/// What a script answers.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Done(Charged),
+    Short(Shortage),
+    /// Another caller fetches slices for one of the accounts.
+    Busy,
+}
+
+/// Which lines need a slice.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Shortage {
+    /// Whose memory the pools are.
+    pub(super) replication_id: String,
+    pub(super) lines: Vec<Short>,
+}
+
+/// A line that needs a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Short {
+    pub(super) line: usize,
+    /// What is left in the pool.
+    pub(super) left: u64,
+    /// What the durable counter shows, if the pool knows the counter.
+    pub(super) debited: Option<u64>,
+    /// The last maximum that the pool has seen.
+    pub(super) max: Option<u64>,
+}
+
+/// What is brought into the pools.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Credits {
+    pub(super) replication_id: String,
+    pub(super) slices: Vec<Credit>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Credit {
+    pub(super) line: usize,
+    pub(super) units: u64,
+    /// What the durable counter shows now.
+    pub(super) debited: u64,
+}
+
+/// The name of a counter within its account.
+pub(super) fn counter(meter: Meter, window: Window, start: Timestamp) -> String {
+    let meter = match meter {
+        Meter::Tokens => 't',
+        Meter::Calls => 'c',
+        Meter::MicroUsd => 'u',
+    };
+    let window = match window {
+        Window::Hour => 'h',
+        Window::Day => 'd',
+        Window::Month => 'm',
+    };
+    format!("{meter}{window}{}", start.unix_millis())
+}
+
+fn name(line: &Line) -> String {
+    counter(line.meter, line.window, line.window_start)
+}
+
+/// A maximum as the scripts take it.
+fn max(limit: Option<u64>) -> Vec<u8> {
+    limit.map_or_else(|| b"-1".to_vec(), |max| number(max.min(EXACT)))
+}
+
+fn number(number: u64) -> Vec<u8> {
+    number.to_string().into_bytes()
+}
+
+impl Request {
+    pub(super) fn new(org: &OrgId, charge: &Charge<'_>, now: Timestamp) -> Result<Self, StoreError> {
+        let same = |a: &Line, b: &Line| {
+            (a.account, a.meter, a.window, a.window_start) == (b.account, b.meter, b.window, b.window_start)
+        };
+        let twice = |(n, line)| charge.lines[..n].iter().any(|earlier| same(earlier, line));
+        if charge.lines.iter().enumerate().any(twice) {
+            return Err(StoreError::other(CHARGING, "two lines of one charge are for one counter"));
+        }
+        let id = charge.id.as_ref().map(|id| Id {
+            key: keys::charge_id(org, id.actor, id.key),
+            request_hash: id.request_hash,
+            keep_until: id.keep_until,
+        });
+        let passed = vec![None; charge.lines.len()];
+        Ok(Self { org: org.clone(), now, lines: charge.lines.to_vec(), id, passed })
+    }
+
+    pub(super) fn org(&self) -> &OrgId {
+        &self.org
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Whether there is nothing to charge and nothing to remember.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.lines.is_empty() && self.id.is_none()
+    }
+
+    pub(super) fn shard(&self) -> usize {
+        self.lines.first().map_or(0, |line| super::shard(&self.org, line.account))
+    }
+
+    fn runs(&self) -> impl Iterator<Item = &[Line]> {
+        self.lines.chunk_by(|a, b| a.account == b.account)
+    }
+
+    /// The pools, one per run of lines of one account.
+    pub(super) fn pools(&self) -> Vec<Vec<u8>> {
+        self.runs().map(|run| keys::pool(&self.org, run[0].account)).collect()
+    }
+
+    /// The call of the script. With a token the caller asks for its turn to fetch slices.
+    pub(super) fn call(&self, token: &str, credits: Option<&Credits>) -> Call {
+        let mut keys = self.pools();
+        let mut args = Vec::with_capacity(7 + 6 * self.lines.len());
+        args.push(number(self.now.unix_millis()));
+        match &self.id {
+            Some(id) => {
+                keys.push(id.key.clone());
+                let keep = millis(id.keep_until.plus(GRACE).since(self.now));
+                args.extend([id.request_hash.to_vec(), number(id.keep_until.unix_millis()), number(keep)]);
+            }
+            None => args.extend([vec![], vec![], vec![]]),
+        }
+        args.push(token.as_bytes().to_vec());
+        args.push(vec![]); // where the credits begin
+        for run in self.runs() {
+            args.extend([number(run.len() as u64), b"r".to_vec()]);
+            for line in run {
+                let name = name(line);
+                args.extend([format!("l{name}").into_bytes(), format!("d{name}").into_bytes()]);
+            }
+            for line in run {
+                args.extend([max(line.limit), number(line.amount)]);
+            }
+        }
+        let Some(credits) = credits else { return script::CHARGE.call(keys, args) };
+        args[5] = number(args.len() as u64 + 1);
+        args.push(credits.replication_id.clone().into_bytes());
+        for credit in &credits.slices {
+            let line = &self.lines[credit.line];
+            let debited = if credit.debited > EXACT { BEYOND } else { credit.debited };
+            args.extend([
+                number(self.run_of(credit.line)),
+                name(line).into_bytes(),
+                number(credit.units),
+                number(debited),
+                max(line.limit),
+            ]);
+        }
+        script::CREDIT_AND_CHARGE.call(keys, args)
+    }
+
+    /// The number of the pool that `line` is in, from one.
+    fn run_of(&self, line: usize) -> u64 {
+        let mut end = 0;
+        let mut run = 0;
+        for lines in self.runs() {
+            run += 1;
+            end += lines.len();
+            if line < end {
+                break;
+            }
+        }
+        run
+    }
+
+    /// Reads the answer of the script.
+    pub(super) fn read(&self, answer: Vec<Value>) -> Result<Answer, Failure> {
+        let int = |value: Option<&Value>| match value {
+            Some(Value::Int(int)) => Ok(*int),
+            _ => Err(Failure::Unreadable),
+        };
+        let count = |value: Option<&Value>| u64::try_from(int(value)?).map_err(|_| Failure::Unreadable);
+        let line = |value: Option<&Value>| {
+            let line = usize::try_from(int(value)?).map_err(|_| Failure::Unreadable)?;
+            if line < self.lines.len() { Ok(line) } else { Err(Failure::Unreadable) }
+        };
+        Ok(match int(answer.first())? {
+            0 if answer.len() == 1 + self.lines.len() => {
+                let counters = answer[1..].iter().map(|used| count(Some(used))).collect::<Result<_, _>>()?;
+                Answer::Done(Charged::Charged(counters))
+            }
+            1 => Answer::Done(Charged::Exceeded { line: line(answer.get(1))?, used: count(answer.get(2))? }),
+            2 => Answer::Done(Charged::Repeated),
+            3 => Answer::Done(Charged::Conflict),
+            4 => {
+                let Some(Value::BulkString(id)) = answer.get(1) else { return Err(Failure::Unreadable) };
+                let replication_id = String::from_utf8(id.clone()).map_err(|_| Failure::Unreadable)?;
+                let lines = answer[2..]
+                    .chunks(4)
+                    .map(|short| {
+                        Ok(Short {
+                            line: line(short.first())?,
+                            left: u64::try_from(int(short.get(1))?).unwrap_or_default(),
+                            debited: u64::try_from(int(short.get(2))?).ok(),
+                            max: u64::try_from(int(short.get(3))?).ok(),
+                        })
+                    })
+                    .collect::<Result<_, Failure>>()?;
+                Answer::Short(Shortage { replication_id, lines })
+            }
+            5 => Answer::Busy,
+            _ => return Err(Failure::Unreadable),
+        })
+    }
+
+    fn is_passed_through(line: &Line) -> bool {
+        line.limit.is_none() && line.amount > LARGEST_POOLED
+    }
+
+    /// The slices to ask for. What does not go through the pool comes last and alone, when nothing else can refuse the
+    /// charge any more.
+    pub(super) fn wanted(&self, shortage: &Shortage) -> Vec<Slice> {
+        let through = |short: &&Short| Self::is_passed_through(&self.lines[short.line]);
+        let pooled: Vec<_> = shortage
+            .lines
+            .iter()
+            .filter(|short| !through(short))
+            .map(|short| Slice::of(&self.lines[short.line], short, LARGEST_POOLED))
+            .collect();
+        if !pooled.is_empty() {
+            return pooled;
+        }
+        shortage.lines.iter().map(|short| Slice::whole(&self.lines[short.line], short.line)).collect()
+    }
+
+    /// The slices as lines for the durable store.
+    pub(super) fn slices(&self, wanted: &[Slice]) -> Vec<Line> {
+        let line = |slice: &Slice| {
+            let mut line = self.lines[slice.line];
+            line.limit = line.limit.map(|max| max.min(EXACT));
+            line.amount = slice.units;
+            line
+        };
+        wanted.iter().map(line).collect()
+    }
+
+    /// What to bring to the pools when the slices are debited.
+    pub(super) fn credits(&mut self, shortage: &Shortage, debited: &[Slice], counters: &[u64]) -> Credits {
+        let mut slices = Vec::with_capacity(debited.len());
+        for (slice, counter) in debited.iter().zip(counters) {
+            let passes = Self::is_passed_through(&self.lines[slice.line]);
+            if passes {
+                self.passed[slice.line] = Some(*counter);
+                self.lines[slice.line].amount = 0;
+            }
+            let units = if passes { 0 } else { slice.units };
+            slices.push(Credit { line: slice.line, units, debited: *counter });
+        }
+        Credits { replication_id: shortage.replication_id.clone(), slices }
+    }
+
+    /// The outcome, with the counters that a script cannot count.
+    pub(super) fn with_passed(&self, charged: Charged) -> Charged {
+        match charged {
+            Charged::Charged(mut counters) => {
+                for (counter, passed) in counters.iter_mut().zip(&self.passed) {
+                    if let Some(passed) = passed.filter(|passed| *passed > EXACT) {
+                        *counter = passed;
+                    }
+                }
+                Charged::Charged(counters)
+            }
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lumoauth_core::{
+        budget::{BudgetPolicy, Standing, Usage, account_lines, agent_account},
+        id::AgentId,
+    };
+
+    use super::*;
+
+    fn request(lines: &[Line]) -> Result<Request, StoreError> {
+        Request::new(&OrgId::parse("acme").unwrap(), &Charge::once(lines), Timestamp::default())
+    }
+
+    fn lines() -> Vec<Line> {
+        let account = agent_account(AgentId::generate(), 0);
+        let usage = Usage { tokens: 1, calls: 1, micro_usd: 1 };
+        account_lines(account, &BudgetPolicy::default(), &usage, Standing::MustFit, Timestamp::default())
+    }
+
+    #[test]
+    fn two_lines_for_one_counter_are_refused() {
+        let lines = lines();
+        assert!(request(&lines).is_ok());
+        assert!(request(&[lines[0], lines[1], lines[0]]).is_err());
+    }
+
+    #[test]
+    fn lines_of_one_account_share_a_pool() {
+        let (a, b) = (lines(), lines());
+        let request = request(&[a[0], a[1], b[0], b[2]]).unwrap();
+        assert_eq!(request.pools().len(), 2);
+        assert_eq!([0, 1, 2, 3].map(|line| request.run_of(line)), [1, 1, 2, 2]);
+    }
+
+    #[test]
+    fn an_answer_of_another_form_is_refused() {
+        let request = request(&lines()).unwrap();
+        let int = Value::Int;
+        let id = || Value::BulkString(b"abc".to_vec());
+        for answer in [
+            vec![],
+            vec![int(0)],
+            vec![int(0), int(1), int(2), int(-3)],
+            vec![int(1), int(3), int(0)],
+            vec![int(1), int(0)],
+            vec![int(4)],
+            vec![int(4), id(), int(9), int(0), int(0), int(0)],
+            vec![int(4), id(), int(0), int(0)],
+            vec![int(6)],
+            vec![id()],
+        ] {
+            assert!(request.read(answer.clone()).is_err(), "{answer:?}");
+        }
+        let short = request.read(vec![int(4), id(), int(2), int(-1), int(-1), int(7)]).unwrap();
+        let line = Short { line: 2, left: 0, debited: None, max: Some(7) };
+        assert_eq!(short, Answer::Short(Shortage { replication_id: "abc".into(), lines: vec![line] }));
+    }
+}

@@ -1,0 +1,59 @@
+//! Single-use values.
+
+use async_trait::async_trait;
+use futures_util::future::try_join_all;
+use lumoauth_core::{
+    clock::Timestamp,
+    id::OrgId,
+    store::{REPLAY_GRACE, Remembered, ReplayStore, StoreError},
+};
+use redis::Value;
+
+use crate::{RedisStore, error::Failure, keys, rate_limits::millis, script};
+
+impl RedisStore {
+    /// Establishes since when every bucket remembers. Done at the start, so that a fresh server remembers from then
+    /// on and not from the first use of each bucket.
+    pub(crate) async fn begin_to_remember(&self) -> Result<(), Failure> {
+        try_join_all((0..keys::BUCKETS).map(async |bucket| {
+            let _: Value =
+                self.connection().call(&script::BIRTH.call(vec![keys::birth(bucket)], vec![])).await?;
+            Ok::<_, Failure>(())
+        }))
+        .await?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ReplayStore for RedisStore {
+    /// If the answer is lost, the value may be remembered, and its next presentation is a replay: the caller has
+    /// refused it in both cases.
+    async fn remember(
+        &self,
+        org: &OrgId,
+        space: &str,
+        key: &[u8; 32],
+        issued_at: Timestamp,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Remembered, StoreError> {
+        // An age is compared with an age, so that no clock of ours is compared with that of Redis.
+        let age = now.since(issued_at).as_millis();
+        let keep = if now < until {
+            millis(until.plus(REPLAY_GRACE).since(now).saturating_add(REPLAY_GRACE))
+        } else {
+            0
+        };
+        let keys = vec![keys::birth(keys::bucket(key)), keys::mark(org, space, key)];
+        let args = vec![age.to_string().into_bytes(), keep.to_string().into_bytes()];
+        let answer: Result<u8, _> = self.connection().call(&script::REMEMBER.call(keys, args)).await;
+        match answer {
+            Ok(0) => Ok(Remembered::First),
+            Ok(1) => Ok(Remembered::Replay),
+            Ok(2) => Ok(Remembered::TooOld),
+            Ok(_) => Err(Failure::Unreadable.during("remembering a single-use value")),
+            Err(failure) => Err(failure.during("remembering a single-use value")),
+        }
+    }
+}

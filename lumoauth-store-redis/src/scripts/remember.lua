@@ -1,0 +1,16 @@
+-- Remembers a single-use value. Stands behind birth.lua, which says when this bucket was `born` and what its `clock`
+-- shows.
+-- KEYS 1 the bucket's birth; 2 the mark
+-- ARGV 1 the value's age in milliseconds; 2 milliseconds to keep the mark, or 0 if the value has ended
+-- Returns 0 first, 1 replay, 2 too old.
+if ARGV[2] == '0' then
+  return 2
+end
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  return 1
+end
+if tonumber(ARGV[1]) > clock - born then
+  return 2
+end
+redis.call('SET', KEYS[2], '', 'PX', ARGV[2])
+return 0
