@@ -11,26 +11,26 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use lumoauth_core::{random::random_bytes, server::AuthorizationServer};
+use lumoauth_core::random::random_bytes;
 use lumoauth_tower::{LumoauthService, PeerAddr};
 use tokio::time::Instant;
 use tower::ServiceExt;
 
-use crate::health::{Phase, Probe};
+use crate::health::{Needs, Phase, Probe};
 
 /// What answers requests.
 #[derive(Debug)]
 pub(crate) struct App {
     service: LumoauthService,
-    server: AuthorizationServer,
+    needs: Needs,
     draining: AtomicBool,
     ids: RequestIds,
 }
 
 impl App {
-    /// The routes of `service` and the probes of `server`.
-    pub(crate) fn new(service: LumoauthService, server: AuthorizationServer) -> Self {
-        Self { service, server, draining: AtomicBool::new(false), ids: RequestIds::new() }
+    /// The routes of `service`, and probes that ask for its `needs`.
+    pub(crate) fn new(service: LumoauthService, needs: Needs) -> Self {
+        Self { service, needs, draining: AtomicBool::new(false), ids: RequestIds::new() }
     }
 
     /// From now on `/readyz` says that no new work should come.
@@ -53,7 +53,7 @@ impl App {
         request.extensions_mut().insert(PeerAddr(peer));
 
         let mut response = match Probe::at(uri.path()) {
-            Some(probe) => probe.answer(&method, &self.server, self.phase()).await,
+            Some(probe) => probe.answer(&method, &self.needs, self.phase()).await,
             None => match self.service.clone().oneshot(request).await {
                 Ok(response) => response,
                 Err(never) => match never {},

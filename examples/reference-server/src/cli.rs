@@ -21,6 +21,8 @@ pub(crate) enum Verb {
     Dev(DevArgs),
     /// Run what a configuration file says.
     Serve(ConfigArgs),
+    /// Bring the tables of a PostgreSQL store up to this version.
+    Migrate(MigrateArgs),
     /// Read a configuration file and report every problem in it.
     CheckConfig(CheckArgs),
 }
@@ -31,10 +33,10 @@ pub(crate) struct DevArgs {
     /// Where to listen; port 0 picks a free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
-    /// `memory` or `embedded:PATH`.
+    /// `memory`, `embedded:PATH`, `postgres://...` or `postgres://...+redis://...`.
     // Parsed later: clap repeats a bad value in its message, and a store URL may hold a password.
     #[arg(long, value_name = "URL", default_value = crate::store::StoreUrl::DEFAULT)]
-    pub(crate) store: String,
+    pub(crate) store: Secret,
     /// Also write the printed variables to this file, as KEY=VALUE lines with mode 0600.
     #[arg(long, value_name = "FILE")]
     pub(crate) env_out: Option<PathBuf>,
@@ -47,7 +49,8 @@ pub(crate) struct DevArgs {
     /// Which records to make.
     #[arg(long, value_enum, default_value_t = FixtureSet::Basic)]
     pub(crate) fixtures: FixtureSet,
-    /// Where the generated credentials are kept [default: beside the store; nowhere for `memory`].
+    /// Where the generated credentials are kept [default: beside an embedded store, in the state directory for
+    /// PostgreSQL, nowhere for `memory`].
     #[arg(long, value_name = "FILE")]
     pub(crate) credentials: Option<PathBuf>,
     /// Use this credential in place of a generated one, such as AGENT_CLIENT_SECRET=...; repeatable.
@@ -62,6 +65,19 @@ pub(crate) struct ConfigArgs {
     /// The configuration file (TOML).
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
+}
+
+/// Which store to migrate.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct MigrateArgs {
+    /// The store, as `dev` takes it.
+    // Other users of the machine can read command lines; a configuration is the better place for a password.
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: Option<Secret>,
+    /// The configuration file (TOML) that names the store.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// Which configuration to check.
@@ -108,7 +124,21 @@ mod tests {
 
     #[test]
     fn given_credentials_do_not_print() {
-        let cli = Cli::parse_from(["x", "dev", "--credential", "AGENT_CLIENT_SECRET=canary"]);
-        assert!(!format!("{cli:?}").contains("canary"));
+        let store = "postgres://u:canary@h/d";
+        for words in [
+            ["x", "dev", "--credential", "AGENT_CLIENT_SECRET=canary"],
+            ["x", "dev", "--store", store],
+            ["x", "migrate", "--store", store],
+        ] {
+            let cli = Cli::parse_from(words);
+            assert!(!format!("{cli:?}").contains("canary"));
+        }
+    }
+
+    #[test]
+    fn one_store_is_migrated() {
+        let parse = |words: &[&str]| Cli::try_parse_from([&["x", "migrate"], words].concat());
+        assert!(parse(&["--store", "memory"]).is_ok() && parse(&["--config", "file"]).is_ok());
+        assert!(parse(&[]).is_err() && parse(&["--store", "memory", "--config", "file"]).is_err());
     }
 }

@@ -5,7 +5,8 @@
 //! 2. A key that nobody knows is refused by name, in the file and in the environment: a setting that is
 //!    misspelt must not look as if it held.
 //! 3. All problems are reported together, so that one run of `check-config` is enough.
-//! 4. Secrets are not here: the master key and the bootstrap API key come from variables or files of their own.
+//! 4. Secrets are not here: the master key and the bootstrap API key come from variables or files of their own, and a
+//!    store URL with a password belongs in `LUMOAUTH_SERVER_STORE`, or in a file that only the server reads.
 
 mod reader;
 
@@ -14,7 +15,9 @@ use std::{
     fmt, fs,
     net::SocketAddr,
     num::NonZero,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use lumoauth_core::{id::OrgId, keys::Algorithm};
@@ -33,6 +36,8 @@ pub(crate) struct Config {
     pub(crate) public_url: String,
     /// Which store to run on.
     pub(crate) store: StoreUrl,
+    /// How it is used, if it is PostgreSQL.
+    pub(crate) postgres: PostgresConfig,
     /// Where the master key is, unless it comes from its variable.
     pub(crate) master_key_file: Option<PathBuf>,
     /// The algorithm of new signing keys.
@@ -49,6 +54,17 @@ pub(crate) struct Config {
     pub(crate) tls: Option<TlsFiles>,
     /// Organizations that are made if they are missing.
     pub(crate) organizations: Vec<OrganizationConfig>,
+}
+
+/// How PostgreSQL is used. What is not set is left to the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PostgresConfig {
+    /// How many connections are opened at most.
+    pub(crate) max_connections: Option<u32>,
+    /// How long a request waits for one of them.
+    pub(crate) acquire_timeout: Option<Duration>,
+    /// How long a statement may take.
+    pub(crate) statement_timeout: Option<Duration>,
 }
 
 /// Whether requests are limited.
@@ -105,6 +121,7 @@ impl Config {
             reader.parsed("listen", |text| text.parse().map_err(|_| "must be an IP address and a port"));
         let public_url = reader.parsed("public_url", public_url);
         let store = reader.parsed("store", str::parse);
+        let postgres = postgres(&mut reader, store.as_ref());
         let signing_alg = reader.parsed("signing_alg", cli::algorithm);
         let log_level = reader.parsed("log.level", |text| logging::filter(text).map(|_| text.to_owned()));
         let max_connections = reader.value("max_connections");
@@ -132,6 +149,7 @@ impl Config {
             listen: listen.unwrap_or(DEFAULT_LISTEN),
             public_url: public_url.unwrap_or_default(),
             store: store.unwrap_or(StoreUrl::Memory),
+            postgres,
             master_key_file: reader.value("master_key_file"),
             signing_alg: signing_alg.unwrap_or(Algorithm::Es256),
             rate_limits,
@@ -142,14 +160,34 @@ impl Config {
             organizations,
         };
         if !reader.has("store") {
-            reader
-                .problem("`store` is required: `embedded:PATH`, or `memory` to forget everything at the end");
+            reader.problem(
+                "`store` is required: `embedded:PATH`, `postgres://...`, or `memory` to forget everything at the end",
+            );
         }
         reader.finish().map(|()| config)
     }
 }
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+
+fn postgres(reader: &mut Reader, store: Option<&StoreUrl>) -> PostgresConfig {
+    let max_connections = reader.number("postgres.max_connections", CONNECTIONS);
+    let mut millis = |key| reader.number(key, MILLIS).map(|number| Duration::from_millis(u64::from(number)));
+    let acquire_timeout = millis("postgres.acquire_timeout_ms");
+    let statement_timeout = millis("postgres.statement_timeout_ms");
+    if let Some(StoreUrl::Memory | StoreUrl::Embedded(_)) = store
+        && reader.has("postgres")
+    {
+        reader.problem("`postgres` says how PostgreSQL is used, and `store` is something else");
+    }
+    PostgresConfig { max_connections, acquire_timeout, statement_timeout }
+}
+
+/// What a pool may have. PostgreSQL itself admits 100 if nobody says otherwise; thousands only slow it down.
+const CONNECTIONS: RangeInclusive<u32> = 1..=1000;
+
+/// How long a request may wait, in milliseconds. Less is no chance on a busy machine; after a minute clients have gone.
+const MILLIS: RangeInclusive<u32> = 100..=60_000;
 
 /// Every token, and every secret that clients send for one, goes to this URL: plain http is for this machine
 /// only.

@@ -112,13 +112,13 @@ impl Credentials {
         };
         Failure::new(format!(
             "the store has the dev records, but these of their credentials are lost: {keys}; {file}, give each \
-             with --credential KEY=VALUE, or move the store away to begin anew"
+             with --credential KEY=VALUE, or begin anew with another store"
         ))
     }
 }
 
 const HEADER: &str =
-    "# Credentials of the records that `lumoauth-server dev` made. Keep this file beside the store.\n";
+    "# Credentials of the records that `lumoauth-server dev` made. Keep it as long as the store.\n";
 
 /// The credentials in `text`, or the number of the line that is none.
 fn parse(text: &str) -> Result<BTreeMap<String, Secret>, usize> {

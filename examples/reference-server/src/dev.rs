@@ -10,7 +10,6 @@ use std::{
 };
 
 use lumoauth_core::{
-    clock::{Clock, SystemClock},
     keys::{KeyRing, KeyRingConfig, MasterKey},
     secret::Secret,
     server::AuthorizationServer,
@@ -21,9 +20,12 @@ use zeroize::Zeroizing;
 
 use crate::{
     cli::DevArgs,
+    config::PostgresConfig,
     credentials::Credentials,
+    dev_files::DevFiles,
     failure::Failure,
     files, fixtures,
+    health::Needs,
     host::Host,
     listen::Listener,
     logging,
@@ -38,24 +40,36 @@ use crate::{
 /// [`Failure`] if it cannot start.
 pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     logging::init(logging::Format::Text, logging::DEFAULT_LEVEL)?;
-    let url: StoreUrl = args.store.parse().map_err(|error| Failure::because("--store", error))?;
+    let url = StoreUrl::from_argument(&args.store)?;
     let listener = Listener::bind(args.listen).await?;
     let public_url = match args.public_url {
         Some(url) => url.trim_end_matches('/').to_owned(),
         None => local_url(listener.address()?),
     };
 
-    // The store first: it lets only one process in, so that the files beside it are ours to write.
-    let stores = url.open()?;
-    let master = master_key(&url, &stores).await?;
-    let mut credentials = credentials(args.credentials, &url, args.given)?;
+    if let Some(steps @ 1..) = url.migrate().await? {
+        tracing::info!(steps, "the tables are those of this version now");
+    }
+    // The store first: a file lets only one process in, so that the files beside it are ours to write. A database
+    // lets everybody in, so there the files have a lock.
+    let opened = url.open(&PostgresConfig::default()).await?;
+    let (needs, clock) = (Needs::of(&opened), opened.clock());
+    let stores = opened.stores;
+    let files = DevFiles::of(&url)?;
+    let lock = match &files {
+        Some(files) => Some(files.lock().await?),
+        None => None,
+    };
+    let master = master_key(files.as_ref(), &stores).await?;
+    let mut credentials = credentials(args.credentials, files.as_ref(), args.given)?;
     let hasher = Arc::new(Argon2id::new());
-    let now = SystemClock::new().now();
+    let now = clock.now();
     let fixtures = fixtures::install(args.fixtures, &stores, &*hasher, &mut credentials, now).await?;
 
     let config = KeyRingConfig::default().with_algorithm(args.signing_alg);
     let keys = Arc::new(KeyRing::new(stores.keys.clone(), master, config));
     let server = AuthorizationServer::builder(&public_url, stores, keys.clone())
+        .with_clock(clock)
         .with_password_hasher(hasher)
         .build()
         .map_err(|error| Failure::because("the server cannot be set up", error))?;
@@ -67,7 +81,11 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
         master_key::check(&*keys, org, now).await?;
     }
 
-    let host = Host::start(listener, LumoauthService::new(server.clone()), server)?;
+    drop(lock);
+    // Only the server holds the store from here on, so that the store ends with it.
+    drop(keys);
+
+    let host = Host::start(listener, LumoauthService::new(server.clone()), server, needs)?;
     tracing::info!(url = %public_url, "serving");
     let mut variables = vec![("LUMOAUTH_URL", Secret::from(public_url))];
     variables.extend(fixtures.variables);
@@ -86,27 +104,27 @@ fn local_url(address: SocketAddr) -> String {
     format!("http://{}", SocketAddr::new(ip, address.port()))
 }
 
-async fn master_key(url: &StoreUrl, stores: &Stores) -> Result<MasterKey, Failure> {
+async fn master_key(files: Option<&DevFiles>, stores: &Stores) -> Result<MasterKey, Failure> {
     if let Some(key) = master_key::from_env()? {
         return Ok(key);
     }
-    let Some(path) = url.path() else { return Ok(MasterKey::generate()) };
+    let Some(files) = files else { return Ok(MasterKey::generate()) };
     let known = stores
         .organizations
         .list(None, 1)
         .await
         .map_err(|error| Failure::because("the store cannot be read", error))?;
     let age = if known.is_empty() { StoreAge::New } else { StoreAge::InUse };
-    master_key::from_file_or_new(&files::beside(path, ".master-key"), age)
+    master_key::from_file_or_new(&files.master_key(), age)
 }
 
 /// The credentials of the file, and over them the given ones.
 fn credentials(
     file: Option<PathBuf>,
-    url: &StoreUrl,
+    files: Option<&DevFiles>,
     given: Vec<(String, Secret)>,
 ) -> Result<Credentials, Failure> {
-    let file = file.or_else(|| url.path().map(|path| files::beside(path, ".credentials")));
+    let file = file.or_else(|| files.map(DevFiles::credentials));
     let mut credentials = Credentials::open(file)?;
     for (key, value) in given {
         fixtures::check_given(&key, &value)?;

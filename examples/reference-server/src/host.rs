@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Duration};
 use lumoauth_core::server::AuthorizationServer;
 use lumoauth_tower::LumoauthService;
 use tokio::{
+    runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::JoinHandle,
     time::{sleep, timeout},
 };
 
-use crate::{app::App, failure::Failure, listen::Listener};
+use crate::{app::App, failure::Failure, health::Needs, listen::Listener};
 
 /// A server that accepts connections.
 #[derive(Debug)]
@@ -32,11 +33,12 @@ impl Host {
         listener: Listener,
         service: LumoauthService,
         server: AuthorizationServer,
+        needs: Needs,
     ) -> Result<Self, Failure> {
         let signals = Signals::catch()?;
         let (stop, stopped) = watch::channel(false);
-        let maintenance = tokio::spawn(maintain(server.clone()));
-        let app = Arc::new(App::new(service, server));
+        let maintenance = tokio::spawn(maintain(server));
+        let app = Arc::new(App::new(service, needs));
         let listening = tokio::spawn(listener.run(app.clone(), stopped));
         Ok(Self { app, stop, listening, maintenance, signals })
     }
@@ -71,8 +73,23 @@ impl Host {
         maintenance.abort();
         let _ = maintenance.await;
         drop(app);
+        settle().await;
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// Waits until the tasks of the stores have ended, which they do when their last handle is gone. Nobody waits for an
+/// answer of theirs any more, so one that hangs is not worth more than a moment.
+async fn settle() {
+    let metrics = Handle::current().metrics();
+    let ended = timeout(SETTLE, async {
+        while metrics.num_alive_tasks() > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    });
+    if ended.await.is_err() {
+        tracing::debug!(tasks = metrics.num_alive_tasks(), "some background tasks did not end in time");
     }
 }
 
@@ -128,6 +145,9 @@ impl Signals {
 
 /// How long running requests may take once the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(30);
+
+/// How long background tasks may take once everything else has ended.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// How long maintenance rests after it failed.
 const RESTART: Duration = Duration::from_secs(5);

@@ -46,14 +46,14 @@ pub(crate) fn init(format: Format, level: &str) -> Result<(), Failure> {
 /// The filter that `text` asks for.
 ///
 /// The transport crates stay at `info` whatever is asked: below that they write what they read, and headers
-/// carry credentials.
+/// carry credentials. The database driver stays at `warn`: at `info` it repeats every notice of the server.
 ///
 /// # Errors
 /// If the text is no level or list of directives.
 pub(crate) fn filter(text: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
     let default = LevelFilter::INFO.into();
     let mut filter = EnvFilter::builder().with_default_directive(default).parse(text)?;
-    for quiet in ["h2=info", "hyper=info", "hyper_util=info", "rustls=info"] {
+    for quiet in ["h2=info", "hyper=info", "hyper_util=info", "rustls=info", "sqlx=warn"] {
         filter = filter.add_directive(quiet.parse()?);
     }
     Ok(filter)

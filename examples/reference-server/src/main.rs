@@ -1,13 +1,15 @@
 //! The reference server of lumoauth: its library, a store, keys and a listener, put together as a host does it.
 //!
 //! `dev` runs with no configuration and makes what a first try needs; `serve` runs what a configuration file
-//! says; `check-config` reads such a file and reports. The README beside this package has all keys and files.
+//! says; `migrate` prepares a database for either; `check-config` reads a configuration and reports. The README beside
+//! this package has all keys and files.
 
 mod app;
 mod cli;
 mod config;
 mod credentials;
 mod dev;
+mod dev_files;
 mod failure;
 mod files;
 mod fixtures;
@@ -16,6 +18,7 @@ mod host;
 mod listen;
 mod logging;
 mod master_key;
+mod migrate;
 mod passwords;
 mod serve;
 mod store;
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Dev(args) => in_runtime(dev::run(args)),
         Verb::Serve(args) => in_runtime(serve::run(args)),
+        Verb::Migrate(args) => in_runtime(migrate::run(args)),
         Verb::CheckConfig(args) => serve::check(&args),
     };
     match outcome {

@@ -44,7 +44,7 @@ pub(crate) fn from_file_or_new(path: &Path, store: StoreAge) -> Result<MasterKey
         (Some(key), _) => Ok(key),
         (None, StoreAge::InUse) => Err(Failure::new(format!(
             "the store is in use but its master key file `{}` is gone, and its signing keys cannot be opened \
-             without it; put the file back, give the key in {VARIABLE}, or move the store away to begin anew",
+             without it; put the file back, give the key in {VARIABLE}, or begin anew with another store",
             path.display()
         ))),
         (None, StoreAge::New) => {

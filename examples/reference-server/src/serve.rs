@@ -11,7 +11,7 @@ use lumoauth_core::{
     api_key::{ApiKey, ORG_KEY_PREFIX, org_of_key},
     audit::{Actor, Event, EventKind, Target},
     capability::Capability,
-    clock::{Clock, SystemClock, Timestamp},
+    clock::Timestamp,
     id::OrgId,
     keys::{KeyRing, KeyRingConfig, MasterKey},
     organization::Organization,
@@ -25,6 +25,7 @@ use crate::{
     cli::{CheckArgs, ConfigArgs},
     config::{Config, OrganizationConfig, Problems, RateLimiting},
     failure::Failure,
+    health::Needs,
     host::Host,
     listen::Listener,
     logging, master_key,
@@ -44,14 +45,16 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<(), Failure> {
         Failure::new(format!("there is no master key: set {} or `master_key_file`", master_key::VARIABLE))
     })?;
     let tls = config.tls.as_ref().map(|files| files.load()).transpose()?;
-    if config.store == StoreUrl::Memory {
+    if matches!(config.store, StoreUrl::Memory) {
         tracing::warn!("the store is `memory`: everything is gone when this process ends");
     }
     let listener =
         Listener::bind(config.listen).await?.with_tls(tls).with_max_connections(config.max_connections);
     let address = listener.address()?;
-    let stores = config.store.open()?;
-    let now = SystemClock::new().now();
+    let opened = config.store.open(&config.postgres).await?;
+    let (needs, clock) = (Needs::of(&opened), opened.clock());
+    let stores = opened.stores;
+    let now = clock.now();
     make_organizations(&stores, &config.organizations, now).await?;
     if let Some(key) = bootstrap {
         key.store(&stores, now).await?;
@@ -65,6 +68,7 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<(), Failure> {
         RateLimiting::Off => None,
     };
     let mut builder = AuthorizationServer::builder(&config.public_url, stores, keys.clone())
+        .with_clock(clock)
         .with_password_hasher(Arc::new(Argon2id::new()));
     if let Some(limits) = &limits {
         builder = builder.with_failure_limit(limits.failure_limit());
@@ -81,12 +85,14 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<(), Failure> {
     if let Some(any) = known.first() {
         master_key::check(&*keys, &any.id, now).await?;
     }
+    // Only the server holds the store from here on, so that the store ends with it.
+    drop(keys);
     let service = LumoauthService::new(server.clone());
     let service = match limits {
         Some(limits) => service.with_rate_limits(limits),
         None => service,
     };
-    let host = Host::start(listener, service, server)?;
+    let host = Host::start(listener, service, server, needs)?;
     tracing::info!(%address, url = %config.public_url, "serving");
     host.run().await
 }
@@ -114,7 +120,11 @@ pub(crate) fn check(args: &CheckArgs) -> Result<(), Failure> {
     writeln!(io::stdout(), "ok").map_err(|error| Failure::because("cannot print", error))
 }
 
-fn load(path: &Path) -> Result<Config, Failure> {
+/// Reads a configuration.
+///
+/// # Errors
+/// [`Failure`] with every problem.
+pub(crate) fn load(path: &Path) -> Result<Config, Failure> {
     Config::load(path).map_err(|problems| refusal(path, &problems))
 }
 

@@ -1,106 +1,221 @@
-//! Which store to run on.
+//! The store: which one, how it is opened, and how it is put together of its backends.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    str::FromStr,
-    sync::Arc,
-};
+mod url;
+
+use std::{error::Error, fs, path::Path, sync::Arc, time::Duration};
 
 use embedded_store::EmbeddedStore;
-use lumoauth_core::store::{MemoryStore, Stores};
+use lumoauth_core::{
+    clock::{Clock, SyncedClock, SystemClock},
+    store::{CacheConfig, Cached, ChangeFeed, MemoryStore, Stores},
+};
+use lumoauth_store_postgres::{OpenError as PostgresError, PostgresStore, Settings as PostgresSettings};
+use lumoauth_store_redis::{OpenError as RedisError, RedisBudgets, RedisStore, Settings as RedisSettings};
+use tokio::time::{Instant, sleep};
 
-use crate::{failure::Failure, files::folder_of};
+pub(crate) use self::url::{ServiceUrl, StoreUrl};
+use crate::{config::PostgresConfig, failure::Failure, files::folder_of};
 
-/// A store, as an operator names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum StoreUrl {
-    /// `memory`: everything is gone when the process ends.
-    Memory,
-    /// `embedded:PATH`: one durable file.
-    Embedded(PathBuf),
+/// A store that answers.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// Its backends, role by role.
+    pub(crate) stores: Stores,
+    /// The clock of the store, if it has one; replicas agree on the time by it.
+    pub(crate) synced: Option<Arc<SyncedClock>>,
 }
 
-/// The text names no store. The message does not repeat it: a store URL may hold a password.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ParseStoreError {
-    /// A store that a later version brings.
-    #[error("the PostgreSQL store is not built in yet; use `memory` or `embedded:PATH`")]
-    NotBuiltIn,
-    /// No path to keep the file at.
-    #[error("`embedded:` needs a path, as in `embedded:./lumoauth-data`")]
-    NoPath,
-    /// Anything else.
-    #[error("must be `memory` or `embedded:PATH`")]
-    Unknown,
-}
+impl Opened {
+    fn alone(stores: Stores) -> Self {
+        Self { stores, synced: None }
+    }
 
-impl FromStr for StoreUrl {
-    type Err = ParseStoreError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "memory" {
-            return Ok(Self::Memory);
-        }
-        match text.split_once(':') {
-            Some(("embedded", "")) => Err(ParseStoreError::NoPath),
-            Some(("embedded", path)) => Ok(Self::Embedded(PathBuf::from(path))),
-            Some(("postgres" | "postgresql", _)) => Err(ParseStoreError::NotBuiltIn),
-            _ => Err(ParseStoreError::Unknown),
+    /// The clock that the server reads.
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        match &self.synced {
+            Some(clock) => clock.clone(),
+            None => Arc::new(SystemClock::new()),
         }
     }
 }
 
 impl StoreUrl {
-    /// The store of a first try.
-    pub(crate) const DEFAULT: &str = "embedded:./lumoauth-data";
-
-    /// The file of the store, if it has one.
-    pub(crate) fn path(&self) -> Option<&Path> {
-        match self {
-            Self::Memory => None,
-            Self::Embedded(path) => Some(path),
-        }
-    }
-
-    /// Opens it, and makes the file and its folder if they are not there.
+    /// Opens it, and makes the file and its folder if it is a file and not there. A service that does not answer yet
+    /// has half a minute to come up.
     ///
     /// # Errors
-    /// [`Failure`] if it cannot be opened, for example because another process has it.
-    pub(crate) fn open(&self) -> Result<Stores, Failure> {
+    /// [`Failure`] if it cannot be opened, for example because another process has the file, or because the tables
+    /// of the database are not those of this version.
+    pub(crate) async fn open(&self, config: &PostgresConfig) -> Result<Opened, Failure> {
         match self {
-            Self::Memory => Ok(Stores::all(Arc::new(MemoryStore::new()))),
-            Self::Embedded(path) => {
-                let failed = || format!("the store `{}` cannot be opened", path.display());
-                fs::create_dir_all(folder_of(path)).map_err(|error| Failure::because(failed(), error))?;
-                let store = EmbeddedStore::open(path).map_err(|error| Failure::because(failed(), error))?;
-                Ok(Stores::all(Arc::new(store)))
+            Self::Memory => Ok(Opened::alone(Stores::all(Arc::new(MemoryStore::new())))),
+            Self::Embedded(path) => open_embedded(path).map(Opened::alone),
+            Self::Postgres { postgres, redis } => {
+                let postgres = open_postgres(postgres, config).await?;
+                let redis = match redis {
+                    Some(redis) => Some(open_redis(redis).await?),
+                    None => None,
+                };
+                Ok(compose(&postgres, redis))
             }
         }
     }
+
+    /// Brings the tables up to this version, and tells how many steps that took. `None` for a store that has no tables
+    /// of this kind.
+    ///
+    /// # Errors
+    /// [`Failure`] if PostgreSQL does not answer or refuses, or if a newer version made the tables.
+    pub(crate) async fn migrate(&self) -> Result<Option<u32>, Failure> {
+        let Self::Postgres { postgres, .. } = self else { return Ok(None) };
+        // Opening has a limit of seconds where migrating has one of minutes, so this is what waits for PostgreSQL.
+        match connect_postgres(postgres, PostgresSettings::default()).await {
+            Ok(_) => return Ok(Some(0)),
+            Err(PostgresError::NeedsMigration { .. }) => {}
+            Err(error) => return Err(unusable("PostgreSQL", postgres, error)),
+        }
+        let steps = PostgresStore::migrate(postgres.expose()).await;
+        steps.map(Some).map_err(|error| unusable("PostgreSQL", postgres, error))
+    }
 }
+
+fn open_embedded(path: &Path) -> Result<Stores, Failure> {
+    let failed = || format!("the store `{}` cannot be opened", path.display());
+    fs::create_dir_all(folder_of(path)).map_err(|error| Failure::because(failed(), error))?;
+    let store = EmbeddedStore::open(path).map_err(|error| Failure::because(failed(), error))?;
+    Ok(Stores::all(Arc::new(store)))
+}
+
+async fn open_postgres(url: &ServiceUrl, config: &PostgresConfig) -> Result<Arc<PostgresStore>, Failure> {
+    let mut settings = PostgresSettings::default();
+    if let Some(max) = config.max_connections {
+        settings = settings.with_max_connections(max);
+    }
+    if let Some(limit) = config.acquire_timeout {
+        settings = settings.with_acquire_timeout(limit);
+    }
+    if let Some(limit) = config.statement_timeout {
+        settings = settings.with_statement_timeout(limit);
+    }
+    let opened = connect_postgres(url, settings).await;
+    opened.map(Arc::new).map_err(|error| unusable("PostgreSQL", url, error))
+}
+
+async fn connect_postgres(
+    url: &ServiceUrl,
+    settings: PostgresSettings,
+) -> Result<PostgresStore, PostgresError> {
+    let may_come_up = |error: &PostgresError| matches!(error, PostgresError::Database(_));
+    patiently(START, "PostgreSQL", url, may_come_up, async || {
+        PostgresStore::connect(url.expose(), settings).await
+    })
+    .await
+}
+
+async fn open_redis(url: &ServiceUrl) -> Result<Arc<RedisStore>, Failure> {
+    let may_come_up = |error: &RedisError| matches!(error, RedisError::Connection(_));
+    let open = async || RedisStore::connect(url.expose(), RedisSettings::default()).await;
+    let opened = patiently(START, "Redis", url, may_come_up, open).await;
+    opened.map(Arc::new).map_err(|error| unusable("Redis", url, error))
+}
+
+/// PostgreSQL holds everything, and Redis, if there is one, the roles whose loss is safe. Records that every request
+/// needs are kept for a second; what changes them on another replica comes over the faster of the two.
+fn compose(postgres: &Arc<PostgresStore>, redis: Option<Arc<RedisStore>>) -> Opened {
+    let all = Stores::all(postgres.clone());
+    let (stores, feed): (Stores, Arc<dyn ChangeFeed>) = match redis {
+        None => (all, postgres.changes()),
+        Some(redis) => {
+            let stores = Stores {
+                budgets: Arc::new(RedisBudgets::new(&redis, postgres.clone())),
+                replay: redis.clone(),
+                rate_limits: redis.clone(),
+                upkeep: vec![postgres.clone(), redis.clone()],
+                ..all
+            };
+            (stores, redis)
+        }
+    };
+    let stores = Cached::over(stores, &CacheConfig::default(), Some(feed));
+    Opened { stores, synced: Some(postgres.clock()) }
+}
+
+/// Tries again for a while if the service does not answer: containers start in any order.
+async fn patiently<T, E: Error + 'static>(
+    patience: Duration,
+    service: &str,
+    url: &ServiceUrl,
+    may_come_up: impl Fn(&E) -> bool,
+    open: impl AsyncFn() -> Result<T, E>,
+) -> Result<T, E> {
+    let deadline = Instant::now() + patience;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match open().await {
+            Err(error) if may_come_up(&error) && Instant::now() + pause < deadline => {
+                let error = &error as &dyn Error;
+                tracing::warn!(error, place = url.place(), "{service} does not answer yet; trying again");
+            }
+            done => return done,
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LAST_PAUSE);
+    }
+}
+
+fn unusable(service: &str, url: &ServiceUrl, error: impl Error + Send + Sync + 'static) -> Failure {
+    Failure::because(format!("{service} at `{}` cannot be used", url.place()), error)
+}
+
+/// How long a service may take to come up after the server has asked for it first.
+const START: Duration = Duration::from_secs(30);
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
-    #[test]
-    fn the_stores_that_are_built_in_are_read() {
-        assert_eq!("memory".parse(), Ok(StoreUrl::Memory));
-        assert_eq!("embedded:./a b:c".parse(), Ok(StoreUrl::Embedded("./a b:c".into())));
-        assert!(matches!(StoreUrl::DEFAULT.parse(), Ok(StoreUrl::Embedded(_))));
+    #[derive(Debug, thiserror::Error)]
+    enum Refusal {
+        #[error("not yet")]
+        Passing,
+        #[error("never")]
+        Final,
     }
 
-    #[test]
-    fn other_stores_are_refused_without_repeating_the_password() {
-        for url in ["postgres://u:canary@h/db", "postgresql://u:canary@h/db", "postgres://h/d+redis://h"] {
-            let error = url.parse::<StoreUrl>().unwrap_err();
-            assert_eq!(error, ParseStoreError::NotBuiltIn);
-            assert!(!error.to_string().contains("canary"));
-        }
-        assert_eq!("embedded:".parse::<StoreUrl>(), Err(ParseStoreError::NoPath));
-        for bad in ["", "Memory", "memory:", "redis://h", "/var/lib/data"] {
-            assert_eq!(bad.parse::<StoreUrl>(), Err(ParseStoreError::Unknown), "{bad}");
-        }
+    /// How often it was tried, and what came of it in the end.
+    async fn open_after(
+        failures: u32,
+        last: Result<(), Refusal>,
+        patience: Duration,
+    ) -> (u32, Result<(), Refusal>) {
+        let Ok(StoreUrl::Postgres { postgres, .. }) = "postgres://h/d".parse() else { panic!("a url") };
+        let (tries, last) = (Cell::new(0), Cell::new(Some(last)));
+        let passing = |error: &Refusal| matches!(error, Refusal::Passing);
+        let done = patiently(patience, "It", &postgres, passing, async || {
+            tries.set(tries.get() + 1);
+            if tries.get() > failures { last.take().unwrap() } else { Err(Refusal::Passing) }
+        });
+        let done = done.await;
+        (tries.get(), done)
+    }
+
+    #[tokio::test]
+    async fn a_service_has_some_time_to_come_up() {
+        assert!(matches!(open_after(2, Ok(()), START).await, (3, Ok(()))));
+        assert!(matches!(open_after(1, Err(Refusal::Final), START).await, (2, Err(Refusal::Final))));
+        let begin = Instant::now();
+        let patience = Duration::from_millis(250);
+        assert!(matches!(open_after(9, Ok(()), patience).await, (2, Err(Refusal::Passing))));
+        assert!(begin.elapsed() < patience);
+    }
+
+    #[tokio::test]
+    async fn stores_of_one_process_need_no_migration() {
+        assert!(matches!(StoreUrl::Memory.migrate().await, Ok(None)));
     }
 }

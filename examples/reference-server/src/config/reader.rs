@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Display,
+    ops::RangeInclusive,
 };
 
 use figment::{
@@ -78,6 +79,18 @@ impl Reader {
     ) -> Option<T> {
         let text: String = self.value(key)?;
         parse(&text).map_err(|error| self.wrong(key, error)).ok()
+    }
+
+    /// The same for a number within `bounds`.
+    pub(super) fn number(&mut self, key: &'static str, bounds: RangeInclusive<u32>) -> Option<u32> {
+        let number: i64 = self.value(key)?;
+        match u32::try_from(number).ok().filter(|number| bounds.contains(number)) {
+            Some(number) => Some(number),
+            None => {
+                self.wrong(key, format_args!("must be {} to {}", bounds.start(), bounds.end()));
+                None
+            }
+        }
     }
 
     /// Notes something that no single value is to blame for.

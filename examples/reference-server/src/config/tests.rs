@@ -19,6 +19,7 @@ fn the_least_configuration_has_safe_defaults() {
     assert_eq!(config.rate_limits, RateLimiting::Standard);
     assert_eq!(config.signing_alg, Algorithm::Es256);
     assert_eq!((config.log_format, config.log_level.as_str()), (logging::Format::Text, "info"));
+    assert_eq!(config.postgres, PostgresConfig::default());
     assert!(config.tls.is_none() && config.organizations.is_empty() && config.master_key_file.is_none());
 }
 
@@ -45,7 +46,7 @@ fn every_key_is_read() {
     let config = parse(text, &[]).unwrap();
     assert_eq!(config.listen.port(), 443);
     assert_eq!(config.public_url, "https://auth.example/base");
-    assert_eq!(config.store, StoreUrl::Embedded("/var/lib/lumoauth/data".into()));
+    assert!(matches!(config.store, StoreUrl::Embedded(path) if path == *"/var/lib/lumoauth/data"));
     assert_eq!(config.master_key_file, Some("/etc/lumoauth/master.key".into()));
     assert_eq!(config.signing_alg, Algorithm::EdDsa);
     assert_eq!(config.rate_limits, RateLimiting::Off);
@@ -53,6 +54,55 @@ fn every_key_is_read() {
     assert_eq!((config.log_format, config.log_level.as_str()), (logging::Format::Json, "warn"));
     assert_eq!(config.tls, Some(TlsFiles { cert: "cert.pem".into(), key: "key.pem".into() }));
     assert_eq!(config.organizations.len(), 1);
+}
+
+#[test]
+fn the_use_of_postgres_is_read_and_has_bounds() {
+    let text = "
+        public_url = 'https://auth.example'
+        store = 'postgresql://u@db/lumoauth+redis://cache'
+        [postgres]
+        max_connections = 20
+        acquire_timeout_ms = 500
+    ";
+    let config = parse(text, &[("LUMOAUTH_SERVER_POSTGRES__STATEMENT_TIMEOUT_MS", "60000")]).unwrap();
+    assert!(matches!(config.store, StoreUrl::Postgres { redis: Some(_), .. }));
+    let expected = PostgresConfig {
+        max_connections: Some(20),
+        acquire_timeout: Some(Duration::from_millis(500)),
+        statement_timeout: Some(Duration::from_secs(60)),
+    };
+    assert_eq!(config.postgres, expected);
+
+    let wrong = [
+        ("LUMOAUTH_SERVER_POSTGRES__MAX_CONNECTIONS", "0"),
+        ("LUMOAUTH_SERVER_POSTGRES__ACQUIRE_TIMEOUT_MS", "60001"),
+        ("LUMOAUTH_SERVER_POSTGRES__STATEMENT_TIMEOUT_MS", "-5"),
+        ("LUMOAUTH_SERVER_POSTGRES__TIMEOUT", "5"),
+    ];
+    let problems = problems(text, &wrong);
+    assert_eq!(problems.len(), wrong.len(), "{problems:?}");
+    for (variable, _) in wrong {
+        assert!(problems.iter().any(|problem| problem.contains(variable)), "{variable}: {problems:?}");
+    }
+    assert!(problems.concat().contains("100 to 60000"), "{problems:?}");
+}
+
+#[test]
+fn the_use_of_postgres_belongs_to_postgres() {
+    let problems = problems(&format!("{LEAST}[postgres]\nmax_connections = 5"), &[]);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].contains("`postgres`"), "{problems:?}");
+}
+
+#[test]
+fn a_store_with_a_password_can_be_a_variable() {
+    // Brackets, braces and commas mean lists and tables elsewhere in variables.
+    let url = "postgres://u:a,b[c]{d}=1+e@[::1]:6000/lumoauth+redis://:{x},y@cache/1";
+    let config = parse("public_url = 'https://auth.example'", &[("LUMOAUTH_SERVER_STORE", url)]).unwrap();
+    let StoreUrl::Postgres { postgres, redis } = config.store else { panic!("{:?}", config.store) };
+    assert_eq!(postgres.expose(), "postgres://u:a,b[c]{d}=1+e@[::1]:6000/lumoauth");
+    assert_eq!(redis.unwrap().expose(), "redis://:{x},y@cache/1");
 }
 
 #[test]
@@ -122,7 +172,7 @@ fn all_problems_are_reported_together() {
     let text = "
         listen = 'localhost'
         public_url = 'http://auth.example'
-        store = 'postgres://u:canary@h/db'
+        store = 'postgres://u:canary@h'
         signing_alg = 'none'
         rate_limits = 'yes'
         max_connections = 0
