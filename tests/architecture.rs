@@ -15,7 +15,21 @@ fn core_depends_on_no_runtime_server_or_database() {
         cargo(&["tree", "-p", "lumoauth-core", "-e", "normal", "--prefix", "none", "--format", "{p}"]);
     let names: BTreeSet<&str> = output.lines().filter_map(|line| line.split(' ').next()).collect();
     assert!(names.contains("lumoauth-core") && names.len() > 5, "{output}");
-    for banned in ["tokio", "hyper", "axum", "tower", "sqlx", "redis", "reqwest", "async-std", "smol"] {
+    let banned = [
+        "tokio",
+        "hyper",
+        "axum",
+        "tower",
+        "sqlx",
+        "sqlx-core",
+        "redis",
+        "reqwest",
+        "async-std",
+        "smol",
+        "futures-executor",
+        "async-global-executor",
+    ];
+    for banned in banned {
         assert!(!names.contains(banned), "lumoauth-core pulls in {banned}");
     }
 }
@@ -35,6 +49,29 @@ fn our_crates_depend_only_downwards() {
             assert!(allowed.contains(&dependency), "{name} must not depend on {dependency}");
         }
     }
+}
+
+/// Neither knows the other, also not in its tests: a store is tested against the ports, the service against memory.
+#[test]
+fn stores_and_the_service_do_not_know_each_other() {
+    let (mut stores, mut services) = (0, 0);
+    for package in workspace_packages() {
+        let name = package["name"].as_str().expect("a name");
+        let others: &[&str] = match name {
+            "lumoauth-tower" => &["lumoauth-store-", "embedded-store"],
+            name if name.starts_with("lumoauth-store-") => &["lumoauth-tower"],
+            _ => continue,
+        };
+        stores += usize::from(name != "lumoauth-tower");
+        services += usize::from(name == "lumoauth-tower");
+        for kind in ["normal", "dev", "build"] {
+            for dependency in dependencies(&package, kind) {
+                let is_other = others.iter().any(|other| dependency.starts_with(other));
+                assert!(!is_other, "{name} must not depend on {dependency}, {kind}");
+            }
+        }
+    }
+    assert_eq!((stores, services), (2, 1), "the packages have these names");
 }
 
 #[test]

@@ -1,77 +1,135 @@
-//! `lumoauth-bench`: what the token endpoint costs, against a bare one in the same run.
+//! `lumoauth-bench`: what the token endpoint and the stores cost, against bare ones in the same run.
 //!
-//! Each goal compares two servers in alternating rounds of the same number of requests, by the CPU time that the
-//! server process used, and reports the median of the ratios of the rounds. So noise from outside, which comes and
-//! goes, hits both sides. `README.md` says how to run it and what each ratio means.
+//! Each goal compares two contenders in alternating rounds and reports the median of the ratios of the rounds. So
+//! noise from outside, which comes and goes, hits both sides. Servers are compared by the CPU time that their process
+//! used for the same number of requests, stores by how many calls they answer in the same time. `README.md` says how
+//! to run it and what each ratio means.
 
 mod agents;
 mod bare;
 mod goals;
 mod host;
 mod load;
+mod place;
 mod process;
+mod rate;
+mod raw;
 mod report;
 mod target;
 
-use std::{env, path::PathBuf, process::ExitCode};
+use std::{env, path::PathBuf, process::ExitCode, time::Duration};
 
 use tokio::runtime::{Builder, Runtime};
+
+use crate::target::Appends;
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// How many pairs of rounds.
+    /// How many rounds each contender has.
     pub(crate) rounds: usize,
-    /// How many requests a round has.
+    /// How many requests a round of a server has.
     pub(crate) requests: usize,
+    /// How long a round of a store is.
+    pub(crate) length: Duration,
+    /// The only store that is wanted.
+    pub(crate) store: Option<StoreKind>,
     /// Whether the comparison by size goes to a million agents.
     pub(crate) million: bool,
     /// The server that is measured.
     pub(crate) server: PathBuf,
 }
 
+impl Options {
+    pub(crate) fn wants(&self, kind: StoreKind) -> bool {
+        self.store.is_none_or(|only| only == kind)
+    }
+}
+
+/// What a server keeps its records in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreKind {
+    Memory,
+    Embedded,
+    Postgres,
+}
+
+impl StoreKind {
+    pub(crate) const ALL: [Self; 3] = [Self::Memory, Self::Embedded, Self::Postgres];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Embedded => "embedded",
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
+/// A goal, and what measures it.
+struct Goal {
+    name: &'static str,
+    measure: fn(&Options, &mut report::Report),
+}
+
+const GOALS: [Goal; 7] = [
+    Goal { name: "g1", measure: goals::tokens::memory },
+    Goal { name: "g2", measure: goals::tokens::durable },
+    Goal { name: "g7", measure: goals::charges::strict },
+    Goal { name: "g8", measure: goals::pool::pool },
+    Goal { name: "g10", measure: goals::sizes::sizes },
+    Goal { name: "g12", measure: goals::appends::appends },
+    Goal { name: "g14", measure: goals::start::start },
+];
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        // The two servers that the harness starts from its own binary.
+        // The servers that the harness starts from its own binary.
         ["bare", message, answer] => many_threads().block_on(bare::serve(number(message), number(answer))),
-        ["host", agents] => many_threads().block_on(host::serve(number(agents))),
-        [goal @ ("g1" | "g2" | "g10" | "g14" | "all"), rest @ ..] => match options(rest) {
-            Ok(options) => measure(goal, &options),
-            Err(problem) => return usage(&problem),
-        },
+        ["host", "memory", agents] => many_threads().block_on(host::memory(number(agents))),
+        ["host", "postgres", url, appends] => {
+            let together = *appends == Appends::Together.name();
+            let appends = if together { Appends::Together } else { Appends::OneByOne };
+            many_threads().block_on(host::postgres(url, appends));
+        }
+        [name, rest @ ..] if *name == "all" || GOALS.iter().any(|goal| goal.name == *name) => {
+            match options(rest) {
+                Ok(options) => measure(name, &options),
+                Err(problem) => return usage(&problem),
+            }
+        }
         _ => return usage("which goal?"),
     }
     ExitCode::SUCCESS
 }
 
-fn measure(goal: &str, options: &Options) {
+fn measure(name: &str, options: &Options) {
     let mut report = report::Report::default();
-    let wanted = |name| goal == name || goal == "all";
-    if wanted("g1") {
-        goals::memory(options, &mut report);
-    }
-    if wanted("g2") {
-        goals::embedded(options, &mut report);
-    }
-    if wanted("g10") {
-        goals::sizes(options, &mut report);
-    }
-    if wanted("g14") {
-        goals::start(options, &mut report);
+    for goal in GOALS.iter().filter(|goal| name == goal.name || name == "all") {
+        (goal.measure)(options, &mut report);
     }
     report.summary();
 }
 
 fn options(words: &[&str]) -> Result<Options, String> {
-    let mut options = Options { rounds: 7, requests: 30_000, million: false, server: default_server()? };
+    let mut options = Options {
+        rounds: 7,
+        requests: 30_000,
+        length: Duration::from_secs(2),
+        store: None,
+        million: false,
+        server: default_server()?,
+    };
     let mut words = words.iter();
     while let Some(&word) = words.next() {
         let mut value = || words.next().copied().ok_or_else(|| format!("{word} needs a value"));
         match word {
             "--rounds" => options.rounds = count(value()?)?,
             "--requests" => options.requests = count(value()?)?,
+            "--millis" => options.length = Duration::from_millis(count(value()?)? as u64),
+            "--store" => options.store = Some(store(value()?)?),
             "--server" => options.server = value()?.into(),
             "--million" => options.million = true,
             _ => return Err(format!("`{word}` is no option")),
@@ -92,6 +150,11 @@ fn default_server() -> Result<PathBuf, String> {
     Ok(own.with_file_name(format!("lumoauth-server{}", env::consts::EXE_SUFFIX)))
 }
 
+fn store(name: &str) -> Result<StoreKind, String> {
+    let kind = StoreKind::ALL.into_iter().find(|kind| kind.name() == name);
+    kind.ok_or_else(|| format!("`{name}` is none of memory, embedded, postgres"))
+}
+
 fn count(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| format!("`{text}` is no number from 1"))
 }
@@ -102,9 +165,11 @@ fn number(text: &str) -> usize {
 }
 
 fn usage(problem: &str) -> ExitCode {
+    let goals = GOALS.map(|goal| goal.name).join("|");
     eprintln!(
         "error: {problem}\n\
-         usage: lumoauth-bench g1|g2|g10|g14|all [--rounds N] [--requests N] [--million] [--server FILE]"
+         usage: lumoauth-bench {goals}|all [--rounds N] [--requests N] [--millis N] [--million] \
+         [--store memory|embedded|postgres] [--server FILE]"
     );
     ExitCode::FAILURE
 }

@@ -40,14 +40,7 @@ impl Process {
 
     /// CPU time it has used so far, in user and kernel mode, by all of its threads.
     pub(crate) fn cpu(&self) -> Duration {
-        // The unit of these fields is fixed for user space, whatever the kernel ticks at.
-        const TICK: Duration = Duration::from_millis(10);
-        let stat = self.proc("stat");
-        // The name of the program comes first, in parentheses, and may hold anything.
-        let (_, fields) = stat.rsplit_once(')').expect("the name ends");
-        let fields: Vec<&str> = fields.split_whitespace().collect();
-        let ticks = |field: usize| fields[field].parse::<u32>().expect("a number of ticks");
-        TICK * (ticks(11) + ticks(12))
+        cpu_of(&self.proc("stat"))
     }
 
     /// Its resident memory in bytes.
@@ -88,6 +81,21 @@ impl Drop for Process {
         let _ = self.child.wait();
         end(&mut self.watchdog);
     }
+}
+
+/// CPU time that this process has used so far.
+pub(crate) fn own_cpu() -> Duration {
+    cpu_of(&fs::read_to_string("/proc/self/stat").expect("this process is there"))
+}
+
+fn cpu_of(stat: &str) -> Duration {
+    // The unit of these fields is fixed for user space, whatever the kernel ticks at.
+    const TICK: Duration = Duration::from_millis(10);
+    // The name of the program comes first, in parentheses, and may hold anything.
+    let (_, fields) = stat.rsplit_once(')').expect("the name ends");
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let ticks = |field: usize| fields[field].parse::<u32>().expect("a number of ticks");
+    TICK * (ticks(11) + ticks(12))
 }
 
 /// A directory of this run; dropping it removes it.

@@ -14,7 +14,7 @@ use std::{
 
 use lumoauth_tests::{Stopwatch, unique};
 
-use crate::{Options, agents, bare, host, load, process::Process};
+use crate::{Options, agents, bare, host, load, place::Place, process::Process};
 
 /// A server with the requests it is sent.
 #[derive(Debug)]
@@ -35,16 +35,38 @@ pub(crate) struct Sample {
     pub(crate) p99: Duration,
 }
 
+/// How the audit rows of a token are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Appends {
+    /// With those of other requests, as the store does it.
+    Together,
+    /// Each with a commit of its own.
+    OneByOne,
+}
+
+impl Appends {
+    /// As the command line of the server in this binary has it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Together => "together",
+            Self::OneByOne => "one-by-one",
+        }
+    }
+}
+
 impl Target {
-    /// The reference server in `dev`, asked for tokens of its load test agent. `directory` is where it lives, and
-    /// where its data is unless `store` is `memory`.
-    pub(crate) fn reference(options: &Options, store: &str, directory: &Path) -> Self {
+    /// The reference server in `dev`, asked for tokens of its load test agent.
+    pub(crate) fn reference(options: &Options, place: &Place) -> Self {
+        let directory = place.directory();
         let variables_file = directory.join(unique("env"));
         let mut command = Command::new(&options.server);
         command
-            .args(["dev", "--listen", "127.0.0.1:0", "--store", store, "--fixtures", "full", "--env-out"])
+            .args(["dev", "--listen", "127.0.0.1:0", "--store", place.store(), "--fixtures", "full"])
+            .arg("--env-out")
             .arg(&variables_file)
             .current_dir(directory)
+            // Where `dev` keeps its secrets when the store is no file that they could lie beside.
+            .env("XDG_STATE_HOME", directory)
             .env("RUST_LOG", "warn")
             .stdout(Stdio::null());
         let mut process = Process::start(&mut command);
@@ -54,7 +76,8 @@ impl Target {
         let path = token_path(variable("LUMOAUTH_ORG_ID"));
         let request =
             load::token_request(address, &path, variable("LOAD_CLIENT_ID"), variable("LOAD_CLIENT_SECRET"));
-        Self { name: format!("lumoauth-server, {store}"), process, address, requests: [request].into() }
+        let name = format!("lumoauth-server, {}", place.kind.name());
+        Self { name, process, address, requests: [request].into() }
     }
 
     /// The yardstick, signing and answering about as many bytes as `real` does.
@@ -74,10 +97,20 @@ impl Target {
 
     /// The service over a memory store with `count` agents.
     pub(crate) fn hosted(count: usize) -> Self {
-        let (process, address) = own("host", &[count.to_string()]);
+        let (process, address) = own("host", &["memory".to_owned(), count.to_string()]);
         let mut target =
             Self { name: format!("memory, {count} agents"), process, address, requests: [].into() };
         target.ask_for(host::ORG, count);
+        target
+    }
+
+    /// The service over PostgreSQL with one agent.
+    pub(crate) fn on_postgres(url: &str, appends: Appends) -> Self {
+        let arguments = ["postgres", url, appends.name()].map(str::to_owned);
+        let (process, address) = own("host", &arguments);
+        let name = format!("postgres, audit rows {}", appends.name());
+        let mut target = Self { name, process, address, requests: [].into() };
+        target.ask_for(host::ORG, 1);
         target
     }
 

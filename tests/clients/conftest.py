@@ -11,7 +11,7 @@ import pytest
 import requests
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-BACKENDS = ["memory", "embedded"]
+BACKENDS = ["memory", "embedded", "postgres", "postgres+redis"]
 
 
 class Server:
@@ -46,13 +46,14 @@ class Server:
         return response.json()["data"]
 
 
-def binary():
-    """The built server: LUMOAUTH_SERVER_BIN, or the debug build of the shared target directory."""
-    if path := os.environ.get("LUMOAUTH_SERVER_BIN"):
-        return path
-    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
-    path = target / "debug" / "lumoauth-server"
-    assert path.is_file(), f"{path} is missing: build it with `cargo build -p lumoauth-server`"
+def binary(name, package):
+    """A built program: of the directory of LUMOAUTH_SERVER_BIN, or the debug build of the shared target directory."""
+    if server := os.environ.get("LUMOAUTH_SERVER_BIN"):
+        path = pathlib.Path(server).with_name(name)
+    else:
+        target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
+        path = target / "debug" / name
+    assert path.is_file(), f"{path} is missing: build it with `cargo build -p {package} --bin {name}`"
     return str(path)
 
 
@@ -70,6 +71,34 @@ def read_variables(path, process, log):
     raise AssertionError(f"the server does not come up: {log.read_text()}")
 
 
+@pytest.fixture(scope="session")
+def services():
+    """The stores of the backends that need a service: started here, or those that DATABASE_URL and REDIS_URL name."""
+    command = [binary("lumoauth-services", "lumoauth-tests")]
+    # It ends what it started when its standard input closes, so also when this process is killed.
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        stores = {}
+        for line in process.stdout:
+            backend, store = line.strip().split("=", 1)
+            if backend == "end":
+                break
+            stores[backend] = store
+        yield stores
+    finally:
+        process.stdin.close()
+        process.wait(timeout=60)
+
+
+def store_of(backend, directory, request):
+    """The store of a server whose files are in the directory."""
+    if backend == "memory":
+        return "memory"
+    if backend == "embedded":
+        return f"embedded:{directory / 'data'}"
+    return request.getfixturevalue("services")[backend]
+
+
 @pytest.fixture(scope="session", params=BACKENDS if "LUMOAUTH_URL" not in os.environ else ["given"])
 def server(request):
     """One server per backend for the whole session."""
@@ -78,13 +107,16 @@ def server(request):
         return
     with tempfile.TemporaryDirectory(prefix="lumoauth-clients-") as name:
         directory = pathlib.Path(name)
-        store = "memory" if request.param == "memory" else f"embedded:{directory / 'data'}"
+        store = store_of(request.param, directory, request)
         variables, log = directory / "env.txt", directory / "server.log"
-        command = [binary(), "dev", "--listen", "127.0.0.1:0", "--store", store, "--fixtures", "full"]
+        program = binary("lumoauth-server", "lumoauth-server")
+        command = [program, "dev", "--listen", "127.0.0.1:0", "--store", store, "--fixtures", "full"]
         with log.open("w") as output:
             process = subprocess.Popen(
                 command + ["--env-out", str(variables)],
                 cwd=directory,
+                # Where `dev` keeps its secrets when the store is no file that they could lie beside.
+                env={**os.environ, "XDG_STATE_HOME": name},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -1,9 +1,12 @@
-//! What the writers were told, and the check that the server still knows all of it, once.
+//! What the writers were told, and the check that the servers still know all of it, once.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    thread,
+};
 
-use lumoauth_tests::{Request, Server, int, list, text};
-use serde_json::Value;
+use lumoauth_tests::{Connection, Request, Response, Server, int, list, text};
+use serde_json::{Value, json};
 
 /// An agent as its owner knows it.
 #[derive(Clone, Debug)]
@@ -13,6 +16,77 @@ pub(crate) struct Agent {
     pub(crate) secret: String,
     pub(crate) token: String,
 }
+
+impl Agent {
+    /// An agent with `policy` as its budget, and a token of it.
+    pub(crate) fn create(server: &Server, policy: &Value) -> Self {
+        // Its token outlives the longest run.
+        let members = json!({ "capabilities": ["read:a"], "budgetPolicy": policy, "tokenLifetime": DAY });
+        let agent = server.acme().create_agent(members);
+        let token = agent.token();
+        Self { agent_id: agent.agent_id, client_id: agent.client_id, secret: agent.secret, token }
+    }
+
+    /// The agent whose budget charges go to. It has limits, so that use is shown, and never reaches them.
+    pub(crate) fn spender(server: &Server) -> Self {
+        Self::create(server, &json!({ "max_cost_per_month_usd": 1_000_000 }))
+    }
+
+    fn form<'a>(&'a self, first: (&'a str, &'a str)) -> [(&'a str, &'a str); 3] {
+        [first, ("client_id", &self.client_id), ("client_secret", &self.secret)]
+    }
+
+    /// A request for a token, which writes an audit event.
+    pub(crate) fn token_request(&self, server: &Server) -> Request {
+        server.acme().post("/oauth/token").form(&self.form(("grant_type", "client_credentials")))
+    }
+
+    /// A request to revoke `token`.
+    pub(crate) fn revocation(&self, server: &Server, token: &str) -> Request {
+        server.acme().post("/oauth/revoke").form(&self.form(("token", token)))
+    }
+
+    /// A question about `token`.
+    pub(crate) fn introspection(&self, server: &Server, token: &str) -> Request {
+        server.acme().post("/oauth/introspect").form(&self.form(("token", token)))
+    }
+
+    /// Asks whether it may act, which counts as a call and writes an audit event.
+    pub(crate) fn question(&self, server: &Server) -> Request {
+        let body = json!({ "action": "read:a" });
+        server.acme().post("/agents/ask").bearer(&self.token).json(body)
+    }
+
+    /// A charge of one micro-dollar. The month is the longest window, so a run does not straddle one.
+    pub(crate) fn charge(&self, server: &Server, key: Option<&str>) -> Request {
+        // As text: a JSON library may write such a small number with an exponent.
+        let body = match key {
+            Some(key) => format!(r#"{{"cost_usd":0.000001,"idempotency_key":"{key}"}}"#),
+            None => r#"{"cost_usd":0.000001}"#.to_owned(),
+        };
+        server.acme().post("/agents/me/usage").bearer(&self.token).body("application/json", body)
+    }
+
+    /// How many micro-dollars it has used this month, as it is shown.
+    pub(crate) fn used(&self, server: &Server) -> u64 {
+        let dollars = self.shown(server, "cost_this_month_usd").as_f64().expect("a number");
+        let micro = (dollars * 1e6).round();
+        format!("{micro}").parse().expect("a whole number of micro-dollars")
+    }
+
+    /// How many calls it has made this hour, as it is shown.
+    pub(crate) fn calls(&self, server: &Server) -> u64 {
+        u64::try_from(int(&self.shown(server, "api_calls_this_hour"))).expect("no less than zero")
+    }
+
+    fn shown(&self, server: &Server, member: &str) -> Value {
+        let info = server.acme().get("/oauth/userinfo").bearer(&self.token).send().ok();
+        info["budget_policy"][member].clone()
+    }
+}
+
+/// In seconds.
+pub(crate) const DAY: i64 = 86_400;
 
 /// Acknowledged and attempted work. Whoever was not answered may or may not have had an effect, but only one.
 #[derive(Debug, Default)]
@@ -27,56 +101,49 @@ pub(crate) struct Ledger {
     pub(crate) attempted_tokens: u64,
     pub(crate) questions: Vec<String>,
     pub(crate) attempted_questions: u64,
+    pub(crate) revoked: Vec<String>,
+    pub(crate) attempted_revocations: u64,
+    /// Tokens that nobody wanted to revoke.
+    pub(crate) kept: Vec<String>,
 }
 
 impl Ledger {
-    /// A charge of one micro-dollar. The month is the longest window, so a run does not straddle one.
-    pub(crate) fn charge(server: &Server, spender: &Agent, key: Option<&str>) -> Request {
-        // As text: a JSON library may write such a small number with an exponent.
-        let body = match key {
-            Some(key) => format!(r#"{{"cost_usd":0.000001,"idempotency_key":"{key}"}}"#),
-            None => r#"{"cost_usd":0.000001}"#.to_owned(),
-        };
-        server.acme().post("/agents/me/usage").bearer(&spender.token).body("application/json", body)
-    }
-
-    /// A request for a token, which writes an audit event.
-    pub(crate) fn token_request(server: &Server, agent: &Agent) -> Request {
-        let form = [
-            ("grant_type", "client_credentials"),
-            ("client_id", agent.client_id.as_str()),
-            ("client_secret", agent.secret.as_str()),
-        ];
-        server.acme().post("/oauth/token").form(&form)
-    }
-
     /// Repeats the charges whose fate is unknown under their keys, as a careful client would.
     pub(crate) fn settle_unknown_charges(&mut self, server: &Server, spender: &Agent) {
-        for key in self.unknown_keys.drain(..) {
-            Self::charge(server, spender, Some(&key)).send().ok();
-        }
+        let keys = std::mem::take(&mut self.unknown_keys);
+        let share = (keys.len() / 8).max(1);
+        thread::scope(|scope| {
+            for keys in keys.chunks(share) {
+                scope.spawn(move || {
+                    let mut connection = Connection::open(server.authority()).expect("the server listens");
+                    for key in keys {
+                        let request = spender.charge(server, Some(key));
+                        connection.send(&request).expect("the server answers").ok();
+                    }
+                });
+            }
+        });
     }
 
     /// What was acknowledged last is what a kill endangers most.
     pub(crate) fn check_newest(&self, server: &Server, spender: &Agent) {
         if let Some(agent) = self.agents.last() {
-            Self::token_request(server, agent).send().ok();
+            agent.token_request(server).send().ok();
         }
         if let Some(id) = self.questions.last() {
             assert_eq!(server.acme().audit(&format!("auditId={id}")).len(), 1, "{id}");
         }
-        let used = self.used(server, spender);
+        check_tokens(server, spender, self.revoked.iter().rev().take(3), false);
+        check_tokens(server, spender, self.kept.iter().rev().take(1), true);
+        let used = spender.used(server);
         assert!(self.possible_use().contains(&used), "{used} micro-dollars, not {:?}", self.possible_use());
     }
 
-    /// Every acknowledged agent, charge and event is there, nothing twice, and the log has no gap.
+    /// Every acknowledged agent, charge, revocation and event is there, nothing twice, and the log has no gap.
     pub(crate) fn check_everything(&self, server: &Server, spender: &Agent) {
-        assert!(
-            !self.agents.is_empty() && !self.keys.is_empty() && !self.questions.is_empty(),
-            "{}",
-            self.summary()
-        );
-        let used = self.used(server, spender);
+        let kinds = [self.agents.len(), self.keys.len(), self.questions.len(), self.revoked.len()];
+        assert!(!kinds.contains(&0), "{}", self.summary());
+        let used = spender.used(server);
         assert!(self.possible_use().contains(&used), "{used} micro-dollars, not {:?}", self.possible_use());
 
         let log = whole_log(server);
@@ -84,9 +151,13 @@ impl Ledger {
         assert_eq!(ids.len(), log.len(), "a number occurs twice");
         let (first, last) = (ids.iter().min().expect("entries"), ids.iter().max().expect("entries"));
         assert_eq!((*first, usize::try_from(*last).expect("positive")), (1, ids.len()), "a gap");
+        let events: HashSet<&str> = log.iter().map(|entry| text(&entry["eventId"])).collect();
+        assert_eq!(events.len(), log.len(), "an event occurs twice");
 
         self.check_agents(server, &log);
-        self.check_events(spender, &log, server);
+        self.check_events(spender, &log, &events);
+        check_tokens(server, spender, &self.revoked, false);
+        check_tokens(server, spender, self.kept.iter().rev().take(200), true);
     }
 
     fn check_agents(&self, server: &Server, log: &[Value]) {
@@ -110,11 +181,11 @@ impl Ledger {
         assert_eq!(survivors.count(), known.len(), "an event without its agent");
         // All secrets work; every tenth is enough to show it in the time there is.
         for agent in self.agents.iter().step_by(10).chain(self.agents.last()) {
-            Self::token_request(server, agent).send().ok();
+            agent.token_request(server).send().ok();
         }
     }
 
-    fn check_events(&self, spender: &Agent, log: &[Value], server: &Server) {
+    fn check_events(&self, spender: &Agent, log: &[Value], events: &HashSet<&str>) {
         let by_actor = |action: &str| {
             let entries =
                 log.iter().filter(|entry| entry["action"] == action && entry["actorId"] == spender.agent_id);
@@ -132,28 +203,28 @@ impl Ledger {
         assert!((acknowledged..=self.attempted_questions).contains(&asked), "{asked}: {}", self.summary());
         let distinct: HashSet<&String> = self.questions.iter().collect();
         assert_eq!(distinct.len(), self.questions.len(), "an audit id twice");
-        for id in self.questions.iter().step_by(7) {
-            assert_eq!(server.acme().audit(&format!("auditId={id}")).len(), 1, "{id} is lost or doubled");
+        for id in &self.questions {
+            assert!(events.contains(id.as_str()), "the event {id} is lost");
         }
+        let revoked = by_actor("token.revoked");
+        let acknowledged = u64::try_from(self.revoked.len()).expect("fits");
+        assert!(
+            (acknowledged..=self.attempted_revocations).contains(&revoked),
+            "{revoked}: {}",
+            self.summary()
+        );
     }
 
     /// Charges with a key count once each, however often they were sent; others once if acknowledged, and at most
     /// once if not.
-    fn possible_use(&self) -> std::ops::RangeInclusive<u64> {
+    pub(crate) fn possible_use(&self) -> std::ops::RangeInclusive<u64> {
         let keyed = u64::try_from(self.keys.len()).expect("fits");
         keyed + self.charges..=keyed + self.attempted_charges
     }
 
-    fn used(&self, server: &Server, spender: &Agent) -> u64 {
-        let info = server.acme().get("/oauth/userinfo").bearer(&spender.token).send().ok();
-        let dollars = info["budget_policy"]["cost_this_month_usd"].as_f64().expect("a number");
-        let micro = (dollars * 1e6).round();
-        format!("{micro}").parse().expect("a whole number of micro-dollars")
-    }
-
     pub(crate) fn summary(&self) -> String {
         format!(
-            "agents {}/{}, charges with key {}, without {}/{}, tokens {}/{}, questions {}/{}",
+            "agents {}/{}, charges with key {}, without {}/{}, tokens {}/{}, questions {}/{}, revocations {}/{}",
             self.agents.len(),
             self.attempted_agents.len(),
             self.keys.len(),
@@ -163,7 +234,24 @@ impl Ledger {
             self.attempted_tokens,
             self.questions.len(),
             self.attempted_questions,
+            self.revoked.len(),
+            self.attempted_revocations,
         )
+    }
+}
+
+/// Each of `tokens` is active, or none is.
+fn check_tokens<'a>(
+    server: &Server,
+    asker: &Agent,
+    tokens: impl IntoIterator<Item = &'a String>,
+    active: bool,
+) {
+    let mut connection = Connection::open(server.authority()).expect("the server listens");
+    for token in tokens {
+        let response: Response =
+            connection.send(&asker.introspection(server, token)).expect("the server answers");
+        assert_eq!(response.ok()["active"], active, "{response}");
     }
 }
 

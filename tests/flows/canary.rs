@@ -15,9 +15,22 @@ fn no_secret_reaches_the_log_or_the_audit_log_of_the_embedded_store() {
     assert_no_canary_sings(Backend::Embedded);
 }
 
+#[test]
+fn no_secret_reaches_the_log_or_the_audit_log_of_the_postgres_store() {
+    assert_no_canary_sings(Backend::Postgres);
+}
+
+#[test]
+fn no_secret_reaches_the_log_or_the_audit_log_of_postgres_with_redis() {
+    assert_no_canary_sings(Backend::PostgresRedis);
+}
+
 fn assert_no_canary_sings(backend: Backend) {
     let trace = Options::new(backend).variable("RUST_LOG", "trace").variable("LUMOAUTH_LOG", "trace");
     let server = Server::start(&trace);
+    for password in &trace.passwords() {
+        assert!(!server.log().contains(password.as_str()), "a password of the store is in the log");
+    }
     // What dev prints once at the start is for the operator's eyes; the log begins after it.
     let greeted = |log: &str| server.variables().values().all(|value| log.contains(value));
     for _ in 0..500 {
@@ -38,6 +51,7 @@ fn assert_no_canary_sings(backend: Backend) {
     let agent = org.create_agent(json!({ "identityType": "custom", "capabilities": ["read:a"] }));
     let token = agent.token();
     let mut secrets = vec![agent.secret.clone(), agent.api_key.clone(), token.clone(), org.key().to_owned()];
+    secrets.extend(trace.passwords());
 
     for path in ["/oauth/token", "/oauth/introspect", "/oauth/revoke"] {
         for name in [

@@ -36,6 +36,7 @@ mod paths;
 mod register;
 mod registry;
 mod registry_list;
+mod replicas;
 mod revoke;
 mod self_routes;
 mod serve;

@@ -1,5 +1,7 @@
 //! Two organizations on one server never meet (architecture decision 1), and a durable store keeps everything.
 
+use std::os::unix::fs::PermissionsExt;
+
 use lumoauth_tests::{Backend, Options, Server, on_each_backend, text, unique};
 use serde_json::json;
 
@@ -72,8 +74,23 @@ fn budgets_do_not_reach_across(server: &Server) {
 
 #[test]
 fn restart_on_the_embedded_store_keeps_credentials_tokens_and_uses() {
+    assert_a_restart_keeps_everything(Backend::Embedded);
+}
+
+#[test]
+fn restart_on_postgres_keeps_credentials_tokens_and_uses() {
+    assert_a_restart_keeps_everything(Backend::Postgres);
+}
+
+#[test]
+fn restart_on_postgres_with_redis_keeps_credentials_tokens_and_uses() {
+    assert_a_restart_keeps_everything(Backend::PostgresRedis);
+}
+
+fn assert_a_restart_keeps_everything(backend: Backend) {
     let dir = std::env::temp_dir().join(unique("lumoauth-restart"));
-    let first = Server::start(&Options::new(Backend::Embedded).dir(&dir));
+    let options = Options::new(backend).dir(&dir);
+    let first = Server::start(&options);
     let policy = json!({ "max_tokens_per_day": 1000 });
     let agent = first.acme().create_agent(json!({ "capabilities": ["read:a"], "budgetPolicy": policy }));
     let token = agent.token();
@@ -82,7 +99,7 @@ fn restart_on_the_embedded_store_keeps_credentials_tokens_and_uses() {
     let (id, secret, agent_id) = (agent.client_id.clone(), agent.secret.clone(), agent.agent_id.clone());
     assert_eq!(first.terminate(), Some(0), "SIGTERM drains and exits 0");
 
-    let second = Server::start(&Options::new(Backend::Embedded).dir(&dir).listen(&address));
+    let second = Server::start(&options.listen(&address));
 
     assert_eq!(second.variables(), &before, "the same credentials stay valid");
     let org = second.acme();
@@ -100,23 +117,34 @@ fn restart_on_the_embedded_store_keeps_credentials_tokens_and_uses() {
 
 #[test]
 fn dev_keeps_its_secrets_in_files_only_the_owner_can_read() {
-    use std::os::unix::fs::PermissionsExt;
-
-    let server = Server::start(&Options::new(Backend::Embedded));
-    let secrets = ["LUMOAUTH_API_KEY", "AGENT_CLIENT_SECRET"].map(|name| server.variable(name).to_owned());
-    for entry in std::fs::read_dir(server.dir()).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        // The log is the harness's own file, and dev prints its exports there.
-        if !path.is_file() || name == "server.log" {
-            continue;
+    for backend in Backend::DURABLE {
+        let server = Server::start(&Options::new(backend));
+        let secrets =
+            ["LUMOAUTH_API_KEY", "AGENT_CLIENT_SECRET"].map(|name| server.variable(name).to_owned());
+        let (mut folders, mut private) = (vec![server.dir().to_owned()], 0);
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("a directory") {
+                let path = entry.expect("an entry").path();
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                // The log is the harness's own file, and dev prints its exports there.
+                if name == "server.log" {
+                    continue;
+                }
+                let bytes = std::fs::read(&path).expect("a file");
+                let holds =
+                    |secret: &String| bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+                if secrets.iter().any(holds) {
+                    let mode = path.metadata().expect("metadata").permissions().mode() & 0o077;
+                    assert_eq!(mode, 0, "{name} of {backend:?}");
+                    assert_ne!(name, "data", "the store holds hashes only");
+                    private += 1;
+                }
+            }
         }
-        let bytes = std::fs::read(&path).expect("a file");
-        let holds = |secret: &String| bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
-        let mode = path.metadata().expect("metadata").permissions().mode() & 0o077;
-        if secrets.iter().any(holds) {
-            assert_eq!(mode, 0, "{name}");
-            assert_ne!(name, "data", "the store holds hashes only");
-        }
+        assert!(private > 0, "{backend:?} keeps its credentials somewhere");
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use lumoauth_tests::{Connection, Jwks, Request, ServeOptions, Server, Stopwatch, text};
+use lumoauth_tests::{Backend, Connection, Jwks, Request, ServeOptions, Server, Stopwatch, run_server, text};
 use serde_json::json;
 
 #[test]
@@ -41,15 +41,46 @@ fn serve_comes_up_with_its_organizations_and_first_administrator() {
 
 #[test]
 fn serve_keeps_everything_over_a_restart() {
-    let options = ServeOptions::new().embedded();
-    let first = Server::serve(&options);
+    assert_a_restart_keeps_everything(&ServeOptions::new().embedded());
+}
+
+#[test]
+fn serve_on_postgres_keeps_everything_over_a_restart() {
+    let options = ServeOptions::new().on(Backend::Postgres);
+    options.migrate();
+    // Once more is no harm.
+    options.migrate();
+    assert_a_restart_keeps_everything(&options);
+}
+
+#[test]
+fn serve_on_postgres_with_redis_keeps_everything_over_a_restart() {
+    let options = ServeOptions::new().on(Backend::PostgresRedis);
+    options.migrate();
+    assert_a_restart_keeps_everything(&options);
+}
+
+#[test]
+fn serve_refuses_a_database_without_its_tables_and_names_the_command() {
+    let options = ServeOptions::new().on(Backend::Postgres);
+    let path = options.write();
+    let path = path.to_str().expect("a readable path");
+    let (code, text) = run_server(&["serve", "--config", path], &options.variables());
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("migrate"), "{text}");
+    assert!(!text.contains(options.store()), "the URL with its password is printed: {text}");
+    fs::remove_dir_all(options.dir()).expect("the directory can go");
+}
+
+fn assert_a_restart_keeps_everything(options: &ServeOptions) {
+    let first = Server::serve(options);
     let agent = first.acme().agent(&["read:a"]);
     let token = agent.token();
     let jwks = Jwks::fetch(&first.acme()).raw().clone();
     let (id, secret) = (agent.client_id.clone(), agent.secret.clone());
     assert_eq!(first.terminate(), Some(0));
 
-    let second = Server::serve(&options);
+    let second = Server::serve(options);
 
     let org = second.acme();
     assert_eq!(Jwks::fetch(&org).raw(), &jwks, "the same signing keys");

@@ -14,8 +14,10 @@ mod jwt;
 mod org;
 mod serve;
 mod server;
+pub mod services;
 mod time;
 mod values;
+mod watchdog;
 
 pub use forge::{AttackerKey, forged, unsigned};
 pub use http::{Connection, Request, Response, percent_encode, raw_exchange};
@@ -38,6 +40,12 @@ macro_rules! on_each_backend {
         }
         mod embedded {
             $(#[test] fn $name() { super::$name($crate::shared($crate::Backend::Embedded)); })*
+        }
+        mod postgres {
+            $(#[test] fn $name() { super::$name($crate::shared($crate::Backend::Postgres)); })*
+        }
+        mod postgres_redis {
+            $(#[test] fn $name() { super::$name($crate::shared($crate::Backend::PostgresRedis)); })*
         }
     };
 }

@@ -160,6 +160,13 @@ pub struct Agent<'a> {
 }
 
 impl Agent<'_> {
+    /// The same agent as a client of another server, which shares the database.
+    pub fn at<'b>(&self, server: &'b Server) -> Agent<'b> {
+        let Self { id, agent_id, slug, name, client_id, secret, api_key, .. } = self.clone();
+        let org = Org::new(server, &self.org.slug, &self.org.key);
+        Agent { org, id, agent_id, slug, name, client_id, secret, api_key }
+    }
+
     /// Asks for a token; `extra` are more form fields.
     pub fn ask_token(&self, extra: &[(&str, &str)]) -> Response {
         self.token_request(&self.secret, extra).send()

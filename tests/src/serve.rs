@@ -5,13 +5,12 @@ use std::{
     fmt::Write as _,
     fs,
     hash::{BuildHasher, RandomState},
-    net::TcpListener,
     path::{Path, PathBuf},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use crate::{b64, unique};
+use crate::{Backend, b64, run_server, server::Place, services::free_port, unique};
 
 /// What `serve` is to run: a memory store with the organizations `acme-corp` and `globex`, on a free port, unless a
 /// test says otherwise.
@@ -19,8 +18,10 @@ use crate::{b64, unique};
 pub struct ServeOptions {
     dir: PathBuf,
     authority: String,
+    public: String,
     scheme: &'static str,
     store: String,
+    place: Option<Place>,
     lines: String,
     master_key: String,
     api_key: String,
@@ -35,11 +36,14 @@ impl ServeOptions {
     pub fn new() -> Self {
         let dir = env::temp_dir().join(unique("lumoauth-serve"));
         fs::create_dir_all(&dir).expect("a test directory can be made");
+        let authority = format!("127.0.0.1:{}", free_port());
         Self {
             dir,
-            authority: format!("127.0.0.1:{}", free_port()),
+            public: authority.clone(),
+            authority,
             scheme: "http",
             store: "memory".to_owned(),
+            place: None,
             lines: String::new(),
             master_key: STANDARD.encode(noise()),
             api_key: format!("lmk_acme-corp_{}", b64(noise())),
@@ -51,6 +55,38 @@ impl ServeOptions {
     pub fn embedded(mut self) -> Self {
         self.store = format!("embedded:{}", self.dir.join("data").display());
         self
+    }
+
+    /// Keeps everything on `backend`. What PostgreSQL needs is there once [`migrate`](Self::migrate) was called.
+    ///
+    /// # Panics
+    /// When a service that the backend needs is not there.
+    #[must_use]
+    pub fn on(mut self, backend: Backend) -> Self {
+        let place = Place::new(backend);
+        self.store = place.store(&self.dir);
+        self.place = Some(place);
+        self
+    }
+
+    /// Another replica of the same server: the same database, keys and public URL, in a directory and on a port of
+    /// its own.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    #[must_use]
+    pub fn replica(&self) -> Self {
+        let fresh = Self::new();
+        Self { dir: fresh.dir, authority: fresh.authority, ..self.clone() }
+    }
+
+    /// Runs `migrate`, as an operator does before the first start of a version.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn migrate(&self) {
+        let (code, text) = run_server(&["migrate", "--store", &self.store], &[]);
+        assert_eq!(code, Some(0), "{text}");
     }
 
     /// Speaks TLS with this certificate and key.
@@ -73,6 +109,15 @@ impl ServeOptions {
         &self.authority
     }
 
+    /// The store, as the configuration names it.
+    pub fn store(&self) -> &str {
+        &self.store
+    }
+
+    pub(crate) fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
+
     /// Its directory.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -93,13 +138,13 @@ impl ServeOptions {
     /// # Panics
     /// When it cannot be written.
     pub fn write(&self) -> PathBuf {
-        let Self { authority, scheme, store, lines, .. } = self;
+        let Self { authority, public, scheme, store, lines, .. } = self;
         let organizations: String = [("acme-corp", "Acme Corp"), ("globex", "Globex")]
             .iter()
             .map(|(slug, name)| format!("\n[[organizations]]\nslug = {slug:?}\nname = {name:?}\n"))
             .collect();
         let text = format!(
-            "listen = {authority:?}\npublic_url = \"{scheme}://{authority}\"\nstore = {store:?}\n{lines}{organizations}"
+            "listen = {authority:?}\npublic_url = \"{scheme}://{public}\"\nstore = {store:?}\n{lines}{organizations}"
         );
         let path = self.dir.join("lumoauth.toml");
         fs::write(&path, text).expect("the configuration can be written");
@@ -114,17 +159,4 @@ fn noise() -> [u8; 32] {
         chunk.copy_from_slice(&RandomState::new().hash_one(unique("noise")).to_le_bytes());
     }
     bytes
-}
-
-/// The public URL must be known before the server listens, so the system cannot choose the port. It is below those
-/// that the system gives to the clients of the other tests.
-fn free_port() -> u16 {
-    for _ in 0..100 {
-        let noise = RandomState::new().hash_one(unique("port")) % 12_000;
-        let port = 20_000 + u16::try_from(noise).expect("below 12000");
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port");
 }

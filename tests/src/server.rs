@@ -7,12 +7,17 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     thread,
     time::Duration,
 };
 
-use crate::{Org, Request, ServeOptions, Stopwatch, unique};
+use crate::{
+    Org, Request, ServeOptions, Stopwatch,
+    services::{Database, redis_url},
+    unique,
+    watchdog::Watchdog,
+};
 
 /// Which store the server runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +27,57 @@ pub enum Backend {
     Memory,
     /// One durable file.
     Embedded,
+    /// Everything in PostgreSQL.
+    Postgres,
+    /// What is recorded in PostgreSQL, what is hot in Redis.
+    PostgresRedis,
+}
+
+impl Backend {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Memory, Self::Embedded, Self::Postgres, Self::PostgresRedis];
+
+    /// Those that keep what they are told over a restart.
+    pub const DURABLE: [Self; 3] = [Self::Embedded, Self::Postgres, Self::PostgresRedis];
+
+    /// Those that several replicas can run on at a time.
+    pub const SHARED: [Self; 2] = [Self::Postgres, Self::PostgresRedis];
+}
+
+/// Databases that a server runs on, which outlive it until the last holder lets go.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    backend: Backend,
+    database: Option<Arc<Database>>,
+    redis: Option<String>,
+}
+
+impl Place {
+    pub(crate) fn new(backend: Backend) -> Self {
+        let database = Backend::SHARED.contains(&backend).then(|| Arc::new(Database::create()));
+        let redis = (backend == Backend::PostgresRedis).then(redis_url);
+        Self { backend, database, redis }
+    }
+
+    /// As `--store` and the configuration name it, for a server whose files are in `dir`.
+    pub(crate) fn store(&self, dir: &Path) -> String {
+        let database = || self.database.as_ref().map(|database| database.url()).unwrap_or_default();
+        match (self.backend, &self.redis) {
+            (Backend::Memory, _) => "memory".to_owned(),
+            (Backend::Embedded, _) => format!("embedded:{}", dir.join("data").display()),
+            (_, None) => database().to_owned(),
+            (_, Some(redis)) => format!("{}+{redis}", database()),
+        }
+    }
 }
 
 /// How to start a server.
+///
+/// Servers that are started with the same options, or with clones of them, run on the same databases.
 #[derive(Clone, Debug)]
 pub struct Options {
-    backend: Backend,
+    place: Place,
+    store: Option<String>,
     listen: String,
     dir: Option<PathBuf>,
     arguments: Vec<String>,
@@ -37,9 +87,13 @@ pub struct Options {
 
 impl Options {
     /// A server on `backend`, in a directory of its own, on a free port.
+    ///
+    /// # Panics
+    /// When a service that the backend needs is not there.
     pub fn new(backend: Backend) -> Self {
         Self {
-            backend,
+            place: Place::new(backend),
+            store: None,
             listen: "127.0.0.1:0".to_owned(),
             dir: None,
             arguments: Vec::new(),
@@ -60,6 +114,24 @@ impl Options {
     pub fn dir(mut self, dir: &Path) -> Self {
         self.dir = Some(dir.to_owned());
         self
+    }
+
+    /// Runs on another store than the backend's, as `--store` names it: for services of a test's own, over
+    /// [`Backend::Memory`], which starts none.
+    #[must_use]
+    pub fn store(mut self, url: &str) -> Self {
+        self.store = Some(url.to_owned());
+        self
+    }
+
+    /// The passwords in the URLs of the backend's services.
+    pub fn passwords(&self) -> Vec<String> {
+        let urls = [self.place.database.as_ref().map(|database| database.url()), self.place.redis.as_deref()];
+        let password = |url: &str| {
+            let (user, _) = url.split_once("://")?.1.split_once('@')?;
+            Some(user.split_once(':')?.1.to_owned())
+        };
+        urls.into_iter().flatten().filter_map(password).collect()
     }
 
     /// One more command line argument.
@@ -88,7 +160,10 @@ impl Options {
 #[derive(Debug)]
 pub struct Server {
     child: Child,
-    watchdog: Child,
+    // Called off once the process is gone, and before its id can be given to another one.
+    _watchdog: Watchdog,
+    // Given back once the process is gone, and not before.
+    _place: Option<Place>,
     authority: String,
     variables: BTreeMap<String, String>,
     dir: PathBuf,
@@ -99,9 +174,13 @@ pub struct Server {
 pub fn shared(backend: Backend) -> &'static Server {
     static MEMORY: OnceLock<Server> = OnceLock::new();
     static EMBEDDED: OnceLock<Server> = OnceLock::new();
+    static POSTGRES: OnceLock<Server> = OnceLock::new();
+    static POSTGRES_REDIS: OnceLock<Server> = OnceLock::new();
     let cell = match backend {
         Backend::Memory => &MEMORY,
         Backend::Embedded => &EMBEDDED,
+        Backend::Postgres => &POSTGRES,
+        Backend::PostgresRedis => &POSTGRES_REDIS,
     };
     cell.get_or_init(|| Server::start(&Options::new(backend)))
 }
@@ -116,10 +195,7 @@ impl Server {
         fs::create_dir_all(&dir).expect("a test directory can be made");
         let env_file = dir.join(unique("env"));
         let log = log_file(&dir);
-        let store = match options.backend {
-            Backend::Memory => "memory".to_owned(),
-            Backend::Embedded => format!("embedded:{}", dir.join("data").display()),
-        };
+        let store = options.store.clone().unwrap_or_else(|| options.place.store(&dir));
         let mut words = options.wrapper.iter().map(Into::into).collect::<Vec<std::ffi::OsString>>();
         words.push(binary().into());
         let mut command = Command::new(&words[0]);
@@ -129,17 +205,25 @@ impl Server {
             .arg(&env_file)
             .args(&options.arguments)
             .current_dir(&dir)
+            // Where `dev` keeps its secrets when the store is no file that they could lie beside.
+            .env("XDG_STATE_HOME", &dir)
             .envs(options.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-        let watchdog = watchdog(child.id(), options.dir.is_none().then_some(&dir));
+        let watchdog = Watchdog::kill(child.id(), options.dir.is_none().then_some(&*dir));
         let variables = wait_for_variables(&mut child, &env_file, &dir);
         let url = variables.get("LUMOAUTH_URL").expect("the server names its URL");
-        let authority =
-            url.strip_prefix("http://").expect("dev speaks plain http").trim_end_matches('/').to_owned();
-        Self { child, watchdog, authority, variables, dir, owns_dir: options.dir.is_none() }
+        let authority = match options.listen.strip_suffix(":0") {
+            Some(_) => url.strip_prefix("http://").expect("dev speaks plain http").trim_end_matches('/'),
+            // Replicas share one public URL and are reached one by one.
+            None => &options.listen,
+        };
+        let authority = authority.to_owned();
+        let place = Some(options.place.clone());
+        let owns_dir = options.dir.is_none();
+        Self { child, _watchdog: watchdog, _place: place, authority, variables, dir, owns_dir }
     }
 
     /// Starts `serve` and waits until it accepts connections. Only [`Server::acme`] has an administrator.
@@ -159,7 +243,7 @@ impl Server {
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-        let watchdog = watchdog(child.id(), None);
+        let watchdog = Watchdog::kill(child.id(), None);
         let watch = Stopwatch::start();
         while TcpStream::connect(options.authority()).is_err() {
             let log = || fs::read_to_string(dir.join(LOG)).unwrap_or_default();
@@ -172,7 +256,8 @@ impl Server {
         let variables = [("LUMOAUTH_ORG_ID", "acme-corp"), ("LUMOAUTH_API_KEY", options.api_key())];
         let variables = variables.into_iter().map(variable).collect();
         let authority = options.authority().to_owned();
-        Self { child, watchdog, authority, variables, dir, owns_dir: false }
+        let place = options.place().cloned();
+        Self { child, _watchdog: watchdog, _place: place, authority, variables, dir, owns_dir: false }
     }
 
     /// `host:port`.
@@ -270,9 +355,6 @@ impl Server {
     fn kill_and_wait(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // Before its pid can be given to another process.
-        let _ = self.watchdog.kill();
-        let _ = self.watchdog.wait();
     }
 }
 
@@ -329,22 +411,6 @@ fn log_file(dir: &Path) -> fs::File {
 }
 
 const LOG: &str = "server.log";
-
-/// Kills the server when this process ends in any way.
-///
-/// A shared server lives in a static, which is never dropped, and a test run may itself be killed. The watchdog's
-/// standard input is a pipe from here: it closes when this process is gone.
-fn watchdog(pid: u32, dir: Option<&PathBuf>) -> Child {
-    let mut command = Command::new("sh");
-    // A Ctrl-C goes to every process of the terminal, and this one must outlive the others.
-    let script =
-        "trap '' INT TERM HUP; cat >/dev/null; kill -9 \"$1\"; sleep 0.2; test -z \"$2\" || rm -rf \"$2\"";
-    command.args(["-c", script, "watchdog"]);
-    command.arg(pid.to_string());
-    command.arg(dir.map_or(Path::new(""), PathBuf::as_path));
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().expect("a shell is there")
-}
 
 fn wait_for_variables(child: &mut Child, env_file: &Path, dir: &Path) -> BTreeMap<String, String> {
     let log = || fs::read_to_string(dir.join(LOG)).unwrap_or_default();

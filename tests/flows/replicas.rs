@@ -1,0 +1,248 @@
+//! Two servers on one database: what one of them does, the other one knows (security LC, architecture decision 16).
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use lumoauth_tests::{
+    Agent, Backend, Response, ServeOptions, Server, Stopwatch,
+    services::{query, redis_command},
+    text, unique,
+};
+use serde_json::json;
+
+/// The longest that a replica may go on with what another one has changed is one second. What a busy machine adds
+/// to it proves nothing.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Two replicas, as an operator runs them.
+struct Replicas {
+    a: Server,
+    b: Server,
+    options: [ServeOptions; 2],
+}
+
+impl Replicas {
+    fn start(backend: Backend) -> Self {
+        let first = ServeOptions::new().on(backend).line("rate_limits = false");
+        let options = [first.replica(), first];
+        options[1].migrate();
+        let [a, b] = [&options[1], &options[0]].map(Server::serve);
+        Self { a, b, options }
+    }
+
+    fn end(self) {
+        for server in [self.a, self.b] {
+            assert!(!server.log().contains("panicked"), "{}", server.log());
+            assert_eq!(server.terminate(), Some(0));
+        }
+        for options in self.options {
+            fs::remove_dir_all(options.dir()).expect("the directory can go");
+        }
+    }
+}
+
+/// Ends every connection that listens for change notices, as soon as there is one, until it is dropped.
+struct Silence {
+    over: Arc<AtomicBool>,
+    cutter: Option<JoinHandle<u64>>,
+}
+
+impl Silence {
+    fn start(store: &str) -> Self {
+        let (postgres, redis) = match store.split_once("+redis") {
+            Some((postgres, rest)) => (postgres.to_owned(), Some(format!("redis{rest}"))),
+            None => (store.to_owned(), None),
+        };
+        let over = Arc::new(AtomicBool::new(false));
+        let asked = over.clone();
+        let cutter = thread::spawn(move || {
+            let listeners = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                WHERE datname = current_database() AND query ILIKE 'LISTEN%'";
+            let mut cut = 0;
+            while !asked.load(Ordering::Relaxed) {
+                let answers = [
+                    Some(query(&postgres, listeners)),
+                    redis.as_ref().map(|url| redis_command(url, &["CLIENT", "KILL", "TYPE", "pubsub"])),
+                ];
+                cut += answers
+                    .iter()
+                    .flatten()
+                    .map(|count| count.parse::<u64>().expect("a number"))
+                    .sum::<u64>();
+                thread::sleep(Duration::from_millis(20));
+            }
+            cut
+        });
+        Self { over, cutter: Some(cutter) }
+    }
+
+    /// How many connections it has ended.
+    fn end(mut self) -> u64 {
+        self.over.store(true, Ordering::Relaxed);
+        self.cutter.take().map_or(0, |cutter| cutter.join().expect("no panic"))
+    }
+}
+
+/// Asks until the answer is a refusal.
+#[track_caller]
+fn until_refused(what: &str, watch: Stopwatch, mut ask: impl FnMut() -> Response) {
+    loop {
+        let response = ask();
+        assert!(response.status < 500, "{what}: {response}");
+        if response.status != 200 {
+            eprintln!("{what}: refused after {:?}", watch.elapsed());
+            return;
+        }
+        assert!(watch.elapsed() < PATIENCE, "{what} is still allowed after {:?}", watch.elapsed());
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn disabling_an_agent_reaches_the_other_replica(backend: Backend) {
+    let replicas = Replicas::start(backend);
+    let org = replicas.a.acme();
+    // A resource server that asks about the tokens that it gets.
+    let body = json!({ "name": unique("rs"), "isConfidential": true, "grantTypes": ["client_credentials"] });
+    let client = org.admin("POST", "/clients").json(body).send().expect(201).json()["data"].clone();
+    let mcp = org.mcp_server(json!({ "resource_client_id": client["clientId"] }));
+    let here = org.agent(&["read:a"]);
+    let there = here.at(&replicas.b);
+    let token = here.token();
+    let exchanged = here.exchange(&token, &[("resource", text(&mcp["resource_uri"]))]).ok();
+    let bound = text(&exchanged["access_token"]);
+    let active = || {
+        let (id, secret) = (text(&client["clientId"]), text(&client["secret"]));
+        let form = [("token", bound), ("client_id", id), ("client_secret", secret)];
+        there.org.post("/oauth/introspect").form(&form).send().ok()["active"] == true
+    };
+    // The other replica has it all in its cache.
+    let elsewhere = there.token();
+    there.userinfo(&token).ok();
+    assert_eq!(there.ask(&token, "read:a").ok()["allowed"], true);
+    assert!(active());
+
+    here.admin("POST", "/deactivate").send().ok();
+    let watch = Stopwatch::start();
+    // At once where it was done.
+    here.ask_token(&[]).refused_somehow();
+    here.userinfo(&token).refused_somehow();
+    until_refused("userinfo", watch, || there.userinfo(&token));
+    until_refused("ask", watch, || there.ask(&token, "read:a"));
+    until_refused("token", watch, || there.ask_token(&[]));
+    while active() {
+        assert!(watch.elapsed() < PATIENCE, "introspection still says active");
+    }
+
+    // Back again, old tokens stay dead on both.
+    here.admin("POST", "/activate").send().ok();
+    let watch = Stopwatch::start();
+    while there.ask_token(&[]).status != 200 {
+        assert!(watch.elapsed() < PATIENCE, "the agent does not come back");
+        thread::sleep(Duration::from_millis(5));
+    }
+    for agent in [&here, &there] {
+        agent.userinfo(&token).refused_somehow();
+        agent.userinfo(&elsewhere).refused_somehow();
+    }
+    assert!(!active());
+    replicas.end();
+}
+
+fn without_notices_the_bound_still_holds(backend: Backend) {
+    let replicas = Replicas::start(backend);
+    let silence = Silence::start(replicas.options[1].store());
+    for _ in 0..3 {
+        let here = replicas.a.acme().agent(&["read:a"]);
+        let there = here.at(&replicas.b);
+        let token = here.token();
+        there.userinfo(&token).ok();
+        here.admin("POST", "/deactivate").send().ok();
+        until_refused("userinfo without notices", Stopwatch::start(), || there.userinfo(&token));
+    }
+    assert!(silence.end() > 0, "no connection for notices was there to be cut");
+    replicas.end();
+}
+
+fn revoking_a_token_reaches_the_other_replica_at_once(backend: Backend) {
+    let replicas = Replicas::start(backend);
+    let here = replicas.a.acme().agent(&["read:a"]);
+    let there = here.at(&replicas.b);
+    for _ in 0..10 {
+        let token = here.token();
+        there.userinfo(&token).ok();
+        assert_eq!(there.org.introspect(&there, &token)["active"], true);
+        here.org.post("/oauth/revoke").basic(&here.client_id, &here.secret).form(&[("token", &token)]).send();
+        assert_eq!(there.org.introspect(&there, &token)["active"], false);
+        there.userinfo(&token).refused_somehow();
+        there.ask(&token, "read:a").refused_somehow();
+    }
+    replicas.end();
+}
+
+fn replicas_have_one_budget_and_one_log(backend: Backend) {
+    lumoauth_tests::avoid_hour_edge();
+    let replicas = Replicas::start(backend);
+    let policy = json!({ "max_api_calls_per_hour": 40 });
+    let here = replicas.a.acme().create_agent(json!({ "capabilities": ["read:a"], "budgetPolicy": policy }));
+    let there = here.at(&replicas.b);
+    let token = here.token();
+    let spend = |agent: &Agent<'_>| (0..40).filter(|_| agent.ask(&token, "read:a").status == 200).count();
+    let allowed: usize = thread::scope(|scope| {
+        let one = scope.spawn(|| spend(&here));
+        spend(&there) + one.join().expect("no panic")
+    });
+    assert_eq!(allowed, 40, "the limit of the agent is one limit");
+    // Each of them reads the whole log, without a gap and without a repetition.
+    let actions = format!("actorId={}&action=agent.action&status=success", here.agent_id);
+    for org in [replicas.a.acme(), replicas.b.acme()] {
+        assert_eq!(org.audit(&actions).len(), 40);
+        assert_eq!(org.audit(&format!("targetId={}&action=agent.created", here.agent_id)).len(), 1);
+        assert_eq!(org.audit("action=api_key.created").len(), 1, "the bootstrap key is stored once");
+    }
+    replicas.end();
+}
+
+fn replicas_have_the_same_signing_keys(backend: Backend) {
+    let replicas = Replicas::start(backend);
+    let jwks = |server: &Server| server.acme().get("/.well-known/jwks.json").send().ok();
+    assert_eq!(jwks(&replicas.a), jwks(&replicas.b));
+    let agent = replicas.b.acme().agent(&["read:a"]);
+    let token = agent.parsed_token();
+    let keys = jwks(&replicas.a);
+    let known = keys["keys"].as_array().expect("keys").iter().any(|key| key["kid"] == token.header["kid"]);
+    assert!(known, "{keys}");
+    let url = replicas.options[1].store().split("+redis").next().unwrap_or_default().to_owned();
+    let tables = query(&url, "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'");
+    assert_ne!(tables, "0", "the tables are where the URL says");
+    assert_eq!(text(&agent.userinfo(&token.text).ok()["organization"]), "acme-corp");
+    replicas.end();
+}
+
+/// One test for each function on each backend that replicas can share.
+macro_rules! on_shared_backends {
+    ($($name:ident),* $(,)?) => {
+        mod postgres {
+            use super::Backend;
+            $(#[test] fn $name() { super::$name(Backend::Postgres); })*
+        }
+        mod postgres_redis {
+            use super::Backend;
+            $(#[test] fn $name() { super::$name(Backend::PostgresRedis); })*
+        }
+    };
+}
+
+on_shared_backends!(
+    disabling_an_agent_reaches_the_other_replica,
+    without_notices_the_bound_still_holds,
+    revoking_a_token_reaches_the_other_replica_at_once,
+    replicas_have_one_budget_and_one_log,
+    replicas_have_the_same_signing_keys,
+);
