@@ -99,17 +99,17 @@ CREATE TABLE revocation_mark (
 CREATE INDEX revocation_mark_purge ON revocation_mark (keep_until);
 
 -- Events that wait for their number. `arrived` (microseconds by the database's clock) and `nth` (the place in the call)
--- give the order in which they are numbered.
+-- give the order in which they are numbered. An event may wait twice; whoever numbers it drops what is there already. So
+-- one index is enough, and it only grows at its end.
 CREATE TABLE outbox (
     org_id text COLLATE "C" NOT NULL,
     event_id uuid NOT NULL,
     arrived bigint NOT NULL,
     nth integer NOT NULL,
     at bigint NOT NULL,
-    body json NOT NULL,
-    CONSTRAINT outbox_event PRIMARY KEY (org_id, event_id)
+    body text NOT NULL,
+    CONSTRAINT outbox_order PRIMARY KEY (org_id, arrived, nth, event_id)
 );
-CREATE INDEX outbox_order ON outbox (org_id, arrived, nth);
 
 -- Append-only: nothing updates or deletes a row.
 CREATE TABLE audit_log (

@@ -33,15 +33,12 @@ const WAITING: &str = "audit.waiting";
 /// The outbox is short: this reads it whole.
 const SELECT_ORGANIZATIONS: &str = "SELECT DISTINCT org_id FROM outbox LIMIT $1";
 
-/// Adds events unless they wait already. Rows are written in the order of their keys, so that two servers cannot wait
-/// for each other; the order of the events is in `nth`.
+/// Adds events. Whether they are known is looked up when they are given numbers, and not while somebody waits.
 const INSERT: &str = "\
     INSERT INTO outbox (org_id, event_id, arrived, nth, at, body) \
-    SELECT org_id, event_id, (extract(epoch FROM statement_timestamp()) * 1000000)::bigint, nth, at, body::json \
+    SELECT org_id, event_id, (extract(epoch FROM statement_timestamp()) * 1000000)::bigint, nth, at, body \
     FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::text[]) \
-        WITH ORDINALITY AS event (org_id, event_id, at, body, nth) \
-    ORDER BY org_id, event_id, nth \
-    ON CONFLICT (org_id, event_id) DO NOTHING";
+        WITH ORDINALITY AS event (org_id, event_id, at, body, nth)";
 
 const SELECT_BY_SEQ: &str = "SELECT seq, body::text AS body FROM audit_log WHERE org_id = $1 AND seq = $2";
 

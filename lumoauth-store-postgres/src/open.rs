@@ -191,6 +191,11 @@ fn session(options: PgConnectOptions, settings: &Settings) -> PgConnectOptions {
         ("statement_timeout", &millis),
         ("lock_timeout", &millis),
         ("idle_in_transaction_session_timeout", &millis),
+        // Every statement of ours is a look-up by index, or reads one organization. A plan that was made while a table was
+        // small would go on to read it whole when it has grown, until the next ANALYZE.
+        ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
     ])
 }
 

@@ -31,9 +31,8 @@ macro_rules! recorded {
             $($also, ", ",)?
             "noted AS (
                 INSERT INTO outbox (org_id, event_id, arrived, nth, at, body)
-                SELECT $1, $2, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, 0, $3, $4::json
-                FROM changed
-                ON CONFLICT (org_id, event_id) DO NOTHING)
+                SELECT $1, $2, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, 0, $3, $4
+                FROM changed)
             SELECT count(*) FROM changed"
         )
     };

@@ -23,20 +23,24 @@ const INSERT_HEAD: &str =
     "INSERT INTO audit_head (org_id, size) VALUES ($1, 0) ON CONFLICT (org_id) DO NOTHING";
 
 const SELECT_WAITING: &str = "\
-    SELECT event_id, body::text AS body FROM outbox WHERE org_id = $1 ORDER BY arrived, nth LIMIT $2";
+    SELECT arrived, nth, event_id, body FROM outbox WHERE org_id = $1 ORDER BY arrived, nth, event_id LIMIT $2";
 
 const SELECT_KNOWN: &str = "SELECT event_id FROM audit_log WHERE org_id = $1 AND event_id = ANY($2)";
 
 /// Copies waiting events into the log, with their numbers.
 const INSERT_ENTRIES: &str = "\
     INSERT INTO audit_log (org_id, seq, event_id, at, kind, actor_id, target_id, outcome, body) \
-    SELECT waiting.org_id, $2 + entry.nth, waiting.event_id, waiting.at, \
-        entry.kind, entry.actor_id, entry.target_id, entry.outcome, waiting.body \
-    FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[]) \
-        WITH ORDINALITY AS entry (event_id, kind, actor_id, target_id, outcome, nth) \
-    JOIN outbox AS waiting ON waiting.org_id = $1 AND waiting.event_id = entry.event_id";
+    SELECT waiting.org_id, $2 + entry.number, waiting.event_id, waiting.at, \
+        entry.kind, entry.actor_id, entry.target_id, entry.outcome, waiting.body::json \
+    FROM unnest($3::bigint[], $4::int[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::text[]) \
+        WITH ORDINALITY AS entry (arrived, nth, event_id, kind, actor_id, target_id, outcome, number) \
+    JOIN outbox AS waiting ON waiting.org_id = $1 AND waiting.arrived = entry.arrived \
+        AND waiting.nth = entry.nth AND waiting.event_id = entry.event_id";
 
-const DELETE_WAITING: &str = "DELETE FROM outbox WHERE org_id = $1 AND event_id = ANY($2)";
+const DELETE_WAITING: &str = "\
+    DELETE FROM outbox AS waiting USING unnest($2::bigint[], $3::int[], $4::uuid[]) AS taken (arrived, nth, event_id) \
+    WHERE waiting.org_id = $1 AND waiting.arrived = taken.arrived AND waiting.nth = taken.nth \
+        AND waiting.event_id = taken.event_id";
 
 const UPDATE_HEAD: &str = "UPDATE audit_head SET size = $2 WHERE org_id = $1";
 
@@ -74,7 +78,7 @@ impl Sequencer {
     }
 
     /// See [`AuditStore::sequence`](lumoauth_core::store::AuditStore::sequence). Returns how many events no longer
-    /// wait, those included that were in the log already.
+    /// wait, those included that were there already.
     pub(crate) async fn sequence(&self, org: &OrgId, max: u32) -> Result<u64, StoreError> {
         if max == 0 || !self.any_waiting(org).await? {
             return Ok(0);
@@ -119,22 +123,30 @@ async fn move_waiting(connection: &mut PgConnection, org: &OrgId, max: u32) -> R
     if waiting.is_empty() {
         return Ok(End::RollBack(0));
     }
-    let taken: Vec<Uuid> = waiting.iter().map(|row| row.try_get("event_id")).collect::<Result<_, _>>()?;
-    let known = sqlx::query(SELECT_KNOWN).bind(org.as_str()).bind(&taken).fetch_all(&mut *connection).await?;
-    let known: HashSet<Uuid> = known.iter().map(|row| row.try_get("event_id")).collect::<Result<_, _>>()?;
+    let mut taken = Keys::default();
+    for row in &waiting {
+        taken.push(row.try_get("arrived")?, row.try_get("nth")?, row.try_get("event_id")?);
+    }
+    let known = sqlx::query(SELECT_KNOWN).bind(org.as_str()).bind(&taken.ids);
+    let known = known.fetch_all(&mut *connection).await?;
+    let mut known: HashSet<Uuid> =
+        known.iter().map(|row| row.try_get("event_id")).collect::<Result<_, _>>()?;
 
     let mut entries = Entries::default();
-    for (row, id) in waiting.iter().zip(&taken) {
-        if !known.contains(id) {
+    for (index, row) in waiting.iter().enumerate() {
+        if known.insert(taken.ids[index]) {
             let facts = serde_json::from_str(row.try_get("body")?);
-            entries.push(*id, &facts.map_err(|error| sqlx::Error::Decode(error.into()))?);
+            let facts = facts.map_err(|error| sqlx::Error::Decode(error.into()))?;
+            entries.push(taken.at(index), &facts);
         }
     }
-    if !entries.ids.is_empty() {
+    if !entries.keys.ids.is_empty() {
         let added = sqlx::query(INSERT_ENTRIES)
             .bind(org.as_str())
             .bind(size)
-            .bind(&entries.ids)
+            .bind(&entries.keys.arrived)
+            .bind(&entries.keys.nth)
+            .bind(&entries.keys.ids)
             .bind(&entries.kinds)
             .bind(&entries.actors)
             .bind(&entries.targets)
@@ -144,15 +156,16 @@ async fn move_waiting(connection: &mut PgConnection, org: &OrgId, max: u32) -> R
             .rows_affected();
         // INVARIANT: the log has no gaps. Nobody takes events away while the head is held, except whoever moves them to
         // another log; then they are left to it.
-        if usize::try_from(added) != Ok(entries.ids.len()) {
+        if usize::try_from(added) != Ok(entries.keys.ids.len()) {
             return Ok(End::RollBack(0));
         }
         let new_size = size.checked_add_unsigned(added);
         let new_size = new_size.ok_or_else(|| sqlx::Error::Decode("the log is full".into()))?;
         sqlx::query(UPDATE_HEAD).bind(org.as_str()).bind(new_size).execute(&mut *connection).await?;
     }
-    sqlx::query(DELETE_WAITING).bind(org.as_str()).bind(&taken).execute(connection).await?;
-    Ok(End::Commit(u64::try_from(taken.len()).unwrap_or(u64::MAX)))
+    let delete = sqlx::query(DELETE_WAITING).bind(org.as_str());
+    delete.bind(&taken.arrived).bind(&taken.nth).bind(&taken.ids).execute(connection).await?;
+    Ok(End::Commit(u64::try_from(taken.ids.len()).unwrap_or(u64::MAX)))
 }
 
 /// Holds the head of the organization, made if it has none, and returns the last number given.
@@ -165,10 +178,30 @@ async fn lock_head(connection: &mut PgConnection, org: &OrgId) -> Result<i64, sq
     sqlx::query(LOCK_HEAD).bind(org.as_str()).fetch_one(connection).await?.try_get("size")
 }
 
+/// Keys of waiting events, column by column.
+#[derive(Default)]
+struct Keys {
+    arrived: Vec<i64>,
+    nth: Vec<i32>,
+    ids: Vec<Uuid>,
+}
+
+impl Keys {
+    fn push(&mut self, arrived: i64, nth: i32, id: Uuid) {
+        self.arrived.push(arrived);
+        self.nth.push(nth);
+        self.ids.push(id);
+    }
+
+    fn at(&self, index: usize) -> (i64, i32, Uuid) {
+        (self.arrived[index], self.nth[index], self.ids[index])
+    }
+}
+
 /// What is added to the log, column by column.
 #[derive(Default)]
 struct Entries {
-    ids: Vec<Uuid>,
+    keys: Keys,
     kinds: Vec<String>,
     actors: Vec<String>,
     targets: Vec<Option<String>>,
@@ -176,8 +209,8 @@ struct Entries {
 }
 
 impl Entries {
-    fn push(&mut self, id: Uuid, facts: &Facts<'_>) {
-        self.ids.push(id);
+    fn push(&mut self, (arrived, nth, id): (i64, i32, Uuid), facts: &Facts<'_>) {
+        self.keys.push(arrived, nth, id);
         self.kinds.push(searchable(&facts.kind).into_owned());
         self.actors.push(searchable(&facts.actor.id).into_owned());
         self.targets.push(facts.target.as_ref().map(|target| searchable(&target.id).into_owned()));

@@ -1,20 +1,20 @@
 //! What goes wrong in Redis, without what was sent to it.
 
-use std::fmt;
+use std::{error::Error, fmt, io, sync::Arc};
 
 use lumoauth_core::store::StoreError;
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 /// Why an operation failed.
 ///
-/// It keeps the kind of the client's error and never its text as it is: a server that does not know a command repeats
-/// the arguments, and those of the first commands are the credentials.
-#[derive(Debug)]
+/// It keeps what is known to be harmless of the client's error and never its text as it is: a server that does not know
+/// a command repeats the arguments, and those of the first commands are the credentials.
+#[derive(Clone, Debug)]
 pub(crate) enum Failure {
     /// No answer in time. Whether the operation was carried out is unknown.
     TimedOut,
     /// What the server or the connection said.
-    Redis { kind: ErrorKind, code: Option<String>, detail: Option<String> },
+    Redis { kind: ErrorKind, text: String },
     /// The answer is of no form that the script gives.
     Unreadable,
 }
@@ -24,32 +24,46 @@ impl From<RedisError> for Failure {
         if error.is_timeout() {
             return Self::TimedOut;
         }
-        let echoes = |detail: &&str| detail.contains("unknown command") || detail.contains("beginning with");
-        Self::Redis {
-            kind: error.kind(),
-            code: error.code().map(str::to_owned),
-            detail: error.detail().filter(|detail| !echoes(detail)).map(str::to_owned),
+        let text = match (error.source().and_then(|source| io_error(source)), error.code()) {
+            // What the system or TLS says of a connection.
+            (Some(cause), _) => cause.to_string(),
+            (None, Some(code)) => {
+                let echoes =
+                    |detail: &&str| detail.contains("unknown command") || detail.contains("beginning with");
+                let detail = error.detail().filter(|detail| !echoes(detail));
+                detail.map_or_else(|| code.to_owned(), |detail| format!("{code}: {detail}"))
+            }
+            (None, None) => error.category().to_owned(),
+        };
+        Self::Redis { kind: error.kind(), text }
+    }
+}
+
+/// The first I/O error among the causes; the client may wrap it.
+fn io_error<'a>(mut error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+    loop {
+        // The client's source is an `Arc` of the cause.
+        if let Some(shared) = error.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
+            error = &**shared;
         }
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        error = error.source()?;
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TimedOut => f.write_str("no answer in time"),
-            Self::Unreadable => f.write_str("an unexpected answer"),
-            Self::Redis { kind, code, detail } => {
-                match code {
-                    Some(code) => f.write_str(code)?,
-                    None => write!(f, "{kind:?}")?,
-                }
-                detail.as_ref().map_or(Ok(()), |detail| write!(f, ": {detail}"))
-            }
-        }
+        f.write_str(match self {
+            Self::TimedOut => "no answer in time",
+            Self::Unreadable => "an unexpected answer",
+            Self::Redis { text, .. } => text,
+        })
     }
 }
 
-impl std::error::Error for Failure {}
+impl Error for Failure {}
 
 impl Failure {
     /// As the failure of `operation`.
@@ -100,5 +114,11 @@ mod tests {
         assert_eq!(failure.during("test").kind(), StoreErrorKind::Unavailable);
         assert_eq!(Failure::TimedOut.during("test").kind(), StoreErrorKind::Unavailable);
         assert_eq!(Failure::Unreadable.during("test").kind(), StoreErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn a_broken_connection_is_named() {
+        let refused = RedisError::from(io::Error::from(io::ErrorKind::ConnectionRefused));
+        assert_eq!(Failure::from(refused).to_string(), "connection refused");
     }
 }

@@ -8,8 +8,12 @@ use lumoauth_core::{
     store::{REPLAY_GRACE, Remembered, ReplayStore, StoreError},
 };
 use redis::Value;
+use tokio::time::Instant;
 
 use crate::{RedisStore, error::Failure, keys, rate_limits::millis, script};
+
+/// How many milliseconds an age and the time since a birth lose by being counted in whole ones.
+const ROUNDING: u128 = 1;
 
 impl RedisStore {
     /// Establishes since when every bucket remembers. Done at the start, so that a fresh server remembers from then
@@ -47,11 +51,16 @@ impl ReplayStore for RedisStore {
         };
         let keys = vec![keys::birth(keys::bucket(key)), keys::mark(org, space, key)];
         let args = vec![age.to_string().into_bytes(), keep.to_string().into_bytes()];
-        let answer: Result<u8, _> = self.connection().call(&script::REMEMBER.call(keys, args)).await;
+        let start = Instant::now();
+        let answer: Result<i64, _> = self.connection().call(&script::REMEMBER.call(keys, args)).await;
         match answer {
-            Ok(0) => Ok(Remembered::First),
-            Ok(1) => Ok(Remembered::Replay),
-            Ok(2) => Ok(Remembered::TooOld),
+            // While the call was under way the memory grew older and the age did not. What is not older by more than
+            // that may have been seen before the memory began.
+            Ok(older @ 0..) if u128::from(older.unsigned_abs()) > start.elapsed().as_millis() + ROUNDING => {
+                Ok(Remembered::First)
+            }
+            Ok(-2 | 0..) => Ok(Remembered::TooOld),
+            Ok(-1) => Ok(Remembered::Replay),
             Ok(_) => Err(Failure::Unreadable.during("remembering a single-use value")),
             Err(failure) => Err(failure.during("remembering a single-use value")),
         }

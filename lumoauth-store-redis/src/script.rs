@@ -61,15 +61,11 @@ scripts! {
     /// Counts a request.
     TAKE: "take";
     /// Establishes a bucket's birth.
-    BIRTH: "birth";
+    BIRTH: "memory" "birth";
     /// Remembers a single-use value.
-    REMEMBER: "birth" "remember";
-    /// Spends from the pools.
-    CHARGE: "charge";
-    /// Brings slices into the pools and spends from them.
-    CREDIT_AND_CHARGE: "credit" "charge";
-    /// Gives up the turn to fetch slices.
-    RELEASE: "release";
+    REMEMBER: "memory" "birth" "remember";
+    /// Spends from the pools, and brings slices into them.
+    CHARGE: "memory" "charge";
     /// What is left in a pool.
-    LEFT: "left";
+    LEFT: "memory" "left";
 }

@@ -84,8 +84,7 @@ const COUNT: &str = "UPDATE raw_counter SET used = used + 1 WHERE id = $1";
 
 const INSERT: &str = "\
     INSERT INTO outbox (org_id, event_id, arrived, nth, at, body) \
-    VALUES ($1, $2, (extract(epoch FROM statement_timestamp()) * 1000000)::bigint, 1, $3, $4::text::json) \
-    ON CONFLICT (org_id, event_id) DO NOTHING";
+    VALUES ($1, $2, (extract(epoch FROM statement_timestamp()) * 1000000)::bigint, 1, $3, $4)";
 
 /// The audit log of a [`PostgresStore`] whose events are appended one by one, each with its own commit.
 #[derive(Debug)]

@@ -6,8 +6,7 @@ use std::{sync::Arc, time::Duration};
 use lumoauth_core::{
     agent::Agent,
     audit::{Actor, Event, EventKind},
-    budget::{Account, Line, Meter, Window, account_lines},
-    budget::{BudgetPolicy, Standing, Usage},
+    budget::{Account, BudgetPolicy, Line, Meter, Standing, Usage, Window, account_lines},
     clock::{Clock, SystemClock, Timestamp},
     id::{OrgId, Slug},
     random::random_bytes,

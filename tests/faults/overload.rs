@@ -14,7 +14,7 @@ use lumoauth_core::{
 use lumoauth_store_postgres::{PostgresStore, Settings};
 use lumoauth_tests::{
     Server, Stopwatch,
-    services::{Database, Postgres, Proxy, query},
+    services::{Database, Postgres, Proxy, Redis, query},
     unique,
 };
 use tokio::runtime::Runtime;
@@ -225,4 +225,47 @@ fn a_row_that_is_locked_for_five_seconds_holds_up_only_those_who_need_it() {
     let used = spender.used(server);
     let made = 1 + 1 + 1 + 10;
     assert!((made..=made + 1).contains(&used), "{used} used");
+}
+
+#[test]
+fn a_stalled_redis_holds_up_only_what_counts() {
+    let callers = count("FAULT_CALLERS", 500);
+    let postgres = Postgres::start();
+    let database = Database::create_in(&postgres);
+    let redis = Redis::start();
+    let proxy = Proxy::start(redis.address());
+    let deployment = Deployment::of(1);
+    let store = format!("{}+{}", database.url(), redis.url_at(proxy.address()));
+    let server = &deployment.start(&store)[0];
+    let spender = Agent::spender(server);
+    timed(server, &spender.charge(server, None)).0.ok();
+    proxy.stall();
+    let waits = thread::scope(|scope| {
+        let charge = || {
+            let (response, took) = timed(server, &spender.charge(server, None));
+            assert!(is_not_now(&response), "{response}");
+            took
+        };
+        let charges: Vec<_> = (0..callers / 5).map(|_| scope.spawn(charge)).collect();
+        for request in [
+            spender.token_request(server),
+            spender.introspection(server, &spender.token),
+            server.acme().admin("GET", "/agents"),
+        ] {
+            timed(server, &request).0.ok();
+        }
+        let mut waits = Spread::default();
+        charges.into_iter().for_each(|charge| waits.add(charge.join().expect("no panic")));
+        waits
+    });
+    assert!(waits.max() < LONGEST, "{waits}");
+    proxy.resume();
+    let (_, recovery) = until(server, &spender.charge(server, None), 200);
+    assert!(recovery < Duration::from_secs(10), "{recovery:?}");
+    eprintln!(
+        "{} charges on a stalled Redis: all refused, {waits}; first success {} ms later",
+        callers / 5,
+        recovery.as_millis()
+    );
+    assert!(!server.log().contains("panicked"), "{}", server.log());
 }

@@ -94,6 +94,30 @@ fn kills_of_redis_never_overspend_waste_little_and_accept_no_replay() {
     assert!(recovery.max() < Duration::from_secs(10), "{recovery}");
 }
 
+/// The calls that are under way when Redis dies reach the new one, which knows nothing: what was accepted a moment before
+/// must not be accepted again.
+#[test]
+fn values_presented_while_redis_restarts_at_once_are_accepted_once() {
+    let kills = count("FAULT_REDIS_RESTARTS", 20);
+    let mut redis = Redis::start();
+    let mut values = SingleUse::of(Memory::Goes, async || {
+        RedisStore::connect(&redis.url(), Settings::default()).await.expect("Redis is there")
+    });
+    let mut gone = Spread::default();
+    for round in 0..kills {
+        let presenting = values.present();
+        thread::sleep(Duration::from_millis(40 + round * 37 % 50));
+        let watch = Stopwatch::start();
+        redis.kill();
+        redis.restart();
+        gone.add(watch.elapsed());
+        thread::sleep(Duration::from_millis(200));
+        drop(presenting);
+        values.check();
+    }
+    eprintln!("{kills} restarts of Redis without a pause, gone for {gone}: {}", values.summary());
+}
+
 const LIMIT: u64 = 400;
 
 /// What one kill may waste of `LIMIT` single calls: the slice that is being spent and one that is under way, each at

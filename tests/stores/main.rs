@@ -9,6 +9,7 @@ mod postgres;
 mod races;
 mod redis;
 mod redis_cluster;
+mod redis_loss;
 
 mod memory {
     use std::sync::Arc;

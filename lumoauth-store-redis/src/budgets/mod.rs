@@ -1,5 +1,8 @@
 //! The shared budget pool: slices are debited in the durable store first and spent in Redis.
 
+mod batch;
+mod fetch;
+mod lanes;
 mod request;
 mod slices;
 
@@ -15,23 +18,18 @@ use lumoauth_core::{
     budget::{Account, COUNTERS, Meter, Usage},
     clock::Timestamp,
     id::OrgId,
-    random::random_number,
     store::{BudgetStore, Charge, Charged, StoreError},
 };
 use redis::Value;
-use tokio::{
-    sync::Mutex,
-    time::{Instant, sleep, timeout, timeout_at},
-};
+use tokio::{sync::Mutex, time::timeout};
 
 use crate::{RedisStore, connection::Connection, error::Failure, keys, script};
-use request::{Answer, Credits, Request, Shortage, counter};
+use batch::{Batch, Counter};
+use lanes::Lanes;
+use request::{Answer, Request};
 
-/// How long one charge may take in all, slices included.
+/// How long it may take to fetch slices for one charge.
 const DEADLINE: Duration = Duration::from_secs(3);
-
-/// How long to wait while another process fetches a slice for the same account.
-const POLL: Duration = Duration::from_millis(2);
 
 /// How many accounts can have their slices fetched at once by this process, at most.
 const TURNS: usize = 64;
@@ -40,9 +38,12 @@ const CHARGING: &str = "charging a budget in Redis";
 
 /// Budgets in Redis, in front of a durable store.
 ///
-/// Units are debited in the durable store first, a slice at a time, and then spent in Redis, with one round trip per
-/// charge. So losing Redis wastes what is left of the slices, and never overspends. One pool is shared by all
-/// processes: a limit is kept exactly, to the last unit.
+/// Units are debited in the durable store first, a slice at a time, and then spent in Redis, with one round trip that
+/// concurrent charges of an organization share. So losing Redis wastes what is left of the slices, and never overspends;
+/// the crate's documentation says how much that is at most. One pool is shared by all processes: a limit is kept
+/// exactly, to the last unit.
+///
+/// A caller may go away at any time: its charge is then made once, or not at all.
 ///
 /// If Redis cannot be asked, a charge fails; there is no way around it to the durable store, since a charge whose
 /// outcome is unknown could then be made twice under one id. A charge without id whose outcome is unknown counts as
@@ -68,6 +69,7 @@ pub struct RedisBudgets(Arc<Pools>);
 struct Pools {
     connection: Connection,
     durable: Arc<dyn BudgetStore>,
+    lanes: Lanes,
     /// Callers of this process that need a slice of one account stand in line here, so that they do not all ask Redis
     /// whose turn it is. Only an economy: Redis decides.
     turns: [Mutex<()>; TURNS],
@@ -76,8 +78,9 @@ struct Pools {
 impl RedisBudgets {
     /// Spends in `redis` what is debited in `durable`.
     pub fn new(redis: &RedisStore, durable: Arc<dyn BudgetStore>) -> Self {
+        let connection = redis.connection().clone();
         let turns = [const { Mutex::const_new(()) }; TURNS];
-        Self(Arc::new(Pools { connection: redis.connection().clone(), durable, turns }))
+        Self(Arc::new(Pools { connection, durable, lanes: Lanes::default(), turns }))
     }
 }
 
@@ -97,12 +100,13 @@ impl BudgetStore for RedisBudgets {
         if request.is_nothing() {
             return Ok(Charged::Charged(Vec::new()));
         }
-        if let Answer::Done(charged) = self.0.spend(&request, "", None).await? {
+        let request = Arc::new(request);
+        let answer = lanes::spend(&self.0, &request).await.map_err(|failure| failure.during(CHARGING))?;
+        if let Answer::Done(charged) = answer {
             return Ok(charged);
         }
         // In a task of its own, so that a caller who goes away does not leave a slice that nobody brings to Redis.
-        let pools = Arc::clone(&self.0);
-        let task = tokio::spawn(async move { pools.fetch_and_spend(request).await });
+        let task = tokio::spawn(fetch::fetch_and_spend(Arc::clone(&self.0), Request::clone(&request)));
         match timeout(DEADLINE, task).await {
             Ok(Ok(charged)) => charged,
             Ok(Err(stopped)) => Err(StoreError::unavailable(CHARGING, stopped)),
@@ -131,78 +135,19 @@ impl BudgetStore for RedisBudgets {
 }
 
 impl Pools {
-    async fn spend(
-        &self,
-        request: &Request,
-        token: &str,
-        credits: Option<&Credits>,
-    ) -> Result<Answer, StoreError> {
-        let answer: Result<Vec<Value>, _> = self.connection.call(&request.call(token, credits)).await;
-        answer.and_then(|answer| request.read(answer)).map_err(|failure| failure.during(CHARGING))
-    }
-
-    /// Charges a request whose pools were short.
-    async fn fetch_and_spend(&self, mut request: Request) -> Result<Charged, StoreError> {
-        let deadline = Instant::now() + DEADLINE;
-        let turn = &self.turns[request.shard() % TURNS];
-        let _turn =
-            timeout_at(deadline, turn.lock()).await.map_err(|_| Failure::TimedOut.during(CHARGING))?;
-        let token = format!("{:x}", random_number());
-        let mut credits = None;
-        while Instant::now() < deadline {
-            match self.spend(&request, &token, credits.take().as_ref()).await? {
-                Answer::Done(charged) => return Ok(request.with_passed(charged)),
-                Answer::Busy => sleep(POLL).await,
-                Answer::Short(shortage) => match self.fetch(&mut request, &shortage).await {
-                    Ok(fetched) => credits = Some(fetched),
-                    Err(error) => {
-                        self.give_up(&request, &token).await;
-                        return Err(error);
-                    }
-                },
-            }
-        }
-        self.give_up(&request, &token).await;
-        Err(Failure::TimedOut.during(CHARGING))
-    }
-
-    /// Debits a slice for every line that is short, or learns which of them has no room.
-    async fn fetch(&self, request: &mut Request, shortage: &Shortage) -> Result<Credits, StoreError> {
-        let mut wanted = request.wanted(shortage);
-        loop {
-            let lines = request.slices(&wanted);
-            // Without an id: a slice whose debit has an unknown outcome is waste.
-            match self.durable.charge(request.org(), &Charge::once(&lines), request.now()).await? {
-                Charged::Charged(counters) => return Ok(request.credits(shortage, &wanted, &counters)),
-                Charged::Exceeded { line, used } => {
-                    let Some(slice) = wanted.get_mut(line) else {
-                        return Err(Failure::Unreadable.during(CHARGING));
-                    };
-                    if !slice.shrink(used) {
-                        return Ok(slice.exhausted(shortage, used));
-                    }
-                }
-                Charged::Repeated | Charged::Conflict => return Err(Failure::Unreadable.during(CHARGING)),
-            }
-        }
-    }
-
-    async fn give_up(&self, request: &Request, token: &str) {
-        let release = script::RELEASE.call(request.pools(), vec![token.as_bytes().to_vec()]);
-        let released: Result<Value, _> = self.connection.call(&release).await;
-        if let Err(failure) = released {
-            // The turn ends by itself a second after it began.
-            tracing::debug!(%failure, "could not end a turn to fetch slices");
-        }
+    /// The answers to the charges of `batch`, one per charge.
+    async fn call(&self, batch: Batch, charges: usize) -> Result<Vec<Vec<Value>>, Failure> {
+        let answers: Vec<Vec<Value>> = self.connection.call(&batch.call()?).await?;
+        if answers.len() == charges { Ok(answers) } else { Err(Failure::Unreadable) }
     }
 
     /// What is left in the pool of `account`, per counter; nothing if it is void.
     async fn left(&self, org: &OrgId, account: Account, now: Timestamp) -> Result<Vec<u64>, Failure> {
-        let fields = COUNTERS
+        let names = COUNTERS
             .into_iter()
-            .map(|(meter, window)| format!("l{}", counter(meter, window, window.start(now))).into_bytes());
-        let args = std::iter::once(b"r".to_vec()).chain(fields).collect();
-        self.connection.call(&script::LEFT.call(vec![keys::pool(org, account)], args)).await
+            .map(|(meter, window)| Counter(meter, window, window.start(now)).to_string().into_bytes());
+        let call = script::LEFT.call(vec![keys::pool(org, account)], names.collect());
+        self.connection.call(&call).await
     }
 }
 

@@ -1,26 +1,19 @@
 //! One charge, as the scripts take and answer it.
 
 use lumoauth_core::{
-    budget::{BudgetPolicy, Line, Meter, Window},
+    budget::Line,
     clock::Timestamp,
     id::OrgId,
     store::{Charge, Charged, StoreError},
 };
 use redis::Value;
 
-use super::{CHARGING, slices::Slice};
-use crate::{
-    error::Failure,
-    keys,
-    rate_limits::millis,
-    script::{self, Call},
+use super::{
+    CHARGING,
+    batch::EXACT,
+    slices::{Credit, Slice},
 };
-
-/// Up to here a script counts exactly: its numbers are doubles. No maximum is larger.
-const EXACT: u64 = BudgetPolicy::MAX_COUNT;
-
-/// How a counter beyond [`EXACT`] is told to the scripts: even with a full pool it is beyond every maximum.
-const BEYOND: u64 = 2 * EXACT;
+use crate::{error::Failure, keys, rate_limits::millis};
 
 /// A larger amount without a maximum does not go through the pool: it is debited as it is.
 const LARGEST_POOLED: u64 = 1 << 50;
@@ -29,7 +22,7 @@ const LARGEST_POOLED: u64 = 1 << 50;
 const GRACE: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// A charge that can outlive its caller.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Request {
     org: OrgId,
     now: Timestamp,
@@ -39,11 +32,18 @@ pub(super) struct Request {
     passed: Vec<Option<u64>>,
 }
 
-#[derive(Debug)]
-struct Id {
-    key: Vec<u8>,
-    request_hash: [u8; 32],
-    keep_until: Timestamp,
+#[derive(Clone, Debug)]
+pub(super) struct Id {
+    pub(super) key: Vec<u8>,
+    pub(super) request_hash: [u8; 32],
+    pub(super) keep_until: Timestamp,
+}
+
+impl Id {
+    /// How many milliseconds Redis keeps it.
+    pub(super) fn keep(&self, now: Timestamp) -> u64 {
+        millis(self.keep_until.plus(GRACE).since(now))
+    }
 }
 
 /// What a script answers.
@@ -59,7 +59,7 @@ pub(super) enum Answer {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Shortage {
     /// Whose memory the pools are.
-    pub(super) replication_id: String,
+    pub(super) memory: String,
     pub(super) lines: Vec<Short>,
 }
 
@@ -73,49 +73,6 @@ pub(super) struct Short {
     pub(super) debited: Option<u64>,
     /// The last maximum that the pool has seen.
     pub(super) max: Option<u64>,
-}
-
-/// What is brought into the pools.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Credits {
-    pub(super) replication_id: String,
-    pub(super) slices: Vec<Credit>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Credit {
-    pub(super) line: usize,
-    pub(super) units: u64,
-    /// What the durable counter shows now.
-    pub(super) debited: u64,
-}
-
-/// The name of a counter within its account.
-pub(super) fn counter(meter: Meter, window: Window, start: Timestamp) -> String {
-    let meter = match meter {
-        Meter::Tokens => 't',
-        Meter::Calls => 'c',
-        Meter::MicroUsd => 'u',
-    };
-    let window = match window {
-        Window::Hour => 'h',
-        Window::Day => 'd',
-        Window::Month => 'm',
-    };
-    format!("{meter}{window}{}", start.unix_millis())
-}
-
-fn name(line: &Line) -> String {
-    counter(line.meter, line.window, line.window_start)
-}
-
-/// A maximum as the scripts take it.
-fn max(limit: Option<u64>) -> Vec<u8> {
-    limit.map_or_else(|| b"-1".to_vec(), |max| number(max.min(EXACT)))
-}
-
-fn number(number: u64) -> Vec<u8> {
-    number.to_string().into_bytes()
 }
 
 impl Request {
@@ -153,69 +110,12 @@ impl Request {
         self.lines.first().map_or(0, |line| super::shard(&self.org, line.account))
     }
 
-    fn runs(&self) -> impl Iterator<Item = &[Line]> {
-        self.lines.chunk_by(|a, b| a.account == b.account)
+    pub(super) fn lines(&self) -> &[Line] {
+        &self.lines
     }
 
-    /// The pools, one per run of lines of one account.
-    pub(super) fn pools(&self) -> Vec<Vec<u8>> {
-        self.runs().map(|run| keys::pool(&self.org, run[0].account)).collect()
-    }
-
-    /// The call of the script. With a token the caller asks for its turn to fetch slices.
-    pub(super) fn call(&self, token: &str, credits: Option<&Credits>) -> Call {
-        let mut keys = self.pools();
-        let mut args = Vec::with_capacity(7 + 6 * self.lines.len());
-        args.push(number(self.now.unix_millis()));
-        match &self.id {
-            Some(id) => {
-                keys.push(id.key.clone());
-                let keep = millis(id.keep_until.plus(GRACE).since(self.now));
-                args.extend([id.request_hash.to_vec(), number(id.keep_until.unix_millis()), number(keep)]);
-            }
-            None => args.extend([vec![], vec![], vec![]]),
-        }
-        args.push(token.as_bytes().to_vec());
-        args.push(vec![]); // where the credits begin
-        for run in self.runs() {
-            args.extend([number(run.len() as u64), b"r".to_vec()]);
-            for line in run {
-                let name = name(line);
-                args.extend([format!("l{name}").into_bytes(), format!("d{name}").into_bytes()]);
-            }
-            for line in run {
-                args.extend([max(line.limit), number(line.amount)]);
-            }
-        }
-        let Some(credits) = credits else { return script::CHARGE.call(keys, args) };
-        args[5] = number(args.len() as u64 + 1);
-        args.push(credits.replication_id.clone().into_bytes());
-        for credit in &credits.slices {
-            let line = &self.lines[credit.line];
-            let debited = if credit.debited > EXACT { BEYOND } else { credit.debited };
-            args.extend([
-                number(self.run_of(credit.line)),
-                name(line).into_bytes(),
-                number(credit.units),
-                number(debited),
-                max(line.limit),
-            ]);
-        }
-        script::CREDIT_AND_CHARGE.call(keys, args)
-    }
-
-    /// The number of the pool that `line` is in, from one.
-    fn run_of(&self, line: usize) -> u64 {
-        let mut end = 0;
-        let mut run = 0;
-        for lines in self.runs() {
-            run += 1;
-            end += lines.len();
-            if line < end {
-                break;
-            }
-        }
-        run
+    pub(super) fn id(&self) -> Option<&Id> {
+        self.id.as_ref()
     }
 
     /// Reads the answer of the script.
@@ -239,7 +139,7 @@ impl Request {
             3 => Answer::Done(Charged::Conflict),
             4 => {
                 let Some(Value::BulkString(id)) = answer.get(1) else { return Err(Failure::Unreadable) };
-                let replication_id = String::from_utf8(id.clone()).map_err(|_| Failure::Unreadable)?;
+                let memory = String::from_utf8(id.clone()).map_err(|_| Failure::Unreadable)?;
                 let lines = answer[2..]
                     .chunks(4)
                     .map(|short| {
@@ -251,25 +151,25 @@ impl Request {
                         })
                     })
                     .collect::<Result<_, Failure>>()?;
-                Answer::Short(Shortage { replication_id, lines })
+                Answer::Short(Shortage { memory, lines })
             }
             5 => Answer::Busy,
             _ => return Err(Failure::Unreadable),
         })
     }
 
-    fn is_passed_through(line: &Line) -> bool {
-        line.limit.is_none() && line.amount > LARGEST_POOLED
-    }
-
     /// The slices to ask for. What does not go through the pool comes last and alone, when nothing else can refuse the
     /// charge any more.
     pub(super) fn wanted(&self, shortage: &Shortage) -> Vec<Slice> {
-        let through = |short: &&Short| Self::is_passed_through(&self.lines[short.line]);
+        let bypasses = |short: &&Short| {
+            let line = &self.lines[short.line];
+            let beyond = short.debited.is_some_and(|debited| debited > EXACT);
+            line.limit.is_none() && (beyond || line.amount > LARGEST_POOLED)
+        };
         let pooled: Vec<_> = shortage
             .lines
             .iter()
-            .filter(|short| !through(short))
+            .filter(|short| !bypasses(short))
             .map(|short| Slice::of(&self.lines[short.line], short, LARGEST_POOLED))
             .collect();
         if !pooled.is_empty() {
@@ -289,19 +189,21 @@ impl Request {
         wanted.iter().map(line).collect()
     }
 
-    /// What to bring to the pools when the slices are debited.
-    pub(super) fn credits(&mut self, shortage: &Shortage, debited: &[Slice], counters: &[u64]) -> Credits {
-        let mut slices = Vec::with_capacity(debited.len());
+    /// What to bring to the pools when the slices are debited. A line that does not go through its pool, or whose
+    /// counter passed what a script can count, is done with.
+    pub(super) fn credits(&mut self, debited: &[Slice], counters: &[u64]) -> Vec<Credit> {
+        let mut credits = Vec::with_capacity(debited.len());
         for (slice, counter) in debited.iter().zip(counters) {
-            let passes = Self::is_passed_through(&self.lines[slice.line]);
-            if passes {
+            let line = &mut self.lines[slice.line];
+            let is_done = line.limit.is_none() && (line.amount > LARGEST_POOLED || *counter > EXACT);
+            if is_done {
                 self.passed[slice.line] = Some(*counter);
-                self.lines[slice.line].amount = 0;
+                line.amount = 0;
             }
-            let units = if passes { 0 } else { slice.units };
-            slices.push(Credit { line: slice.line, units, debited: *counter });
+            let units = if is_done { 0 } else { slice.units };
+            credits.push(Credit { line: slice.line, units, debited: *counter });
         }
-        Credits { replication_id: shortage.replication_id.clone(), slices }
+        credits
     }
 
     /// The outcome, with the counters that a script cannot count.
@@ -347,14 +249,6 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_one_account_share_a_pool() {
-        let (a, b) = (lines(), lines());
-        let request = request(&[a[0], a[1], b[0], b[2]]).unwrap();
-        assert_eq!(request.pools().len(), 2);
-        assert_eq!([0, 1, 2, 3].map(|line| request.run_of(line)), [1, 1, 2, 2]);
-    }
-
-    #[test]
     fn an_answer_of_another_form_is_refused() {
         let request = request(&lines()).unwrap();
         let int = Value::Int;
@@ -375,6 +269,6 @@ mod tests {
         }
         let short = request.read(vec![int(4), id(), int(2), int(-1), int(-1), int(7)]).unwrap();
         let line = Short { line: 2, left: 0, debited: None, max: Some(7) };
-        assert_eq!(short, Answer::Short(Shortage { replication_id: "abc".into(), lines: vec![line] }));
+        assert_eq!(short, Answer::Short(Shortage { memory: "abc".into(), lines: vec![line] }));
     }
 }

@@ -1,8 +1,8 @@
-//! How large a slice is.
+//! How large a slice is. The README derives from it how much a loss wastes at most.
 
 use lumoauth_core::budget::Line;
 
-use super::request::{Credit, Credits, Short, Shortage};
+use super::request::Short;
 
 /// For how many charges like the present one a slice is meant to last.
 const CHARGES: u64 = 100;
@@ -19,6 +19,15 @@ pub(super) struct Slice {
     /// Fewer are of no use.
     missing: u64,
     limit: Option<u64>,
+}
+
+/// What is brought to the pool for one line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Credit {
+    pub(super) line: usize,
+    pub(super) units: u64,
+    /// What the durable counter shows now.
+    pub(super) debited: u64,
 }
 
 impl Slice {
@@ -53,11 +62,8 @@ impl Slice {
     }
 
     /// What to tell the pool when the counter, which shows `used`, has no room for what is missing.
-    pub(super) fn exhausted(&self, shortage: &Shortage, used: u64) -> Credits {
-        Credits {
-            replication_id: shortage.replication_id.clone(),
-            slices: vec![Credit { line: self.line, units: 0, debited: used }],
-        }
+    pub(super) const fn exhausted(&self, used: u64) -> Credit {
+        Credit { line: self.line, units: 0, debited: used }
     }
 }
 

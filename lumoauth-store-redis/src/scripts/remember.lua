@@ -2,15 +2,17 @@
 -- shows.
 -- KEYS 1 the bucket's birth; 2 the mark
 -- ARGV 1 the value's age in milliseconds; 2 milliseconds to keep the mark, or 0 if the value has ended
--- Returns 0 first, 1 replay, 2 too old.
+-- Returns -1 replay, -2 too old; else it is the first, and the answer is how many milliseconds this memory is older than
+-- the value was when the call was made, had the call taken no time.
 if ARGV[2] == '0' then
-  return 2
+  return -2
 end
 if redis.call('EXISTS', KEYS[2]) == 1 then
-  return 1
+  return -1
 end
-if tonumber(ARGV[1]) > clock - born then
-  return 2
+local older = clock - born - tonumber(ARGV[1])
+if older < 0 then
+  return -2
 end
 redis.call('SET', KEYS[2], '', 'PX', ARGV[2])
-return 0
+return older

@@ -18,7 +18,7 @@ use crate::{
     report::{Limit, Report, Spread, say},
 };
 
-/// Charges of three meters to one agent, whose pool has enough, against a script that counts one.
+/// Charges of three meters to one agent and to a hundred, whose pools have enough, against a script that counts one.
 pub(crate) fn pool(options: &Options, report: &mut Report) {
     // The pool then has a slice of a hundred times this.
     const ENOUGH: u64 = 10_000_000;
@@ -30,7 +30,9 @@ pub(crate) fn pool(options: &Options, report: &mut Report) {
     let redis = runtime.block_on(RedisStore::connect(&url, Settings::default())).expect("Redis answers");
     let budgets = Arc::new(RedisBudgets::new(&redis, durable));
     let warm = Charges::new(&runtime, budgets.clone(), 1);
+    let many = Charges::new(&runtime, budgets, AGENTS);
     warm.warm_up(ENOUGH);
+    many.warm_up(ENOUGH);
     let counter = runtime.block_on(Counter::open(&url));
     for callers in [32, 128] {
         let contenders = [
@@ -43,6 +45,9 @@ pub(crate) fn pool(options: &Options, report: &mut Report) {
             Contender::new(format!("charge with id, three meters, {callers} in flight"), |length| {
                 warm.round(callers, length, Id::Fresh)
             }),
+            Contender::new(format!("charge, three meters, {AGENTS} agents, {callers} in flight"), |length| {
+                many.round(callers, length, Id::None)
+            }),
         ];
         let rates = alternate(options, &contenders);
         let mut compare = |what, of: usize, limit| {
@@ -51,8 +56,12 @@ pub(crate) fn pool(options: &Options, report: &mut Report) {
         };
         compare("charges", 1, Limit::AtLeast(0.70));
         compare("charges with ids", 2, Limit::None);
+        compare("charges to 100 agents", 3, Limit::None);
     }
 }
+
+/// How many agents share the charges where it is not one. What charges of one agent may share, these cannot.
+const AGENTS: usize = 100;
 
 /// A counter with a maximum, and nothing else.
 struct Counter {

@@ -169,7 +169,7 @@ impl Cached {
     }
 
     /// After a change of `record`, whatever came of it: an answer that got lost may have been a success, and a
-    /// refusal may mean that what is kept here is old. Tells the other servers as well.
+    /// refusal may mean that what is kept here is old. Tells the other servers as well, unless the store is down.
     async fn changed<T>(
         &self,
         org: &OrgId,
@@ -178,7 +178,8 @@ impl Cached {
     ) -> Result<T, StoreError> {
         let change = Change { org: org.clone(), record };
         self.forget(&change);
-        if let Some(feed) = &self.feed
+        if outcome.is_ok()
+            && let Some(feed) = &self.feed
             && let Err(error) = feed.publish(&change).await
         {
             tracing::debug!(error = &error as &dyn std::error::Error, "a change notice is lost");
