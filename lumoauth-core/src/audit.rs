@@ -3,9 +3,18 @@
 //! An event is made here, once, with its id and its time; a store only keeps and numbers it. It never holds a
 //! secret or a token, at most a token's `jti`.
 
-use std::{borrow::Cow, net::IpAddr, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::BTreeSet,
+    fmt,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, Unexpected, Visitor},
+};
 use serde_json::{Map, Value};
 
 use crate::{clock::Timestamp, id::EventId};
@@ -201,22 +210,99 @@ impl EventOutcome {
 macro_rules! event_kinds {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
         /// What happened; one variant per fact.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum EventKind {
-            $($(#[$doc])* #[serde(rename = $name)] $variant,)*
+            $($(#[$doc])* $variant,)*
+            /// What a newer version recorded and this one has no name for.
+            Unknown(UnknownKind),
         }
 
         impl EventKind {
-            /// Every kind, in the order of declaration.
+            /// Every kind that this version records, in the order of declaration.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
             /// The wire name.
             pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
+                match self {
+                    $(Self::$variant => $name,)*
+                    Self::Unknown(kind) => kind.0,
+                }
+            }
+
+            /// The kind with this wire name. A name that this version does not know is kept as
+            /// [`EventKind::Unknown`]; `None` if it is not a name at all, or if too many unknown ones were met.
+            ///
+            /// ```
+            /// # use lumoauth_core::audit::EventKind;
+            /// assert_eq!(EventKind::named("agent.created"), Some(EventKind::AgentCreated));
+            /// let newer = EventKind::named("agent.renamed").ok_or("not a name")?;
+            /// assert_eq!((newer.as_str(), newer.category()), ("agent.renamed", "agent"));
+            /// # Ok::<(), &str>(())
+            /// ```
+            pub fn named(name: &str) -> Option<Self> {
+                match name {
+                    $($name => Some(Self::$variant),)*
+                    _ => UnknownKind::named(name).map(Self::Unknown),
+                }
             }
         }
     };
+}
+
+/// The name of an [`EventKind`] that a newer version records. While servers are replaced one by one, the old ones read
+/// what the new ones wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UnknownKind(&'static str);
+
+impl UnknownKind {
+    /// Names are kept as long as the process lives, so there must not be any number of them.
+    const MOST: usize = 256;
+    const MAX_LENGTH: usize = 64;
+
+    fn named(name: &str) -> Option<Self> {
+        static KNOWN: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+        let of_a_name = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'_' | b'.');
+        if name.is_empty() || name.len() > Self::MAX_LENGTH || !name.bytes().all(of_a_name) {
+            return None;
+        }
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(name) = known.get(name) {
+            return Some(Self(name));
+        }
+        if known.len() >= Self::MOST {
+            return None;
+        }
+        let name: &'static str = Box::leak(name.into());
+        known.insert(name);
+        Some(Self(name))
+    }
+}
+
+impl Serialize for EventKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for EventKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+
+        impl Visitor<'_> for Name {
+            type Value = EventKind;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a kind of event")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<EventKind, E> {
+                EventKind::named(name).ok_or_else(|| E::invalid_value(Unexpected::Str(name), &self))
+            }
+        }
+
+        deserializer.deserialize_str(Name)
+    }
 }
 
 event_kinds! {
@@ -343,5 +429,34 @@ impl Event {
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.context.insert(name.to_owned(), value.into());
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_found_by_its_name() {
+        for kind in EventKind::ALL {
+            let text = serde_json::to_string(kind).unwrap();
+            assert_eq!(text, format!("\"{}\"", kind.as_str()));
+            assert_eq!(serde_json::from_str::<EventKind>(&text).unwrap(), *kind);
+        }
+    }
+
+    #[test]
+    fn kinds_of_newer_versions_are_kept_as_they_are() {
+        let event =
+            Event::new(EventKind::AgentAction, Actor::system(), "new", Timestamp::from_unix_millis(1));
+        let text = serde_json::to_string(&event).unwrap().replace("agent.action", "skill.learned_2");
+        let read: Event = serde_json::from_str(&text).unwrap();
+        assert_eq!((read.kind.as_str(), read.kind.category()), ("skill.learned_2", "skill"));
+        assert_eq!(read.kind.severity(EventOutcome::Success), "info");
+        assert_eq!(EventKind::named("skill.learned_2"), Some(read.kind));
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+        for name in ["", "Agent.created", "agent created", "\u{e9}", &"a".repeat(65)] {
+            assert_eq!(EventKind::named(name), None, "{name}");
+        }
     }
 }

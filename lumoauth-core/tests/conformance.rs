@@ -13,34 +13,91 @@ mod outbox {
 }
 
 mod modes {
+    use std::sync::Arc;
+
     use lumoauth_core::{
+        id::OrgId,
+        keys::{KeyRing, KeyRingConfig, MasterKey},
         organization::Organization,
+        server::AuthorizationServer,
         store::{
-            AuditFilter, AuditStore, Insert, MemoryStore, OrganizationStore, Outbox, Page,
+            AuditFilter, AuditKey, AuditStore, Insert, MemoryStore, OrganizationStore, Outbox, Page,
+            StoreErrorKind, Stores,
             conformance::{now, some_event, some_org},
         },
     };
 
-    async fn one_change_and_one_append(store: &MemoryStore) -> (usize, u64) {
-        let org = some_org();
+    async fn one_change(store: &MemoryStore, org: &OrgId) {
         let organization = Organization::new(org.clone(), "Acme", now());
         assert_eq!(
             OrganizationStore::insert(store, &organization, &some_event()).await.unwrap(),
             Insert::Inserted
         );
-        store.append(&org, &[some_event()]).await.unwrap();
-        let logged = store.page(&org, &AuditFilter::default(), Page::first(9)).await.unwrap().total;
-        (store.pending(9).await.unwrap().len(), logged)
+    }
+
+    async fn logged(store: &MemoryStore, org: &OrgId) -> u64 {
+        store.page(org, &AuditFilter::default(), Page::first(9)).await.unwrap().total
+    }
+
+    fn server(stores: Stores) -> AuthorizationServer {
+        let keys = KeyRing::new(stores.keys.clone(), MasterKey::generate(), KeyRingConfig::default());
+        AuthorizationServer::builder("https://auth.example", stores, Arc::new(keys)).build().unwrap()
     }
 
     #[tokio::test]
     async fn a_store_with_its_own_log_has_nothing_to_move() {
-        assert_eq!(one_change_and_one_append(&MemoryStore::new()).await, (0, 2));
+        let (store, org) = (MemoryStore::new(), some_org());
+        one_change(&store, &org).await;
+        store.append(&org, &[some_event()]).await.unwrap();
+        assert!(store.pending(9).await.unwrap().is_empty());
+        assert_eq!(logged(&store, &org).await, 2);
     }
 
     #[tokio::test]
     async fn a_store_in_outbox_mode_keeps_no_log() {
-        assert_eq!(one_change_and_one_append(&MemoryStore::with_outbox()).await, (2, 0));
+        let (store, org) = (MemoryStore::with_outbox(), some_org());
+        one_change(&store, &org).await;
+        let refused = store.append(&org, &[some_event()]).await.unwrap_err();
+        assert_eq!(refused.kind(), StoreErrorKind::Other);
+        assert_eq!(store.pending(9).await.unwrap().len(), 1);
+        assert_eq!(logged(&store, &org).await, 0);
+    }
+
+    #[tokio::test]
+    async fn events_are_moved_to_a_log_elsewhere() {
+        let (records, log) = (Arc::new(MemoryStore::with_outbox()), Arc::new(MemoryStore::new()));
+        let stores = Stores {
+            audit: log.clone(),
+            outboxes: vec![records.clone()],
+            upkeep: vec![records.clone(), log.clone()],
+            ..Stores::all(records.clone())
+        };
+        let server = server(stores);
+        let orgs = [some_org(), some_org()];
+        for org in &orgs {
+            one_change(&records, org).await;
+        }
+        let waiting = records.pending(9).await.unwrap();
+        server.maintain_once().await.unwrap();
+        assert!(records.pending(9).await.unwrap().is_empty());
+        for org in &orgs {
+            // Making keys is recorded as well.
+            let total = logged(&log, org).await;
+            let first = AuditStore::find(&*log, org, AuditKey::Seq(1)).await.unwrap().unwrap();
+            assert!(waiting.contains(&(org.clone(), first.event)));
+            server.maintain_once().await.unwrap();
+            assert_eq!(logged(&log, org).await, total);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_outbox_in_the_place_of_the_log_loses_nothing() {
+        let (store, org) = (Arc::new(MemoryStore::with_outbox()), some_org());
+        let server = server(Stores { outboxes: vec![store.clone()], ..Stores::all(store.clone()) });
+        one_change(&store, &org).await;
+        let event = store.pending(9).await.unwrap().remove(0);
+        server.maintain_once().await.unwrap_err();
+        assert_eq!(store.pending(9).await.unwrap()[0], event);
     }
 }
 
@@ -149,11 +206,12 @@ mod complete {
         };
     }
 
-    const ROLES: [(&str, &str, &str); 13] = roles!(
+    const ROLES: [(&str, &str, &str); 14] = roles!(
         "agents",
         "api_keys",
         "audit",
         "budgets",
+        "changes",
         "clients",
         "grants",
         "keys",
@@ -165,12 +223,14 @@ mod complete {
         "users"
     );
 
-    /// The cases of a file of the suite: what takes a store and nothing else.
+    /// The cases of a file of the suite: what takes a store, or two feeds, and nothing else.
     fn cases(source: &'static str) -> Vec<&'static str> {
         source
             .split("\npub async fn ")
             .skip(1)
-            .filter_map(|function| function.split_once("(store: &dyn "))
+            .filter_map(|function| {
+                function.split_once("(store: &dyn ").or_else(|| function.split_once("(feeds: [&dyn "))
+            })
             .filter(|(name, rest)| {
                 !name.contains('(') && rest.split(['{', ',']).next().unwrap().contains(')')
             })
@@ -211,7 +271,10 @@ mod complete {
     #[test]
     fn every_case_is_run_by_the_macro() {
         for (role, _, suite) in ROLES {
-            let (_, rule) = MACROS.split_once(&format!("(@role {role} ")).unwrap();
+            let (_, rule) = MACROS
+                .split_once(&format!("(@role {role} "))
+                .or_else(|| MACROS.split_once(&format!("!(@cases {role} ")))
+                .unwrap();
             let (_, list) = rule.split_once("$make;").unwrap();
             let mut run: Vec<_> = list.split(')').next().unwrap().split(',').map(str::trim).collect();
             run.sort_unstable();

@@ -125,6 +125,23 @@ CREATE TABLE audit_log (
     CONSTRAINT audit_log_seq PRIMARY KEY (org_id, seq),
     CONSTRAINT audit_log_event UNIQUE (org_id, event_id)
 );
+CREATE INDEX audit_log_actor ON audit_log (org_id, actor_id, seq);
+CREATE INDEX audit_log_target ON audit_log (org_id, target_id, seq) WHERE target_id IS NOT NULL;
+CREATE INDEX audit_log_kind ON audit_log (org_id, kind, seq);
+
+-- How many entries there are of each hour, and where they are. Kept by whoever numbers events.
+CREATE TABLE audit_count (
+    org_id text COLLATE "C" NOT NULL,
+    hour bigint NOT NULL,
+    kind text COLLATE "C" NOT NULL,
+    outcome text COLLATE "C" NOT NULL,
+    total bigint NOT NULL,
+    first_seq bigint NOT NULL,
+    last_seq bigint NOT NULL,
+    first_at bigint NOT NULL,
+    last_at bigint NOT NULL,
+    CONSTRAINT audit_count_line PRIMARY KEY (org_id, hour, kind, outcome)
+);
 
 -- How many entries an organization has. Whoever numbers events holds this row.
 CREATE TABLE audit_head (

@@ -4,14 +4,16 @@
 //!    flight the next one gathers by itself, so the cost of a commit is shared by as many callers as there are, and a
 //!    lone caller never waits for others.
 //! 2. Every caller gets its own answer, after the commit. Whoever goes away meanwhile does not stop the batch.
-//! 3. A batch that the database refused changed nothing. It is replayed call by call, so that one bad row fails alone.
+//! 3. A batch that the database refused, or rolled back because it waited too long for a lock, changed nothing. It is
+//!    replayed call by call, so that one bad row fails alone, and a locked one fails only the calls of its [`Work::lane`].
 //! 4. A batch whose outcome is unknown (the connection broke, time ran out) is not replayed here: its callers are told
 //!    that the store is unavailable. What may be repeated is for the work itself to know.
-//! 5. Every wait has an end: for a place in the queue, in the queue, and for the batch with its replays.
+//! 5. Every wait has an end: every call is answered within [`Patience::batch`]. If that is while its batch is under
+//!    way, the batch goes on, and what became of the call is unknown to its caller.
 //! 6. A batch runs in a task of its own; if it panics, its callers are told, and the next batch is carried out.
 //! 7. The task ends when the last handle is gone and the queue is empty.
 
-use std::{fmt, slice, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, slice, sync::Arc, time::Duration};
 
 use lumoauth_core::store::{StoreError, StoreErrorKind};
 use tokio::{
@@ -20,8 +22,13 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use crate::failure::is_rolled_back;
+
 /// How many calls one batch carries at most.
 const BATCH: usize = 256;
+/// How often other tasks get a turn before a batch begins that is smaller than the last one. A turn is a microsecond or
+/// a few, and a commit hundreds.
+const TURNS: u32 = 32;
 /// How many calls may wait.
 const QUEUE: usize = 4096;
 
@@ -37,12 +44,18 @@ pub(crate) trait Work: Send + Sync + 'static {
 
     /// Carries out all of `jobs` or none, in their order, and returns an answer for each.
     ///
-    /// An error other than [`StoreErrorKind::Unavailable`] must mean that nothing was changed: the jobs are then
-    /// carried out again, each by itself.
+    /// An error other than [`StoreErrorKind::Unavailable`], and one that [`is_rolled_back`], must mean that nothing was
+    /// changed: the jobs are then carried out again, each by itself.
     fn carry_out(
         &self,
         jobs: &[Self::Job],
     ) -> impl Future<Output = Result<Vec<Self::Answer>, StoreError>> + Send;
+
+    /// What `job` may have to wait for. When one call of a lane was rolled back in a replay, the others of the same lane
+    /// are not tried, as each would take as long and those of other lanes would wait for all of them.
+    fn lane(_job: &Self::Job) -> &str {
+        ""
+    }
 }
 
 /// The way to the task that makes batches of `W`. Clones share it.
@@ -62,14 +75,14 @@ impl<W: Work> Clone for Batcher<W> {
 pub(crate) struct Patience {
     /// Waiting for a place in the queue.
     pub(crate) place: Duration,
-    /// Waiting in the queue, and then the batch with its replays.
+    /// A batch with its replays; and a whole call, whatever it waits for.
     pub(crate) batch: Duration,
 }
 
 struct Call<W: Work> {
     job: W::Job,
     reply: Reply<W::Answer>,
-    since: Instant,
+    deadline: Instant,
 }
 
 struct Reply<T>(oneshot::Sender<Result<T, StoreError>>);
@@ -90,6 +103,8 @@ enum BatchError {
     Late,
     #[error("the batch took too long")]
     Slow,
+    #[error("no answer in time")]
+    NoAnswer,
     #[error("the batch has stopped")]
     Stopped,
     #[error("a call of the batch has no answer")]
@@ -111,14 +126,18 @@ impl<W: Work> Batcher<W> {
     /// Has `job` carried out with whatever else waits.
     pub(crate) async fn submit(&self, job: W::Job) -> Result<W::Answer, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let call = Call { job, reply: Reply(reply), since: Instant::now() };
+        let deadline = Instant::now() + self.patience.batch;
+        let call = Call { job, reply: Reply(reply), deadline };
         self.queue.send_timeout(call, self.patience.place).await.map_err(|error| {
             unavailable::<W>(match error {
                 mpsc::error::SendTimeoutError::Timeout(_) => BatchError::Full,
                 mpsc::error::SendTimeoutError::Closed(_) => BatchError::Stopped,
             })
         })?;
-        answer.await.unwrap_or_else(|_| Err(unavailable::<W>(BatchError::Stopped)))
+        match timeout_at(deadline, answer).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(unavailable::<W>(BatchError::Stopped))),
+            Err(_) => Err(unavailable::<W>(BatchError::NoAnswer)),
+        }
     }
 }
 
@@ -135,14 +154,21 @@ async fn serve<W: Work>(
     patience: Patience,
 ) {
     let places = Arc::new(Semaphore::new(in_flight));
+    let mut last = 0;
     while let Ok(place) = places.clone().acquire_owned().await {
         // Callers that were just answered get a chance to call again. Without it they split into groups that take
         // turns, and every commit serves only one of them.
-        yield_now().await;
+        for _ in 0..TURNS {
+            yield_now().await;
+            if waiting.len() >= last {
+                break;
+            }
+        }
         let mut calls = Vec::new();
         if waiting.recv_many(&mut calls, BATCH).await == 0 {
             break;
         }
+        last = calls.len();
         let work = work.clone();
         tokio::spawn(async move {
             batch(&*work, calls, patience.batch).await;
@@ -154,8 +180,7 @@ async fn serve<W: Work>(
 /// Carries out `calls` and answers each of them.
 async fn batch<W: Work>(work: &W, calls: Vec<Call<W>>, patience: Duration) {
     let start = Instant::now();
-    let (late, calls): (Vec<_>, Vec<_>) =
-        calls.into_iter().partition(|call| start.duration_since(call.since) > patience);
+    let (late, calls): (Vec<_>, Vec<_>) = calls.into_iter().partition(|call| start >= call.deadline);
     late.into_iter().for_each(|call| call.reply.give(Err(unavailable::<W>(BatchError::Late))));
     let (jobs, replies): (Vec<_>, Vec<_>) = calls.into_iter().map(|call| (call.job, call.reply)).unzip();
     if jobs.is_empty() {
@@ -172,7 +197,7 @@ async fn batch<W: Work>(work: &W, calls: Vec<Call<W>>, patience: Duration) {
                 reply.give(Err(error));
             }
         }
-        Err(error) if error.kind() == StoreErrorKind::Unavailable => {
+        Err(error) if error.kind() == StoreErrorKind::Unavailable && !is_rolled_back(&error) => {
             let error = Arc::new(error);
             for reply in replies {
                 reply.give(Err(unavailable::<W>(BatchError::Failed(error.clone()))));
@@ -184,14 +209,32 @@ async fn batch<W: Work>(work: &W, calls: Vec<Call<W>>, patience: Duration) {
                 calls = jobs.len(),
                 "a batch failed and is replayed call by call"
             );
-            for (job, reply) in jobs.iter().zip(replies) {
-                let answers = carry_out(work, slice::from_ref(job), deadline).await;
-                reply.give(answers.and_then(|answers| {
+            replay(work, &jobs, replies, deadline).await;
+        }
+    }
+}
+
+/// Carries out `jobs` one by one.
+async fn replay<W: Work>(work: &W, jobs: &[W::Job], replies: Vec<Reply<W::Answer>>, deadline: Instant) {
+    let mut blocked: BTreeMap<&str, Arc<StoreError>> = BTreeMap::new();
+    for (job, reply) in jobs.iter().zip(replies) {
+        let lane = W::lane(job);
+        let answer = match blocked.get(lane) {
+            Some(error) => Err(unavailable::<W>(BatchError::Failed(error.clone()))),
+            None => match carry_out(work, slice::from_ref(job), deadline).await {
+                Ok(answers) => {
                     let only = answers.into_iter().next();
                     only.ok_or_else(|| StoreError::other(W::OPERATION, BatchError::Miscounted))
-                }));
-            }
-        }
+                }
+                Err(error) if is_rolled_back(&error) => {
+                    let error = Arc::new(error);
+                    blocked.insert(lane, error.clone());
+                    Err(unavailable::<W>(BatchError::Failed(error)))
+                }
+                Err(error) => Err(error),
+            },
+        };
+        reply.give(answer);
     }
 }
 
@@ -201,6 +244,10 @@ async fn carry_out<W: Work>(
     jobs: &[W::Job],
     deadline: Instant,
 ) -> Result<Vec<W::Answer>, StoreError> {
+    // What is not begun cannot be left in the middle.
+    if Instant::now() >= deadline {
+        return Err(unavailable::<W>(BatchError::Slow));
+    }
     match timeout_at(deadline, work.carry_out(jobs)).await {
         Err(_) => Err(unavailable::<W>(BatchError::Slow)),
         // It was carried out, so it must not be replayed.
@@ -218,6 +265,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::failure::rolled_back;
 
     const PATIENCE: Patience = Patience { place: Duration::from_millis(50), batch: Duration::from_secs(5) };
 
@@ -232,6 +280,8 @@ mod tests {
     const LOST: u32 = 1001;
     const PANICS: u32 = 1002;
     const HANGS: u32 = 1003;
+    /// Numbers from here on are of the other lane.
+    const LOCKED: u32 = 2000;
 
     impl Work for Squares {
         type Job = u32;
@@ -247,8 +297,13 @@ mod tests {
                 Some(&REFUSED) => Err(StoreError::other("squares", "refused")),
                 Some(&LOST) => Err(StoreError::unavailable("squares", "lost")),
                 Some(&HANGS) => std::future::pending().await,
+                Some(&(LOCKED..)) => Err(rolled_back("squares")),
                 Some(other) => panic!("{other}"),
             }
+        }
+
+        fn lane(job: &u32) -> &str {
+            if *job < LOCKED { "free" } else { "locked" }
         }
     }
 
@@ -296,6 +351,16 @@ mod tests {
         let answers = submit(&work, &batcher, &[2, REFUSED, 3]).await;
         assert_eq!(answers, [Ok(4), Err(StoreErrorKind::Other), Ok(9)]);
         assert_eq!(*work.batches.lock().unwrap(), [vec![2, REFUSED, 3], vec![2], vec![REFUSED], vec![3]]);
+    }
+
+    #[tokio::test]
+    async fn a_locked_call_fails_its_lane_only() {
+        let (work, batcher) = start();
+        let answers = submit(&work, &batcher, &[2, LOCKED, LOCKED + 1, 3]).await;
+        let locked = Err(StoreErrorKind::Unavailable);
+        assert_eq!(answers, [Ok(4), locked, locked, Ok(9)]);
+        let tried = [vec![2, LOCKED, LOCKED + 1, 3], vec![2], vec![LOCKED], vec![3]];
+        assert_eq!(*work.batches.lock().unwrap(), tried);
     }
 
     #[tokio::test]

@@ -7,11 +7,21 @@
 //!    [`admits`], each seeing what those before it in the batch did.
 //! 3. What was decided is written: ids with an insert, counters with one update.
 //!
+//! Where no other server charges the same counters, all of that is one statement; see [`optimistic`].
+//!
+//! Other charges queue behind a batch, so it waits for locks only briefly; then it is rolled back, and made again charge
+//! by charge. An organization whose counters somebody else holds does not stop the others.
+//!
 //! Two things can be found out too late, and then nothing of the batch is kept and it is made again: a counter that
 //! does not exist yet (it is inserted first the next time, as a row that is not there cannot be locked), and an id that
 //! another server stored meanwhile (charges with one id need not share a counter).
 
-use std::collections::{BTreeMap, btree_map::Entry};
+mod optimistic;
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use async_trait::async_trait;
 use lumoauth_core::{
@@ -20,20 +30,17 @@ use lumoauth_core::{
     id::OrgId,
     store::{BudgetStore, Charge, Charged, StoreError},
 };
-use sqlx::{
-    PgConnection, Postgres, Row,
-    postgres::{PgArguments, PgRow},
-    query::Query,
-};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
     PostgresStore,
     batcher::Work,
-    pool::{End, Pool, Transaction},
-    records::millis,
-    values::{from_millis, whole},
+    pool::{End, Pool, Statement, Transaction},
+    values::{from_millis, millis, whole},
 };
+
+use optimistic::{Memory, Seen, Shortcut};
 
 const CHARGE: &str = "budgets.charge";
 const USAGE: &str = "budgets.usage";
@@ -41,11 +48,15 @@ const USAGE: &str = "budgets.usage";
 /// How often a batch is made again. Once for counters that did not exist; more only if ids are raced for.
 const MAX_TRIES: u32 = 8;
 
+// The first statement of a transaction also sets for how long it waits for locks. All of it is read, and sorted, before
+// the first lock is taken.
+
 /// Inserts counters that do not exist yet.
 const INSERT_COUNTERS: &str = "\
     INSERT INTO budget_counter (org_id, owner, generation, meter, window_kind, window_start, ends_at, used) \
     SELECT org_id, owner, generation, meter, window_kind, window_start, ends_at, 0 \
-    FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::smallint[], $5::smallint[], $6::bigint[], $7::bigint[]) \
+    FROM (SELECT set_config('lock_timeout', $8, true)) AS patience, \
+        unnest($1::text[], $2::uuid[], $3::bigint[], $4::smallint[], $5::smallint[], $6::bigint[], $7::bigint[]) \
         WITH ORDINALITY AS line (org_id, owner, generation, meter, window_kind, window_start, ends_at, nth) \
     ORDER BY nth \
     ON CONFLICT DO NOTHING";
@@ -53,7 +64,8 @@ const INSERT_COUNTERS: &str = "\
 /// Locks counters in the order in which they are given, and shows them.
 const LOCK_COUNTERS: &str = "\
     SELECT line.nth, counter.used \
-    FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::smallint[], $5::smallint[], $6::bigint[]) \
+    FROM (SELECT set_config('lock_timeout', $7, true)) AS patience \
+    CROSS JOIN unnest($1::text[], $2::uuid[], $3::bigint[], $4::smallint[], $5::smallint[], $6::bigint[]) \
         WITH ORDINALITY AS line (org_id, owner, generation, meter, window_kind, window_start, nth) \
     JOIN budget_counter AS counter USING (org_id, owner, generation, meter, window_kind, window_start) \
     ORDER BY line.nth \
@@ -183,14 +195,20 @@ const fn window_code(window: Window) -> i16 {
 #[derive(Debug)]
 pub(crate) struct Charges {
     pool: Pool,
+    lock_timeout: String,
+    memory: Mutex<Memory>,
 }
 
 impl Charges {
     /// How many batches may be under way at once. Batches with a counter in common would only wait for each other.
     pub(crate) const IN_FLIGHT: usize = 1;
 
-    pub(crate) const fn new(pool: Pool) -> Self {
-        Self { pool }
+    pub(crate) fn new(pool: Pool) -> Self {
+        Self { lock_timeout: pool.short_lock_timeout(), pool, memory: Mutex::default() }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -201,15 +219,35 @@ impl Work for Charges {
     const OPERATION: &'static str = CHARGE;
 
     async fn carry_out(&self, jobs: &[Job]) -> Result<Vec<Charged>, StoreError> {
+        let pool = self.pool.one_call();
+        let recalled = self.memory().recall(jobs);
+        if let Some(ledger) = recalled {
+            match optimistic::attempt(&pool, jobs, ledger).await? {
+                Shortcut::Made(answers, seen) => {
+                    self.memory().learn(seen);
+                    return Ok(answers);
+                }
+                Shortcut::Mistaken => self.memory().doubt(),
+                Shortcut::Unfit => {}
+            }
+        }
         let mut counters = Counters::Exist;
         for _ in 0..MAX_TRIES {
-            match self.pool.transaction(CHARGE, &Batch { jobs, counters }).await? {
-                Attempt::Made(answers) => return Ok(answers),
+            let batch = Batch { jobs, counters, lock_timeout: &self.lock_timeout };
+            match pool.transaction_of_task(CHARGE, &batch).await? {
+                Attempt::Made(answers, seen) => {
+                    self.memory().learn(seen);
+                    return Ok(answers);
+                }
                 Attempt::CountersMissing => counters = Counters::MayBeMissing,
                 Attempt::IdsTaken => {}
             }
         }
         Err(StoreError::unavailable(CHARGE, "other servers always came first"))
+    }
+
+    fn lane(job: &Job) -> &str {
+        job.org.as_str()
     }
 }
 
@@ -222,8 +260,8 @@ enum Counters {
 
 /// What became of a batch.
 enum Attempt {
-    /// It is made.
-    Made(Vec<Charged>),
+    /// It is made, and this is what its counters show now.
+    Made(Vec<Charged>, Vec<Seen>),
     /// Not all of its counters exist; nothing changed.
     CountersMissing,
     /// Another server stored one of its ids meanwhile; nothing changed.
@@ -234,6 +272,7 @@ enum Attempt {
 struct Batch<'j> {
     jobs: &'j [Job],
     counters: Counters,
+    lock_timeout: &'j str,
 }
 
 impl Transaction for Batch<'_> {
@@ -242,9 +281,9 @@ impl Transaction for Batch<'_> {
     async fn run(&self, connection: &mut PgConnection) -> Result<End<Attempt>, sqlx::Error> {
         let mut ledger = Ledger::of(self.jobs);
         if self.counters == Counters::MayBeMissing {
-            ledger.insert_counters(connection).await?;
+            ledger.insert_counters(connection, self.lock_timeout).await?;
         }
-        if !ledger.lock_counters(connection).await? {
+        if !ledger.lock_counters(connection, self.lock_timeout).await? {
             return Ok(End::RollBack(Attempt::CountersMissing));
         }
         ledger.find_ids(connection).await?;
@@ -254,7 +293,8 @@ impl Transaction for Batch<'_> {
         }
         ledger.store_counters(connection).await?;
         // If everything was refused, there is nothing to wait for a disk for.
-        Ok(if ledger.has_changed() { End::Commit } else { End::RollBack }(Attempt::Made(answers)))
+        let made = Attempt::Made(answers, ledger.seen());
+        Ok(if ledger.has_changed() { End::Commit(made) } else { End::RollBack(made) })
     }
 }
 
@@ -369,20 +409,30 @@ impl<'j> Ledger<'j> {
 
 /// Reading and writing.
 impl Ledger<'_> {
-    async fn insert_counters(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    async fn insert_counters(
+        &self,
+        connection: &mut PgConnection,
+        lock_timeout: &str,
+    ) -> Result<(), sqlx::Error> {
         let keys = Columns::of(self.counters.keys());
         let ends: Vec<_> = self.counters.values().map(|counter| counter.ends_at).collect();
-        keys.bind_to(sqlx::query(INSERT_COUNTERS)).bind(ends).execute(connection).await?;
+        let insert = keys.bind_to(sqlx::query(INSERT_COUNTERS)).bind(ends).bind(lock_timeout);
+        insert.execute(connection).await?;
         Ok(())
     }
 
     /// Whether all of them exist.
-    async fn lock_counters(&mut self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    async fn lock_counters(
+        &mut self,
+        connection: &mut PgConnection,
+        lock_timeout: &str,
+    ) -> Result<bool, sqlx::Error> {
         if self.counters.is_empty() {
             return Ok(true);
         }
         let keys = Columns::of(self.counters.keys());
-        let rows = keys.bind_to(sqlx::query(LOCK_COUNTERS)).fetch_all(connection).await?;
+        let lock = keys.bind_to(sqlx::query(LOCK_COUNTERS)).bind(lock_timeout);
+        let rows = lock.fetch_all(connection).await?;
         if rows.len() < self.counters.len() {
             return Ok(false);
         }
@@ -420,11 +470,7 @@ impl Ledger<'_> {
 
     /// Whether none of them was stored by another server meanwhile.
     async fn store_ids(&self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-        let new: Vec<_> = self
-            .ids
-            .iter()
-            .filter_map(|(key, known)| Some((key, known.as_ref().filter(|known| known.new)?)))
-            .collect();
+        let new = self.new_ids();
         if new.is_empty() {
             return Ok(true);
         }
@@ -458,6 +504,12 @@ impl Ledger<'_> {
         let used: Vec<_> = changed().map(|(_, counter)| counter.used.cast_signed()).collect();
         keys.bind_to(sqlx::query(UPDATE_COUNTERS)).bind(used).execute(connection).await?;
         Ok(())
+    }
+
+    /// The ids that this batch stores.
+    fn new_ids(&self) -> Vec<(&IdKey<'_>, &Known)> {
+        let ids = self.ids.iter();
+        ids.filter_map(|(key, known)| Some((key, known.as_ref().filter(|known| known.new)?))).collect()
     }
 
     /// Whether there is anything to commit.
@@ -496,10 +548,7 @@ impl<'j> Columns<'j> {
         self.org.is_empty()
     }
 
-    fn bind_to<'q>(self, statement: Query<'q, Postgres, PgArguments>) -> Query<'q, Postgres, PgArguments>
-    where
-        'j: 'q,
-    {
+    fn bind_to(self, statement: Statement) -> Statement {
         statement
             .bind(self.org)
             .bind(self.owner)

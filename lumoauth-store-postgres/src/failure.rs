@@ -1,5 +1,7 @@
 //! What a failure of sqlx means: for the connection, for another try, and for the caller.
 
+use std::error::Error;
+
 use lumoauth_core::store::StoreError;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
@@ -15,6 +17,8 @@ pub(crate) struct Failure {
 enum Sort {
     /// Rolled back because of another transaction.
     Conflict,
+    /// Rolled back because it took too long, or waited too long for a lock. Whoever waited has waited enough.
+    TooSlow,
     /// The connection is of no use any more; what became of the call is unknown.
     Lost,
     /// The server cannot do it now.
@@ -63,6 +67,12 @@ impl Failure {
         Self { error: sqlx::Error::Io(error), sort: Sort::Lost, connected: true }
     }
 
+    /// The task that had the call ended without an answer.
+    pub(crate) fn stopped() -> Self {
+        let error = std::io::Error::other("the call was stopped");
+        Self { error: sqlx::Error::Io(error), sort: Sort::Unavailable, connected: true }
+    }
+
     /// Whether the next call can have the connection.
     pub(crate) fn connection_is_sound(&self) -> bool {
         self.sort != Sort::Lost
@@ -80,11 +90,28 @@ impl Failure {
     /// What the caller of the role learns.
     pub(crate) fn into_store_error(self, operation: &'static str) -> StoreError {
         match self.sort {
-            Sort::Conflict | Sort::Lost | Sort::Unavailable => StoreError::unavailable(operation, self.error),
+            Sort::Conflict | Sort::TooSlow => StoreError::unavailable(operation, RolledBack(self.error)),
+            Sort::Lost | Sort::Unavailable => StoreError::unavailable(operation, self.error),
             Sort::Corrupt => StoreError::corrupt(operation, self.error),
             Sort::Other => StoreError::other(operation, self.error),
         }
     }
+}
+
+/// Why a call is unavailable of which it is certain that it changed nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("it was rolled back")]
+struct RolledBack(#[source] sqlx::Error);
+
+/// Whether it is certain that a call that is unavailable now changed nothing, because PostgreSQL began it and said so.
+pub(crate) fn is_rolled_back(error: &StoreError) -> bool {
+    error.source().is_some_and(|source| source.is::<RolledBack>())
+}
+
+/// An error that says so, for tests of others.
+#[cfg(test)]
+pub(crate) fn rolled_back(operation: &'static str) -> StoreError {
+    StoreError::unavailable(operation, RolledBack(sqlx::Error::PoolTimedOut))
 }
 
 fn sort(error: &sqlx::Error) -> Sort {
@@ -104,12 +131,15 @@ fn sort(error: &sqlx::Error) -> Sort {
 /// PostgreSQL's SQLSTATE codes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 fn sort_of_answer(severity: PgSeverity, code: &str) -> Sort {
     match code {
-        "40001" | "40P01" | "55P03" => Sort::Conflict,
+        "40001" | "40P01" => Sort::Conflict,
+        // "Statement completion unknown": it may have happened.
+        "40003" => Sort::Lost,
         // A standby, or a primary that became one: another connection may reach the new primary.
         "25006" => Sort::Lost,
         _ if matches!(severity, PgSeverity::Fatal | PgSeverity::Panic) => Sort::Lost,
-        // statement_timeout; resources; shutting down; system trouble such as a failed write.
-        "57014" => Sort::Unavailable,
+        // statement_timeout and lock_timeout.
+        "57014" | "55P03" => Sort::TooSlow,
+        // Shutting down; resources, and system trouble such as a failed write.
         _ => match code.get(..2) {
             Some("08" | "57") => Sort::Lost,
             Some("53" | "58") => Sort::Unavailable,
@@ -131,11 +161,26 @@ mod tests {
 
     #[test]
     fn only_what_was_rolled_back_is_a_conflict() {
-        for code in ["40001", "40P01", "55P03"] {
+        for code in ["40001", "40P01"] {
             assert_eq!(sort_of_answer(PgSeverity::Error, code), Sort::Conflict);
         }
         // 40003 is "statement completion unknown".
-        assert_eq!(sort_of_answer(PgSeverity::Error, "40003"), Sort::Other);
+        assert_eq!(sort_of_answer(PgSeverity::Error, "40003"), Sort::Lost);
+    }
+
+    #[test]
+    fn what_was_rolled_back_says_so() {
+        let error = |sort| {
+            let failure = Failure { error: sqlx::Error::PoolTimedOut, sort, connected: true };
+            failure.into_store_error("test")
+        };
+        for code in ["40001", "40P01", "55P03", "57014"] {
+            assert!(is_rolled_back(&error(sort_of_answer(PgSeverity::Error, code))), "{code}");
+        }
+        for code in ["40003", "57P01", "53100"] {
+            assert!(!is_rolled_back(&error(sort_of_answer(PgSeverity::Error, code))), "{code}");
+        }
+        assert!(!is_rolled_back(&StoreError::unavailable("test", "no answer")));
     }
 
     #[test]
@@ -148,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_server_in_need_is_unavailable() {
-        for code in ["53100", "53200", "57014", "58030"] {
+        for code in ["53100", "53200", "58030"] {
             assert_eq!(sort_of_answer(PgSeverity::Error, code), Sort::Unavailable, "{code}");
         }
         assert_eq!(sort_of_answer(PgSeverity::Error, "42601"), Sort::Other);

@@ -10,7 +10,8 @@ use lumoauth_core::{
 
 use crate::{
     PostgresStore,
-    records::{Recorded, changed, millis, recorded},
+    records::{Recorded, changed, recorded},
+    values::millis,
 };
 
 const MARK: &str = recorded!(
@@ -41,13 +42,14 @@ impl GrantStore for PostgresStore {
         let on = Recorded::new(OPERATION, org, on)?;
         let keep_until = millis(keep_until);
         let handle = handle.as_bytes().as_slice();
+        let pool = self.pool.one_call();
         for _ in 0..MAX_TRIES {
             let mark = || on.statement(MARK).bind(handle).bind(keep_until);
-            if changed(OPERATION, &self.pool.change(OPERATION, mark).await?)? {
+            if changed(OPERATION, &pool.change(OPERATION, mark).await?)? {
                 return Ok(Revoked::Revoked);
             }
             let keep = || sqlx::query(KEEP).bind(org.as_str()).bind(handle).bind(keep_until);
-            if !self.pool.repeatable(OPERATION, keep).await?.is_empty() {
+            if !pool.repeatable(OPERATION, keep).await?.is_empty() {
                 return Ok(Revoked::AlreadyRevoked);
             }
         }

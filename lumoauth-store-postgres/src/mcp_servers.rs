@@ -83,13 +83,13 @@ fn targets(server: &McpServer) -> Vec<String> {
 }
 
 /// A removal with its lock.
-struct Removal<'a> {
-    org: &'a OrgId,
-    id: &'a McpServerId,
-    on: Recorded<'a>,
+struct Removal {
+    org: OrgId,
+    id: McpServerId,
+    on: Recorded,
 }
 
-impl Transaction for Removal<'_> {
+impl Transaction for Removal {
     type Answer = Vec<PgRow>;
 
     async fn run(&self, connection: &mut PgConnection) -> Result<End<Vec<PgRow>>, sqlx::Error> {
@@ -149,7 +149,8 @@ impl McpServerStore for PostgresStore {
     async fn remove(&self, org: &OrgId, id: &McpServerId, on: &Event) -> Result<Remove, StoreError> {
         const OPERATION: &str = "mcp_servers.remove";
         let on = Recorded::new(OPERATION, org, on)?;
-        let rows = self.pool.transaction(OPERATION, &Removal { org, id, on }).await?;
+        let removal = Removal { org: org.clone(), id: id.clone(), on };
+        let rows = self.pool.transaction(OPERATION, removal).await?;
         Ok(if changed(OPERATION, &rows)? { Remove::Removed } else { Remove::Missing })
     }
 

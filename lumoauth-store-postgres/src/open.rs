@@ -91,9 +91,22 @@ pub enum OpenError {
     Database(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// What becomes of the events that the roles write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Events {
+    /// They get numbers in the log of this database.
+    Numbered,
+    /// They wait until they are moved to a log elsewhere.
+    Moved,
+}
+
 /// Every role on one PostgreSQL database.
 ///
 /// Cloning is cheap; the clones share their connections.
+///
+/// As an [`Outbox`](lumoauth_core::store::Outbox) it has something to move only if it was opened by
+/// [`PostgresStore::connect_with_outbox`]. Otherwise its events wait for their number in its own log, and nobody else
+/// sees them or takes them away.
 #[derive(Clone)]
 pub struct PostgresStore {
     pub(crate) pool: Pool,
@@ -101,6 +114,7 @@ pub struct PostgresStore {
     pub(crate) charges: Batcher<Charges>,
     pub(crate) clock: Arc<SyncedClock>,
     pub(crate) sequencer: Sequencer,
+    pub(crate) events: Events,
 }
 
 impl fmt::Debug for PostgresStore {
@@ -118,6 +132,38 @@ impl PostgresStore {
     /// # Errors
     /// [`OpenError`] if PostgreSQL cannot be reached or its schema is not the one that this version works with.
     pub async fn connect(url: &str, settings: Settings) -> Result<Self, OpenError> {
+        Self::open(url, settings, Events::Numbered).await
+    }
+
+    /// The same for a server whose audit log is kept elsewhere: events wait here until the server's maintenance has
+    /// moved them, and what a log can do is refused
+    /// ([`StoreErrorKind::Other`](lumoauth_core::store::StoreErrorKind)). Every server of this database must open it in
+    /// the same way.
+    ///
+    /// ```no_run
+    /// use std::sync::Arc;
+    /// use lumoauth_core::store::Stores;
+    /// use lumoauth_store_postgres::{PostgresStore, Settings};
+    ///
+    /// # async fn open(url: &str, log_url: &str) -> Result<Stores, lumoauth_store_postgres::OpenError> {
+    /// let records = Arc::new(PostgresStore::connect_with_outbox(url, Settings::default()).await?);
+    /// let log = Arc::new(PostgresStore::connect(log_url, Settings::default()).await?);
+    /// Ok(Stores {
+    ///     audit: log.clone(),
+    ///     outboxes: vec![records.clone()],
+    ///     upkeep: vec![records.clone(), log],
+    ///     ..Stores::all(records)
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`PostgresStore::connect`].
+    pub async fn connect_with_outbox(url: &str, settings: Settings) -> Result<Self, OpenError> {
+        Self::open(url, settings, Events::Moved).await
+    }
+
+    async fn open(url: &str, settings: Settings, events: Events) -> Result<Self, OpenError> {
         let pool = Pool::new(session(parse(url)?, &settings), settings);
         match schema::version(&pool).await? {
             found if found > KNOWN => return Err(OpenError::NewerSchema { found, known: KNOWN }),
@@ -131,6 +177,7 @@ impl PostgresStore {
             clock: Arc::new(SyncedClock::new()),
             sequencer: Sequencer::new(pool.clone(), patience.batch),
             pool,
+            events,
         };
         store.sync_clock().await.map_err(|error| OpenError::Database(Box::new(error)))?;
         Ok(store)

@@ -10,15 +10,19 @@ use sqlx::Row;
 
 use crate::{
     PostgresStore,
-    records::millis,
-    values::{column, whole},
+    values::{column, millis, whole},
 };
 
 const TAKE: &str = "rate_limits.take";
 
-/// Counts one request if there is room; no row if there is none.
+/// Counts one request if there is room; no row if there is none. A window that is full is only read: whoever is refused
+/// should cost no lock and no write. What the reading missed is decided under the lock of the row.
 const COUNT: &str = "\
-    INSERT INTO rate_limit AS counter (org_id, source, length_ms, ends_at, used) VALUES ($1, $2, $3, $4, 1) \
+    INSERT INTO rate_limit AS counter (org_id, source, length_ms, ends_at, used) \
+    SELECT $1, $2, $3, $4, 1 WHERE NOT EXISTS ( \
+        SELECT 1 FROM rate_limit AS spent \
+        WHERE spent.org_id = $1 AND spent.source = $2 AND spent.length_ms = $3 AND spent.ends_at = $4 \
+            AND spent.used >= $5) \
     ON CONFLICT (org_id, source, length_ms, ends_at) DO UPDATE SET used = counter.used + 1 \
         WHERE counter.used < $5 \
     RETURNING used";
@@ -32,10 +36,7 @@ impl RateLimitStore for PostgresStore {
         limit: RateLimit,
         now: Timestamp,
     ) -> Result<Admission, StoreError> {
-        const SECOND: u64 = 1000;
-        let length = u64::try_from(limit.window.as_millis()).unwrap_or(u64::MAX).max(SECOND);
-        let start = now.unix_millis() - now.unix_millis() % length;
-        let resets_at = Timestamp::from_unix_millis(start.saturating_add(length));
+        let (length, resets_at) = limit.window_at(now);
         let refused = Admission { admitted: false, remaining: 0, resets_at };
         // The first request of a window is inserted without a question.
         if limit.max == 0 {

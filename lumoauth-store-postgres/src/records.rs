@@ -1,10 +1,9 @@
 //! What the recorded roles share: one statement that changes a record and writes its event, and what its answer means.
 
-use std::{borrow::Cow, error::Error, sync::Arc};
+use std::{error::Error, sync::Arc};
 
 use lumoauth_core::{
     audit::Event,
-    clock::Timestamp,
     id::OrgId,
     store::{Insert, Listing, Page, Remove, StoreError, Unique, Update},
 };
@@ -15,7 +14,10 @@ use uuid::Uuid;
 use crate::{
     failure,
     pool::{Pool, Statement},
+    values::whole,
 };
+
+pub(crate) use crate::values::{millis, needle, sought, stored, text};
 
 /// A statement that makes one change (`INSERT`, `UPDATE` or `DELETE` of one row) and, if it happened, writes its event
 /// into the outbox. Its arguments `$1` to `$4` are those of [`Recorded::statement`], its answer is how many rows changed.
@@ -41,18 +43,18 @@ pub(crate) use recorded;
 
 /// An event as the outbox keeps it, with its organization.
 #[derive(Debug)]
-pub(crate) struct Recorded<'a> {
-    org: &'a OrgId,
+pub(crate) struct Recorded {
+    org: OrgId,
     event_id: Uuid,
     at: i64,
     body: String,
 }
 
-impl<'a> Recorded<'a> {
+impl Recorded {
     /// The event that goes with a change in `org`.
-    pub(crate) fn new(operation: &'static str, org: &'a OrgId, on: &Event) -> Result<Self, StoreError> {
+    pub(crate) fn new(operation: &'static str, org: &OrgId, on: &Event) -> Result<Self, StoreError> {
         let body = to_json(operation, on)?;
-        Ok(Self { org, event_id: on.id.uuid(), at: millis(on.at), body })
+        Ok(Self { org: org.clone(), event_id: on.id.uuid(), at: millis(on.at), body })
     }
 
     /// `sql`, made by `recorded!`, with its first four arguments: organization, event id, instant and body.
@@ -73,6 +75,7 @@ pub(crate) async fn insert(
     taken: impl Fn() -> Statement + Send + Sync,
     uniques: &[Unique],
 ) -> Result<Insert, StoreError> {
+    let pool = pool.one_call();
     for _ in 0..MAX_TRIES {
         if changed(operation, &pool.change(operation, &insert).await?)? {
             return Ok(Insert::Inserted);
@@ -92,7 +95,7 @@ pub(crate) fn first_taken(
     uniques: &[Unique],
 ) -> Result<Option<Unique>, StoreError> {
     for (index, unique) in uniques.iter().enumerate() {
-        if column::<Option<bool>>(operation, one(operation, rows)?, index)?.unwrap_or(false) {
+        if value::<Option<bool>>(operation, one(operation, rows)?, index)?.unwrap_or(false) {
             return Ok(Some(*unique));
         }
     }
@@ -108,6 +111,7 @@ pub(crate) async fn update(
     exists: impl Fn() -> Statement + Send + Sync,
     constraints: &[(&str, Unique)],
 ) -> Result<Update, StoreError> {
+    let pool = pool.one_call();
     match pool.change(operation, update).await {
         Ok(rows) if changed(operation, &rows)? => Ok(Update::Updated),
         Ok(_) => {
@@ -189,10 +193,11 @@ pub(crate) async fn list<T: DeserializeOwned>(
     statement: impl Fn() -> Statement + Send + Sync,
 ) -> Result<Listing<Arc<T>>, StoreError> {
     let rows = pool.repeatable(operation, statement).await?;
-    let total = count(column(operation, one(operation, &rows)?, 0)?);
+    let total = whole(value(operation, one(operation, &rows)?, 0)?);
+    let total = total.map_err(|error| StoreError::corrupt(operation, error))?;
     let mut items = Vec::with_capacity(rows.len());
     for row in &rows {
-        if let Some(text) = column::<Option<&str>>(operation, row, 1)? {
+        if let Some(text) = value::<Option<&str>>(operation, row, 1)? {
             items.push(Arc::new(from_json(operation, text)?));
         }
     }
@@ -208,7 +213,7 @@ pub(crate) fn bounds(page: Page) -> (i64, i64) {
 
 /// Whether a statement made by `recorded!` changed something.
 pub(crate) fn changed(operation: &'static str, rows: &[PgRow]) -> Result<bool, StoreError> {
-    Ok(column::<i64>(operation, one(operation, rows)?, 0)? > 0)
+    Ok(value::<i64>(operation, one(operation, rows)?, 0)? > 0)
 }
 
 /// The row of an answer that always has one.
@@ -217,7 +222,7 @@ pub(crate) fn one<'r>(operation: &'static str, rows: &'r [PgRow]) -> Result<&'r 
 }
 
 /// The value in a column.
-pub(crate) fn column<'r, T>(operation: &'static str, row: &'r PgRow, index: usize) -> Result<T, StoreError>
+pub(crate) fn value<'r, T>(operation: &'static str, row: &'r PgRow, index: usize) -> Result<T, StoreError>
 where
     T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
 {
@@ -226,7 +231,7 @@ where
 
 /// The record in a column.
 fn record<T: DeserializeOwned>(operation: &'static str, row: &PgRow, index: usize) -> Result<T, StoreError> {
-    from_json(operation, column(operation, row, index)?)
+    from_json(operation, value(operation, row, index)?)
 }
 
 /// A record as it is stored.
@@ -239,77 +244,14 @@ pub(crate) fn from_json<T: DeserializeOwned>(operation: &'static str, text: &str
     serde_json::from_str(text).map_err(|error| StoreError::corrupt(operation, error))
 }
 
-/// An instant as a column keeps it. What PostgreSQL cannot count is 292 million years ahead, so the last instant that it
-/// can stands for it.
-pub(crate) fn millis(at: Timestamp) -> i64 {
-    i64::try_from(at.unix_millis()).unwrap_or(i64::MAX)
-}
-
-/// An integer as a column keeps it.
-pub(crate) fn stored(operation: &'static str, value: u64) -> Result<i64, StoreError> {
-    i64::try_from(value).map_err(|error| StoreError::other(operation, error))
-}
-
-/// An integer that is looked for. No column holds a negative one, so what cannot be stored is not found.
-pub(crate) fn sought(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(-1)
-}
-
-/// A count as it came from a column.
-pub(crate) fn count(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
-}
-
-/// Text as a column keeps it. PostgreSQL has no place for U+0000, and what comes from outside may contain it; so U+FFFF,
-/// which is no character, begins an escape.
-pub(crate) fn text(text: &str) -> Cow<'_, str> {
-    if text.contains(['\0', ESCAPE]) {
-        Cow::Owned(text.replace(ESCAPE, "\u{ffff}1").replace('\0', "\u{ffff}0"))
-    } else {
-        Cow::Borrowed(text)
-    }
-}
-
-const ESCAPE: char = '\u{ffff}';
-
-/// What a search without regard to ASCII case looks for. The columns are lowered by PostgreSQL, which under
-/// `COLLATE "C"` does it for ASCII letters and no others.
-pub(crate) fn needle(search: &str) -> String {
-    text(&search.to_ascii_lowercase()).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn text_without_a_nul_stays_as_it_is() {
-        assert_eq!(text("Ünïcode"), "Ünïcode");
-        assert!(matches!(text("plain"), Cow::Borrowed(_)));
-    }
-
-    #[test]
-    fn different_texts_stay_different() {
-        let texts = ["a", "a\0", "a\0\0", "a\u{ffff}", "a\u{ffff}0", "a\u{ffff}1", "a0", "\0a"];
-        for (i, one) in texts.iter().enumerate() {
-            assert!(!text(one).contains('\0'));
-            for other in &texts[i + 1..] {
-                assert_ne!(text(one), text(other));
-            }
-        }
-    }
 
     #[test]
     fn bounds_never_overflow() {
         let (offset, limit) = bounds(Page { offset: u64::MAX, limit: u32::MAX });
         assert!(offset.checked_add(limit).is_some());
         assert_eq!(bounds(Page { offset: 3, limit: 7 }), (3, 7));
-    }
-
-    #[test]
-    fn what_cannot_be_stored_is_not_found() {
-        assert_eq!(sought(u64::MAX), -1);
-        assert_eq!(sought(7), 7);
-        assert!(stored("test", u64::MAX).is_err());
     }
 }

@@ -8,7 +8,7 @@ use lumoauth_core::{
     store::{Remembered, ReplayStore, StoreError},
 };
 
-use crate::{PostgresStore, records::millis};
+use crate::{PostgresStore, values::millis};
 
 /// One row if the value was not known.
 const REMEMBER: &str = "\

@@ -5,7 +5,10 @@ use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
 use lumoauth_core::{id::OrgId, store::StoreError};
 use serde::Deserialize;
 use sqlx::{PgConnection, Row};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -13,11 +16,12 @@ use crate::{
     values::searchable,
 };
 
-const SEQUENCE: &str = "audit.sequence";
+pub(crate) const SEQUENCE: &str = "audit.sequence";
 
 const ANY_WAITING: &str = "SELECT 1 FROM outbox WHERE org_id = $1 LIMIT 1";
 
-const LOCK_HEAD: &str = "SELECT size FROM audit_head WHERE org_id = $1 FOR UPDATE";
+/// Does not wait: whoever waits in PostgreSQL occupies a connection.
+const LOCK_HEAD: &str = "SELECT size FROM audit_head WHERE org_id = $1 FOR UPDATE SKIP LOCKED";
 
 const INSERT_HEAD: &str =
     "INSERT INTO audit_head (org_id, size) VALUES ($1, 0) ON CONFLICT (org_id) DO NOTHING";
@@ -36,6 +40,18 @@ const INSERT_ENTRIES: &str = "\
         WITH ORDINALITY AS entry (arrived, nth, event_id, kind, actor_id, target_id, outcome, number) \
     JOIN outbox AS waiting ON waiting.org_id = $1 AND waiting.arrived = entry.arrived \
         AND waiting.nth = entry.nth AND waiting.event_id = entry.event_id";
+
+/// Counts the entries above `$2`, which were added just now.
+const ADD_COUNTS: &str = "\
+    INSERT INTO audit_count AS counted \
+        (org_id, hour, kind, outcome, total, first_seq, last_seq, first_at, last_at) \
+    SELECT org_id, at / 3600000, kind, outcome, count(*), min(seq), max(seq), min(at), max(at) \
+    FROM audit_log WHERE org_id = $1 AND seq > $2 \
+    GROUP BY org_id, at / 3600000, kind, outcome \
+    ON CONFLICT (org_id, hour, kind, outcome) DO UPDATE SET \
+        total = counted.total + excluded.total, last_seq = excluded.last_seq, \
+        first_at = least(counted.first_at, excluded.first_at), \
+        last_at = greatest(counted.last_at, excluded.last_at)";
 
 const DELETE_WAITING: &str = "\
     DELETE FROM outbox AS waiting USING unnest($2::bigint[], $3::int[], $4::uuid[]) AS taken (arrived, nth, event_id) \
@@ -60,8 +76,9 @@ struct Named {
     id: String,
 }
 
-/// Numbers events, a few organizations at a time: whoever waits for the head of an organization occupies a connection,
-/// and when it is free there is mostly nothing left to do. Clones share the places.
+/// Numbers events, a few organizations at a time. Whoever finds the head of an organization held waits outside, without a
+/// connection or a place, and looks again: mostly there is nothing left to do. So a server that stopped while it held one
+/// head keeps nobody from the others. Clones share the places.
 #[derive(Clone, Debug)]
 pub(crate) struct Sequencer {
     pool: Pool,
@@ -72,6 +89,9 @@ pub(crate) struct Sequencer {
 impl Sequencer {
     const PLACES: usize = 2;
 
+    /// How long to wait before looking again.
+    const PAUSE: Duration = Duration::from_millis(10);
+
     /// A sequencer whose callers wait up to `patience` for their turn.
     pub(crate) fn new(pool: Pool, patience: Duration) -> Self {
         Self { pool, places: Arc::new(Semaphore::new(Self::PLACES)), patience }
@@ -80,17 +100,29 @@ impl Sequencer {
     /// See [`AuditStore::sequence`](lumoauth_core::store::AuditStore::sequence). Returns how many events no longer
     /// wait, those included that were there already.
     pub(crate) async fn sequence(&self, org: &OrgId, max: u32) -> Result<u64, StoreError> {
-        if max == 0 || !self.any_waiting(org).await? {
+        if max == 0 {
             return Ok(0);
         }
-        let Ok(Ok(_place)) = timeout(self.patience, self.places.acquire()).await else {
-            return Err(StoreError::unavailable(SEQUENCE, "too many events are being numbered"));
-        };
-        // Perhaps somebody else did it meanwhile.
-        if !self.any_waiting(org).await? {
-            return Ok(0);
+        let turn = timeout(self.patience, self.turn(org, max)).await;
+        turn.unwrap_or_else(|_| {
+            Err(StoreError::unavailable(SEQUENCE, "somebody else numbers events for too long"))
+        })
+    }
+
+    async fn turn(&self, org: &OrgId, max: u32) -> Result<u64, StoreError> {
+        loop {
+            if !self.any_waiting(org).await? {
+                return Ok(0);
+            }
+            let Ok(place) = self.places.acquire().await else {
+                return Err(StoreError::unavailable(SEQUENCE, "the store is closing"));
+            };
+            match self.pool.transaction(SEQUENCE, Step { org: org.clone(), max }).await? {
+                Turn::Taken(moved) => return Ok(moved),
+                Turn::Held => drop(place),
+            }
+            sleep(Self::PAUSE).await;
         }
-        self.pool.transaction(SEQUENCE, &Step { org, max }).await
     }
 
     async fn any_waiting(&self, org: &OrgId) -> Result<bool, StoreError> {
@@ -99,29 +131,43 @@ impl Sequencer {
     }
 }
 
+/// What came of a step.
+enum Turn {
+    /// It moved this many events.
+    Taken(u64),
+    /// Somebody else holds the head.
+    Held,
+}
+
 /// One step of numbering.
-struct Step<'a> {
-    org: &'a OrgId,
+struct Step {
+    org: OrgId,
     max: u32,
 }
 
-impl Transaction for Step<'_> {
-    type Answer = u64;
+impl Transaction for Step {
+    type Answer = Turn;
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<End<u64>, sqlx::Error> {
-        move_waiting(connection, self.org, self.max).await
+    async fn run(&self, connection: &mut PgConnection) -> Result<End<Turn>, sqlx::Error> {
+        move_waiting(connection, &self.org, self.max).await
     }
 }
 
-async fn move_waiting(connection: &mut PgConnection, org: &OrgId, max: u32) -> Result<End<u64>, sqlx::Error> {
-    let size = lock_head(connection, org).await?;
+async fn move_waiting(
+    connection: &mut PgConnection,
+    org: &OrgId,
+    max: u32,
+) -> Result<End<Turn>, sqlx::Error> {
+    let Some(size) = lock_head(connection, org).await? else {
+        return Ok(End::RollBack(Turn::Held));
+    };
     let waiting = sqlx::query(SELECT_WAITING)
         .bind(org.as_str())
         .bind(i64::from(max))
         .fetch_all(&mut *connection)
         .await?;
     if waiting.is_empty() {
-        return Ok(End::RollBack(0));
+        return Ok(End::RollBack(Turn::Taken(0)));
     }
     let mut taken = Keys::default();
     for row in &waiting {
@@ -154,28 +200,30 @@ async fn move_waiting(connection: &mut PgConnection, org: &OrgId, max: u32) -> R
             .execute(&mut *connection)
             .await?
             .rows_affected();
-        // INVARIANT: the log has no gaps. Nobody takes events away while the head is held, except whoever moves them to
-        // another log; then they are left to it.
+        // INVARIANT: the log has no gaps. Nobody takes events away while the head is held, except a server that was opened
+        // with an outbox although this one was not; then they are left to it.
         if usize::try_from(added) != Ok(entries.keys.ids.len()) {
-            return Ok(End::RollBack(0));
+            return Ok(End::RollBack(Turn::Taken(0)));
         }
         let new_size = size.checked_add_unsigned(added);
         let new_size = new_size.ok_or_else(|| sqlx::Error::Decode("the log is full".into()))?;
         sqlx::query(UPDATE_HEAD).bind(org.as_str()).bind(new_size).execute(&mut *connection).await?;
+        sqlx::query(ADD_COUNTS).bind(org.as_str()).bind(size).execute(&mut *connection).await?;
     }
     let delete = sqlx::query(DELETE_WAITING).bind(org.as_str());
     delete.bind(&taken.arrived).bind(&taken.nth).bind(&taken.ids).execute(connection).await?;
-    Ok(End::Commit(u64::try_from(taken.ids.len()).unwrap_or(u64::MAX)))
+    Ok(End::Commit(Turn::Taken(u64::try_from(taken.ids.len()).unwrap_or(u64::MAX))))
 }
 
-/// Holds the head of the organization, made if it has none, and returns the last number given.
-async fn lock_head(connection: &mut PgConnection, org: &OrgId) -> Result<i64, sqlx::Error> {
+/// Holds the head of the organization, made if it has none, and returns the last number given. `None` if somebody else
+/// holds it.
+async fn lock_head(connection: &mut PgConnection, org: &OrgId) -> Result<Option<i64>, sqlx::Error> {
     let head = sqlx::query(LOCK_HEAD).bind(org.as_str()).fetch_optional(&mut *connection).await?;
     if let Some(row) = head {
-        return row.try_get("size");
+        return row.try_get("size").map(Some);
     }
-    sqlx::query(INSERT_HEAD).bind(org.as_str()).execute(&mut *connection).await?;
-    sqlx::query(LOCK_HEAD).bind(org.as_str()).fetch_one(connection).await?.try_get("size")
+    let made = sqlx::query(INSERT_HEAD).bind(org.as_str()).execute(connection).await?.rows_affected();
+    Ok((made == 1).then_some(0))
 }
 
 /// Keys of waiting events, column by column.

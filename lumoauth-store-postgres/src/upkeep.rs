@@ -1,6 +1,12 @@
 //! Readiness, the clock, and tidying.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use lumoauth_core::{
@@ -8,9 +14,11 @@ use lumoauth_core::{
     store::{REPLAY_GRACE, StoreError, Upkeep},
 };
 use sqlx::Row;
-use tokio::time::Instant;
 
-use crate::{PostgresStore, records::millis, values::from_millis};
+use crate::{
+    PostgresStore,
+    values::{from_millis, millis},
+};
 
 const PING: &str = "upkeep.ping";
 
@@ -19,6 +27,9 @@ const READ_CLOCK: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1
 
 /// An answer that took longer says too little about what time it is.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(1);
+
+/// Whether the last answer of the clock came too late, which is said once and not with each of them.
+static TOO_SLOW: AtomicBool = AtomicBool::new(false);
 
 /// How long after its window a counter is kept, for facts that arrive late.
 const COUNTER_GRACE: Duration = Duration::from_secs(48 * 3600);
@@ -72,21 +83,23 @@ const PURGE_REPLAY: &str = "\
 
 impl PostgresStore {
     /// A clock that follows the database's. Servers that share the database share the time with it: give it to the
-    /// server, and its maintenance keeps it in step.
+    /// server, and its maintenance keeps it in step. Between two rounds it goes on by this machine's monotonic clock, which
+    /// stands still while the machine sleeps: after that it is behind until the next round.
     pub fn clock(&self) -> Arc<SyncedClock> {
         self.clock.clone()
     }
 
     /// Reads the database's clock and sets the server's by it.
     pub(crate) async fn sync_clock(&self) -> Result<(), StoreError> {
-        let asked = Instant::now();
-        let rows = self.pool.repeatable(PING, || sqlx::query(READ_CLOCK)).await?;
-        let round_trip = asked.elapsed();
+        let (rows, round_trip) = self.pool.measured(PING, || sqlx::query(READ_CLOCK)).await?;
         let read = rows.first().ok_or(sqlx::Error::RowNotFound).and_then(|row| row.try_get(0));
         let read = read.and_then(from_millis).map_err(|error| StoreError::corrupt(PING, error))?;
         if round_trip < MAX_ROUND_TRIP {
             // It was read at some time in between.
             self.clock.set(read.plus(round_trip / 2));
+            TOO_SLOW.store(false, Ordering::Relaxed);
+        } else if !TOO_SLOW.swap(true, Ordering::Relaxed) {
+            tracing::warn!(?round_trip, "the database answers too slowly to take the time from it");
         }
         Ok(())
     }

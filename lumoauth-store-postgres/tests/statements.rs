@@ -117,15 +117,20 @@ fn statements() -> BTreeMap<String, String> {
     found
 }
 
-/// The text of every file in a directory of this crate, by name.
+/// The text of every file in a directory of this crate, and in those below it, by name.
 fn files(directory: &str) -> BTreeMap<String, String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
-    fs::read_dir(path)
-        .expect("a directory")
-        .map(|entry| {
+    let mut found = BTreeMap::new();
+    let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).expect("a directory") {
             let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                directories.push(path);
+                continue;
+            }
             let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-            (name, fs::read_to_string(path).expect("a text file"))
-        })
-        .collect()
+            found.insert(name, fs::read_to_string(path).expect("a text file"));
+        }
+    }
+    found
 }

@@ -1,16 +1,19 @@
 //! The connection, and how a script is called over it.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use redis::{
     Cmd, FromRedisValue, RedisError, ServerErrorKind, Value,
-    aio::ConnectionManager,
     cluster_async::ClusterConnection,
     cluster_routing::{RoutingInfo, SingleNodeRoutingInfo},
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::{error::Failure, script::Call};
+use crate::{
+    error::Failure,
+    script::Call,
+    single::{self, Numbered, Single},
+};
 
 /// How long to wait before a call that the server refused without carrying it out is made again.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -18,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// One server, or a cluster.
 #[derive(Clone)]
 pub(crate) enum Link {
-    Single(ConnectionManager),
+    Single(Arc<Single>),
     Cluster(ClusterConnection),
 }
 
@@ -54,11 +57,13 @@ impl Connection {
     async fn until_carried_out<T: FromRedisValue>(&self, call: &Call) -> Result<T, Failure> {
         let mut command = call.by_hash();
         let mut moved_to = None;
-        let mut refused = false;
+        let (mut refused, mut replaced) = (false, false);
         loop {
-            let answer = match moved_to.take() {
-                Some((host, port)) => self.ask(&command, host, port).await,
-                None => self.query(&command).await,
+            let single = self.single();
+            let answer = match (moved_to.take(), &single) {
+                (Some((host, port)), _) => self.ask(&command, host, port).await,
+                (None, Some((_, current))) => command.query_async(&mut current.link.clone()).await,
+                (None, None) => self.query(&command).await,
             };
             let error = match answer {
                 Ok(value) => return Ok(value),
@@ -80,14 +85,30 @@ impl Connection {
                     refused = true;
                     sleep(PAUSE).await;
                 }
-                _ => return Err(error.into()),
+                _ => match &single {
+                    // The address may lead to another server by now. Once more, if it does.
+                    Some((single, current))
+                        if !replaced && single::is_of_a_replica(&error) && single.replace(current).await =>
+                    {
+                        replaced = true;
+                    }
+                    _ => return Err(error.into()),
+                },
             }
+        }
+    }
+
+    /// The one server and its connection, unless it is a cluster.
+    fn single(&self) -> Option<(&Single, Numbered)> {
+        match &self.link {
+            Link::Single(single) => Some((single, single.current())),
+            Link::Cluster(_) => None,
         }
     }
 
     async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
         match &self.link {
-            Link::Single(link) => command.query_async(&mut link.clone()).await,
+            Link::Single(single) => command.query_async(&mut single.current().link).await,
             Link::Cluster(link) => command.query_async(&mut link.clone()).await,
         }
     }

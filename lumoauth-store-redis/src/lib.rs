@@ -9,6 +9,7 @@ mod open;
 mod rate_limits;
 mod replay;
 mod script;
+mod single;
 mod upkeep;
 mod url;
 
@@ -37,7 +38,8 @@ impl Default for Settings {
 
 /// The roles whose loss is safe, on one Redis server or on a Redis Cluster.
 ///
-/// It is cheap to clone; all clones share one connection per server.
+/// It is cheap to clone; all clones share one connection per server. Keys and the channel of the notices have no prefix
+/// of a deployment: each deployment has a Redis, or a cluster, of its own.
 #[derive(Clone)]
 pub struct RedisStore(Arc<Inner>);
 

@@ -1,12 +1,12 @@
 //! Connecting, and what is demanded of the server.
 
 use std::sync::Arc;
+#[cfg(target_os = "linux")]
+use std::time::Duration;
 
 use redis::{
-    Client, ConnectionInfo, ProtocolVersion, Value,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-    cluster::ClusterClientBuilder,
-    cmd,
+    ConnectionInfo, ErrorKind, ProtocolVersion, ServerErrorKind, Value, aio::ConnectionManager,
+    cluster::ClusterClientBuilder, cmd,
 };
 use tokio::time::timeout;
 
@@ -15,11 +15,14 @@ use crate::{
     changes::Feed,
     connection::{Connection, Link},
     error::Failure,
+    single::{self, Single},
     url,
 };
 
-/// How many commands may wait to be written.
-const QUEUE: usize = 1024;
+/// How long what was sent may stay unacknowledged by the other machine before the connection counts as broken. Otherwise a
+/// machine that is gone without a word holds the connection for a quarter of an hour.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 
 /// Why a [`RedisStore`] cannot be opened. It never contains the URL or a password.
 #[derive(Debug, thiserror::Error)]
@@ -67,11 +70,16 @@ pub(crate) async fn open(url: &str, settings: Settings) -> Result<RedisStore, Op
     for host in &mut hosts {
         let redis = host.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         *host = host.clone().set_redis_settings(redis);
+        #[cfg(target_os = "linux")]
+        {
+            let tcp = host.tcp_settings().clone().set_user_timeout(UNACKNOWLEDGED);
+            *host = host.clone().set_tcp_settings(tcp);
+        }
     }
     let (first, is_cluster) = first_to_answer(&hosts, settings).await?;
-    let link = match (is_cluster, hosts.len()) {
+    let link = match (is_cluster, &hosts[..]) {
         (true, _) => Link::Cluster(cluster(&hosts, settings).await?),
-        (false, 1) => Link::Single(first),
+        (false, [host]) => Link::Single(Arc::new(Single::new(host.clone(), settings, first))),
         (false, _) => return Err(OpenError::NoCluster),
     };
     let connection = Connection { link, response_timeout: settings.response_timeout };
@@ -97,16 +105,7 @@ async fn first_to_answer(
 }
 
 async fn single(host: &ConnectionInfo, settings: Settings) -> Result<(ConnectionManager, bool), Failure> {
-    let config = ConnectionManagerConfig::new()
-        .set_connection_timeout(Some(settings.connect_timeout))
-        .set_response_timeout(Some(settings.response_timeout))
-        .set_pipeline_buffer_size(QUEUE)
-        // These are retries of connecting, not of commands.
-        .set_min_delay(std::time::Duration::from_millis(20))
-        .set_max_delay(std::time::Duration::from_millis(100))
-        .set_number_of_retries(6);
-    let connect = ConnectionManager::new_with_config(Client::open(host.clone())?, config);
-    let mut link = timeout(settings.connect_timeout, connect).await.map_err(|_| Failure::TimedOut)??;
+    let mut link = single::connect(host, settings).await?;
     let info: String = cmd("INFO").arg("cluster").query_async(&mut link).await?;
     let is_cluster = info.lines().any(|line| line.trim() == "cluster_enabled:1");
     Ok((link, is_cluster))
@@ -128,14 +127,20 @@ async fn cluster(
     Ok(timeout(settings.connect_timeout * 2, connect).await.map_err(|_| Failure::TimedOut)??)
 }
 
-async fn refuse_eviction(connection: &Connection) -> Result<(), OpenError> {
+/// Fails unless every server that takes writes keeps what it has.
+pub(crate) async fn refuse_eviction(connection: &Connection) -> Result<(), OpenError> {
     let questions =
-        [cmd("CONFIG").arg("GET").arg("maxmemory-policy").to_owned(), cmd("INFO").arg("memory").to_owned()];
+        [cmd("INFO").arg("memory").to_owned(), cmd("CONFIG").arg("GET").arg("maxmemory-policy").to_owned()];
     for question in questions {
         let answer = match connection.ask_every_master(&question).await {
             Ok(answer) => answer,
-            Err(Failure::TimedOut) => return Err(Failure::TimedOut.into()),
-            Err(_) => continue,
+            Err(Failure::Redis {
+                kind:
+                    ErrorKind::Server(ServerErrorKind::NoPerm | ServerErrorKind::ResponseError)
+                    | ErrorKind::Extension,
+                ..
+            }) => continue,
+            Err(failure) => return Err(failure.into()),
         };
         let answers = match (&connection.link, answer) {
             (Link::Cluster(_), Value::Map(nodes)) => nodes.into_iter().map(|(_, answer)| answer).collect(),

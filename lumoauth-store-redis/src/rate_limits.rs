@@ -26,10 +26,7 @@ impl RateLimitStore for RedisStore {
         limit: RateLimit,
         now: Timestamp,
     ) -> Result<Admission, StoreError> {
-        const SECOND: u64 = 1000;
-        let length = u64::try_from(limit.window.as_millis()).unwrap_or(u64::MAX).max(SECOND);
-        let start = now.unix_millis() - now.unix_millis() % length;
-        let resets_at = Timestamp::from_unix_millis(start.saturating_add(length));
+        let (length, resets_at) = limit.window_at(now);
         let keep = millis(resets_at.plus(GRACE).since(now));
 
         let key = keys::rate_limit(org, length, resets_at.unix_millis(), source);

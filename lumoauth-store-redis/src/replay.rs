@@ -10,21 +10,22 @@ use lumoauth_core::{
 use redis::Value;
 use tokio::time::Instant;
 
-use crate::{RedisStore, error::Failure, keys, rate_limits::millis, script};
+use crate::{RedisStore, connection::Link, error::Failure, keys, rate_limits::millis, script};
 
 /// How many milliseconds an age and the time since a birth lose by being counted in whole ones.
 const ROUNDING: u128 = 1;
 
 impl RedisStore {
-    /// Establishes since when every bucket remembers. Done at the start, so that a fresh server remembers from then
-    /// on and not from the first use of each bucket.
+    /// Establishes since when every bucket remembers, and fails if a server takes no writes. Done at the start, so that a
+    /// fresh server remembers from then on and not from the first use of each bucket.
     pub(crate) async fn begin_to_remember(&self) -> Result<(), Failure> {
-        try_join_all((0..keys::BUCKETS).map(async |bucket| {
-            let _: Value =
-                self.connection().call(&script::BIRTH.call(vec![keys::birth(bucket)], vec![])).await?;
-            Ok::<_, Failure>(())
-        }))
-        .await?;
+        let births = (0..keys::BUCKETS).map(keys::birth);
+        let calls: Vec<_> = match self.connection().link {
+            Link::Single(_) => vec![script::READY.call(births.collect(), vec![])],
+            // They are in as many slots.
+            Link::Cluster(_) => births.map(|birth| script::READY.call(vec![birth], vec![])).collect(),
+        };
+        try_join_all(calls.iter().map(async |call| self.connection().call::<Value>(call).await)).await?;
         Ok(())
     }
 }

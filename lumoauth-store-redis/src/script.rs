@@ -60,8 +60,8 @@ macro_rules! scripts {
 scripts! {
     /// Counts a request.
     TAKE: "take";
-    /// Establishes a bucket's birth.
-    BIRTH: "memory" "birth";
+    /// Establishes the births of buckets.
+    READY: "memory" "ready";
     /// Remembers a single-use value.
     REMEMBER: "memory" "birth" "remember";
     /// Spends from the pools, and brings slices into them.

@@ -6,7 +6,9 @@ use lumoauth_core::{
     store::{StoreError, Upkeep},
 };
 
-use crate::RedisStore;
+use crate::{OpenError, RedisStore, open::refuse_eviction};
+
+const PING: &str = "asking Redis whether it is ready";
 
 #[async_trait]
 impl Upkeep for RedisStore {
@@ -14,9 +16,17 @@ impl Upkeep for RedisStore {
         "redis"
     }
 
-    /// Reaches every slot that the replay marks are in, and has each begin to remember if it does not.
+    /// Reaches every slot that the replay marks are in, has each begin to remember if it does not, and writes: a replica,
+    /// and a server that is full, are not ready. Neither is one that may evict keys, which a failover may have led to.
+    ///
+    /// It is one call of a script for one server, 64 for a cluster, and one question for the `maxmemory-policy` of each
+    /// master.
     async fn ping(&self) -> Result<(), StoreError> {
-        self.begin_to_remember().await.map_err(|failure| failure.during("asking Redis whether it is ready"))
+        self.begin_to_remember().await.map_err(|failure| failure.during(PING))?;
+        refuse_eviction(self.connection()).await.map_err(|error| match error {
+            OpenError::Connection(cause) => StoreError::unavailable(PING, cause),
+            error => StoreError::other(PING, error),
+        })
     }
 
     /// Redis drops its keys by itself: every key has a time to live.

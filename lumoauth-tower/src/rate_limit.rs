@@ -56,6 +56,22 @@ pub(crate) enum Counted<'a> {
     AdminWrite { actor: &'a str },
 }
 
+impl Counted<'_> {
+    /// What it is counted under, in the length that a `RateLimitStore` takes.
+    fn source(&self) -> String {
+        let mut source = match self {
+            Self::Token { client, peer } => format!("token {peer} {client}"),
+            Self::AdminRead { actor } => format!("admin-read {actor}"),
+            Self::AdminWrite { actor } => format!("admin-write {actor}"),
+        };
+        source.truncate(source.floor_char_boundary(MAX_SOURCE));
+        source
+    }
+}
+
+/// How many bytes the name of a source may have.
+const MAX_SOURCE: usize = 256;
+
 /// A request was counted and admitted: the numbers for its response.
 #[derive(Clone, Copy)]
 pub(crate) struct Share {
@@ -71,12 +87,12 @@ impl RateLimits {
         org: &OrgId,
         counted: Counted<'_>,
     ) -> Result<Share, (WireError, Option<Share>)> {
-        let cut = |text: &str| text.chars().take(128).collect::<String>();
-        let (max, source) = match counted {
-            Counted::Token { client, peer } => (self.token, format!("token {peer} {}", cut(client))),
-            Counted::AdminRead { actor } => (self.admin_read, format!("admin-read {}", cut(actor))),
-            Counted::AdminWrite { actor } => (self.admin_write, format!("admin-write {}", cut(actor))),
+        let max = match counted {
+            Counted::Token { .. } => self.token,
+            Counted::AdminRead { .. } => self.admin_read,
+            Counted::AdminWrite { .. } => self.admin_write,
         };
+        let source = counted.source();
         let limit = RateLimit { max, window: MINUTE };
         match server.rate_limit(org, &source, limit).await {
             Err(error) => {
@@ -114,4 +130,26 @@ impl Share {
 
 fn seconds_until(then: Timestamp, now: Timestamp) -> u64 {
     u64::try_from(then.since(now).as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_has_256_bytes_at_most() {
+        for client in ["c".repeat(1000), "\u{20ac}".repeat(1000), "\u{1f600}".repeat(128)] {
+            let counted = [
+                Counted::Token { client: &client, peer: "2001:db8:1111:2222:3333:4444:5555:6666" },
+                Counted::AdminRead { actor: &client },
+                Counted::AdminWrite { actor: &client },
+            ];
+            for counted in counted {
+                let source = counted.source();
+                assert!((253..=256).contains(&source.len()), "{}", source.len());
+            }
+        }
+        let counted = Counted::Token { client: "app", peer: "192.0.2.1" };
+        assert_eq!(counted.source(), "token 192.0.2.1 app");
+    }
 }

@@ -69,6 +69,18 @@ pub(crate) fn until(server: &Server, request: &Request, status: u16) -> (Respons
     }
 }
 
+/// The answer to the probe of readiness: with this status, or the one after three seconds. A server keeps it for a second.
+pub(crate) fn readiness(server: &Server, status: u16) -> Response {
+    let watch = Stopwatch::start();
+    loop {
+        let (response, _) = timed(server, &server.request("GET", "/readyz"));
+        if response.status == status || watch.elapsed() > Duration::from_secs(3) {
+            return response;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Does the same to all servers at once.
 pub(crate) fn on_each<T: Send>(servers: &[Server], work: impl Fn(&Server) -> T + Sync) -> Vec<T> {
     thread::scope(|scope| {

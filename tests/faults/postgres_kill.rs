@@ -11,7 +11,7 @@ use lumoauth_tests::{
 use serde_json::json;
 
 use crate::{
-    answers::{Spread, assert_not_now, on_each, timed, until},
+    answers::{Spread, assert_not_now, on_each, readiness, timed, until},
     counts::count,
     deployment::Deployment,
     ledger::Agent,
@@ -75,7 +75,7 @@ fn what_was_acknowledged_is_what_is_committed_across_kills_of_postgres() {
         ledger.settle_unknown_charges(&servers[0], &spender);
         for server in &servers {
             ledger.check_newest(server, &spender);
-            timed(server, &server.request("GET", "/readyz")).0.expect(200);
+            readiness(server, 200).expect(200);
         }
         drop(ledger);
         values.check();
@@ -129,7 +129,7 @@ fn everything_is_refused(
         org.get("/agents/me").bearer(&prober.token),
     ];
     let slowest = requests.iter().map(|request| assert_not_now(server, request)).max();
-    let ready = timed(server, &server.request("GET", "/readyz")).0;
+    let ready = readiness(server, 503);
     assert_eq!((ready.status, &ready.json()["store"]), (503, &json!("postgres")), "{ready}");
     assert_not_now(server, &server.request("GET", "/readyz"));
     timed(server, &server.request("GET", "/healthz")).0.expect(200);

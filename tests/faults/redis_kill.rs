@@ -14,7 +14,7 @@ use lumoauth_tests::{
 use serde_json::json;
 
 use crate::{
-    answers::{LONGEST, Spread, assert_not_now, is_not_now, on_each, timed, until},
+    answers::{LONGEST, Spread, assert_not_now, is_not_now, on_each, readiness, timed, until},
     counts::count,
     deployment::Deployment,
     ledger::Agent,
@@ -156,7 +156,7 @@ fn ask_until_exhausted(server: &Server, spender: &Agent, admitted: &AtomicU64) {
 fn what_needs_redis_is_refused(server: &Server, prober: &Agent) -> Duration {
     let question = assert_not_now(server, &prober.question(server));
     let charge = assert_not_now(server, &prober.charge(server, None));
-    let ready = timed(server, &server.request("GET", "/readyz")).0;
+    let ready = readiness(server, 503);
     assert_eq!((ready.status, &ready.json()["store"]), (503, &json!("redis")), "{ready}");
     timed(server, &prober.token_request(server)).0.ok();
     assert_eq!(timed(server, &prober.introspection(server, &prober.token)).0.ok()["active"], true);

@@ -6,6 +6,7 @@
 
 mod cached;
 mod postgres;
+mod postgres_hang_up;
 mod races;
 mod redis;
 mod redis_cluster;

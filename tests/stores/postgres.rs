@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use lumoauth_core::store::ChangeFeed;
 use lumoauth_store_postgres::{PostgresStore, Settings};
 use lumoauth_tests::services::Database;
 use tokio::sync::OnceCell;
@@ -21,8 +22,12 @@ async fn fresh() -> Database {
 
 /// A store with connections of its own: they belong to the runtime of one test. Enough of them to race.
 pub(crate) async fn store_at(url: &str) -> PostgresStore {
-    let patient = Settings::default().with_acquire_timeout(PATIENCE).with_statement_timeout(PATIENCE);
-    PostgresStore::connect(url, patient.with_max_connections(8)).await.unwrap()
+    PostgresStore::connect(url, patient()).await.unwrap()
+}
+
+fn patient() -> Settings {
+    let settings = Settings::default().with_acquire_timeout(PATIENCE).with_statement_timeout(PATIENCE);
+    settings.with_max_connections(8)
 }
 
 /// A busy machine proves nothing about the store.
@@ -34,17 +39,28 @@ async fn make() -> ((), PostgresStore) {
 
 lumoauth_core::store_conformance!(make);
 
-mod outbox {
-    use super::{Database, OnceCell, PostgresStore, fresh, store_at};
+async fn feeds() -> ((), Arc<dyn ChangeFeed>, Arc<dyn ChangeFeed>) {
+    let (one, other) = (store_at(url().await).await, store_at(url().await).await);
+    ((), one.changes(), other.changes())
+}
 
-    /// Nobody moves events out of the outboxes of this database, as when the log is kept elsewhere.
+lumoauth_core::change_feed_conformance!(feeds);
+
+mod outbox {
+    use super::{Database, OnceCell, PostgresStore, fresh, patient};
+
+    /// Nobody numbers the events of this database, as when the log is kept elsewhere.
     async fn make() -> ((), PostgresStore) {
         static DATABASE: OnceCell<Database> = OnceCell::const_new();
-        ((), store_at(DATABASE.get_or_init(fresh).await.url()).await)
+        let url = DATABASE.get_or_init(fresh).await.url();
+        ((), PostgresStore::connect_with_outbox(url, patient()).await.unwrap())
     }
 
     lumoauth_core::outbox_conformance!(make);
 }
+
+#[path = "postgres_modes.rs"]
+mod modes;
 
 mod races {
     use super::{Arc, PostgresStore, store_at, url};
@@ -59,9 +75,10 @@ mod races {
 }
 
 mod migrations {
+    use lumoauth_store_postgres::OpenError;
     use lumoauth_tests::services::query;
 
-    use super::{Database, PostgresStore, Settings};
+    use super::{Database, PostgresStore, Settings, fresh};
 
     #[tokio::test]
     async fn many_servers_that_migrate_at_once_agree() {
@@ -90,5 +107,59 @@ mod migrations {
         let tables =
             "SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')";
         assert_eq!(query(database.url(), tables), "0");
+    }
+
+    #[tokio::test]
+    async fn a_newer_schema_is_refused_and_left_as_it_is() {
+        let database = fresh().await;
+        query(database.url(), "UPDATE schema_state SET version = version + 1");
+        let before = query(database.url(), "SELECT version FROM schema_state");
+        let refused = PostgresStore::connect(database.url(), Settings::default()).await.unwrap_err();
+        assert!(
+            matches!(refused, OpenError::NewerSchema { found, known } if found == known + 1),
+            "{refused:?}"
+        );
+        let refused = PostgresStore::migrate(database.url()).await.unwrap_err();
+        assert!(
+            matches!(refused, OpenError::NewerSchema { found, known } if found == known + 1),
+            "{refused:?}"
+        );
+        assert_eq!(query(database.url(), "SELECT version FROM schema_state"), before);
+    }
+
+    #[tokio::test]
+    async fn the_tables_may_be_in_a_schema_of_their_own() {
+        let database = Database::create();
+        query(database.url(), "CREATE SCHEMA lumoauth");
+        let separator = if database.url().contains('?') { '&' } else { '?' };
+        let url = format!("{}{separator}options=-csearch_path=lumoauth", database.url());
+        PostgresStore::migrate(&url).await.unwrap();
+        PostgresStore::connect(&url, Settings::default()).await.unwrap();
+        let tables = "SELECT count(*) > 10, bool_and(schemaname = 'lumoauth') FROM pg_tables \
+            WHERE schemaname NOT IN ('pg_catalog', 'information_schema')";
+        assert_eq!(query(database.url(), tables), "t|t");
+    }
+
+    #[tokio::test]
+    async fn an_older_schema_is_refused() {
+        let database = fresh().await;
+        query(database.url(), "UPDATE schema_state SET version = 0");
+        let refused = PostgresStore::connect(database.url(), Settings::default()).await.unwrap_err();
+        assert!(matches!(refused, OpenError::NeedsMigration { found: 0, .. }), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn a_step_that_fails_half_way_leaves_what_was_there() {
+        let database = Database::create();
+        // Something of this name is in the way of the last part of the first step.
+        query(database.url(), "CREATE TABLE replay_mark (mine int)");
+        let failed = PostgresStore::migrate(database.url()).await.unwrap_err();
+        assert!(matches!(failed, OpenError::Database(_)), "{failed:?}");
+        assert_eq!(query(database.url(), "SELECT version FROM schema_state"), "0");
+        assert_eq!(query(database.url(), "SELECT to_regclass('organization') IS NULL"), "t");
+
+        query(database.url(), "DROP TABLE replay_mark");
+        assert!(PostgresStore::migrate(database.url()).await.unwrap() > 0);
+        PostgresStore::connect(database.url(), Settings::default()).await.unwrap();
     }
 }

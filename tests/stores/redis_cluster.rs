@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use lumoauth_core::store::MemoryStore;
+use lumoauth_core::store::{ChangeFeed, MemoryStore};
 use lumoauth_store_redis::{RedisBudgets, RedisStore};
 use lumoauth_tests::services::RedisCluster;
 
@@ -24,6 +24,12 @@ async fn make() -> ((), RedisStore) {
 }
 
 lumoauth_core::store_conformance!(make; roles: rate_limits, replay);
+
+async fn feeds() -> ((), Arc<dyn ChangeFeed>, Arc<dyn ChangeFeed>) {
+    ((), Arc::new(store_at(url()).await), Arc::new(store_at(url()).await))
+}
+
+lumoauth_core::change_feed_conformance!(feeds);
 
 async fn over_memory() -> ((), RedisBudgets) {
     ((), RedisBudgets::new(&store_at(url()).await, Arc::new(MemoryStore::new())))

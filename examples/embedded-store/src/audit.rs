@@ -9,7 +9,7 @@ use lumoauth_core::{
 
 use crate::{
     EmbeddedStore,
-    batch::{Batch, EncodedEvent},
+    batch::{Batch, Destination, EncodedEvent},
     snapshot::{Order, Snapshot, Visit, decode, malformed},
     tables::{Table, all_of, event_key, number_of, seq_key},
 };
@@ -17,6 +17,10 @@ use crate::{
 #[async_trait]
 impl AuditStore for EmbeddedStore {
     async fn append(&self, org: &OrgId, events: &[Event]) -> Result<(), StoreError> {
+        if self.destination == Destination::Outbox {
+            // It would be moved to where it is already, and then forgotten.
+            return Err(StoreError::other("audit.append", "the store is an outbox and keeps no log"));
+        }
         if events.is_empty() {
             return Ok(());
         }

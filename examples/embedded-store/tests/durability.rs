@@ -184,7 +184,9 @@ async fn a_file_of_an_older_schema_gets_the_tables_it_lacks() {
 async fn a_file_with_waiting_events_is_not_opened_with_a_log_of_its_own() {
     let (file, org, event) = (Scratch::new(), org(), event());
     let store = EmbeddedStore::open_with_outbox(file.path()).unwrap();
-    store.append(&org, &[event.clone(), event.clone()]).await.unwrap();
+    store.append(&org, std::slice::from_ref(&event)).await.unwrap_err();
+    let organization = Organization::new(org.clone(), "Acme", event.at);
+    assert_eq!(OrganizationStore::insert(&store, &organization, &event).await.unwrap(), Insert::Inserted);
     drop(store);
 
     let refused = EmbeddedStore::open(file.path()).unwrap_err();

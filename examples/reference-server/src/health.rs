@@ -15,7 +15,10 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::Full;
 use lumoauth_core::{clock::SyncedClock, store::Upkeep};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 
 use crate::store::Opened;
 
@@ -32,8 +35,17 @@ pub(crate) enum Probe {
 #[derive(Debug)]
 pub(crate) struct Needs {
     stores: Vec<Arc<dyn Upkeep>>,
+    /// What they answered last. Whoever holds this asks them.
+    answered: Arc<Mutex<Option<Answered>>>,
     clock: Option<Arc<SyncedClock>>,
     was_off: AtomicBool,
+}
+
+/// What the stores answered, and when.
+#[derive(Clone, Copy, Debug)]
+struct Answered {
+    at: Instant,
+    missing: Option<&'static str>,
 }
 
 impl Probe {
@@ -88,25 +100,28 @@ impl Needs {
 
     /// These stores, and a clock that follows one of them.
     fn new(stores: Vec<Arc<dyn Upkeep>>, clock: Option<Arc<SyncedClock>>) -> Self {
-        Self { stores, clock, was_off: AtomicBool::new(false) }
+        Self { stores, answered: Arc::default(), clock, was_off: AtomicBool::new(false) }
     }
 
-    /// The name of a store that does not answer. All are asked at once, each with the same patience: one that hangs
-    /// hides no other, and the probe's answer does not wait for their sum.
+    /// The name of a store that does not answer, as of a second ago at most. Anybody may ask, so the stores are asked
+    /// once for all who do, and go on being asked when they hang up.
     async fn first_missing(&self) -> Option<&'static str> {
-        let asked = self.stores.iter().map(async |store| match timeout(PATIENCE, store.ping()).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, store = store.name(), "the store does not answer");
-                Some(store.name())
-            }
-            Err(_) => {
-                tracing::warn!(store = store.name(), "the store does not answer in time");
-                Some(store.name())
-            }
+        let mut answered = Arc::clone(&self.answered).lock_owned().await;
+        if let Some(answer) = *answered
+            && answer.at.elapsed() < KEPT
+        {
+            return answer.missing;
+        }
+        let stores = self.stores.clone();
+        let asking = tokio::spawn(async move {
+            let missing = ask_all(&stores).await;
+            *answered = Some(Answered { at: Instant::now(), missing });
+            missing
         });
-        join_all(asked).await.into_iter().flatten().next()
+        asking.await.unwrap_or_else(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "asking the stores ended early");
+            Some("unknown")
+        })
     }
 
     /// How many seconds the clock of the store and that of this machine are apart, if that is worth a warning. Tokens
@@ -128,6 +143,27 @@ impl Needs {
         off.then_some(drift.as_secs())
     }
 }
+
+/// The name of a store that does not answer. All are asked at once, each with the same patience: one that hangs hides no
+/// other, and the probe's answer does not wait for their sum.
+async fn ask_all(stores: &[Arc<dyn Upkeep>]) -> Option<&'static str> {
+    let asked = stores.iter().map(async |store| match timeout(PATIENCE, store.ping()).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, store = store.name(), "the store does not answer");
+            Some(store.name())
+        }
+        Err(_) => {
+            tracing::warn!(store = store.name(), "the store does not answer in time");
+            Some(store.name())
+        }
+    });
+    join_all(asked).await.into_iter().flatten().next()
+}
+
+/// How long an answer is kept.
+const KEPT: Duration = Duration::from_secs(1);
 
 /// Probes give up after a few seconds themselves; by then they should have an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -152,6 +188,8 @@ fn respond(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+
     use async_trait::async_trait;
     use http_body_util::BodyExt;
     use lumoauth_core::{
@@ -223,6 +261,47 @@ mod tests {
             let expected = json!({ "status": "unavailable", "store": name }).to_string();
             assert_eq!(ask(&needs(&stores)).await, (503, true, expected), "{stores:?}");
         }
+    }
+
+    /// A store that counts how often it is asked, and takes its time.
+    #[derive(Debug, Default)]
+    struct Counting(AtomicU32);
+
+    #[async_trait]
+    impl Upkeep for Counting {
+        fn name(&self) -> &'static str {
+            "counting"
+        }
+
+        async fn ping(&self) -> Result<(), StoreError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Ok(())
+        }
+
+        async fn purge(&self, _: Timestamp, _: u32) -> Result<u64, StoreError> {
+            Ok(0)
+        }
+    }
+
+    #[tokio::test]
+    async fn the_stores_are_asked_once_a_second_at_most() {
+        let store = Arc::new(Counting::default());
+        let needs = Needs::new(vec![store.clone()], None);
+        let begin = Instant::now();
+        // A busy machine may take longer than an answer is kept.
+        let at_most = || 1 + begin.elapsed().as_secs();
+        for _ in 0..10 {
+            // They hang up.
+            let _ = timeout(Duration::from_millis(1), ask(&needs)).await;
+        }
+        let answers = join_all((0..50).map(|_| ask(&needs))).await;
+        assert!(answers.iter().all(|(status, ..)| *status == 200));
+        assert!(u64::from(store.0.load(Ordering::Relaxed)) <= at_most());
+        tokio::time::sleep(KEPT).await;
+        let before = store.0.load(Ordering::Relaxed);
+        assert_eq!(ask(&needs).await.0, 200);
+        assert_eq!(store.0.load(Ordering::Relaxed), before + 1, "it is asked again");
     }
 
     #[tokio::test]

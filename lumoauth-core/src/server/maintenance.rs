@@ -20,6 +20,9 @@ const ROUNDS_BETWEEN_UPKEEP: u32 = 60;
 /// How many organizations are asked for at a time.
 const ORGANIZATIONS: u32 = 1000;
 
+/// How many times one round asks for organizations: purging must have its turn, however much others write.
+const MAX_AUDIT_STEPS: u32 = 100;
+
 /// The most rows that one step of purging drops.
 const PURGE_BATCH: u32 = 1000;
 
@@ -64,23 +67,41 @@ impl AuthorizationServer {
     /// One round of everything, now: what [`AuthorizationServer::maintenance`] does over time.
     ///
     /// # Errors
-    /// [`StoreError`] if the audit log cannot be brought up to date.
+    /// [`StoreError`] if the audit log cannot be brought up to date, of all organizations or of one. What can be done is
+    /// done all the same.
     pub async fn maintain_once(&self) -> Result<(), StoreError> {
         self.upkeep_round().await;
         self.audit_round().await
     }
 
+    /// Does what can be done, whatever fails, and returns the first failure.
     async fn audit_round(&self) -> Result<(), StoreError> {
-        self.move_outboxes().await?;
-        loop {
-            let orgs = self.stores().audit.waiting(ORGANIZATIONS).await?;
-            for org in &orgs {
-                self.sequence(org).await?;
-            }
-            if orgs.len() < ORGANIZATIONS as usize {
-                return Ok(());
+        let mut failed = None;
+        for outbox in &self.stores().outboxes {
+            if let Err(error) = self.move_events(&**outbox).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot move audit events");
+                failed.get_or_insert(error);
             }
         }
+        for _ in 0..MAX_AUDIT_STEPS {
+            let orgs = self.stores().audit.waiting(ORGANIZATIONS).await?;
+            let mut moved = 0;
+            for org in &orgs {
+                match self.sequence(org).await {
+                    Ok(events) => moved += events,
+                    Err(error) => {
+                        let cause = &error as &dyn std::error::Error;
+                        tracing::warn!(error = cause, %org, "cannot number audit events");
+                        failed.get_or_insert(error);
+                    }
+                }
+            }
+            // Somebody else may be numbering them, or nobody can: either way there is another round.
+            if orgs.len() < ORGANIZATIONS as usize || moved == 0 {
+                break;
+            }
+        }
+        failed.map_or(Ok(()), Err)
     }
 
     async fn upkeep_round(&self) {

@@ -108,7 +108,7 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// An event whose id is known, in the outbox or in the log, is skipped: an append may be repeated. Events
     /// of one call are kept in its order. Checked by `conformance::audit::append_is_idempotent`,
-    /// `order_is_kept` and `racing_appends_leave_no_gap`.
+    /// `waits_twice_is_numbered_once`, `order_is_kept` and `racing_appends_leave_no_gap`.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer; the caller must refuse what the events are about.
@@ -136,8 +136,8 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError`] if the backend cannot answer.
     async fn find(&self, org: &OrgId, key: AuditKey) -> Result<Option<LogEntry>, StoreError>;
 
-    /// The entries that match, newest first. Checked by `conformance::audit::pages_and_filters` and
-    /// `organizations_are_apart`.
+    /// The entries that match, newest first. Checked by `conformance::audit::pages_and_filters`,
+    /// `searches_find_any_text` and `organizations_are_apart`.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer.
@@ -148,7 +148,7 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
         page: Page,
     ) -> Result<Listing<LogEntry>, StoreError>;
 
-    /// How many entries match. Checked by `conformance::audit::stats`.
+    /// How many entries match. Checked by `conformance::audit::stats` and `stats_of_any_time`.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer.
@@ -158,7 +158,7 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
 /// Events of a backend whose audit log is kept elsewhere. The server's maintenance copies them there.
 ///
 /// A backend is opened in this mode explicitly; then its recorded roles write to the outbox and never to a log
-/// of its own.
+/// of its own, and it refuses [`AuditStore::append`]. Opened otherwise, it has nothing to move, whoever asks.
 #[async_trait]
 pub trait Outbox: fmt::Debug + Send + Sync + 'static {
     /// Up to `max` waiting events, oldest first. Calling it changes nothing.

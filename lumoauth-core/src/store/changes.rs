@@ -48,14 +48,16 @@ pub enum Notice {
 /// Nothing may depend on it: a notice can be lost, doubled or late, and a cache stays within its bound without any.
 #[async_trait]
 pub trait ChangeFeed: fmt::Debug + Send + Sync + 'static {
-    /// Tells every server that listens, this one as well.
+    /// Tells every server that listens, this one as well. What one server publishes one after the other is heard in
+    /// that order. Checked by `conformance::changes::every_server_hears` and `order_is_kept`.
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be told now; nobody repeats it.
     async fn publish(&self, change: &Change) -> Result<(), StoreError>;
 
-    /// Waits for the next notice. The first one, and the first after an error, is [`Notice::Gap`]. A notice that
-    /// cannot be read is [`Notice::Gap`] as well. There is one listener at a time.
+    /// Waits for the next notice. The first one, and the first after an error, is [`Notice::Gap`]. Checked by
+    /// `conformance::changes::begins_with_a_gap`. A notice that cannot be read is [`Notice::Gap`] as well, which each
+    /// backend tests itself: what an error or an unreadable notice is only it knows. There is one listener at a time.
     ///
     /// # Errors
     /// [`StoreError`] if listening broke; the caller waits a moment and calls again.

@@ -17,6 +17,25 @@ pub struct RateLimit {
     pub window: Duration,
 }
 
+impl RateLimit {
+    /// The window that `now` is in, as every backend keys its counters: the length in milliseconds, and the end.
+    ///
+    /// ```
+    /// use lumoauth_core::{clock::Timestamp, store::RateLimit};
+    /// use std::time::Duration;
+    ///
+    /// let limit = RateLimit { max: 9, window: Duration::from_secs(60) };
+    /// let (length, end) = limit.window_at(Timestamp::from_unix_seconds(61));
+    /// assert_eq!((length, end.unix_seconds()), (60_000, 120));
+    /// ```
+    pub fn window_at(&self, now: Timestamp) -> (u64, Timestamp) {
+        const SECOND: u64 = 1000;
+        let length = u64::try_from(self.window.as_millis()).unwrap_or(u64::MAX).max(SECOND);
+        let start = now.unix_millis() - now.unix_millis() % length;
+        (length, Timestamp::from_unix_millis(start.saturating_add(length)))
+    }
+}
+
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]

@@ -42,7 +42,8 @@ pub trait ReplayStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// Of any number of concurrent calls with one value, exactly one is [`Remembered::First`]. Checked by
     /// `conformance::replay::first_once`, `racing_firsts`, `ends`, `spaces_are_apart` and
-    /// `organizations_are_apart`.
+    /// `organizations_are_apart`. When a memory begins only its backend knows, so each tests itself that it refuses
+    /// what was issued before.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer; the caller must refuse the value.

@@ -29,7 +29,7 @@ pub struct Proxy {
 
 #[derive(Debug)]
 struct Shared {
-    target: SocketAddr,
+    target: Mutex<SocketAddr>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -57,7 +57,7 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("a listener has an address");
         let shared =
-            Arc::new(Shared { target, state: Mutex::new(State::default()), changed: Condvar::new() });
+            Arc::new(Shared { target: Mutex::new(target), state: Mutex::default(), changed: Condvar::new() });
         let accepting = shared.clone();
         thread::spawn(move || accepting.accept(&listener));
         Self { address, shared }
@@ -112,6 +112,11 @@ impl Proxy {
         self.shared.lock().refusing = false;
     }
 
+    /// Leads new connections to another service; the others stay where they are, as when a name gets a new address.
+    pub fn lead_to(&self, target: SocketAddr) {
+        *self.shared.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
+    }
+
     /// How many bytes went in `direction` so far.
     pub fn passed(&self, direction: Direction) -> u64 {
         self.shared.lock().passed[direction as usize]
@@ -160,7 +165,8 @@ impl Shared {
     }
 
     fn connect(self: &Arc<Self>, client: TcpStream) -> std::io::Result<()> {
-        let service = TcpStream::connect(self.target)?;
+        let target = *self.target.lock().unwrap_or_else(PoisonError::into_inner);
+        let service = TcpStream::connect(target)?;
         client.set_nodelay(true)?;
         service.set_nodelay(true)?;
         let pair = (client.try_clone()?, service.try_clone()?);

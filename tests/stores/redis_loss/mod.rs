@@ -5,6 +5,7 @@
 
 mod away;
 mod budgets;
+mod moves;
 mod roles;
 
 use std::{env, sync::Arc, time::Duration};

@@ -94,13 +94,13 @@ impl AgentStore for Cached {
     }
 
     async fn update(&self, org: &OrgId, agent: &Agent, on: &Event) -> Result<Update, StoreError> {
-        let outcome = self.agents.update(org, agent, on).await;
-        self.changed(org, ChangedRecord::Agent(agent.id), outcome).await
+        let change = self.agents.update(org, agent, on);
+        self.change(org, ChangedRecord::Agent(agent.id), change).await
     }
 
     async fn remove(&self, org: &OrgId, id: AgentId, on: &Event) -> Result<Remove, StoreError> {
-        let outcome = self.agents.remove(org, id, on).await;
-        self.changed(org, ChangedRecord::Agent(id), outcome).await
+        let change = self.agents.remove(org, id, on);
+        self.change(org, ChangedRecord::Agent(id), change).await
     }
 
     async fn list(

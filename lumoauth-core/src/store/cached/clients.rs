@@ -33,8 +33,8 @@ impl ClientStore for Cached {
     }
 
     async fn update(&self, org: &OrgId, client: &Client, on: &Event) -> Result<Update, StoreError> {
-        let outcome = self.clients.update(org, client, on).await;
-        self.changed(org, ChangedRecord::Client(client.client_id.clone()), outcome).await
+        let change = self.clients.update(org, client, on);
+        self.change(org, ChangedRecord::Client(client.client_id.clone()), change).await
     }
 
     async fn list(&self, org: &OrgId, page: Page) -> Result<Listing<Arc<Client>>, StoreError> {

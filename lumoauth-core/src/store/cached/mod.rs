@@ -61,6 +61,8 @@ impl CacheConfig {
 /// 1. What this server changes it sees at once. What another server changed it sees after at most
 ///    [`CacheConfig::ttl`], measured from the beginning of the read; a [`ChangeFeed`] makes that sooner, and nothing
 ///    depends on it.
+///    A change whose caller goes away in the middle is forgotten at that moment; the store may carry it out after that,
+///    and then this server sees it within the same bound.
 /// 2. That something is not there is never kept, so what was just made is found.
 /// 3. Revocation marks, budgets, keys and everything else pass through: they are always read.
 ///
@@ -168,16 +170,19 @@ impl Cached {
         }
     }
 
-    /// After a change of `record`, whatever came of it: an answer that got lost may have been a success, and a
-    /// refusal may mean that what is kept here is old. Tells the other servers as well, unless the store is down.
-    async fn changed<T>(
+    /// Makes a change of `record` and forgets it, whatever comes of it: an answer that got lost may have been a success,
+    /// and a refusal may mean that what is kept here is old. Tells the other servers as well, unless the store is down.
+    async fn change<T>(
         &self,
         org: &OrgId,
         record: ChangedRecord,
-        outcome: Result<T, StoreError>,
+        make: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let change = Change { org: org.clone(), record };
-        self.forget(&change);
+        let changing = Changing { cached: self, change: &change };
+        let outcome = make.await;
+        // Before the others are told: whoever asks here next sees the change, however long that takes.
+        drop(changing);
         if outcome.is_ok()
             && let Some(feed) = &self.feed
             && let Err(error) = feed.publish(&change).await
@@ -185,6 +190,18 @@ impl Cached {
             tracing::debug!(error = &error as &dyn std::error::Error, "a change notice is lost");
         }
         outcome
+    }
+}
+
+/// A change under way. Its end forgets the record, also when the caller goes away in the middle.
+struct Changing<'a> {
+    cached: &'a Cached,
+    change: &'a Change,
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.cached.forget(self.change);
     }
 }
 

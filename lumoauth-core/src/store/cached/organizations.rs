@@ -31,8 +31,8 @@ impl OrganizationStore for Cached {
     }
 
     async fn update(&self, organization: &Organization, on: &Event) -> Result<Update, StoreError> {
-        let outcome = self.organizations.update(organization, on).await;
-        self.changed(&organization.id, ChangedRecord::Organization, outcome).await
+        let change = self.organizations.update(organization, on);
+        self.change(&organization.id, ChangedRecord::Organization, change).await
     }
 
     async fn list(&self, after: Option<&OrgId>, max: u32) -> Result<Vec<Arc<Organization>>, StoreError> {

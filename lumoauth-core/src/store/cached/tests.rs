@@ -7,6 +7,7 @@ use tokio::sync::{Mutex, mpsc};
 use super::*;
 use crate::{
     agent::StatusChange,
+    audit::Event,
     clock::Timestamp,
     id::Slug,
     store::{AgentKey, ClientKey, Insert, MemoryStore, Update, UserKey, conformance::some_event},
@@ -192,4 +193,47 @@ async fn organizations_clients_and_people_are_cached_alike() {
     assert_eq!([versions(&a).await, versions(&b).await], [[1; 3], [0; 3]]);
     b.hear(&Notice::Gap);
     assert_eq!(versions(&b).await, [1; 3]);
+}
+
+/// Organizations that are changed by a store that then never answers.
+#[derive(Debug)]
+struct Silent(Arc<MemoryStore>);
+
+#[async_trait::async_trait]
+impl OrganizationStore for Silent {
+    async fn insert(&self, organization: &Organization, on: &Event) -> Result<Insert, StoreError> {
+        OrganizationStore::insert(&*self.0, organization, on).await
+    }
+
+    async fn find(&self, org: &OrgId) -> Result<Option<Arc<Organization>>, StoreError> {
+        OrganizationStore::find(&*self.0, org).await
+    }
+
+    async fn update(&self, organization: &Organization, on: &Event) -> Result<Update, StoreError> {
+        let _ = OrganizationStore::update(&*self.0, organization, on).await?;
+        future::pending().await
+    }
+
+    async fn list(&self, after: Option<&OrgId>, max: u32) -> Result<Vec<Arc<Organization>>, StoreError> {
+        OrganizationStore::list(&*self.0, after, max).await
+    }
+}
+
+#[tokio::test]
+async fn a_change_whose_caller_went_away_is_seen_at_once() {
+    let store = Arc::new(MemoryStore::new());
+    let organizations = Arc::new(Silent(store.clone()));
+    let stores = Stores { organizations, ..Stores::all(store) };
+    let a = Cached::new(&stores, &CacheConfig::default().with_ttl(NEVER), None);
+    let organization = Organization::new(org(), "Acme", NOW);
+    let inserted = OrganizationStore::insert(&a, &organization, &some_event()).await.unwrap();
+    assert_eq!(inserted, Insert::Inserted);
+    let version = async || OrganizationStore::find(&a, &org()).await.unwrap().unwrap().version;
+    assert_eq!(version().await, 0);
+
+    let event = some_event();
+    let abandoned =
+        tokio::time::timeout(Duration::from_millis(20), OrganizationStore::update(&a, &organization, &event));
+    assert!(abandoned.await.is_err());
+    assert_eq!(version().await, 1);
 }

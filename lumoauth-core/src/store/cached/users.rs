@@ -33,8 +33,8 @@ impl UserStore for Cached {
     }
 
     async fn update(&self, org: &OrgId, user: &User, on: &Event) -> Result<Update, StoreError> {
-        let outcome = self.users.update(org, user, on).await;
-        self.changed(org, ChangedRecord::User(user.id), outcome).await
+        let change = self.users.update(org, user, on);
+        self.change(org, ChangedRecord::User(user.id), change).await
     }
 
     async fn list(

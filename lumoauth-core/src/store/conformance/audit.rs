@@ -54,6 +54,23 @@ pub async fn append_is_idempotent(store: &dyn AuditStore) {
     assert_eq!(ids(&entries), [first.id, second.id, third.id]);
 }
 
+/// "An event whose id is known, in the outbox or in the log, is skipped", also if it waits twice and the two are sequenced
+/// by different calls.
+pub async fn waits_twice_is_numbered_once(store: &dyn AuditStore) {
+    let org = some_org();
+    let [first, second] = [some_event(), some_event()];
+    for _ in 0..3 {
+        store.append(&org, &[first.clone(), second.clone()]).await.unwrap();
+    }
+    while store.sequence(&org, 1).await.unwrap() > 0 {}
+
+    let entries = log(store, &org).await;
+    assert_numbered(&entries);
+    assert_eq!(ids(&entries), [first.id, second.id]);
+    let stats = store.stats(&org, &AuditFilter::default()).await.unwrap();
+    assert_eq!(stats.total, 2);
+}
+
 /// "Events of one call are kept in its order."
 pub async fn order_is_kept(store: &dyn AuditStore) {
     let org = some_org();
@@ -223,6 +240,115 @@ pub async fn pages_and_filters(store: &dyn AuditStore) {
         assert_eq!(page_of(&filter, ALL).await, (wanted.to_vec(), total), "{filter:?}");
         let first: Vec<_> = wanted.iter().copied().take(1).collect();
         assert_eq!(page_of(&filter, Page::first(1)).await, (first, total), "{filter:?}");
+    }
+}
+
+/// "Part of the message, the actor's name or the target's name, without regard to ASCII case", whatever is in them.
+pub async fn searches_find_any_text(store: &dyn AuditStore) {
+    let org = some_org();
+    let texts = [
+        "say \"hi\"",
+        "back\\slash",
+        "C:\\new",
+        "tab\there",
+        "line\nbreak",
+        "bell\u{7}\u{1f}",
+        "nul\0here",
+        "\u{c4}RGER \u{1f916}",
+        "re\u{fffd}placed",
+        "slash/",
+        "\\u0000",
+        "del\u{7f}",
+        "{\"message\":1}",
+    ];
+    let mut events: Vec<_> =
+        texts.map(|text| Event::new(EventKind::AgentAction, Actor::system(), text, now())).into();
+    for text in texts {
+        let mut event = Event::new(EventKind::AgentAction, Actor::system().named(text), "named", now());
+        event.reason = Some("only here".to_owned());
+        events.push(event.on(Target::new("agent", "t").named("a target")));
+    }
+    store.append(&org, &events).await.unwrap();
+    settle(store, &org).await;
+
+    let parts = [
+        "\"",
+        "\\",
+        "\\\\",
+        "\\n",
+        "\n",
+        "n",
+        "\t",
+        "\u{7}",
+        "\u{1f}",
+        "u001f",
+        "u0000",
+        "\\u0000",
+        "/",
+        "HI",
+        "\u{c4}",
+        "\u{e4}",
+        "rger",
+        "\u{1f916}",
+        "message",
+        "only here",
+        "A TARGET",
+        "\u{7f}",
+        "",
+        "a\\",
+        "\"m",
+        "id",
+        "agent.action",
+    ];
+    for text in texts.into_iter().chain(parts) {
+        let filter = AuditFilter { search: Some(text.to_owned()), ..AuditFilter::default() };
+        let wanted: Vec<_> =
+            (events.iter().rev()).filter(|event| filter.matches(event)).map(|event| event.id).collect();
+        // Some backends cannot tell NUL from the replacement character.
+        if !text.contains(['\0', '\u{fffd}']) {
+            let found = store.page(&org, &filter, ALL).await.unwrap();
+            assert_eq!(ids(&found.items), wanted, "{text:?}");
+            assert_eq!(store.stats(&org, &filter).await.unwrap().total, found.total, "{text:?}");
+        }
+    }
+}
+
+/// "How many entries match", also if the time that is asked for cuts hours and days.
+pub async fn stats_of_any_time(store: &dyn AuditStore) {
+    let org = some_org();
+    let hour = Duration::from_secs(3600);
+    let kinds = [EventKind::AgentAction, EventKind::AgentRevoked, EventKind::TokenIssued];
+    let events: Vec<_> = (0..40u32)
+        .map(|n| {
+            let at = now().plus(hour * (n * 7 % 11) / 2);
+            let event = Event::new(kinds[n as usize % 3], Actor::system(), "counted", at);
+            if n % 4 == 0 { event.failed("so") } else { event }
+        })
+        .collect();
+    for events in events.chunks(7) {
+        store.append(&org, events).await.unwrap();
+        settle(store, &org).await;
+    }
+    let times: Vec<_> = (0..13).map(|n| now().plus(hour * n / 2)).collect();
+    for (from, until) in times.iter().flat_map(|from| times.iter().map(move |until| (*from, *until))) {
+        for (from, until) in [(Some(from), Some(until)), (Some(from), None), (None, Some(until))] {
+            for kind in [None, Some("agent.*"), Some("token.issued")] {
+                for outcome in [None, Some(EventOutcome::Failure)] {
+                    let kind = kind.map(str::to_owned);
+                    let filter = AuditFilter { from, until, kind, outcome, ..AuditFilter::default() };
+                    let mut wanted = AuditStats::default();
+                    events.iter().filter(|event| filter.matches(event)).for_each(|event| wanted.count(event));
+                    assert_eq!(store.stats(&org, &filter).await.unwrap(), wanted, "{filter:?}");
+                }
+            }
+            let filter = AuditFilter { from, until, ..AuditFilter::default() };
+            let wanted: Vec<_> =
+                (events.iter().rev()).filter(|event| filter.matches(event)).map(|event| event.id).collect();
+            let page = store.page(&org, &filter, Page { offset: 3, limit: 5 }).await.unwrap();
+            assert_eq!(page.total, u64::try_from(wanted.len()).unwrap(), "{filter:?}");
+            let shown: Vec<_> = wanted.into_iter().skip(3).take(5).collect();
+            assert_eq!(ids(&page.items), shown, "{filter:?}");
+        }
     }
 }
 

@@ -54,8 +54,9 @@ macro_rules! store_conformance {
     };
     (@role audit $make:expr) => {
         $crate::store_conformance!(@cases audit $make;
-            append_is_idempotent, order_is_kept, racing_appends_leave_no_gap, waiting_organizations,
-            numbers_have_no_gaps, found_by_seq_and_event, pages_and_filters, organizations_are_apart, stats);
+            append_is_idempotent, waits_twice_is_numbered_once, order_is_kept, racing_appends_leave_no_gap,
+            waiting_organizations, numbers_have_no_gaps, found_by_seq_and_event, pages_and_filters,
+            searches_find_any_text, organizations_are_apart, stats, stats_of_any_time);
     };
     (@role budgets $make:expr) => {
         $crate::store_conformance!(@cases budgets $make;
@@ -159,5 +160,34 @@ macro_rules! outbox_conformance {
                 outbox::waits_until_done(&store, role.into()).await;
             }
         })+
+    };
+}
+
+/// Expands to the tests of a [`ChangeFeed`](crate::store::ChangeFeed).
+///
+/// `make` is called for every test as `make().await` and returns a guard and the feeds of two servers that share a
+/// store: `(guard, one, other)`, both `Arc<dyn ChangeFeed>`. Other tests may publish there at the same time.
+#[macro_export]
+macro_rules! change_feed_conformance {
+    ($make:expr) => {
+        $crate::change_feed_conformance!(@cases changes $make;
+            begins_with_a_gap, every_server_hears, order_is_kept);
+    };
+    (@cases $role:ident $make:expr; $($case:ident),+) => {
+        async fn $role() -> (
+            impl Sized,
+            ::std::sync::Arc<dyn $crate::store::ChangeFeed>,
+            ::std::sync::Arc<dyn $crate::store::ChangeFeed>,
+        ) {
+            let make = $make;
+            make().await
+        }
+        mod $role {
+            $(#[::tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                let (_guard, one, other) = super::$role().await;
+                $crate::store::conformance::$role::$case([&*one, &*other]).await;
+            })+
+        }
     };
 }

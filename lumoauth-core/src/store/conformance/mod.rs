@@ -21,7 +21,8 @@
 //! ```
 //!
 //! It expands to one named test per case, `agents::one_slug_once` and so on, each with a store of its own. A
-//! backend with only some roles names them: `store_conformance!(make; roles: budgets, rate_limits)`.
+//! backend with only some roles names them: `store_conformance!(make; roles: budgets, rate_limits)`. A backend that
+//! carries notices of changes has [`change_feed_conformance!`](crate::change_feed_conformance) as well.
 //!
 //! 1. One file per role, one function per case; the case's doc comment quotes the sentence that it checks.
 //! 2. Cases make their own organizations and ids and never wipe, so they may run in parallel, and again, on
@@ -37,6 +38,7 @@ pub mod agents;
 pub mod api_keys;
 pub mod audit;
 pub mod budgets;
+pub mod changes;
 pub mod clients;
 pub mod grants;
 pub mod keys;

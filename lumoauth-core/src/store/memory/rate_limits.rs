@@ -25,10 +25,7 @@ impl RateLimitStore for MemoryStore {
         limit: RateLimit,
         now: Timestamp,
     ) -> Result<Admission, StoreError> {
-        const SECOND: u64 = 1000;
-        let length = u64::try_from(limit.window.as_millis()).unwrap_or(u64::MAX).max(SECOND);
-        let start = now.unix_millis() - now.unix_millis() % length;
-        let resets_at = Timestamp::from_unix_millis(start.saturating_add(length));
+        let (length, resets_at) = limit.window_at(now);
         let key = (org.clone(), source.to_owned(), length, resets_at);
 
         let mut counters = lock(&self.rate_limits);

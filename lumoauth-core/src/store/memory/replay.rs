@@ -60,3 +60,27 @@ impl ReplayStore for MemoryStore {
         Ok(Remembered::First)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_value_older_than_the_store_is_refused() {
+        let (store, org) = (MemoryStore::new(), OrgId::parse("acme").unwrap());
+        let now = Timestamp::from_unix_seconds(1_790_000_000);
+        let until = now.plus(Duration::from_secs(60));
+        // The store is not an hour old, however slow the machine is.
+        let before = now.minus(Duration::from_secs(3600));
+        for _ in 0..2 {
+            let old = store.remember(&org, "jti", &[1; 32], before, until, now).await.unwrap();
+            assert_eq!(old, Remembered::TooOld);
+        }
+        let new = store.remember(&org, "jti", &[1; 32], now, until, now).await.unwrap();
+        assert_eq!(new, Remembered::First, "what was refused was not remembered");
+        let known = store.remember(&org, "jti", &[1; 32], before, until, now).await.unwrap();
+        assert_eq!(known, Remembered::Replay, "a value that is known is a replay at any age");
+    }
+}
