@@ -41,12 +41,14 @@ const SELECT_ORGANIZATIONS: &str = "\
         FROM waiting WHERE waiting.org_id IS NOT NULL) \
     SELECT org_id FROM waiting WHERE org_id IS NOT NULL LIMIT $1";
 
-/// Adds events. Whether they are known is looked up when they are given numbers, and not while somebody waits.
+/// Adds events. Whether they are known is looked up when they are given numbers, and not while somebody waits. Only one
+/// that two servers add in the same microsecond is left out here.
 const INSERT: &str = "\
     INSERT INTO outbox (org_id, event_id, arrived, nth, at, body) \
     SELECT org_id, event_id, (extract(epoch FROM statement_timestamp()) * 1000000)::bigint, nth, at, body \
     FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::text[]) \
-        WITH ORDINALITY AS event (org_id, event_id, at, body, nth)";
+        WITH ORDINALITY AS event (org_id, event_id, at, body, nth) \
+    ON CONFLICT DO NOTHING";
 
 const SELECT_BY_SEQ: &str = "SELECT seq, body::text AS body FROM audit_log WHERE org_id = $1 AND seq = $2";
 
