@@ -51,9 +51,13 @@ const ADD_COUNTS: &str = "\
         first_at = least(counted.first_at, excluded.first_at), \
         last_at = greatest(counted.last_at, excluded.last_at)";
 
-/// Takes away what was numbered, and whatever else waits of the same events.
-const DELETE_WAITING: &str =
-    "DELETE FROM outbox WHERE org_id = $1 AND arrived = ANY($2) AND event_id = ANY($3)";
+/// Takes away those of a stretch of the outbox that were numbered; others may have arrived in it meanwhile. The ids are
+/// compared as text so that they are no condition of the index, which would be searched once for each of them.
+const DELETE_WAITING: &str = "\
+    DELETE FROM outbox WHERE org_id = $1 AND arrived BETWEEN $2 AND $3 AND event_id::text = ANY($4)";
+
+/// How long such a stretch is: each row in it is compared with each id.
+const STRETCH: usize = 128;
 
 const UPDATE_HEAD: &str = "UPDATE audit_head SET size = $2 WHERE org_id = $1";
 
@@ -197,8 +201,11 @@ async fn move_waiting(
         sqlx::query(UPDATE_HEAD).bind(org.as_str()).bind(new_size).execute(&mut *connection).await?;
         sqlx::query(ADD_COUNTS).bind(org.as_str()).bind(size).execute(&mut *connection).await?;
     }
-    let delete = sqlx::query(DELETE_WAITING).bind(org.as_str()).bind(&arrived).bind(&ids);
-    delete.execute(connection).await?;
+    for (arrived, ids) in arrived.chunks(STRETCH).zip(ids.chunks(STRETCH)) {
+        let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
+        let delete = sqlx::query(DELETE_WAITING).bind(org.as_str());
+        delete.bind(arrived.first()).bind(arrived.last()).bind(ids).execute(&mut *connection).await?;
+    }
     Ok(End::Commit(Turn::Taken(u64::try_from(ids.len()).unwrap_or(u64::MAX))))
 }
 

@@ -124,7 +124,7 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
     /// Moves up to `max` events that wait in this backend's outbox into the log and gives them the next
     /// numbers, in one step; returns how many no longer wait. Any server may call it at any time, also several at once.
     /// Backends that number on writing have nothing to do. Checked by
-    /// `conformance::audit::numbers_have_no_gaps`.
+    /// `conformance::audit::numbers_have_no_gaps` and `long_queues`.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer.

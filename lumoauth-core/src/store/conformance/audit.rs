@@ -150,6 +150,22 @@ pub async fn numbers_have_no_gaps(store: &dyn AuditStore) {
     assert_eq!(store.sequence(&org, 10).await.unwrap(), 0);
 }
 
+/// "Moves up to `max` events", also if thousands wait.
+pub async fn long_queues(store: &dyn AuditStore) {
+    const WAITING: usize = 5_000;
+    let org = some_org();
+    let events = some_events(WAITING);
+    for part in events.chunks(1000) {
+        store.append(&org, part).await.unwrap();
+    }
+    store.sequence(&org, 5_000).await.unwrap();
+    assert_eq!(store.sequence(&org, 1).await.unwrap(), 0);
+
+    let entries = log(store, &org).await;
+    assert_numbered(&entries);
+    assert_eq!(ids(&entries), events.iter().map(|event| event.id).collect::<Vec<_>>());
+}
+
 /// "The entry with this number or event."
 pub async fn found_by_seq_and_event(store: &dyn AuditStore) {
     let org = some_org();

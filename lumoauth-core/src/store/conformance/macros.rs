@@ -55,7 +55,7 @@ macro_rules! store_conformance {
     (@role audit $make:expr) => {
         $crate::store_conformance!(@cases audit $make;
             append_is_idempotent, waits_twice_is_numbered_once, order_is_kept, racing_appends_leave_no_gap,
-            waiting_organizations, numbers_have_no_gaps, found_by_seq_and_event, pages_and_filters,
+            waiting_organizations, numbers_have_no_gaps, long_queues, found_by_seq_and_event, pages_and_filters,
             searches_find_any_text, organizations_are_apart, stats, stats_of_any_time);
     };
     (@role budgets $make:expr) => {
