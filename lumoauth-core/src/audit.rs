@@ -336,6 +336,22 @@ event_kinds! {
     UserBlocked = "user.blocked",
     /// A user was unblocked.
     UserUnblocked = "user.unblocked",
+    /// A person signed in, or failed to.
+    UserAuthenticated = "user.authenticated",
+    /// A person allowed a client something.
+    ConsentGranted = "consent.granted",
+    /// A person said no, or took back what a client was allowed.
+    ConsentRevoked = "consent.revoked",
+    /// A person answered a client's request for authorization.
+    AuthorizationDecided = "authorization.decided",
+    /// A refresh token was rotated.
+    TokenRefreshed = "token.refreshed",
+    /// A code or refresh token was used a second time.
+    TokenReused = "token.reused",
+    /// An organization was disabled.
+    OrganizationDisabled = "organization.disabled",
+    /// An organization was made to work again.
+    OrganizationEnabled = "organization.enabled",
     /// An organization was made.
     OrganizationCreated = "organization.created",
     /// A token was issued by an administrator.
@@ -371,7 +387,8 @@ impl EventKind {
     /// How much attention an event of this kind deserves.
     pub const fn severity(self, outcome: EventOutcome) -> &'static str {
         match (self, outcome) {
-            (_, EventOutcome::Failure) | (Self::BudgetExceeded | Self::AgentRevoked, _) => "warning",
+            (_, EventOutcome::Failure)
+            | (Self::BudgetExceeded | Self::AgentRevoked | Self::TokenReused, _) => "warning",
             _ => "info",
         }
     }

@@ -6,6 +6,7 @@ use crate::{
     capability::Capability,
     clock::Timestamp,
     id::{ClientId, Number},
+    jwks::JwkSet,
     secret::{Secret, SecretHash},
 };
 
@@ -21,6 +22,10 @@ pub struct Client {
     pub name: String,
     /// Hashes of its secrets; empty for a public client.
     pub secrets: Secrets,
+    /// Where its public keys are published.
+    pub jwks_uri: Option<String>,
+    /// Its public keys, if they are registered here.
+    pub jwks: Option<JwkSet>,
     /// Where an authorization response may go, compared exactly.
     pub redirect_uris: Vec<String>,
     /// The scopes it may ask for.
@@ -50,6 +55,8 @@ impl Client {
             client_id: ClientId::generate_for_app(),
             name: name.into(),
             secrets: Secrets::one(&secret),
+            jwks_uri: None,
+            jwks: None,
             redirect_uris: Vec::new(),
             allowed_scopes: Vec::new(),
             grant_types: vec!["client_credentials".to_owned()],

@@ -80,6 +80,30 @@ impl AuthenticatedClient {
         }
     }
 
+    /// Its epoch: raised whenever all its tokens must die.
+    pub fn epoch(&self) -> u32 {
+        match self {
+            Self::Agent(agent) => agent.epoch,
+            Self::Client(client) => client.epoch,
+        }
+    }
+
+    /// Where an authorization response to it may go.
+    pub fn redirect_uris(&self) -> &[String] {
+        match self {
+            Self::Agent(agent) => &agent.redirect_uris,
+            Self::Client(client) => &client.redirect_uris,
+        }
+    }
+
+    /// Its display name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Agent(agent) => &agent.name,
+            Self::Client(client) => &client.name,
+        }
+    }
+
     /// Its client id.
     pub fn client_id(&self) -> &ClientId {
         match self {

@@ -7,14 +7,21 @@
 use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
+use http::{HeaderName, HeaderValue};
 use url::Url;
 
-/// One GET.
+use crate::secret::Secret;
+
+/// One request.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FetchRequest {
     /// From where.
     pub url: Url,
+    /// A POST with this body, and not a GET.
+    pub form: Option<Secret>,
+    /// Headers beside the usual ones. `Accept: application/json` is usual.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The most bytes of body that are read.
     pub max_bytes: usize,
     /// The longest the whole exchange may take.
@@ -22,9 +29,14 @@ pub struct FetchRequest {
 }
 
 impl FetchRequest {
+    /// A POST of an `application/x-www-form-urlencoded` body to `url`, within the limits of [`FetchRequest::get`].
+    pub fn post_form(url: Url, form: Secret) -> Self {
+        Self { form: Some(form), ..Self::get(url) }
+    }
+
     /// A GET of `url` with at most 256 KiB in 5 seconds.
     pub fn get(url: Url) -> Self {
-        Self { url, max_bytes: 256 * 1024, timeout: Duration::from_secs(5) }
+        Self { url, form: None, headers: Vec::new(), max_bytes: 256 * 1024, timeout: Duration::from_secs(5) }
     }
 }
 

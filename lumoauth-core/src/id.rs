@@ -228,6 +228,10 @@ uuid_id!(
     UserId
 );
 uuid_id!(
+    /// What a person allowed a client. Its text form is the plain UUID.
+    ConsentId
+);
+uuid_id!(
     /// An audit event: a UUID of version 7, so ids made later sort later. Text form: 32 hexadecimal digits.
     EventId
 );
@@ -297,6 +301,30 @@ impl UserId {
 }
 
 impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0.hyphenated(), f)
+    }
+}
+
+impl ConsentId {
+    /// A new random id.
+    pub fn generate() -> Self {
+        Self(random_uuid())
+    }
+
+    /// Parses the text form.
+    ///
+    /// # Errors
+    /// [`ParseIdError`] if the text is not one.
+    pub fn parse(text: &str) -> Result<Self, ParseIdError> {
+        if text.len() != 36 {
+            return Err(ParseIdError { kind: "consent id" });
+        }
+        Uuid::try_parse(text).map(Self).map_err(|_| ParseIdError { kind: "consent id" })
+    }
+}
+
+impl fmt::Display for ConsentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0.hyphenated(), f)
     }

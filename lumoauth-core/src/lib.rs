@@ -10,9 +10,9 @@
 //!
 //! | layer | modules | what they are |
 //! |---|---|---|
-//! | values | [`clock`], [`id`], [`json`], [`random`], [`secret`] | time, identifiers, strict JSON, randomness, secrets |
-//! | domain | [`agent`], [`api_key`], [`audit`], [`budget`], [`capability`], [`client`], [`mcp`], [`organization`], [`user`] | records and decisions; pure, without I/O |
-//! | ports | [`store`], [`keys`], [`fetch`] | what a host or a backend implements |
+//! | values | [`clock`], [`id`], [`json`], [`jwks`], [`random`], [`secret`] | time, identifiers, strict JSON, randomness, secrets |
+//! | domain | [`agent`], [`api_key`], [`audit`], [`budget`], [`capability`], [`client`], [`consent`], [`mcp`], [`organization`], [`user`], [`workload`] | records and decisions; pure, without I/O |
+//! | ports | [`store`], [`keys`], [`fetch`], [`people`] | what a host or a backend implements |
 //! | protocol | [`client_auth`], [`grant`], [`principal`], [`token`], [`wire`] | OAuth, JWT, who is calling, what clients see |
 //! | server | [`server`] | everything together |
 //!
@@ -38,13 +38,16 @@ pub mod capability;
 pub mod client;
 pub mod client_auth;
 pub mod clock;
+pub mod consent;
 pub mod fetch;
 pub mod grant;
 pub mod id;
 pub mod json;
+pub mod jwks;
 pub mod keys;
 pub mod mcp;
 pub mod organization;
+pub mod people;
 pub mod principal;
 pub mod random;
 pub mod secret;
@@ -53,3 +56,4 @@ pub mod store;
 pub mod token;
 pub mod user;
 pub mod wire;
+pub mod workload;

@@ -16,10 +16,25 @@ pub struct Organization {
     pub status: OrganizationStatus,
     /// Raised whenever all its tokens must die; see [`crate::token::Lineage`].
     pub epoch: u32,
+    /// How the actors of its delegated tokens are nested.
+    pub act_order: ActOrder,
     /// The version a store guards updates with.
     pub version: u64,
     /// When it was created.
     pub created_at: Timestamp,
+}
+
+/// How the `act` claims of a chain of actors are nested. `client_id` and `agent_id` always name the current actor, so
+/// nobody needs the order to know who acts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "a chain is read from one end or from the other")]
+pub enum ActOrder {
+    /// The first agent is outermost, and each later one is nested deeper.
+    #[default]
+    FirstOutermost,
+    /// The current agent is outermost (RFC 8693 section 4.1).
+    Rfc8693,
 }
 
 /// Whether an organization works.
@@ -41,9 +56,22 @@ impl Organization {
             name: name.into(),
             status: OrganizationStatus::Active,
             epoch: 0,
+            act_order: ActOrder::default(),
             version: 0,
             created_at: now,
         }
+    }
+
+    /// Ends everything that was issued in it, or lets it work again. Whether that changed anything.
+    #[must_use]
+    pub fn set_active(&mut self, active: bool) -> bool {
+        let status = if active { OrganizationStatus::Active } else { OrganizationStatus::Disabled };
+        let changed = self.status != status;
+        if changed && !active {
+            self.epoch += 1;
+        }
+        self.status = status;
+        changed
     }
 
     /// Whether its credentials are accepted.

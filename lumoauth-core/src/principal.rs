@@ -11,6 +11,7 @@ use crate::{
     client_auth::AuthenticatedClient,
     id::OrgId,
     token::AccessClaims,
+    user::User,
 };
 
 /// A verified caller of an organization.
@@ -23,6 +24,59 @@ pub struct Principal {
     pub identity: Identity,
     /// The claims of the access token that was presented; an API key has none.
     pub claims: Option<Arc<AccessClaims>>,
+    /// For whom it acts, if not for itself.
+    pub delegation: Option<Arc<Delegation>>,
+}
+
+/// A chain of agency: "search tool, used by research bot, acting for Alice".
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Delegation {
+    /// For whom the chain acts.
+    pub represented: Represented,
+    /// The actors, the first one first; the last one uses the token.
+    pub actors: Vec<Arc<Agent>>,
+}
+
+/// For whom a chain acts.
+#[derive(Clone, Debug)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "every sort of subject must be handled wherever access is decided"
+)]
+pub enum Represented {
+    /// A person.
+    User(Arc<User>),
+    /// An agent.
+    Agent(Arc<Agent>),
+}
+
+impl Delegation {
+    /// Every agent whose authority bounds the chain.
+    pub fn agents(&self) -> impl Iterator<Item = &Arc<Agent>> {
+        let subject = match &self.represented {
+            Represented::User(_) => None,
+            Represented::Agent(agent) => Some(agent),
+        };
+        subject.into_iter().chain(&self.actors)
+    }
+}
+
+/// A person, by a token that a client has of them.
+#[derive(Clone, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "a person and a client are all there is to it")]
+pub struct Person {
+    /// Who it is.
+    pub user: Arc<User>,
+    /// The client that the token was issued to: an application, or an agent.
+    pub client: AuthenticatedClient,
+}
+
+impl Person {
+    /// Whether the person acts by an ordinary application, and not by an agent.
+    pub fn acts_in_person(&self) -> bool {
+        matches!(self.client, AuthenticatedClient::Client(_))
+    }
 }
 
 /// Who it is.
@@ -38,19 +92,38 @@ pub enum Identity {
     Client(Arc<Client>),
     /// An organization API key.
     ApiKey(Arc<ApiKey>),
+    /// A person, by access token.
+    User(Person),
+}
+
+impl From<AuthenticatedClient> for Identity {
+    fn from(client: AuthenticatedClient) -> Self {
+        match client {
+            AuthenticatedClient::Agent(agent) => Self::Agent(agent),
+            AuthenticatedClient::Client(client) => Self::Client(client),
+        }
+    }
 }
 
 impl Principal {
     /// A verified caller.
     pub fn new(org: OrgId, identity: Identity, claims: Option<Arc<AccessClaims>>) -> Self {
-        Self { org, identity, claims }
+        Self { org, identity, claims, delegation: None }
     }
 
     /// The agent, if it is one.
     pub fn agent(&self) -> Option<&Arc<Agent>> {
         match &self.identity {
             Identity::Agent(agent) => Some(agent),
-            Identity::Client(_) | Identity::ApiKey(_) => None,
+            Identity::Client(_) | Identity::ApiKey(_) | Identity::User(_) => None,
+        }
+    }
+
+    /// The person, if it is one in person: not through an agent, and nobody in between.
+    pub fn person(&self) -> Option<&Arc<User>> {
+        match &self.identity {
+            Identity::User(person) if person.acts_in_person() => Some(&person.user),
+            Identity::User(_) | Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) => None,
         }
     }
 
@@ -58,7 +131,7 @@ impl Principal {
     pub fn api_key(&self) -> Option<&Arc<ApiKey>> {
         match &self.identity {
             Identity::ApiKey(key) => Some(key),
-            Identity::Agent(_) | Identity::Client(_) => None,
+            Identity::Agent(_) | Identity::Client(_) | Identity::User(_) => None,
         }
     }
 
@@ -74,16 +147,38 @@ impl Principal {
     }
 
     /// Whether the caller holds `capability`: an agent by its own grants within its token, a client within its
-    /// token, an API key by its scopes (of which `admin` covers everything that a key can hold).
+    /// token, an API key by its scopes (of which `admin` covers everything that a key can hold), a person within the token
+    /// and, for what only administrators do, as one and in person.
     ///
-    /// An agent's list of allowed tools narrows its `tool:` capabilities.
+    /// An agent's list of allowed tools narrows its `tool:` capabilities. Where an agent acts for somebody, every agent of
+    /// the chain must hold it.
     pub fn decide(&self, capability: &Capability) -> Decision {
         match &self.identity {
             Identity::Agent(agent) => {
-                if !agent.allows_tool(capability) {
-                    return Decision::Deny(DenyReason::ToolNotAllowed);
+                let others = self.delegation.iter().flat_map(|delegation| delegation.agents());
+                for agent in others.chain([agent]) {
+                    if !agent.allows_tool(capability) {
+                        return Decision::Deny(DenyReason::ToolNotAllowed);
+                    }
+                    let decision = evaluate(&agent.capabilities, self.token_scope(), capability);
+                    if !decision.is_allow() {
+                        return decision;
+                    }
                 }
-                evaluate(&agent.capabilities, self.token_scope(), capability)
+                Decision::Allow
+            }
+            Identity::User(person) => {
+                let granted = self.token_scope().unwrap_or_default();
+                let wanted = capability.as_str();
+                if wanted.starts_with("admin") || wanted.starts_with("authz:") {
+                    if !person.acts_in_person() || !person.user.is_admin {
+                        return Decision::Deny(DenyReason::NotGranted);
+                    }
+                    if granted.iter().any(|scope| scope.as_str() == "admin") {
+                        return Decision::Allow;
+                    }
+                }
+                evaluate(granted, None, capability)
             }
             Identity::Client(client) => evaluate(&client.allowed_scopes, self.token_scope(), capability),
             Identity::ApiKey(key) => {
@@ -103,6 +198,7 @@ impl Principal {
             Identity::Agent(agent) => agent_actor(agent),
             Identity::Client(client) => app_actor(client),
             Identity::ApiKey(key) => Actor::new(ActorKind::ApiKey, key.number.to_string()).named(&*key.name),
+            Identity::User(person) => user_actor(&person.user),
         }
     }
 }
@@ -117,6 +213,15 @@ pub(crate) fn client_actor(client: &AuthenticatedClient) -> Actor {
 
 fn app_actor(client: &Client) -> Actor {
     Actor::new(ActorKind::Client, client.client_id.as_str()).named(&*client.name)
+}
+
+/// A person as the actor of an audit event.
+pub(crate) fn user_actor(user: &User) -> Actor {
+    let actor = Actor::new(ActorKind::User, user.id.to_string());
+    match &user.name {
+        Some(name) => actor.named(&**name),
+        None => actor,
+    }
 }
 
 /// An agent as the actor of an audit event.

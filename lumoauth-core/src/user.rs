@@ -90,6 +90,11 @@ impl User {
         }
     }
 
+    /// Whether the person can act.
+    pub fn is_active(&self) -> bool {
+        self.status == UserStatus::Active
+    }
+
     /// Blocks the person: nothing issued so far works again, not even after an unblock. Whether that changed
     /// anything.
     #[must_use]

@@ -58,6 +58,10 @@ impl Rejection {
                 WireError::new(StatusCode::FORBIDDEN, "capability_denied", text)
                     .with_detail("required", names(wanted))
             }
+            Identity::User(_) => {
+                let granted = names(principal.token_scope().unwrap_or_default());
+                ApiError::InsufficientScope { required: names(wanted), granted }.to_wire()
+            }
             Identity::ApiKey(key) => {
                 ApiError::InsufficientScope { required: names(wanted), granted: names(&key.scopes) }.to_wire()
             }

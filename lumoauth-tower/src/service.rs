@@ -194,7 +194,8 @@ where
                     let origin = origin(request.headers(), request.extensions());
                     let reply = match identity {
                         Identity::ApiKey(_) => inner.call(request).await?,
-                        Identity::Agent(_) | Identity::Client(_) => {
+                        Identity::User(person) if person.acts_in_person() => inner.call(request).await?,
+                        Identity::Agent(_) | Identity::Client(_) | Identity::User(_) => {
                             Rejection::not_for_agents().into_response()
                         }
                     };

@@ -14,7 +14,9 @@ use crate::{
     client::Secrets,
     clock::Timestamp,
     id::{AgentId, ClientId, OrgId, Slug},
+    jwks::JwkSet,
     secret::{Secret, SecretHash},
+    workload::WorkloadTrust,
 };
 
 pub use patch::{AgentPatch, InvalidAgent};
@@ -55,6 +57,16 @@ pub struct Agent {
     pub token_lifetime: u32,
     /// Where its public keys are published.
     pub jwks_uri: Option<String>,
+    /// Its public keys, if they are registered here.
+    pub jwks: Option<JwkSet>,
+    /// Where an authorization response may go, compared exactly.
+    pub redirect_uris: Vec<String>,
+    /// Whether it may act for people without holding a capability of delegation.
+    pub can_act_on_behalf_of_users: bool,
+    /// Whether people must agree before it acts for them.
+    pub delegation_consent: DelegationConsent,
+    /// Which workload it is, if its platform vouches for it.
+    pub workload: Option<WorkloadTrust>,
     /// Hashes of its client secrets.
     pub secrets: Secrets,
     /// Hash of its API key.
@@ -138,6 +150,28 @@ impl IdentityType {
     }
 }
 
+/// Whether people must agree before an agent acts for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "every rule must be handled where delegation is decided")]
+pub enum DelegationConsent {
+    /// They must: the token was made for this agent, or there is a stored consent.
+    #[default]
+    Required,
+    /// An administrator answers for them: whoever hands the agent a token of theirs has agreed.
+    Implicit,
+}
+
+impl DelegationConsent {
+    /// The wire name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Required => "required",
+            Self::Implicit => "implicit",
+        }
+    }
+}
+
 impl Agent {
     /// Shortest life of a token, in seconds. Clients refresh a minute early, so anything near a minute would
     /// make them authenticate on every call.
@@ -163,6 +197,11 @@ impl Agent {
             budget_generation: 0,
             token_lifetime: 3600,
             jwks_uri: None,
+            jwks: None,
+            redirect_uris: Vec::new(),
+            can_act_on_behalf_of_users: false,
+            delegation_consent: DelegationConsent::default(),
+            workload: None,
             secrets: Secrets::default(),
             api_key: None,
             epoch: 0,
@@ -217,6 +256,15 @@ impl Agent {
         let own = if requested.is_some() { &self.capabilities[..] } else { &effective };
         let bounds: Vec<_> = others.iter().copied().chain([own]).collect();
         narrow(requested, &bounds)
+    }
+
+    /// Whether it may act for others, and let others act for those it acts for.
+    pub fn may_delegate(&self) -> bool {
+        let holds = |name| {
+            Capability::parse(name)
+                .is_ok_and(|wanted| self.capabilities.iter().any(|held| held.covers(&wanted)))
+        };
+        self.can_act_on_behalf_of_users || holds("delegate:on_behalf") || holds("delegate:user")
     }
 
     /// Whether it may do anything at all.

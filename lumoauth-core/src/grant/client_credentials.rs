@@ -10,7 +10,8 @@
 use async_trait::async_trait;
 
 use super::{
-    Grant, GrantContext, NewToken, Resource, TokenError, TokenResponse, issue, requested_scope, target,
+    Bearer, Grant, GrantContext, NewToken, Resource, TokenError, TokenResponse, issue, requested_scope,
+    target,
 };
 use crate::{
     audit::{Event, EventKind, Target},
@@ -85,7 +86,7 @@ async fn decide<'a>(
             (Resource::Own, scope, lifetime)
         }
     };
-    Ok(NewToken { holder: client, resource, scope, lifetime, ancestors: Vec::new(), test: false })
+    Ok(NewToken::new(Bearer::Itself(client), resource, scope, lifetime))
 }
 
 fn events(context: &GrantContext<'_>, client: &AuthenticatedClient, new: &NewToken<'_>) -> Vec<Event> {

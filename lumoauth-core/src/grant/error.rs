@@ -11,6 +11,9 @@ use crate::{
     wire::{Challenge, InvalidParams, WireError},
 };
 
+/// How many actors a chain may have.
+pub const MAX_ACTORS: usize = 3;
+
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -56,6 +59,18 @@ pub enum TokenError {
     /// The client may not use this grant.
     #[error("client may not use this grant")]
     UnauthorizedClient,
+    /// The agent may not act for others. The text is safe to show.
+    #[error("delegation not allowed: {0}")]
+    DelegationNotAllowed(&'static str),
+    /// The person has not agreed to it.
+    #[error("consent required")]
+    ConsentRequired,
+    /// There would be more actors than a chain may have.
+    #[error("chain of actors too long")]
+    DepthExceeded,
+    /// The platform's word for the workload is not acceptable. Clients never learn why; the text is for the log.
+    #[error("workload identity not accepted: {0}")]
+    WorkloadIdentity(&'static str),
     /// The agent has used up its budget.
     #[error(transparent)]
     BudgetExceeded(#[from] Exhausted),
@@ -105,6 +120,22 @@ impl TokenError {
             }
             Self::UnauthorizedClient => {
                 bad("unauthorized_client", "This client may not use this grant type.".to_owned())
+            }
+            Self::DelegationNotAllowed(text) => {
+                WireError::new(StatusCode::FORBIDDEN, "delegation_not_allowed", *text)
+            }
+            Self::ConsentRequired => {
+                let text = "The user has not agreed to this agent acting for them.";
+                WireError::new(StatusCode::FORBIDDEN, "consent_required", text)
+            }
+            Self::DepthExceeded => {
+                let text = "The chain of actors would be too long.";
+                let error = WireError::new(StatusCode::FORBIDDEN, "delegation_depth_exceeded", text);
+                error.with_member("max_depth", MAX_ACTORS)
+            }
+            Self::WorkloadIdentity(_) => {
+                let text = "The workload identity was not accepted.";
+                WireError::new(StatusCode::UNAUTHORIZED, "workload_identity_failed", text)
             }
             Self::BudgetExceeded(exhausted) => exhausted.to_wire(),
             Self::Store(_) | Self::Key(_) => WireError::unavailable(),

@@ -25,6 +25,7 @@ use serde::Serialize;
 use crate::{
     audit::{Event, Origin},
     capability::Scope,
+    client::Client,
     client_auth::AuthenticatedClient,
     clock::Timestamp,
     id::OrgId,
@@ -39,10 +40,10 @@ use crate::{
 
 pub use crate::budget_gate::Exhausted;
 pub use client_credentials::ClientCredentials;
-pub use error::TokenError;
+pub use error::{MAX_ACTORS, TokenError};
 pub use token_exchange::TokenExchange;
 
-pub(crate) use issue::{NewToken, Resource, issue};
+pub(crate) use issue::{Bearer, NewToken, Resource, SignIn, issue};
 
 /// One grant of the token endpoint. Hosts add their own with
 /// [`Builder::with_grant`](crate::server::Builder::with_grant).
@@ -94,6 +95,8 @@ pub struct GrantContext<'a> {
     pub issuer: &'a str,
     /// The client, if the request authenticated one. A request with bad client credentials never gets here.
     pub client: Option<&'a AuthenticatedClient>,
+    /// The public client that the request names, which has nothing to prove that by.
+    pub public_client: Option<&'a Arc<Client>>,
     /// Where the request came from.
     pub origin: &'a Origin,
     /// The stores.
@@ -179,9 +182,7 @@ impl GrantContext<'_> {
         scope: Scope,
         lifetime: u32,
     ) -> Result<TokenResponse, TokenError> {
-        let resource = Resource::Own;
-        let new = NewToken { holder, resource, scope, lifetime, ancestors: Vec::new(), test: false };
-        issue(self, new).await
+        issue(self, NewToken::new(Bearer::Itself(holder), Resource::Own, scope, lifetime)).await
     }
 }
 
@@ -212,6 +213,20 @@ pub struct TokenResponse {
     pub expires_in: u64,
     /// Its scope; always there, since clients split it.
     pub scope: Scope,
+    /// What gives the next one (RFC 6749 section 6).
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "expose_some")]
+    pub refresh_token: Option<Secret>,
+    /// Who signed in (OpenID Connect Core section 2).
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "expose_some")]
+    pub id_token: Option<Secret>,
+}
+
+#[expect(clippy::ref_option, reason = "the form that serde calls")]
+fn expose_some<S: serde::Serializer>(secret: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
+    match secret {
+        Some(secret) => expose(secret, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// The one place where a secret goes on the wire.

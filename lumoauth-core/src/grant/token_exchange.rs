@@ -14,7 +14,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Grant, GrantContext, NewToken, Resource, TokenError, TokenResponse, issue, requested_scope, target,
+    Bearer, Grant, GrantContext, NewToken, Resource, TokenError, TokenResponse, issue, requested_scope,
+    target,
 };
 use crate::{
     agent::Agent,
@@ -62,13 +63,11 @@ impl Grant for TokenExchange {
                 .by_method("token_exchange")
                 .from_origin(context.origin)
                 .with("scope", scope.to_string());
+        let (agent, lifetime) = (AuthenticatedClient::Agent(agent), server.token_lifetime);
         let new = NewToken {
-            holder: &AuthenticatedClient::Agent(agent),
-            lifetime: server.token_lifetime,
-            resource: Resource::Mcp(server),
-            scope,
             ancestors: ancestors(context, &claims),
             test: claims.test,
+            ..NewToken::new(Bearer::Itself(&agent), Resource::Mcp(server), scope, lifetime)
         };
         let response = issue(context, new).await?;
         // Signed, but not out of our hands: the token leaves when its event is durable.

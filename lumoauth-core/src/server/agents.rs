@@ -13,7 +13,7 @@ use crate::{
     client::Secrets,
     client_auth::AuthenticatedClient,
     clock::Timestamp,
-    grant::{NewToken, Refusal, Resource, TokenResponse, issue},
+    grant::{Bearer, NewToken, Refusal, Resource, TokenResponse, issue},
     id::{AgentId, ClientId, OrgId, Slug},
     organization::Organization,
     principal::{Identity, Principal},
@@ -365,20 +365,15 @@ impl AuthorizationServer {
         }
         let issuer = self.issuer(org);
         let refusal = Refusal::default();
-        let context = self.grant_context(organization, &issuer, None, &caller.origin, &refusal, now);
+        let context = self.grant_context(organization, &issuer, None, None, &caller.origin, &refusal, now);
         let event = caller
             .event(EventKind::TokenIssued, format!("test token for {}", agent.slug), now)
             .on(agent_target(&agent))
             .with("scope", scope.to_string());
         let holder = AuthenticatedClient::Agent(agent);
-        let new = NewToken {
-            holder: &holder,
-            resource: Resource::Own,
-            scope,
-            lifetime: u32::try_from(lifetime).unwrap_or(u32::MAX),
-            ancestors: Vec::new(),
-            test: true,
-        };
+        let lifetime = u32::try_from(lifetime).unwrap_or(u32::MAX);
+        let new =
+            NewToken { test: true, ..NewToken::new(Bearer::Itself(&holder), Resource::Own, scope, lifetime) };
         let response = issue(&context, new).await?;
         context.append(&[event]).await?;
         Ok(response)
@@ -484,7 +479,7 @@ impl AuthorizationServer {
                     }
                 }
             }
-            Identity::Client(_) => {
+            Identity::Client(_) | Identity::User(_) => {
                 Err(ApiError::Forbidden("Only agents and administrators register agents."))
             }
         }

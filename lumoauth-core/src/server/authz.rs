@@ -197,6 +197,7 @@ impl AuthorizationServer {
         match &principal.identity {
             Identity::Agent(agent) => Ok(listed(&agent.capabilities, "capability")),
             Identity::Client(client) => Ok(listed(&client.allowed_scopes, "client")),
+            Identity::User(_) => Ok(listed(principal.token_scope().unwrap_or_default(), "consent")),
             Identity::ApiKey(key) => Err(ApiError::InsufficientScope {
                 required: vec!["authz:read".to_owned()],
                 granted: key.scopes.iter().map(ToString::to_string).collect(),
@@ -214,6 +215,7 @@ impl AuthorizationServer {
             return match &principal.identity {
                 Identity::Agent(agent) => Ok(Subject::Agent(agent.clone())),
                 Identity::Client(client) => Ok(Subject::Caller(client.client_id.to_string())),
+                Identity::User(person) => Ok(Subject::User(person.user.clone())),
                 Identity::ApiKey(key) => match key.created_by {
                     None => Ok(Subject::Caller(key.number.to_string())),
                     Some(id) => self

@@ -114,7 +114,7 @@ impl AuthorizationServer {
         let caller = self.client_or_agent(organization, request, refusal, now).await?;
         let token = request.params.get("token").ok_or(TokenError::InvalidRequest("token is required."))?;
         let issuer = self.issuer(&organization.id);
-        let context = self.grant_context(organization, &issuer, None, request.origin, refusal, now);
+        let context = self.grant_context(organization, &issuer, None, None, request.origin, refusal, now);
         let inactive = Introspection { active: false, token: None };
         let Some(Principal { identity, claims: Some(claims), .. }) = context.principal(token).await? else {
             return Ok(inactive);
@@ -126,6 +126,7 @@ impl AuthorizationServer {
         let holder = match &identity {
             Identity::Agent(agent) => AuthenticatedClient::Agent(agent.clone()),
             Identity::Client(client) => AuthenticatedClient::Client(client.clone()),
+            Identity::User(person) => person.client.clone(),
             Identity::ApiKey(_) => return Ok(inactive),
         };
         let server = match &claims.mcp_server_id {
@@ -142,7 +143,7 @@ impl AuthorizationServer {
                 let used = self.stores().budgets.usage(&organization.id, agent.account(), now).await?;
                 exceeded(&agent.budget, &used, now).next().is_some()
             }
-            Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) => false,
+            Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) | Identity::User(_) => false,
         };
         Ok(Introspection { active: true, token: Some(ActiveToken::new(&claims, scope, budget_exceeded)) })
     }

@@ -11,6 +11,7 @@ use crate::{
     audit::{Event, EventKind, Target},
     capability::Capability,
     client::Client,
+    client_auth::AuthenticatedClient,
     id::{AgentId, ClientId, McpServerId, Number, OrgId},
     mcp::{AuthMode, McpServer, ResourceUri, Transport},
     principal::{Identity, Principal},
@@ -402,6 +403,10 @@ fn sees(principal: &Principal, server: &McpServer) -> bool {
     match &principal.identity {
         Identity::Agent(agent) => server.admits(&agent.client_id, Some(agent.id)),
         Identity::Client(client) => server.admits(&client.client_id, None),
+        Identity::User(person) => match &person.client {
+            AuthenticatedClient::Agent(agent) => server.admits(&agent.client_id, Some(agent.id)),
+            AuthenticatedClient::Client(client) => server.admits(&client.client_id, None),
+        },
         Identity::ApiKey(_) => principal.administers_agents(),
     }
 }

@@ -52,6 +52,7 @@ impl AuthorizationServer {
                 "organization": org,
                 "tenant": org,
             })),
+            Identity::User(person) => Ok(json!({ "sub": person.user.id.to_string() })),
             Identity::ApiKey(_) => Err(ApiError::Forbidden("An API key has no userinfo.")),
         }
     }

@@ -24,6 +24,7 @@ use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc};
 
 use crate::{
     audit::{Actor, Event, EventKind, Origin},
+    client::Client,
     client_auth::AuthenticatedClient,
     clock::{Clock, Timestamp},
     grant::{Grant, GrantContext, Refusal},
@@ -243,6 +244,7 @@ impl AuthorizationServer {
         organization: &'a Organization,
         issuer: &'a str,
         client: Option<&'a AuthenticatedClient>,
+        public_client: Option<&'a Arc<Client>>,
         origin: &'a Origin,
         refusal: &'a Refusal,
         now: Timestamp,
@@ -251,6 +253,7 @@ impl AuthorizationServer {
             organization,
             issuer,
             client,
+            public_client,
             origin,
             stores: &self.inner.stores,
             keys: &*self.inner.keys,

@@ -77,7 +77,7 @@ impl AuthorizationServer {
         }
         let issuer = self.issuer(&organization.id);
         let context =
-            self.grant_context(organization, &issuer, client.as_ref(), request.origin, refusal, now);
+            self.grant_context(organization, &issuer, client.as_ref(), None, request.origin, refusal, now);
         grant.handle(&context, request.params).await
     }
 

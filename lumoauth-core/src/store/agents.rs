@@ -10,6 +10,7 @@ use crate::{
     audit::Event,
     id::{AgentId, ClientId, OrgId, Slug},
     secret::SecretHash,
+    workload::WorkloadKey,
 };
 
 /// By what an agent is looked up. Each is unique in its organization.
@@ -87,6 +88,14 @@ pub trait AgentStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] if the backend cannot answer.
     async fn remove(&self, org: &OrgId, id: AgentId, on: &Event) -> Result<Remove, StoreError>;
+
+    /// The agents whose [`Agent::workload`] has one of these keys, each once, in no particular order. An update that
+    /// changes the trust of an agent changes where it is found. Checked by `conformance::agents::found_by_workload` and
+    /// `organizations_are_apart`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer.
+    async fn trusting(&self, org: &OrgId, keys: &[WorkloadKey]) -> Result<Vec<Arc<Agent>>, StoreError>;
 
     /// The agents that match, in ascending order of slug. Checked by `conformance::agents::listing`.
     ///

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
-use crate::id::{AgentId, ClientId, OrgId, UserId};
+use crate::id::{AgentId, ClientId, ConsentId, OrgId, UserId};
 
 /// A record that changed, by name; what became of it is in the store. It travels as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub enum ChangedRecord {
     Agent(AgentId),
     /// An ordinary OAuth client.
     Client(ClientId),
+    /// A consent.
+    Consent(ConsentId),
     /// A person.
     User(UserId),
 }

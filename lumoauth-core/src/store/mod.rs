@@ -32,6 +32,7 @@ mod budgets;
 mod cached;
 mod changes;
 mod clients;
+mod consents;
 mod error;
 mod grants;
 mod keys;
@@ -54,8 +55,12 @@ pub use budgets::{BudgetStore, Charge, ChargeId, Charged};
 pub use cached::{CacheConfig, Cached};
 pub use changes::{Change, ChangeFeed, ChangedRecord, Notice};
 pub use clients::{ClientKey, ClientStore};
+pub use consents::{ConsentKey, ConsentStore};
 pub use error::{StoreError, StoreErrorKind};
-pub use grants::{GrantStore, Handle, Revoked};
+pub use grants::{
+    FoundTicket, GrantStore, Handle, ROTATION_GRACE, RefreshToken, Revoked, Rotation, Ticket, TicketPurpose,
+    TicketUse, UseEvents,
+};
 pub use keys::{KeyStore, SealedKey};
 pub use mcp_servers::{McpServerKey, McpServerStore};
 pub use memory::MemoryStore;

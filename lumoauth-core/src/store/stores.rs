@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    AgentStore, ApiKeyStore, AuditStore, BudgetStore, Cached, ClientStore, GrantStore, KeyStore,
-    McpServerStore, OrganizationStore, Outbox, RateLimitStore, ReplayStore, Upkeep, UserStore,
+    AgentStore, ApiKeyStore, AuditStore, BudgetStore, Cached, ClientStore, ConsentStore, GrantStore,
+    KeyStore, McpServerStore, OrganizationStore, Outbox, RateLimitStore, ReplayStore, Upkeep, UserStore,
 };
 
 /// Every role in one backend. Never implemented by hand.
@@ -14,6 +14,7 @@ pub trait Store:
     + AuditStore
     + BudgetStore
     + ClientStore
+    + ConsentStore
     + GrantStore
     + KeyStore
     + McpServerStore
@@ -31,6 +32,7 @@ impl<T> Store for T where
         + AuditStore
         + BudgetStore
         + ClientStore
+        + ConsentStore
         + GrantStore
         + KeyStore
         + McpServerStore
@@ -69,7 +71,9 @@ pub struct Stores {
     pub budgets: Arc<dyn BudgetStore>,
     /// Ordinary OAuth clients.
     pub clients: Arc<dyn ClientStore>,
-    /// Revocation marks.
+    /// What people allowed clients.
+    pub consents: Arc<dyn ConsentStore>,
+    /// Tickets, refresh tokens and revocation marks.
     pub grants: Arc<dyn GrantStore>,
     /// Sealed signing keys, for the [`KeyRing`](crate::keys::KeyRing) that the host makes of them; the server itself only
     /// knows its key provider.
@@ -101,6 +105,7 @@ impl Stores {
             audit: store.clone(),
             budgets: store.clone(),
             clients: store.clone(),
+            consents: store.clone(),
             grants: store.clone(),
             keys: store.clone(),
             mcp_servers: store.clone(),

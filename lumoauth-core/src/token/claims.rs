@@ -8,6 +8,7 @@ use super::Lineage;
 use crate::{
     capability::Scope,
     id::{AgentId, ClientId, McpServerId, OrgId},
+    organization::ActOrder,
 };
 
 /// The claims of an access token of ours (RFC 9068, RFC 8693).
@@ -16,7 +17,7 @@ use crate::{
 pub struct AccessClaims {
     /// Issuer.
     pub iss: String,
-    /// Subject: `agent:<slug>` of an agent, the client id of an ordinary client.
+    /// Subject: the UUID of a person, `agent:<slug>` of an agent, the client id of an ordinary client.
     pub sub: String,
     /// Audience.
     pub aud: Audience,
@@ -28,8 +29,26 @@ pub struct AccessClaims {
     /// Display name of that agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_name: Option<Arc<str>>,
-    /// `agent` or `client`.
+    /// What sort of principal uses the token: `agent`, `client` or `user`.
     pub identity_type: Cow<'static, str>,
+    /// Who acts for the subject (RFC 8693 section 4.1), nested as [`Lineage::act_order`] says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<Box<Act>>,
+    /// How many actors there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegation_depth: Option<u8>,
+    /// Who alone may become an actor for the subject (RFC 8693 section 4.4).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub may_act: Option<MayAct>,
+    /// When the person signed in, in Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_time: Option<u64>,
+    /// How the person or workload was recognised (RFC 8176).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub amr: Vec<Cow<'static, str>>,
+    /// Which workload the agent is, if its platform vouched for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload_identity: Option<String>,
     /// What the token may be used for.
     pub scope: Scope,
     /// The organization.
@@ -59,7 +78,41 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
+/// One actor, and those that it is nested with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "the claim has these members")]
+pub struct Act {
+    /// `agent:<slug>`.
+    pub sub: String,
+    /// Its id.
+    #[serde(with = "required_agent_id_text")]
+    pub agent_id: AgentId,
+    /// Its client id.
+    pub client_id: ClientId,
+    /// The next one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<Box<Act>>,
+}
+
+/// The `may_act` claim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "the claim has this member")]
+pub struct MayAct {
+    /// The `sub` of the one actor.
+    pub sub: String,
+}
+
 impl AccessClaims {
+    /// The actors, the first one first, whatever the order of their nesting.
+    pub fn actors(&self) -> Vec<&Act> {
+        let mut actors: Vec<_> =
+            std::iter::successors(self.act.as_deref(), |act| act.act.as_deref()).collect();
+        if self.lin.act_order == ActOrder::Rfc8693 {
+            actors.reverse();
+        }
+        actors
+    }
+
     /// Whether the token is meant for this server's own routes: its audience is its own client, its own agent,
     /// or the issuer. A token bound to another resource is not.
     pub fn is_for_own_routes(&self) -> bool {
@@ -88,6 +141,21 @@ impl Audience {
             Self::One(one) => one == value,
             Self::Many(many) => many.iter().any(|one| one == value),
         }
+    }
+}
+
+mod required_agent_id_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use crate::id::AgentId;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
+    pub(super) fn serialize<S: Serializer>(id: &AgentId, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(id)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AgentId, D::Error> {
+        AgentId::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 

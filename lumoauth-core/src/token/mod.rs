@@ -8,10 +8,10 @@ mod jwt;
 mod lineage;
 mod liveness;
 
-pub use claims::{AccessClaims, Audience};
+pub use claims::{AccessClaims, Act, Audience, MayAct};
 pub use jwt::{InvalidToken, MAX_TOKEN_BYTES, verify};
-pub use lineage::Lineage;
+pub use lineage::{ConsentEpoch, Lineage, Subject};
 pub use liveness::{Dead, principal_of};
 
 pub(crate) use jwt::{sign, unverified_issuer};
-pub(crate) use lineage::token_handle;
+pub(crate) use lineage::{family_handle, token_handle};

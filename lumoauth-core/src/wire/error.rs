@@ -19,6 +19,8 @@ pub struct WireError {
     pub code: Option<&'static str>,
     /// One sentence that is safe to show.
     pub description: String,
+    /// Members beside the common ones.
+    pub members: Map<String, Value>,
     /// The `details` member.
     pub details: Map<String, Value>,
     /// The `Retry-After` header, in whole seconds.
@@ -45,6 +47,7 @@ impl WireError {
             error,
             code: Some(error),
             description: description.into(),
+            members: Map::new(),
             details: Map::new(),
             retry_after: None,
             challenge: None,
@@ -88,6 +91,13 @@ impl WireError {
         self
     }
 
+    /// The same with one more member of the body.
+    #[must_use]
+    pub fn with_member(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
+        self
+    }
+
     /// The same with one more detail.
     #[must_use]
     pub fn with_detail(mut self, name: &str, value: impl Into<Value>) -> Self {
@@ -111,7 +121,7 @@ impl WireError {
 
     /// The JSON body.
     pub fn body(&self) -> Value {
-        let mut body = Map::new();
+        let mut body = self.members.clone();
         body.insert("error".to_owned(), self.error.into());
         body.insert("error_description".to_owned(), self.description.clone().into());
         body.insert("message".to_owned(), self.description.clone().into());

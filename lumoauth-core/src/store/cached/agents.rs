@@ -13,6 +13,7 @@ use crate::{
     store::{
         AgentFilter, AgentKey, AgentStore, ChangedRecord, Insert, Listing, Page, Remove, StoreError, Update,
     },
+    workload::WorkloadKey,
 };
 
 /// A key of an agent that may lead to another agent later.
@@ -101,6 +102,10 @@ impl AgentStore for Cached {
     async fn remove(&self, org: &OrgId, id: AgentId, on: &Event) -> Result<Remove, StoreError> {
         let change = self.agents.remove(org, id, on);
         self.change(org, ChangedRecord::Agent(id), change).await
+    }
+
+    async fn trusting(&self, org: &OrgId, keys: &[WorkloadKey]) -> Result<Vec<Arc<Agent>>, StoreError> {
+        self.agents.trusting(org, keys).await
     }
 
     async fn list(

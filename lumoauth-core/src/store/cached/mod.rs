@@ -2,6 +2,7 @@
 
 mod agents;
 mod clients;
+mod consents;
 mod organizations;
 mod shelf;
 mod users;
@@ -13,13 +14,14 @@ use moka::sync::Cache;
 
 use self::{agents::Alias, shelf::Shelf};
 use super::{
-    AgentStore, Change, ChangeFeed, ChangedRecord, ClientStore, Notice, OrganizationStore, StoreError,
-    Stores, UserStore,
+    AgentStore, Change, ChangeFeed, ChangedRecord, ClientStore, ConsentStore, Notice, OrganizationStore,
+    StoreError, Stores, UserStore,
 };
 use crate::{
     agent::Agent,
     client::Client,
-    id::{AgentId, ClientId, OrgId, UserId},
+    consent::Consent,
+    id::{AgentId, ClientId, ConsentId, OrgId, UserId},
     organization::Organization,
     user::User,
 };
@@ -81,6 +83,7 @@ impl CacheConfig {
 pub struct Cached {
     agents: Arc<dyn AgentStore>,
     clients: Arc<dyn ClientStore>,
+    consents: Arc<dyn ConsentStore>,
     organizations: Arc<dyn OrganizationStore>,
     users: Arc<dyn UserStore>,
     feed: Option<Arc<dyn ChangeFeed>>,
@@ -88,6 +91,7 @@ pub struct Cached {
     /// Which agent another key of its led to. The agent it leads to says whether it still does.
     agent_aliases: Cache<(OrgId, Alias), AgentId>,
     kept_clients: Shelf<(OrgId, ClientId), Client>,
+    kept_consents: Shelf<(OrgId, ConsentId), Consent>,
     kept_organizations: Shelf<OrgId, Organization>,
     kept_users: Shelf<(OrgId, UserId), User>,
 }
@@ -101,6 +105,7 @@ impl Cached {
         Self {
             agents: stores.agents.clone(),
             clients: stores.clients.clone(),
+            consents: stores.consents.clone(),
             organizations: stores.organizations.clone(),
             users: stores.users.clone(),
             feed,
@@ -110,6 +115,7 @@ impl Cached {
                 .time_to_idle(IDLE_ALIAS)
                 .build(),
             kept_clients: Shelf::new(config),
+            kept_consents: Shelf::new(config),
             kept_organizations: Shelf::new(config),
             kept_users: Shelf::new(config),
         }
@@ -121,6 +127,7 @@ impl Cached {
         Stores {
             agents: cached.clone(),
             clients: cached.clone(),
+            consents: cached.clone(),
             organizations: cached.clone(),
             users: cached.clone(),
             cached: Some(cached),
@@ -155,6 +162,7 @@ impl Cached {
             Notice::Gap => {
                 self.kept_agents.forget_all();
                 self.kept_clients.forget_all();
+                self.kept_consents.forget_all();
                 self.kept_organizations.forget_all();
                 self.kept_users.forget_all();
             }
@@ -166,6 +174,7 @@ impl Cached {
             ChangedRecord::Organization => self.kept_organizations.forget(org),
             ChangedRecord::Agent(id) => self.kept_agents.forget(&(org.clone(), *id)),
             ChangedRecord::Client(id) => self.kept_clients.forget(&(org.clone(), id.clone())),
+            ChangedRecord::Consent(id) => self.kept_consents.forget(&(org.clone(), *id)),
             ChangedRecord::User(id) => self.kept_users.forget(&(org.clone(), *id)),
         }
     }

@@ -14,6 +14,7 @@ use crate::{
     id::{AgentId, ClientId, OrgId, Slug},
     secret::SecretHash,
     store::{AgentFilter, AgentKey, AgentStore, Insert, Listing, Page, Remove, StoreError, Unique, Update},
+    workload::WorkloadKey,
 };
 
 #[derive(PartialEq, Eq, Hash)]
@@ -84,6 +85,15 @@ impl AgentStore for MemoryStore {
 
     async fn remove(&self, org: &OrgId, id: AgentId, on: &Event) -> Result<Remove, StoreError> {
         Ok(self.recorded(&self.agents, org, on, |agents| agents.remove(&Key::Id(id))))
+    }
+
+    async fn trusting(&self, org: &OrgId, keys: &[WorkloadKey]) -> Result<Vec<Arc<Agent>>, StoreError> {
+        Ok(self.agents.read(org, |agents| {
+            let trusts = |agent: &&Arc<Agent>| {
+                agent.workload.as_ref().is_some_and(|workload| keys.contains(&workload.key()))
+            };
+            agents.after(None).filter(trusts).cloned().collect()
+        }))
     }
 
     async fn list(

@@ -5,6 +5,7 @@ mod api_keys;
 mod audit;
 mod budgets;
 mod clients;
+mod consents;
 mod fading;
 mod grants;
 mod keys;
@@ -22,15 +23,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use super::{Handle, Insert, Remove, Revoked, SealedKey, Update};
+use super::{Insert, Remove, Revoked, SealedKey, Update};
 use crate::{
-    agent::Agent, api_key::ApiKey, audit::Event, client::Client, id::OrgId, mcp::McpServer,
+    agent::Agent, api_key::ApiKey, audit::Event, client::Client, consent::Consent, id::OrgId, mcp::McpServer,
     organization::Organization, user::User,
 };
 
 use audit::Journal;
 use budgets::Book;
-use fading::Fading;
+use grants::Grants;
 use per_org::PerOrg;
 use table::Table;
 
@@ -56,8 +57,9 @@ pub struct MemoryStore {
     api_keys: PerOrg<Table<ApiKey>>,
     books: PerOrg<Book>,
     clients: PerOrg<Table<Client>>,
+    consents: PerOrg<Table<Consent>>,
+    grants: PerOrg<Grants>,
     keys: PerOrg<Table<SealedKey>>,
-    marks: PerOrg<Fading<Handle, ()>>,
     mcp_servers: PerOrg<Table<McpServer>>,
     organizations: RwLock<Table<Organization>>,
     rate_limits: Mutex<rate_limits::Counters>,

@@ -22,7 +22,7 @@ impl Upkeep for MemoryStore {
         let max = u64::from(max);
         let mut dropped = lock(&self.rate_limits).drop_ended(now, max);
         dropped += lock(&self.seen).purge(now, max - dropped);
-        self.marks.write_each(|marks| dropped += marks.drop_ended(now, max - dropped));
+        self.grants.write_each(|grants| dropped += grants.purge(now, max - dropped));
         self.books.write_each(|book| dropped += book.purge(now, max - dropped));
         Ok(dropped)
     }
