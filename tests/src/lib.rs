@@ -10,6 +10,7 @@
 
 mod forge;
 mod http;
+mod issuer;
 mod jwt;
 mod org;
 mod people;
@@ -22,6 +23,7 @@ mod watchdog;
 
 pub use forge::{AttackerKey, forged, unsigned};
 pub use http::{Connection, Request, Response, percent_encode, raw_exchange};
+pub use issuer::{Issuer, fetched_issuer};
 pub use jwt::{Jwks, Token, b64, unb64};
 pub use org::{Agent, Org};
 pub use people::{CALLBACK, Person, UserTokens};
