@@ -17,6 +17,7 @@ mod introspect;
 mod maintenance;
 mod mcp;
 mod me;
+mod organizations;
 mod people;
 mod token;
 
