@@ -19,6 +19,8 @@ use lumoauth_tower::LumoauthService;
 use zeroize::Zeroizing;
 
 use crate::{
+    accounts::Accounts,
+    app::App,
     cli::DevArgs,
     config::PostgresConfig,
     credentials::Credentials,
@@ -67,10 +69,10 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     let fixtures = fixtures::install(args.fixtures, &stores, &*hasher, &mut credentials, now).await?;
 
     let config = KeyRingConfig::default().with_algorithm(args.signing_alg);
-    let keys = Arc::new(KeyRing::new(stores.keys.clone(), master, config));
+    let keys = Arc::new(KeyRing::new(stores.keys.clone(), master.clone(), config));
     let server = AuthorizationServer::builder(&public_url, stores, keys.clone())
         .with_clock(clock)
-        .with_password_hasher(hasher)
+        .with_password_hasher(hasher.clone())
         .build()
         .map_err(|error| Failure::because("the server cannot be set up", error))?;
     for org in &fixtures.organizations {
@@ -85,7 +87,11 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     // Only the server holds the store from here on, so that the store ends with it.
     drop(keys);
 
-    let host = Host::start(listener, LumoauthService::new(server.clone()), server, needs)?;
+    let accounts = Accounts::new(server.clone(), hasher, &master, None)
+        .map_err(|error| Failure::because("the sessions have no key", error))?;
+    let accounts = Arc::new(accounts);
+    let service = LumoauthService::new(server.clone());
+    let host = Host::start(listener, App::new(service, accounts, needs), server)?;
     tracing::info!(url = %public_url, "serving");
     let mut variables = vec![("LUMOAUTH_URL", Secret::from(public_url))];
     variables.extend(fixtures.variables);
@@ -152,7 +158,8 @@ fn plain_lines(variables: &[(&'static str, Secret)]) -> Zeroizing<String> {
     lines(variables, |text, key, value| writeln!(text, "{key}={value}"))
 }
 
-fn shell_lines(variables: &[(&'static str, Secret)]) -> Zeroizing<String> {
+/// Lines that a shell takes as they are.
+pub(crate) fn shell_lines(variables: &[(&'static str, Secret)]) -> Zeroizing<String> {
     lines(variables, |text, key, value| writeln!(text, "export {key}='{}'", value.replace('\'', r"'\''")))
 }
 
