@@ -36,6 +36,9 @@ impl Grant for ClientCredentials {
     }
 
     async fn handle(&self, context: &GrantContext<'_>, params: &Params) -> Result<TokenResponse, TokenError> {
+        if context.public_client.is_some() {
+            return Err(TokenError::UnauthorizedClient);
+        }
         let client = context.client.ok_or(TokenError::InvalidClient(Method::Body))?;
         let decided = decide(context, client, params).await?;
         let events = events(context, client, &decided);

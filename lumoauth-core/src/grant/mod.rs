@@ -3,15 +3,21 @@
 //! | file | grant |
 //! |---|---|
 //! | `client_credentials` | RFC 6749 section 4.4: an agent or client as itself |
+//! | `authorization_code` | RFC 6749 section 4.1: what a person agreed to |
+//! | `refresh_token` | RFC 6749 section 6: the next token of that |
 //! | `token_exchange` | RFC 8693: a token for another audience |
 //!
 //! A grant parses its own parameters, decides with pure functions, writes what must be written, and only then
 //! signs.
 
+mod authorization_code;
+mod authorized;
 mod client_credentials;
 mod error;
+mod id_token;
 mod issue;
-mod target;
+mod refresh_token;
+pub(crate) mod target;
 mod token_exchange;
 
 use std::{
@@ -39,8 +45,10 @@ use crate::{
 };
 
 pub use crate::budget_gate::Exhausted;
+pub use authorization_code::AuthorizationCode;
 pub use client_credentials::ClientCredentials;
 pub use error::{MAX_ACTORS, TokenError};
+pub use refresh_token::RefreshToken;
 pub use token_exchange::TokenExchange;
 
 pub(crate) use issue::{Bearer, NewToken, Resource, SignIn, issue};

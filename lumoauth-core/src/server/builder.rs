@@ -7,7 +7,7 @@ use url::Url;
 use super::{AuthorizationServer, Inner, PasswordHasher};
 use crate::{
     clock::{Clock, SystemClock},
-    grant::{ClientCredentials, Grant, TokenExchange},
+    grant::{AuthorizationCode, ClientCredentials, Grant, RefreshToken, TokenExchange},
     keys::KeyProvider,
     store::{RateLimit, Stores},
 };
@@ -44,7 +44,12 @@ impl Builder {
             stores,
             keys,
             clock: Arc::new(SystemClock::new()),
-            grants: vec![Arc::new(ClientCredentials), Arc::new(TokenExchange)],
+            grants: vec![
+                Arc::new(AuthorizationCode),
+                Arc::new(ClientCredentials),
+                Arc::new(RefreshToken),
+                Arc::new(TokenExchange),
+            ],
             password_hasher: None,
             failure_limit: None,
         }

@@ -1,10 +1,13 @@
 //! The token endpoint, and client authentication for its neighbours.
 
+use std::sync::Arc;
+
 use http::HeaderValue;
 
 use super::AuthorizationServer;
 use crate::{
     audit::{Actor, ActorKind, Event, EventKind, Origin, Target},
+    client::Client,
     client_auth::{self, AuthenticatedClient, Method, Proof, Unreadable},
     clock::Timestamp,
     grant::{Refusal, TokenError, TokenResponse},
@@ -26,6 +29,22 @@ pub struct TokenRequest<'a> {
     pub params: &'a Params,
     /// Where the request came from.
     pub origin: &'a Origin,
+}
+
+/// Which client a request is from.
+#[derive(Default)]
+pub(super) struct Authenticated {
+    /// The one that has proven who it is.
+    pub(super) proven: Option<AuthenticatedClient>,
+    /// The public one that named itself.
+    pub(super) public: Option<Arc<Client>>,
+}
+
+impl Authenticated {
+    /// The client, proven or not.
+    pub(super) fn either(self) -> Option<AuthenticatedClient> {
+        self.proven.or(self.public.map(AuthenticatedClient::Client))
+    }
 }
 
 impl AuthorizationServer {
@@ -71,24 +90,32 @@ impl AuthorizationServer {
         let grant_type =
             request.params.get("grant_type").ok_or(TokenError::InvalidRequest("grant_type is required."))?;
         let grant = self.inner.grants.get(grant_type).ok_or(TokenError::UnsupportedGrantType)?;
-        let client = self.authenticate_client(organization, request, refusal, now).await?;
+        let Authenticated { proven, public } =
+            self.authenticate_client(organization, request, refusal, now).await?;
         if !organization.is_active() {
             return Err(TokenError::InvalidClient(Method::Body));
         }
         let issuer = self.issuer(&organization.id);
-        let context =
-            self.grant_context(organization, &issuer, client.as_ref(), None, request.origin, refusal, now);
+        let context = self.grant_context(
+            organization,
+            &issuer,
+            proven.as_ref(),
+            public.as_ref(),
+            request.origin,
+            refusal,
+            now,
+        );
         grant.handle(&context, request.params).await
     }
 
-    /// The client that the request authenticates; `None` if it has no client credentials at all.
+    /// The client that the request authenticates; nobody if it has no client credentials at all.
     pub(super) async fn authenticate_client(
         &self,
         organization: &Organization,
         request: TokenRequest<'_>,
         refusal: &Refusal,
         now: Timestamp,
-    ) -> Result<Option<AuthenticatedClient>, TokenError> {
+    ) -> Result<Authenticated, TokenError> {
         let presented =
             client_auth::presented(request.authorization, request.params).map_err(|error| match error {
                 Unreadable::Malformed => TokenError::InvalidClient(Method::Basic),
@@ -96,7 +123,7 @@ impl AuthorizationServer {
                     TokenError::InvalidRequest("Use one client authentication method only.")
                 }
             })?;
-        let Some(presented) = presented else { return Ok(None) };
+        let Some(presented) = presented else { return Ok(Authenticated::default()) };
         match client_auth::authenticate(self.stores(), &organization.id, &presented, now).await? {
             Proof::Proven(client) => {
                 let known = client.clone();
@@ -106,10 +133,17 @@ impl AuthorizationServer {
                     event.actor = client_actor(&known);
                     event.target = Some(target);
                 });
-                Ok(Some(client))
+                Ok(Authenticated { proven: Some(client), public: None })
             }
-            // Every grant and endpoint here acts for a client that has proven who it is.
-            Proof::Public(_) => Err(TokenError::UnauthorizedClient),
+            Proof::Public(client) => {
+                let (kind, target) = described(&AuthenticatedClient::Client(client.clone()));
+                refusal.set(move |event| {
+                    event.kind = kind;
+                    event.actor = Actor::new(ActorKind::Unknown, target.id.clone());
+                    event.target = Some(target);
+                });
+                Ok(Authenticated { proven: None, public: Some(client) })
+            }
             Proof::Nothing(claimed) => {
                 let (kind, target) = match &claimed {
                     Some(client) => described(client),
