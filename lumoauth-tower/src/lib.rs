@@ -24,7 +24,7 @@ mod authenticate;
 mod body;
 mod capability;
 mod endpoint;
-mod pages;
+pub mod pages;
 mod path;
 mod rate_limit;
 mod rejection;

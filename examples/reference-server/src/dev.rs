@@ -90,7 +90,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     let accounts = Accounts::new(server.clone(), hasher, &master, None)
         .map_err(|error| Failure::because("the sessions have no key", error))?;
     let accounts = Arc::new(accounts);
-    let service = LumoauthService::new(server.clone());
+    let service = LumoauthService::new(server.clone()).with_people(accounts.clone());
     let host = Host::start(listener, App::new(service, accounts, needs), server)?;
     tracing::info!(url = %public_url, "serving");
     let mut variables = vec![("LUMOAUTH_URL", Secret::from(public_url))];

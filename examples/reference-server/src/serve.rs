@@ -93,7 +93,7 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<(), Failure> {
     let accounts = Accounts::new(server.clone(), passwords, &master, limits.as_ref())
         .map_err(|error| Failure::because("the sessions have no key", error))?;
     let accounts = Arc::new(accounts);
-    let service = LumoauthService::new(server.clone());
+    let service = LumoauthService::new(server.clone()).with_people(accounts.clone());
     let service = match limits {
         Some(limits) => service.with_rate_limits(limits),
         None => service,

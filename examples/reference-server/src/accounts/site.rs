@@ -41,11 +41,14 @@ impl Site {
         format!("{}{path}", self.base)
     }
 
-    /// Whether a page of another site sent the request. Programs that are no browsers send no `Origin`.
+    /// Whether a page of another site sent the request. Programs that are no browsers say nothing of where they are.
+    ///
+    /// `Sec-Fetch-Site` decides where there is one: `Origin` is `null` after a page with `no-referrer`, which ours are.
     pub(super) fn is_from_elsewhere(&self, uri: &Uri, headers: &HeaderMap) -> bool {
-        let Some(origin) = headers.get(header::ORIGIN) else {
-            return headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
-        };
+        if let Some(site) = headers.get("sec-fetch-site") {
+            return !matches!(site.as_bytes(), b"same-origin" | b"none");
+        }
+        let Some(origin) = headers.get(header::ORIGIN) else { return false };
         let Ok(origin) = origin.to_str() else { return true };
         if !self.origin.is_empty() && origin == self.origin {
             return false;
@@ -68,13 +71,14 @@ pub(super) fn path(org: &OrgId, name: &str) -> String {
 /// `text`, if it is a path of this server to the authorization endpoint of `org`, with its query. Nobody is sent anywhere
 /// else after signing in.
 pub(super) fn checked_return<'a>(org: &OrgId, text: &'a str) -> Option<&'a str> {
-    const LONGEST: usize = 8192;
-    let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'\\' | b'#' | b'"' | b'<' | b'>');
+    // As much as the authorization endpoint looks at, and its path.
+    const LONGEST: usize = 17 * 1024;
     let ours = ["orgs", "t"].iter().any(|prefix| {
         let rest = text.strip_prefix(&*format!("/{prefix}/{org}/api/v1/oauth/authorize"));
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('?'))
     });
-    (ours && text.len() <= LONGEST && text.bytes().all(plain)).then_some(text)
+    let plain = text.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+    (ours && plain && text.len() <= LONGEST).then_some(text)
 }
 
 #[cfg(test)]
@@ -93,7 +97,7 @@ mod tests {
         ] {
             assert_eq!(checked_return(&acme, good), Some(good));
         }
-        let long = format!("/orgs/acme/api/v1/oauth/authorize?{}", "x".repeat(8192));
+        let long = format!("/orgs/acme/api/v1/oauth/authorize?{}", "x".repeat(17 * 1024));
         for bad in [
             "",
             "/",
@@ -129,6 +133,8 @@ mod tests {
             &[("host", "internal:8080")],
             &[("origin", "https://auth.test")],
             &[("origin", "http://localhost:8080"), ("host", "localhost:8080")],
+            &[("origin", "null"), ("sec-fetch-site", "same-origin")],
+            &[("sec-fetch-site", "none")],
         ] {
             assert!(!from(ours), "{ours:?}");
         }
@@ -140,6 +146,7 @@ mod tests {
             &[("origin", "null"), ("host", "null")],
             &[("origin", ""), ("host", "")],
             &[("sec-fetch-site", "cross-site")],
+            &[("sec-fetch-site", "same-site"), ("origin", "https://auth.test")],
         ] {
             assert!(from(others), "{others:?}");
         }
