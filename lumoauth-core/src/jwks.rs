@@ -7,6 +7,8 @@
 //!    (RFC 8725 section 3.1).
 
 mod public_key;
+#[cfg(test)]
+pub(crate) mod test_key;
 
 use std::collections::HashSet;
 

@@ -140,9 +140,9 @@ impl PublicKey {
             return false;
         }
         match &self.material {
-            Material::Rsa(key) => algorithm
-                .rsa()
-                .is_some_and(|parameters| key.verify(parameters, message, signature).is_ok()),
+            Material::Rsa(key) => {
+                algorithm.rsa().is_some_and(|parameters| key.verify(parameters, message, signature).is_ok())
+            }
             Material::P256(key) | Material::P384(key) => key.verify_sig(message, signature).is_ok(),
             Material::Ed25519(key) => ed25519_dalek::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify_strict(message, &signature).is_ok()),
