@@ -26,7 +26,9 @@ impl Fetch for World {
     async fn fetch(&self, request: FetchRequest) -> Result<Vec<u8>, FetchError> {
         self.fetches.fetch_add(1, Ordering::SeqCst);
         assert!(request.timeout <= READ_TIME && request.max_bytes <= JwkSet::MAX_BYTES);
-        tokio::task::yield_now().await;
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
         match self.answers.lock().unwrap().get(request.url.as_str()) {
             Some(Ok(body)) => Ok(body.clone()),
             Some(Err(0)) => Err(FetchError::NotAllowed),
