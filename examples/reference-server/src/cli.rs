@@ -56,6 +56,9 @@ pub(crate) struct DevArgs {
     /// PostgreSQL, nowhere for `memory`].
     #[arg(long, value_name = "FILE")]
     pub(crate) credentials: Option<PathBuf>,
+    /// Fetch keys from this origin wherever it is, also from a private address or by http; repeatable.
+    #[arg(long = "fetch-allow", value_name = "ORIGIN")]
+    pub(crate) fetch_allow: Vec<String>,
     /// Use this credential in place of a generated one, such as AGENT_CLIENT_SECRET=...; repeatable.
     // Other users of the machine can read command lines; the file is the better place.
     #[arg(long = "credential", value_name = "KEY=VALUE", value_parser = credential)]

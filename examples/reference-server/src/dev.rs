@@ -26,7 +26,7 @@ use crate::{
     credentials::Credentials,
     dev_files::DevFiles,
     failure::Failure,
-    files, fixtures,
+    fetch, files, fixtures,
     health::Needs,
     host::Host,
     listen::Listener,
@@ -43,6 +43,7 @@ use crate::{
 pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     logging::init(logging::Format::Text, logging::DEFAULT_LEVEL)?;
     let url = StoreUrl::from_argument(&args.store)?;
+    let fetch = fetch::guarded(&args.fetch_allow)?;
     let listener = Listener::bind(args.listen).await?;
     let public_url = match args.public_url {
         Some(url) => url.trim_end_matches('/').to_owned(),
@@ -73,6 +74,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     let server = AuthorizationServer::builder(&public_url, stores, keys.clone())
         .with_clock(clock)
         .with_password_hasher(hasher.clone())
+        .with_fetch(Arc::new(fetch))
         .build()
         .map_err(|error| Failure::because("the server cannot be set up", error))?;
     for org in &fixtures.organizations {

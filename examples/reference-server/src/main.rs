@@ -13,6 +13,7 @@ mod credentials;
 mod dev;
 mod dev_files;
 mod failure;
+mod fetch;
 mod files;
 mod fixtures;
 mod health;

@@ -27,6 +27,7 @@ use crate::{
     cli::{CheckArgs, ConfigArgs},
     config::{Config, OrganizationConfig, Problems, RateLimiting},
     failure::Failure,
+    fetch,
     health::Needs,
     host::Host,
     listen::Listener,
@@ -72,7 +73,8 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<(), Failure> {
     };
     let mut builder = AuthorizationServer::builder(&config.public_url, stores, keys.clone())
         .with_clock(clock)
-        .with_password_hasher(passwords.clone());
+        .with_password_hasher(passwords.clone())
+        .with_fetch(Arc::new(fetch::guarded(&config.fetch_allow)?));
     if let Some(limits) = &limits {
         builder = builder.with_failure_limit(limits.failure_limit());
     }
