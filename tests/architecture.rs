@@ -92,7 +92,10 @@ const LEVELS: &[(&str, &[&str])] = &[
         &["agent", "capability", "budget", "organization", "user", "client", "api_key", "mcp", "audit"],
     ),
     ("ports", &["store", "keys", "fetch"]),
-    ("protocol", &["token", "principal", "budget_gate", "client_auth", "grant", "authz", "wire"]),
+    (
+        "protocol",
+        &["token", "principal", "budget_gate", "client_auth", "grant", "authz", "authorize", "wire"],
+    ),
     ("server", &["server"]),
 ];
 

@@ -130,6 +130,13 @@ impl<'de> Deserialize<'de> for SecretHash {
     }
 }
 
+/// SHA-512, for the hash of an access token beside an Ed25519 signature.
+pub(crate) fn sha512(data: &[u8]) -> [u8; 64] {
+    let mut out = [0; 64];
+    out.copy_from_slice(digest::digest(&digest::SHA512, data).as_ref());
+    out
+}
+
 /// SHA-256, as used for secrets, handles and digests.
 pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];

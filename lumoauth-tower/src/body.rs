@@ -105,6 +105,11 @@ pub(crate) fn parse_params(headers: &HeaderMap, body: &Bytes) -> Result<Params, 
     }
 }
 
+/// Whether the body says that it is JSON.
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
+    media_type(headers).as_deref() == Some("application/json")
+}
+
 /// The media type without its parameters, in lower case.
 fn media_type(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(header::CONTENT_TYPE)?.to_str().unwrap_or("invalid");

@@ -19,6 +19,7 @@ use lumoauth_core::{
     capability::Capability,
     id::OrgId,
     organization::Organization,
+    people::UserAuthenticator,
     principal::{Identity, Principal},
     server::{ApiError, AuthorizationServer},
     wire::WireError,
@@ -62,18 +63,27 @@ pub struct PeerAddr(pub SocketAddr);
 pub struct LumoauthService {
     server: AuthorizationServer,
     rate_limits: Option<RateLimits>,
+    people: Option<Arc<dyn UserAuthenticator>>,
 }
 
 impl LumoauthService {
     /// Serves `server`, without rate limits.
     pub fn new(server: AuthorizationServer) -> Self {
-        Self { server, rate_limits: None }
+        Self { server, rate_limits: None, people: None }
     }
 
     /// Limits how many requests a caller may make.
     #[must_use]
     pub fn with_rate_limits(mut self, limits: RateLimits) -> Self {
         self.rate_limits = Some(limits);
+        self
+    }
+
+    /// Serves the authorization endpoint too, to the people that `people` recognises. Without it there is none, and the
+    /// metadata name no grant that needs it.
+    #[must_use]
+    pub fn with_people(mut self, people: Arc<dyn UserAuthenticator>) -> Self {
+        self.people = Some(people);
         self
     }
 
@@ -261,6 +271,7 @@ impl EndpointService {
         let origin = origin(&parts.headers, &parts.extensions);
         let call = Call {
             server: self.service.server.clone(),
+            people: self.service.people.clone(),
             organization,
             principal,
             params: self.params,

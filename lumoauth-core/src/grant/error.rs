@@ -3,6 +3,7 @@
 use http::StatusCode;
 
 use crate::{
+    authorize::RequestError,
     budget_gate::Exhausted,
     client_auth::Method,
     clock::Timestamp,
@@ -74,6 +75,9 @@ pub enum TokenError {
     /// The agent has used up its budget.
     #[error(transparent)]
     BudgetExceeded(#[from] Exhausted),
+    /// The request to the authorization endpoint makes no sense.
+    #[error(transparent)]
+    Authorization(#[from] RequestError),
     /// The store cannot answer.
     #[error("store")]
     Store(#[from] StoreError),
@@ -137,6 +141,7 @@ impl TokenError {
                 let text = "The workload identity was not accepted.";
                 WireError::new(StatusCode::UNAUTHORIZED, "workload_identity_failed", text)
             }
+            Self::Authorization(error) => bad(error.code(), error.to_string()),
             Self::BudgetExceeded(exhausted) => exhausted.to_wire(),
             Self::Store(_) | Self::Key(_) => WireError::unavailable(),
         }

@@ -3,15 +3,21 @@
 //! | file | grant |
 //! |---|---|
 //! | `client_credentials` | RFC 6749 section 4.4: an agent or client as itself |
+//! | `authorization_code` | RFC 6749 section 4.1: what a person agreed to |
+//! | `refresh_token` | RFC 6749 section 6: the next token of that |
 //! | `token_exchange` | RFC 8693: a token for another audience |
 //!
 //! A grant parses its own parameters, decides with pure functions, writes what must be written, and only then
 //! signs.
 
+mod authorization_code;
+mod authorized;
 mod client_credentials;
 mod error;
+mod id_token;
 mod issue;
-mod target;
+mod refresh_token;
+pub(crate) mod target;
 mod token_exchange;
 
 use std::{
@@ -26,8 +32,10 @@ use crate::{
     audit::{Event, Origin},
     capability::Scope,
     client::Client,
-    client_auth::AuthenticatedClient,
+    client_auth::{AuthenticatedClient, Method},
     clock::Timestamp,
+    fetch::Fetch,
+    foreign_keys::ForeignKeys,
     id::OrgId,
     keys::{KeyProvider, KeyPurpose},
     organization::Organization,
@@ -39,8 +47,10 @@ use crate::{
 };
 
 pub use crate::budget_gate::Exhausted;
+pub use authorization_code::AuthorizationCode;
 pub use client_credentials::ClientCredentials;
 pub use error::{MAX_ACTORS, TokenError};
+pub use refresh_token::RefreshToken;
 pub use token_exchange::TokenExchange;
 
 pub(crate) use issue::{Bearer, NewToken, Resource, SignIn, issue};
@@ -52,7 +62,6 @@ pub(crate) use issue::{Bearer, NewToken, Resource, SignIn, issue};
 /// use async_trait::async_trait;
 /// use lumoauth_core::{
 ///     capability::Scope,
-///     client_auth::Method,
 ///     grant::{Grant, GrantContext, TokenError, TokenResponse},
 ///     wire::Params,
 /// };
@@ -68,8 +77,7 @@ pub(crate) use issue::{Bearer, NewToken, Resource, SignIn, issue};
 ///     }
 ///
 ///     async fn handle(&self, context: &GrantContext<'_>, _: &Params) -> Result<TokenResponse, TokenError> {
-///         let client = context.client.ok_or(TokenError::InvalidClient(Method::Body))?;
-///         context.issue(client, Scope::default(), 60).await
+///         context.issue(context.proven_client()?, Scope::default(), 60).await
 ///     }
 /// }
 /// ```
@@ -103,6 +111,10 @@ pub struct GrantContext<'a> {
     pub stores: &'a Stores,
     /// The keys.
     pub keys: &'a dyn KeyProvider,
+    /// The keys that others publish.
+    pub foreign_keys: &'a ForeignKeys,
+    /// The way out, for what is no key.
+    pub fetch: &'a dyn Fetch,
     /// What the audit log says if the request is refused.
     pub refusal: &'a Refusal,
     /// The time of the request.
@@ -139,6 +151,18 @@ impl GrantContext<'_> {
     /// The organization's id.
     pub fn org(&self) -> &OrgId {
         &self.organization.id
+    }
+
+    /// The client, for grants that act for nobody else.
+    ///
+    /// # Errors
+    /// [`TokenError`] if the request authenticated none: a public client may not use such a grant.
+    pub fn proven_client(&self) -> Result<&AuthenticatedClient, TokenError> {
+        match (self.client, self.public_client) {
+            (Some(client), _) => Ok(client),
+            (None, Some(_)) => Err(TokenError::UnauthorizedClient),
+            (None, None) => Err(TokenError::InvalidClient(Method::Body)),
+        }
     }
 
     /// The live principal of an access token of this organization; `None` if it is not one, for whatever reason.

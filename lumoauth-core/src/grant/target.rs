@@ -26,7 +26,7 @@ pub(super) fn requested(params: &Params) -> Result<Option<&str>, TokenError> {
 
 /// The registered server that `target` names, by resource identifier, alias or id, if `client` may have a token
 /// for it.
-pub(super) async fn resolve(
+pub(crate) async fn resolve(
     context: &GrantContext<'_>,
     client: &AuthenticatedClient,
     target: &str,

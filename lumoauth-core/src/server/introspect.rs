@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{AuthorizationServer, TokenRequest};
 use crate::{
     audit::{Event, EventKind, Target},
+    authorize::still_allowed,
     budget::exceeded,
     capability::Scope,
     client_auth::{AuthenticatedClient, Method},
@@ -34,12 +35,15 @@ pub struct Introspection {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ActiveToken {
-    /// Always `Bearer`.
+    /// `Bearer`, or `refresh_token`.
     pub token_type: &'static str,
     /// What it may be used for now: what was withdrawn since it was issued is gone.
     pub scope: Scope,
     /// The client it was issued to.
     pub client_id: String,
+    /// The e-mail address of the person it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
     /// Its subject.
     pub sub: String,
     /// The agent it was issued to.
@@ -48,7 +52,7 @@ pub struct ActiveToken {
     /// Display name of that agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_name: Option<Arc<str>>,
-    /// `agent` or `client`.
+    /// `agent`, `client` or `user`.
     pub identity_type: Cow<'static, str>,
     /// The organization.
     pub organization: String,
@@ -61,11 +65,14 @@ pub struct ActiveToken {
     /// Not valid from this Unix second on.
     pub exp: u64,
     /// When it was issued, in Unix seconds.
-    pub iat: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iat: Option<u64>,
     /// Not valid before, in Unix seconds.
-    pub nbf: u64,
-    /// Its id.
-    pub jti: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<u64>,
+    /// Its id; a refresh token has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
     /// The MCP server it is bound to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mcp_server_id: Option<String>,
@@ -77,8 +84,15 @@ pub struct ActiveToken {
     pub budget_exceeded: bool,
 }
 
+/// Whether a public client, which has only the token to show, may come. It may end what it has (RFC 7009 section 2.1).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unproven {
+    Accepted,
+    Refused,
+}
+
 /// Marks outlive every token: the longest life is that of an administrator's test token.
-const KEEP_MARKS: Duration = Duration::from_secs(31 * 86_400);
+pub(super) const KEEP_MARKS: Duration = Duration::from_secs(31 * 86_400);
 
 impl AuthorizationServer {
     /// Serves introspection. The caller authenticates as a client, or as an agent with its own token.
@@ -111,11 +125,14 @@ impl AuthorizationServer {
         refusal: &Refusal,
         now: Timestamp,
     ) -> Result<Introspection, TokenError> {
-        let caller = self.client_or_agent(organization, request, refusal, now).await?;
+        let caller = self.client_or_agent(organization, request, refusal, now, Unproven::Refused).await?;
         let token = request.params.get("token").ok_or(TokenError::InvalidRequest("token is required."))?;
         let issuer = self.issuer(&organization.id);
         let context = self.grant_context(organization, &issuer, None, None, request.origin, refusal, now);
         let inactive = Introspection { active: false, token: None };
+        if let Some(token) = self.introspect_refresh(organization, &caller, token, now).await? {
+            return Ok(Introspection { active: true, token: Some(token) });
+        }
         let Some(Principal { identity, claims: Some(claims), .. }) = context.principal(token).await? else {
             return Ok(inactive);
         };
@@ -137,7 +154,10 @@ impl AuthorizationServer {
         bounds.extend(
             server.as_ref().map(|server| server.scopes_supported.as_slice()).filter(|v| !v.is_empty()),
         );
-        let scope = holder.narrow(None, &bounds).unwrap_or_default();
+        let scope = match &identity {
+            Identity::User(_) => still_allowed(&holder, server.as_deref(), &claims.scope),
+            _ => holder.narrow(None, &bounds).unwrap_or_default(),
+        };
         let budget_exceeded = match &identity {
             Identity::Agent(agent) if !agent.budget.is_empty() => {
                 let used = self.stores().budgets.usage(&organization.id, agent.account(), now).await?;
@@ -145,7 +165,11 @@ impl AuthorizationServer {
             }
             Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) | Identity::User(_) => false,
         };
-        Ok(Introspection { active: true, token: Some(ActiveToken::new(&claims, scope, budget_exceeded)) })
+        let mut token = ActiveToken::new(&claims, scope, budget_exceeded);
+        if let Identity::User(person) = &identity {
+            token.username = Some(person.user.email.clone());
+        }
+        Ok(Introspection { active: true, token: Some(token) })
     }
 
     /// Serves revocation. Tokens that are unknown, dead or somebody else's change nothing and are no error.
@@ -176,9 +200,12 @@ impl AuthorizationServer {
         refusal: &Refusal,
         now: Timestamp,
     ) -> Result<(), TokenError> {
-        let caller = self.client_or_agent(organization, request, refusal, now).await?;
+        let caller = self.client_or_agent(organization, request, refusal, now, Unproven::Accepted).await?;
         let token = request.params.get("token").ok_or(TokenError::InvalidRequest("token is required."))?;
         let org = &organization.id;
+        if self.revoke_refresh(organization, &caller, token, request.origin, now).await? {
+            return Ok(());
+        }
         let keys = self.inner.keys.verifying_keys(org, KeyPurpose::AccessToken, now).await?;
         let Ok(claims) = token::verify(token, &keys, &self.issuer(org), now) else { return Ok(()) };
         if claims.client_id != *caller.client_id() {
@@ -200,8 +227,13 @@ impl AuthorizationServer {
         request: TokenRequest<'_>,
         refusal: &Refusal,
         now: Timestamp,
+        unproven: Unproven,
     ) -> Result<AuthenticatedClient, TokenError> {
-        if let Some(client) = self.authenticate_client(organization, request, refusal, now).await? {
+        let authenticated = self.authenticate_client(organization, request, refusal, now).await?;
+        if authenticated.public.is_some() && unproven == Unproven::Refused {
+            return Err(TokenError::UnauthorizedClient);
+        }
+        if let Some(client) = authenticated.either() {
             return Ok(client);
         }
         let refused = TokenError::InvalidClient(Method::Body);
@@ -258,6 +290,7 @@ impl ActiveToken {
             token_type: "Bearer",
             scope,
             client_id: claims.client_id.to_string(),
+            username: None,
             sub: claims.sub.clone(),
             agent_id: claims.agent_id.map(|id| id.to_string()),
             agent_name: claims.agent_name.clone(),
@@ -267,9 +300,9 @@ impl ActiveToken {
             iss: claims.iss.clone(),
             aud: claims.aud.clone(),
             exp: claims.exp,
-            iat: claims.iat,
-            nbf: claims.nbf,
-            jti: claims.jti.clone(),
+            iat: Some(claims.iat),
+            nbf: Some(claims.nbf),
+            jti: Some(claims.jti.clone()),
             mcp_server_id: claims.mcp_server_id.as_ref().map(ToString::to_string),
             test: claims.test,
             budget_exceeded,

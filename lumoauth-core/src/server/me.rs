@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{ApiError, AuthorizationServer};
 use crate::{
     agent::Agent,
+    authorize::person_claims,
     capability::{Capability, Scope},
     id::OrgId,
     organization::Organization,
@@ -18,7 +19,7 @@ impl AuthorizationServer {
     /// Reading it is free: it is neither counted nor refused by a budget.
     ///
     /// # Errors
-    /// [`ApiError`] if the stores cannot answer.
+    /// [`ApiError`] if the stores cannot answer, or a person's token lacks `openid`.
     pub async fn userinfo(
         &self,
         organization: &Organization,
@@ -52,7 +53,19 @@ impl AuthorizationServer {
                 "organization": org,
                 "tenant": org,
             })),
-            Identity::User(person) => Ok(json!({ "sub": person.user.id.to_string() })),
+            Identity::User(person) => {
+                let scope = principal.claims.as_ref().map(|claims| &claims.scope);
+                let scope =
+                    scope.filter(|scope| scope.as_slice().iter().any(|item| item.as_str() == "openid"));
+                let scope = scope.ok_or(ApiError::Forbidden("The token lacks the scope `openid`."))?;
+                let mut body = person_claims(&person.user, scope);
+                body.insert("sub".to_owned(), person.user.id.to_string().into());
+                body.insert("identity_type".to_owned(), "user".into());
+                body.insert("organization".to_owned(), org.as_str().into());
+                body.insert("tenant".to_owned(), org.as_str().into());
+                body.insert("roles".to_owned(), json!([]));
+                Ok(body.into())
+            }
             Identity::ApiKey(_) => Err(ApiError::Forbidden("An API key has no userinfo.")),
         }
     }

@@ -8,15 +8,20 @@ mod agents;
 mod ask;
 mod audit;
 mod authenticate;
+mod authorize;
 mod authz;
 mod budget;
 mod builder;
 mod clients;
+mod consents;
+mod decide;
 mod error;
 mod introspect;
+mod introspect_refresh;
 mod maintenance;
 mod mcp;
 mod me;
+mod organizations;
 mod people;
 mod token;
 
@@ -27,6 +32,8 @@ use crate::{
     client::Client,
     client_auth::AuthenticatedClient,
     clock::{Clock, Timestamp},
+    fetch::Fetch,
+    foreign_keys::ForeignKeys,
     grant::{Grant, GrantContext, Refusal},
     id::OrgId,
     keys::{Jwk, KeyError, KeyProvider, KeyPurpose},
@@ -39,10 +46,12 @@ use crate::{
 pub use agents::{AgentPage, NewAgent, Registration, RegistrationRequest, TestTokenRequest};
 pub use ask::{Answer, AskRequest, RequestFacts};
 pub use authenticate::{AuthenticateError, Credential, Door};
+pub use authorize::{Answer as AuthorizationAnswer, Authorization, PushedAuthorization, Question};
 pub use authz::{CheckRequest, Checked, Permission, Subject, SubjectRef};
 pub use budget::{UsageReport, UsageRequest};
 pub use builder::{Builder, ConfigError};
 pub use clients::{ClientRequest, NewApiKeyRequest};
+pub use decide::DecisionRequest;
 pub use error::ApiError;
 pub use introspect::{ActiveToken, Introspection};
 pub use mcp::{McpServerPatch, NewMcpServer, Visit};
@@ -112,6 +121,8 @@ struct Inner {
     grants: HashMap<&'static str, Arc<dyn Grant>>,
     password_hasher: Option<Arc<dyn PasswordHasher>>,
     failure_limit: Option<RateLimit>,
+    fetch: Arc<dyn Fetch>,
+    foreign_keys: ForeignKeys,
 }
 
 /// A verified caller and where the request came from: what an audit event needs to know.
@@ -257,6 +268,8 @@ impl AuthorizationServer {
             origin,
             stores: &self.inner.stores,
             keys: &*self.inner.keys,
+            foreign_keys: &self.inner.foreign_keys,
+            fetch: &*self.inner.fetch,
             refusal,
             now,
         }

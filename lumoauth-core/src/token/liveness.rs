@@ -65,7 +65,12 @@ pub async fn principal_of(
     }
     if let Some(server) = &claims.mcp_server_id {
         let server = stores.mcp_servers.find(org, McpServerKey::ServerId(server)).await?;
-        if !server.is_some_and(|server| server.admits(&claims.client_id, claims.agent_id)) {
+        // A person's token names no agent, also if it was issued to one.
+        let agent = match &identity {
+            Identity::User(Person { client: AuthenticatedClient::Agent(agent), .. }) => Some(agent.id),
+            _ => claims.agent_id,
+        };
+        if !server.is_some_and(|server| server.admits(&claims.client_id, agent)) {
             return Ok(Err(Dead::Resource));
         }
     }

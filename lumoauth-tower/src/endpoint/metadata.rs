@@ -1,6 +1,6 @@
 //! Discovery: RFC 8414, OpenID Connect Discovery, and the key set.
 
-use lumoauth_core::{server::ApiError, wire::WireError};
+use lumoauth_core::{authorize::IDENTITY_SCOPES, server::ApiError, wire::WireError};
 use serde_json::{Value, json};
 
 use super::{Call, refuse};
@@ -34,7 +34,7 @@ pub(crate) async fn jwks(call: Call) -> Result<Reply, WireError> {
 /// `grant_types_supported`.
 fn document(call: &Call) -> Value {
     let issuer = call.server.issuer(call.org());
-    json!({
+    let mut document = json!({
         "issuer": issuer,
         "authorization_endpoint": format!("{issuer}/oauth/authorize"),
         "token_endpoint": format!("{issuer}/oauth/token"),
@@ -51,5 +51,31 @@ fn document(call: &Call) -> Value {
         "authorization_response_iss_parameter_supported": true,
         "bearer_methods_supported": ["header"],
         "act_claim_order": "oldest_first",
-    })
+    });
+    if call.people.is_some() {
+        document["pushed_authorization_request_endpoint"] = json!(format!("{issuer}/oauth/par"));
+        document["response_modes_supported"] = json!(["query"]);
+        document["prompt_values_supported"] = json!(["none", "login", "consent"]);
+        document["scopes_supported"] = json!(IDENTITY_SCOPES);
+        document["claims_supported"] = json!([
+            "sub",
+            "iss",
+            "aud",
+            "exp",
+            "iat",
+            "auth_time",
+            "nonce",
+            "at_hash",
+            "name",
+            "updated_at",
+            "email",
+            "email_verified",
+        ]);
+    } else {
+        // Nobody can be asked, so there is no code and nothing that comes of one.
+        let served = |grant: &&str| !["authorization_code", "refresh_token"].contains(grant);
+        let grants: Vec<_> = call.server.grant_types().into_iter().filter(served).collect();
+        document["grant_types_supported"] = json!(grants);
+    }
+    document
 }

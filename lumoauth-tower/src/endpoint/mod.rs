@@ -2,6 +2,7 @@
 
 pub(crate) mod agents;
 pub(crate) mod audit;
+pub(crate) mod authorize;
 pub(crate) mod authz;
 pub(crate) mod directory;
 pub(crate) mod mcp;
@@ -20,6 +21,7 @@ use lumoauth_core::{
     client_auth,
     id::OrgId,
     organization::Organization,
+    people::UserAuthenticator,
     principal::Principal,
     secret::SecretHash,
     server::{ApiError, AuthorizationServer, Caller},
@@ -41,6 +43,8 @@ pub(crate) type Handler = fn(Call) -> BoxFuture<'static, Result<Reply, WireError
 /// A request on its way through an endpoint.
 pub(crate) struct Call {
     pub(crate) server: AuthorizationServer,
+    /// Who recognises people, if anybody does.
+    pub(crate) people: Option<Arc<dyn UserAuthenticator>>,
     pub(crate) organization: Arc<Organization>,
     /// Who calls; always there on routes that authenticate.
     pub(crate) principal: Option<Principal>,

@@ -33,7 +33,7 @@ pub(crate) async fn revoke(call: Call) -> Result<Reply, WireError> {
 }
 
 /// The parameters of a request that can be read in one way only.
-async fn params(call: &Call) -> Result<Params, WireError> {
+pub(super) async fn params(call: &Call) -> Result<Params, WireError> {
     // Two headers of that name could be read differently by two parties.
     let twice = call.parts.headers.get_all(header::AUTHORIZATION).iter().nth(1).is_some();
     let error = match call.form() {
@@ -44,7 +44,7 @@ async fn params(call: &Call) -> Result<Params, WireError> {
     Err(wire(call.server.refuse_malformed(&call.organization, error, &call.origin).await))
 }
 
-fn request<'a>(call: &'a Call, params: &'a Params) -> TokenRequest<'a> {
+pub(super) fn request<'a>(call: &'a Call, params: &'a Params) -> TokenRequest<'a> {
     TokenRequest {
         authorization: call.parts.headers.get(header::AUTHORIZATION),
         params,
@@ -52,6 +52,6 @@ fn request<'a>(call: &'a Call, params: &'a Params) -> TokenRequest<'a> {
     }
 }
 
-fn wire(error: TokenError) -> WireError {
+pub(super) fn wire(error: TokenError) -> WireError {
     log_outage(&error, error.is_outage(), error.to_wire())
 }

@@ -1,0 +1,72 @@
+//! What is kept behind codes, pushed requests, questions and refresh tokens. No secret is in it: what comes back later is
+//! there as a hash.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::Request;
+use crate::{
+    capability::Scope,
+    clock::Timestamp,
+    grant::SignIn,
+    id::{ClientId, McpServerId, UserId},
+    secret::SecretHash,
+    store::StoreError,
+    token::ConsentEpoch,
+};
+
+/// What a person let a client do, and what that stands on. It is what a refresh token stands for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Authorized {
+    pub(crate) client_id: ClientId,
+    pub(crate) user: UserId,
+    pub(crate) scope: Scope,
+    /// The MCP server that its access tokens are bound to.
+    pub(crate) resource: Option<McpServerId>,
+    pub(crate) sign_in: SignIn,
+    pub(crate) consent: ConsentEpoch,
+    /// Of the organization, the person and the client: what died in the meantime stays dead.
+    pub(crate) epochs: [u32; 3],
+}
+
+/// What a code stands for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CodeBody {
+    pub(crate) authorized: Authorized,
+    pub(crate) redirect_uri: String,
+    /// Whether the request named it, so that the token request must repeat it (RFC 6749 section 4.1.3).
+    pub(crate) redirect_named: bool,
+    pub(crate) code_challenge: Option<String>,
+    pub(crate) nonce: Option<String>,
+    /// Whether a refresh token was asked for.
+    pub(crate) offline: bool,
+}
+
+/// What a `request_uri` stands for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PushedBody {
+    pub(crate) request: Request,
+    pub(crate) at: Timestamp,
+}
+
+/// A question to a person.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct QuestionBody {
+    pub(crate) request: Request,
+    /// What is asked for.
+    pub(crate) scope: Scope,
+    pub(crate) resource: Option<McpServerId>,
+    pub(crate) user: UserId,
+    pub(crate) session: SecretHash,
+    pub(crate) csrf: SecretHash,
+    pub(crate) sign_in: SignIn,
+}
+
+/// The stored form of a body.
+pub(crate) fn write(body: &impl Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(body).map_err(|_| StoreError::other("grants.body", "the body cannot be written"))
+}
+
+/// The body behind a stored form.
+pub(crate) fn read<T: DeserializeOwned>(body: &str) -> Result<T, StoreError> {
+    serde_json::from_str(body).map_err(|_| StoreError::other("grants.body", "the stored body cannot be read"))
+}

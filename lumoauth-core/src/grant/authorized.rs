@@ -1,0 +1,137 @@
+//! What the grants of people's authorizations share: who asks, whether what was agreed to still stands, and the answer.
+
+use std::sync::Arc;
+
+use super::{Bearer, GrantContext, NewToken, Resource, TokenError, TokenResponse, id_token, issue, target};
+use crate::{
+    audit::{Event, EventKind, Target},
+    authorize::Authorized,
+    capability::Scope,
+    client_auth::{AuthenticatedClient, Method},
+    mcp::McpServer,
+    principal::client_actor,
+    secret::Secret,
+    store::{ConsentKey, Handle, McpServerKey, UserKey},
+    user::User,
+    wire::Params,
+};
+
+/// Life of an access token of a person, in seconds.
+const USER_TOKEN_LIFETIME: u32 = 3600;
+
+/// The client of the request, and whether it has proven who it is.
+pub(super) fn presenter(
+    context: &GrantContext<'_>,
+    grant_type: &'static str,
+) -> Result<(AuthenticatedClient, bool), TokenError> {
+    context.refusal.set(move |event| event.auth_method = Some(grant_type.into()));
+    match (context.client, context.public_client) {
+        (Some(client), _) => Ok((client.clone(), true)),
+        (None, Some(client)) => Ok((AuthenticatedClient::Client(client.clone()), false)),
+        (None, None) => Err(TokenError::InvalidClient(Method::Body)),
+    }
+}
+
+/// An authorization that still stands.
+pub(super) struct Standing {
+    pub(super) user: Arc<User>,
+    pub(super) server: Option<Arc<McpServer>>,
+}
+
+/// Whether nothing that the authorization stands on has died since: the person, the client, the organization, the consent.
+pub(super) async fn standing(
+    context: &GrantContext<'_>,
+    authorized: &Authorized,
+    client: &AuthenticatedClient,
+) -> Result<Standing, TokenError> {
+    let over = TokenError::InvalidGrant("The authorization is no longer valid.");
+    let (org, stores) = (context.org(), context.stores);
+    let user = stores.users.find(org, UserKey::Id(authorized.user)).await?;
+    let Some(user) = user.filter(|user| user.is_active()) else { return Err(over) };
+    let subject = Target::new("user", user.id.to_string());
+    context.refusal.set(move |event| event.target = Some(subject));
+    if authorized.epochs != [context.organization.epoch, user.epoch, client.epoch()] {
+        return Err(over);
+    }
+    let consent = stores.consents.find(org, ConsentKey::Id(authorized.consent.id)).await?;
+    if !consent.is_some_and(|consent| consent.active && consent.epoch == authorized.consent.epoch) {
+        return Err(over);
+    }
+    let server = match &authorized.resource {
+        None => None,
+        Some(id) => {
+            let server = stores.mcp_servers.find(org, McpServerKey::ServerId(id)).await?;
+            let agent = match client {
+                AuthenticatedClient::Agent(agent) => Some(agent.id),
+                AuthenticatedClient::Client(_) => None,
+            };
+            let server = server.filter(|server| server.admits(client.client_id(), agent));
+            Some(server.ok_or(TokenError::InvalidTarget)?)
+        }
+    };
+    Ok(Standing { user, server })
+}
+
+/// A request may repeat the resource it was authorized for (RFC 8707 section 2.2), and name no other.
+pub(super) async fn check_resource(
+    context: &GrantContext<'_>,
+    params: &Params,
+    client: &AuthenticatedClient,
+    authorized: &Authorized,
+) -> Result<(), TokenError> {
+    let mut named = params.all("resource");
+    let same = match (named.next(), named.next(), &authorized.resource) {
+        (None, _, _) => true,
+        (Some(_), Some(_), _) => false,
+        (Some(one), None, None) => one == context.issuer,
+        (Some(one), None, Some(id)) => target::resolve(context, client, one).await?.server_id == *id,
+    };
+    if same { Ok(()) } else { Err(TokenError::InvalidTarget) }
+}
+
+/// Signs what the authorization comes to. Whatever must be written has been written by then.
+pub(super) async fn answer(
+    context: &GrantContext<'_>,
+    client: &AuthenticatedClient,
+    authorized: &Authorized,
+    standing: &Standing,
+    family: Handle,
+    scope: Scope,
+    nonce: Option<&str>,
+) -> Result<TokenResponse, TokenError> {
+    let Standing { user, server } = standing;
+    let bearer = Bearer::User { user, client, sign_in: &authorized.sign_in };
+    let (resource, lifetime) = match server {
+        Some(server) => (Resource::Mcp(server.clone()), server.token_lifetime.min(USER_TOKEN_LIFETIME)),
+        None => (Resource::Own, USER_TOKEN_LIFETIME),
+    };
+    let wants_id = scope.as_slice().iter().any(|item| item.as_str() == "openid");
+    let new = NewToken {
+        ancestors: vec![family],
+        consents: vec![authorized.consent],
+        ..NewToken::new(bearer, resource, scope, lifetime)
+    };
+    let mut response = issue(context, new).await?;
+    if wants_id {
+        let token = id_token::sign(context, client, user, &authorized.sign_in, &response, nonce).await?;
+        response.id_token = Some(Secret::from(token));
+    }
+    Ok(response)
+}
+
+/// The event of a use of a code or refresh token.
+pub(super) fn event(
+    context: &GrantContext<'_>,
+    client: &AuthenticatedClient,
+    authorized: &Authorized,
+    kind: EventKind,
+    message: &'static str,
+    grant_type: &'static str,
+) -> Event {
+    Event::new(kind, client_actor(client), message, context.now)
+        .on(Target::new("user", authorized.user.to_string()))
+        .by_method(grant_type)
+        .from_origin(context.origin)
+        .with("scope", authorized.scope.to_string())
+        .with("consent", authorized.consent.id.to_string())
+}

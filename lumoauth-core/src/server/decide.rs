@@ -1,0 +1,196 @@
+//! What a person answered: once, from the page and in the session that asked.
+
+use std::sync::Arc;
+
+use super::{
+    ApiError, AuthorizationServer,
+    authorize::{Agreed, Answer, Authorization, Stop},
+    retrying,
+};
+use crate::{
+    audit::{Event, EventKind, Origin, Target},
+    authorize::{AuthorizeError, QuestionBody, RequestError, decide_scope, read},
+    capability::Scope,
+    client_auth::AuthenticatedClient,
+    clock::Timestamp,
+    consent::Consent,
+    grant::SignIn,
+    mcp::McpServer,
+    organization::Organization,
+    people::SignedIn,
+    principal::user_actor,
+    secret::{Secret, SecretHash},
+    store::{ConsentKey, Insert, TicketPurpose, TicketUse, Update, UseEvents, UserKey},
+    user::User,
+};
+
+/// A person's answer to a question.
+#[derive(Clone, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "transports build it")]
+pub struct DecisionRequest {
+    /// Which question.
+    pub challenge_id: String,
+    /// The proof that came with it.
+    pub csrf_token: Secret,
+    /// Whether the person agrees.
+    pub approve: bool,
+    /// If only to a part: the items.
+    pub scopes: Option<Vec<String>>,
+}
+
+impl AuthorizationServer {
+    /// Takes a person's answer. `signed_in` is who sits at the browser.
+    ///
+    /// The question is closed first, then the consent is written, then the code is made: a crash in between leaves a true
+    /// consent and no code.
+    ///
+    /// # Errors
+    /// [`AuthorizeError`] if it was not this person's to answer, in this session, or was answered before.
+    pub async fn decide(
+        &self,
+        organization: &Organization,
+        decision: &DecisionRequest,
+        signed_in: Option<&SignedIn>,
+        origin: &Origin,
+    ) -> Result<Answer, AuthorizeError> {
+        let now = self.now();
+        let org = &organization.id;
+        if !decision.challenge_id.starts_with("ach_") || decision.challenge_id.len() > 64 {
+            return Err(AuthorizeError::UnknownChallenge);
+        }
+        let hash = SecretHash::of(&decision.challenge_id);
+        let purpose = TicketPurpose::ConsentChallenge;
+        let found = self.stores().grants.find_ticket(org, purpose, &hash, now).await?;
+        let found = found.ok_or(AuthorizeError::UnknownChallenge)?;
+        let question: QuestionBody = read(&found.ticket.body)?;
+        let same = signed_in
+            .is_some_and(|there| there.session.equals(&question.session) && there.user == question.user);
+        if !same || !question.csrf.matches(&decision.csrf_token) {
+            return Err(AuthorizeError::OtherSession);
+        }
+        if found.used {
+            return Err(AuthorizeError::AlreadyDecided);
+        }
+        let scope = agreed_scope(&question.scope, decision)?;
+        let client = self.asking_client(organization, question.request.client_id.as_str()).await?;
+        if !question.request.address.is_of(&client) {
+            return Err(AuthorizeError::RedirectUri);
+        }
+        let user = self.stores().users.find(org, UserKey::Id(question.user)).await?;
+        let user = user.filter(|user| user.is_active()).ok_or(AuthorizeError::OtherSession)?;
+
+        let event = Event::new(EventKind::AuthorizationDecided, user_actor(&user), "request answered", now)
+            .on(client_target(&client))
+            .from_origin(origin)
+            .with("decision", if decision.approve { "approve" } else { "deny" })
+            .with("scope", scope.to_string());
+        let event = if decision.approve { event } else { event.failed("access_denied") };
+        let on = UseEvents { used: &event, reused: &event };
+        match self.stores().grants.use_ticket(org, purpose, &hash, None, now, on).await? {
+            TicketUse::Used => {}
+            TicketUse::Reused => return Err(AuthorizeError::AlreadyDecided),
+            TicketUse::Missing => return Err(AuthorizeError::UnknownChallenge),
+        }
+        let asked = Asked { organization, client: &client, user: &user, origin, now };
+        let result = if decision.approve {
+            self.agree(asked, &question, scope).await
+        } else {
+            Err(RequestError::AccessDenied.into())
+        };
+        match result {
+            Ok(answer) => Ok(answer),
+            Err(Stop::Person(error)) => Err(error),
+            Err(Stop::Client(error)) => match self.refusal(organization, &question.request.address, &error) {
+                Authorization::Answer(answer) => Ok(answer),
+                Authorization::SignIn { .. } | Authorization::Ask(_) => Err(AuthorizeError::UnknownChallenge),
+            },
+        }
+    }
+
+    async fn agree(&self, asked: Asked<'_>, question: &QuestionBody, scope: Scope) -> Result<Answer, Stop> {
+        let Asked { organization, client, user, origin, now } = asked;
+        // What the client may be given may have changed while the person was thinking.
+        let server: Option<Arc<McpServer>> =
+            self.resource(organization, client, &question.request, origin, now).await?;
+        if server.as_ref().map(|server| &server.server_id) != question.resource.as_ref() {
+            return Err(RequestError::InvalidTarget.into());
+        }
+        decide_scope(client, Some(&scope), server.as_deref())?;
+        let consent = self.record_consent(asked, &scope).await?;
+        let sign_in = SignIn { at: question.sign_in.at, amr: question.sign_in.amr.clone() };
+        let agreed = Agreed { client, user, scope, server: server.as_deref(), sign_in };
+        Ok(self.give_code(organization, &question.request, agreed, &consent, now).await?)
+    }
+
+    /// Adds `scope` to what the person allows the client.
+    async fn record_consent(&self, asked: Asked<'_>, scope: &Scope) -> Result<Consent, AuthorizeError> {
+        let Asked { organization, client, user, origin, now } = asked;
+        let (org, consents) = (&organization.id, &self.stores().consents);
+        let event = || {
+            Event::new(EventKind::ConsentGranted, user_actor(user), "consent given", now)
+                .on(client_target(client))
+                .from_origin(origin)
+                .with("scope", scope.to_string())
+        };
+        let recorded = retrying(|| async {
+            let key = ConsentKey::Between(user.id, client.client_id());
+            let Some(current) = consents.find(org, key).await? else {
+                let consent = Consent::new(user.id, client.client_id().clone(), scope.clone(), now);
+                let event = event().with("consent", consent.id.to_string());
+                return Ok(match consents.insert(org, &consent, &event).await? {
+                    Insert::Inserted => Some(consent),
+                    Insert::Taken(_) => None,
+                });
+            };
+            if current.covers(scope) {
+                return Ok(Some((*current).clone()));
+            }
+            let mut next = (*current).clone();
+            next.grant(scope);
+            next.updated_at = now;
+            let event = event().with("consent", next.id.to_string());
+            Ok(match consents.update(org, &next, &event).await? {
+                Update::Updated => Some(next),
+                Update::Stale | Update::Missing | Update::Taken(_) => None,
+            })
+        });
+        recorded.await.map_err(|error| match error {
+            ApiError::Store(error) => AuthorizeError::Store(error),
+            _ => AuthorizeError::Busy,
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    organization: &'a Organization,
+    client: &'a AuthenticatedClient,
+    user: &'a User,
+    origin: &'a Origin,
+    now: Timestamp,
+}
+
+/// What the person agreed to of what was asked.
+fn agreed_scope(asked: &Scope, decision: &DecisionRequest) -> Result<Scope, AuthorizeError> {
+    let Some(chosen) = decision.scopes.as_ref().filter(|_| decision.approve) else {
+        return Ok(asked.clone());
+    };
+    let items = || asked.as_slice().iter().filter(|item| chosen.iter().any(|name| name == item.as_str()));
+    let unknown = chosen.iter().any(|name| !asked.as_slice().iter().any(|item| item.as_str() == name));
+    if unknown || chosen.is_empty() {
+        return Err(AuthorizeError::InvalidRequest("scopes must be some of those that were asked for."));
+    }
+    Ok(Scope::new(items().cloned()))
+}
+
+/// A client as what an event is about.
+pub(super) fn client_target(client: &AuthenticatedClient) -> Target {
+    match client {
+        AuthenticatedClient::Agent(agent) => {
+            Target::new("agent", agent.id.to_string()).named(agent.name.clone())
+        }
+        AuthenticatedClient::Client(client) => {
+            Target::new("client", client.client_id.as_str()).named(&*client.name)
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The page that asks a person.
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+use http::StatusCode;
+use lumoauth_core::{client_auth::AuthenticatedClient, server::Question};
+
+use super::{escaped, page};
+use crate::reply::Reply;
+
+/// Who wants what, for whom, and where the browser goes next; and two buttons. `submit_url` is where the form posts.
+pub(crate) fn consent(question: &Question, submit_url: &str) -> Reply {
+    let (kind, id) = match &question.client {
+        AuthenticatedClient::Agent(agent) => ("agent", agent.subject()),
+        AuthenticatedClient::Client(_) => ("application", String::new()),
+    };
+    let name = escaped(question.client.name());
+    let mut main = String::with_capacity(2048);
+    // Writing to a string cannot fail.
+    let _ = write!(
+        main,
+        "<h1>Allow the {kind} <bdi>{name}</bdi> to act for you?</h1><dl>\
+         <dt>Who asks</dt><dd><bdi>{name}</bdi> ({kind}) <code>{} {}</code></dd>\
+         <dt>For whom</dt><dd><bdi>{}</bdi></dd>",
+        escaped(question.client.client_id().as_str()),
+        escaped(&id),
+        escaped(&question.user.email),
+    );
+    if let Some(resource) = &question.resource {
+        let name = question.resource_name.as_deref().unwrap_or_default();
+        let _ = write!(
+            main,
+            "<dt>At</dt><dd><bdi>{}</bdi> <code>{}</code></dd>",
+            escaped(name),
+            escaped(resource)
+        );
+    }
+    let next = question.redirect_origin.as_deref().unwrap_or_default();
+    let _ = write!(main, "<dt>You go on to</dt><dd><code>{}</code></dd></dl>", escaped(next));
+    if question.scopes.is_empty() {
+        main.push_str("<p>It asks for nothing in particular.</p>");
+    } else {
+        main.push_str("<p>It wants to:</p><ul>");
+        for (item, text) in &question.scopes {
+            let _ = write!(main, "<li><bdi>{}</bdi> <code>{}</code></li>", escaped(text), escaped(item));
+        }
+        main.push_str("</ul>");
+    }
+    let _ = write!(
+        main,
+        "<form method=\"post\" action=\"{}\" autocomplete=\"off\">\
+         <input type=\"hidden\" name=\"challenge_id\" value=\"{}\">\
+         <input type=\"hidden\" name=\"csrf_token\" value=\"{}\">\
+         <button name=\"decision\" value=\"deny\">Deny</button>\
+         <button class=\"yes\" name=\"decision\" value=\"approve\">Allow</button></form>",
+        escaped(submit_url),
+        escaped(question.challenge_id.expose()),
+        escaped(question.csrf_token.expose()),
+    );
+    page(StatusCode::OK, "Allow access?", &main, question.redirect_origin.as_deref()).map(Bytes::from)
+}
