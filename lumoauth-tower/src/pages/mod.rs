@@ -91,7 +91,8 @@ fn page(status: StatusCode, title: &str, main: &str, form_target: Option<&str>) 
     reply
 }
 
-/// Headers that every answer of the authorization endpoint has, whoever rendered it.
+/// Headers that every answer of the authorization endpoint has, whoever rendered it. What the host's page to sign in says
+/// itself holds.
 pub(crate) fn protect(reply: &mut Reply) {
     const HEADERS: [(HeaderName, &str); 6] = [
         (header::X_FRAME_OPTIONS, "DENY"),
@@ -102,7 +103,7 @@ pub(crate) fn protect(reply: &mut Reply) {
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     ];
     for (name, value) in HEADERS {
-        reply.headers_mut().insert(name, HeaderValue::from_static(value));
+        reply.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
 }
 
