@@ -16,7 +16,7 @@ use super::{
 use crate::{
     audit::{Event, EventKind, Target},
     budget_gate::charge_call,
-    client_auth::{AuthenticatedClient, Method},
+    client_auth::AuthenticatedClient,
     principal::client_actor,
     wire::Params,
 };
@@ -36,7 +36,7 @@ impl Grant for ClientCredentials {
     }
 
     async fn handle(&self, context: &GrantContext<'_>, params: &Params) -> Result<TokenResponse, TokenError> {
-        let client = context.client.ok_or(TokenError::InvalidClient(Method::Body))?;
+        let client = context.proven_client()?;
         let decided = decide(context, client, params).await?;
         let events = events(context, client, &decided);
         let response = issue(context, decided).await?;

@@ -26,8 +26,10 @@ use crate::{
     audit::{Event, Origin},
     capability::Scope,
     client::Client,
-    client_auth::AuthenticatedClient,
+    client_auth::{AuthenticatedClient, Method},
     clock::Timestamp,
+    fetch::Fetch,
+    foreign_keys::ForeignKeys,
     id::OrgId,
     keys::{KeyProvider, KeyPurpose},
     organization::Organization,
@@ -52,7 +54,6 @@ pub(crate) use issue::{Bearer, NewToken, Resource, SignIn, issue};
 /// use async_trait::async_trait;
 /// use lumoauth_core::{
 ///     capability::Scope,
-///     client_auth::Method,
 ///     grant::{Grant, GrantContext, TokenError, TokenResponse},
 ///     wire::Params,
 /// };
@@ -68,8 +69,7 @@ pub(crate) use issue::{Bearer, NewToken, Resource, SignIn, issue};
 ///     }
 ///
 ///     async fn handle(&self, context: &GrantContext<'_>, _: &Params) -> Result<TokenResponse, TokenError> {
-///         let client = context.client.ok_or(TokenError::InvalidClient(Method::Body))?;
-///         context.issue(client, Scope::default(), 60).await
+///         context.issue(context.proven_client()?, Scope::default(), 60).await
 ///     }
 /// }
 /// ```
@@ -103,6 +103,10 @@ pub struct GrantContext<'a> {
     pub stores: &'a Stores,
     /// The keys.
     pub keys: &'a dyn KeyProvider,
+    /// The keys that others publish.
+    pub foreign_keys: &'a ForeignKeys,
+    /// The way out, for what is no key.
+    pub fetch: &'a dyn Fetch,
     /// What the audit log says if the request is refused.
     pub refusal: &'a Refusal,
     /// The time of the request.
@@ -139,6 +143,18 @@ impl GrantContext<'_> {
     /// The organization's id.
     pub fn org(&self) -> &OrgId {
         &self.organization.id
+    }
+
+    /// The client, for grants that act for nobody else.
+    ///
+    /// # Errors
+    /// [`TokenError`] if the request authenticated none: a public client may not use such a grant.
+    pub fn proven_client(&self) -> Result<&AuthenticatedClient, TokenError> {
+        match (self.client, self.public_client) {
+            (Some(client), _) => Ok(client),
+            (None, Some(_)) => Err(TokenError::UnauthorizedClient),
+            (None, None) => Err(TokenError::InvalidClient(Method::Body)),
+        }
     }
 
     /// The live principal of an access token of this organization; `None` if it is not one, for whatever reason.

@@ -47,6 +47,9 @@ impl Grant for TokenExchange {
     }
 
     async fn handle(&self, context: &GrantContext<'_>, params: &Params) -> Result<TokenResponse, TokenError> {
+        if context.public_client.is_some() {
+            return Err(TokenError::UnauthorizedClient);
+        }
         let named = named_target(params);
         context.refusal.set(|event| {
             event.kind = EventKind::McpConnection;

@@ -7,6 +7,8 @@ use url::Url;
 use super::{AuthorizationServer, Inner, PasswordHasher};
 use crate::{
     clock::{Clock, SystemClock},
+    fetch::{Fetch, NoFetch},
+    foreign_keys::ForeignKeys,
     grant::{ClientCredentials, Grant, TokenExchange},
     keys::KeyProvider,
     store::{RateLimit, Stores},
@@ -23,6 +25,7 @@ pub struct Builder {
     grants: Vec<Arc<dyn Grant>>,
     password_hasher: Option<Arc<dyn PasswordHasher>>,
     failure_limit: Option<RateLimit>,
+    fetch: Arc<dyn Fetch>,
 }
 
 /// The server cannot be built.
@@ -47,6 +50,7 @@ impl Builder {
             grants: vec![Arc::new(ClientCredentials), Arc::new(TokenExchange)],
             password_hasher: None,
             failure_limit: None,
+            fetch: Arc::new(NoFetch),
         }
     }
 
@@ -66,6 +70,13 @@ impl Builder {
     /// guess secrets at speed or fill the log by trying.
     pub fn with_failure_limit(mut self, limit: RateLimit) -> Self {
         self.failure_limit = Some(limit);
+        self
+    }
+
+    /// Fetches what others publish (the keys of clients and platforms) through `fetch`. Without it nothing leaves this
+    /// server, and only keys that are registered here are used.
+    pub fn with_fetch(mut self, fetch: Arc<dyn Fetch>) -> Self {
+        self.fetch = fetch;
         self
     }
 
@@ -107,6 +118,8 @@ impl Builder {
             grants,
             password_hasher: self.password_hasher,
             failure_limit: self.failure_limit,
+            foreign_keys: ForeignKeys::new(self.fetch.clone()),
+            fetch: self.fetch,
         };
         Ok(AuthorizationServer { inner: Arc::new(inner) })
     }

@@ -201,7 +201,12 @@ impl AuthorizationServer {
         refusal: &Refusal,
         now: Timestamp,
     ) -> Result<AuthenticatedClient, TokenError> {
-        if let Some(client) = self.authenticate_client(organization, request, refusal, now).await? {
+        let client = self.authenticate_client(organization, request, refusal, now).await?;
+        if client.public.is_some() {
+            // Anybody can say that.
+            return Err(TokenError::UnauthorizedClient);
+        }
+        if let Some(client) = client.proven {
             return Ok(client);
         }
         let refused = TokenError::InvalidClient(Method::Body);

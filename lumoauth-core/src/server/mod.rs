@@ -27,6 +27,8 @@ use crate::{
     client::Client,
     client_auth::AuthenticatedClient,
     clock::{Clock, Timestamp},
+    fetch::Fetch,
+    foreign_keys::ForeignKeys,
     grant::{Grant, GrantContext, Refusal},
     id::OrgId,
     keys::{Jwk, KeyError, KeyProvider, KeyPurpose},
@@ -112,6 +114,8 @@ struct Inner {
     grants: HashMap<&'static str, Arc<dyn Grant>>,
     password_hasher: Option<Arc<dyn PasswordHasher>>,
     failure_limit: Option<RateLimit>,
+    fetch: Arc<dyn Fetch>,
+    foreign_keys: ForeignKeys,
 }
 
 /// A verified caller and where the request came from: what an audit event needs to know.
@@ -257,6 +261,8 @@ impl AuthorizationServer {
             origin,
             stores: &self.inner.stores,
             keys: &*self.inner.keys,
+            foreign_keys: &self.inner.foreign_keys,
+            fetch: &*self.inner.fetch,
             refusal,
             now,
         }

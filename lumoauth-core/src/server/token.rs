@@ -1,11 +1,14 @@
 //! The token endpoint, and client authentication for its neighbours.
 
+use std::sync::Arc;
+
 use http::HeaderValue;
 
 use super::AuthorizationServer;
 use crate::{
     audit::{Actor, ActorKind, Event, EventKind, Origin, Target},
-    client_auth::{self, AuthenticatedClient, Method, Proof, Unreadable},
+    client::Client,
+    client_auth::{self, AuthenticatedClient, Desk, Method, Proof, Unreadable},
     clock::Timestamp,
     grant::{Refusal, TokenError, TokenResponse},
     id::{ClientId, OrgId},
@@ -26,6 +29,15 @@ pub struct TokenRequest<'a> {
     pub params: &'a Params,
     /// Where the request came from.
     pub origin: &'a Origin,
+}
+
+/// Who a request to the token endpoint or one of its neighbours is from; at most one of the two.
+#[derive(Debug, Default)]
+pub(super) struct RequestClient {
+    /// The client that proved who it is.
+    pub(super) proven: Option<AuthenticatedClient>,
+    /// The public client that the request names.
+    pub(super) public: Option<Arc<Client>>,
 }
 
 impl AuthorizationServer {
@@ -71,33 +83,44 @@ impl AuthorizationServer {
         let grant_type =
             request.params.get("grant_type").ok_or(TokenError::InvalidRequest("grant_type is required."))?;
         let grant = self.inner.grants.get(grant_type).ok_or(TokenError::UnsupportedGrantType)?;
-        let client = self.authenticate_client(organization, request, refusal, now).await?;
+        let RequestClient { proven, public } =
+            self.authenticate_client(organization, request, refusal, now).await?;
         if !organization.is_active() {
             return Err(TokenError::InvalidClient(Method::Body));
         }
         let issuer = self.issuer(&organization.id);
-        let context =
-            self.grant_context(organization, &issuer, client.as_ref(), None, request.origin, refusal, now);
+        let (client, public) = (proven.as_ref(), public.as_ref());
+        let context = self.grant_context(organization, &issuer, client, public, request.origin, refusal, now);
         grant.handle(&context, request.params).await
     }
 
-    /// The client that the request authenticates; `None` if it has no client credentials at all.
+    /// The client that the request authenticates or, being public, names.
     pub(super) async fn authenticate_client(
         &self,
         organization: &Organization,
         request: TokenRequest<'_>,
         refusal: &Refusal,
         now: Timestamp,
-    ) -> Result<Option<AuthenticatedClient>, TokenError> {
+    ) -> Result<RequestClient, TokenError> {
         let presented =
             client_auth::presented(request.authorization, request.params).map_err(|error| match error {
                 Unreadable::Malformed => TokenError::InvalidClient(Method::Basic),
+                Unreadable::UnknownAssertion => TokenError::InvalidClient(Method::Body),
                 Unreadable::TwoMethods => {
                     TokenError::InvalidRequest("Use one client authentication method only.")
                 }
             })?;
-        let Some(presented) = presented else { return Ok(None) };
-        match client_auth::authenticate(self.stores(), &organization.id, &presented, now).await? {
+        let Some(presented) = presented else { return Ok(RequestClient::default()) };
+        let issuer = self.issuer(&organization.id);
+        let desk = Desk {
+            stores: self.stores(),
+            foreign_keys: &self.inner.foreign_keys,
+            org: &organization.id,
+            issuer: &issuer,
+            now,
+        };
+        let by_assertion = presented.assertion.is_some();
+        match desk.authenticate(&presented).await? {
             Proof::Proven(client) => {
                 let known = client.clone();
                 refusal.set(move |event| {
@@ -106,11 +129,18 @@ impl AuthorizationServer {
                     event.actor = client_actor(&known);
                     event.target = Some(target);
                 });
-                Ok(Some(client))
+                Ok(RequestClient { proven: Some(client), public: None })
             }
-            // Every grant and endpoint here acts for a client that has proven who it is.
-            Proof::Public(_) => Err(TokenError::UnauthorizedClient),
-            Proof::Nothing(claimed) => {
+            Proof::Public(client) => {
+                let (kind, target) = described(&AuthenticatedClient::Client(client.clone()));
+                refusal.set(move |event| {
+                    event.kind = kind;
+                    event.actor = Actor::new(ActorKind::Unknown, target.id.clone());
+                    event.target = Some(target);
+                });
+                Ok(RequestClient { proven: None, public: Some(client) })
+            }
+            Proof::Nothing { claimed, cause } => {
                 let (kind, target) = match &claimed {
                     Some(client) => described(client),
                     None => unknown(&presented.client_id),
@@ -120,6 +150,12 @@ impl AuthorizationServer {
                     event.actor = Actor::new(ActorKind::Unknown, target.id.clone());
                     event.target = Some(target);
                     event.message = "client authentication failed".into();
+                    if by_assertion {
+                        event.auth_method = Some("private_key_jwt".into());
+                    }
+                    if let Some(cause) = cause {
+                        event.context.insert("cause".to_owned(), cause.into());
+                    }
                 });
                 Err(TokenError::InvalidClient(presented.method))
             }
