@@ -8,6 +8,7 @@ use crate::{
     budget::BudgetPolicy,
     capability::Capability,
     id::{ClientId, Slug},
+    workload::{InvalidTrust, WorkloadTrust},
 };
 
 /// The members of an agent that an administrator may set. Absent and `null` leave a member as it is;
@@ -60,7 +61,7 @@ pub struct AgentPatch {
     /// Not enforced yet.
     #[serde(rename = "delegationPolicy", alias = "delegation_policy")]
     pub delegation_policy: Option<Value>,
-    /// Not enforced yet.
+    /// Which workload it is, if its platform vouches for it; an empty object takes that away.
     #[serde(rename = "workloadIdentity", alias = "workload_identity")]
     pub workload_identity: Option<Value>,
     /// Not enforced yet.
@@ -87,6 +88,12 @@ pub struct InvalidAgent {
     pub member: &'static str,
     /// What is wrong with it, safe to show.
     pub problem: String,
+}
+
+impl From<InvalidTrust> for InvalidAgent {
+    fn from(error: InvalidTrust) -> Self {
+        invalid("workloadIdentity", error.to_string())
+    }
 }
 
 fn invalid(member: &'static str, problem: impl Into<String>) -> InvalidAgent {
@@ -162,6 +169,10 @@ impl AgentPatch {
         if let Some(uri) = &self.jwks_uri {
             next.jwks_uri = Some(https_url("jwksUri", uri)?);
         }
+        if let Some(trust) = &self.workload_identity {
+            let none = trust.as_object().is_some_and(serde_json::Map::is_empty);
+            next.workload = if none { None } else { Some(WorkloadTrust::parse(trust)?) };
+        }
         *agent = next;
         Ok(())
     }
@@ -171,7 +182,6 @@ impl AgentPatch {
             ("redirectUris", &self.redirect_uris),
             ("canActOnBehalfOfUsers", &self.can_act_on_behalf_of_users),
             ("delegationPolicy", &self.delegation_policy),
-            ("workloadIdentity", &self.workload_identity),
             ("aauthIdentity", &self.aauth_identity),
             ("allowedIps", &self.allowed_ips),
             ("authMethods", &self.auth_methods),
@@ -287,6 +297,23 @@ mod tests {
         assert!(
             patch(r#"{"allowedIps":null,"roles":[],"canActOnBehalfOfUsers":false}"#).apply(&mut one).is_ok()
         );
+    }
+
+    #[test]
+    fn a_workload_is_set_kept_and_taken_away() {
+        let mut one = agent();
+        let set =
+            r#"{"workload_identity":{"provider":"oidc","issuer":"https://idp.example","subject":"bot"}}"#;
+        patch(set).apply(&mut one).unwrap();
+        assert!(one.workload.is_some());
+        let before = one.clone();
+        patch(r#"{"workloadIdentity":null}"#).apply(&mut one).unwrap();
+        let bad = r#"{"workloadIdentity":{"provider":"oidc","issuer":"https://idp.example","subject":"*"}}"#;
+        let error = patch(bad).apply(&mut one).unwrap_err();
+        assert!(error.member == "workloadIdentity" && error.problem.starts_with("subject: "), "{error}");
+        assert_eq!(one, before);
+        patch(r#"{"workloadIdentity":{}}"#).apply(&mut one).unwrap();
+        assert!(one.workload.is_none());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `client_credentials` | RFC 6749 section 4.4: an agent or client as itself |
 //! | `token_exchange` | RFC 8693: a token for another audience |
+//! | `workload` | RFC 8693 and RFC 7523 section 2.1: an agent that its platform vouches for |
 //!
 //! A grant parses its own parameters, decides with pure functions, writes what must be written, and only then
 //! signs.
@@ -13,6 +14,7 @@ mod error;
 mod issue;
 mod target;
 mod token_exchange;
+mod workload;
 
 use std::{
     fmt,
@@ -44,8 +46,10 @@ pub use crate::budget_gate::Exhausted;
 pub use client_credentials::ClientCredentials;
 pub use error::{MAX_ACTORS, TokenError};
 pub use token_exchange::TokenExchange;
+pub use workload::{AWS_STS_REQUEST, JwtBearer};
 
 pub(crate) use issue::{Bearer, NewToken, Resource, SignIn, issue};
+pub(crate) use workload::{attest, only_names_agent};
 
 /// One grant of the token endpoint. Hosts add their own with
 /// [`Builder::with_grant`](crate::server::Builder::with_grant).

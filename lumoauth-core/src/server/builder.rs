@@ -9,7 +9,7 @@ use crate::{
     clock::{Clock, SystemClock},
     fetch::{Fetch, NoFetch},
     foreign_keys::ForeignKeys,
-    grant::{ClientCredentials, Grant, TokenExchange},
+    grant::{ClientCredentials, Grant, JwtBearer, TokenExchange},
     keys::KeyProvider,
     store::{RateLimit, Stores},
 };
@@ -47,7 +47,7 @@ impl Builder {
             stores,
             keys,
             clock: Arc::new(SystemClock::new()),
-            grants: vec![Arc::new(ClientCredentials), Arc::new(TokenExchange)],
+            grants: vec![Arc::new(ClientCredentials), Arc::new(TokenExchange), Arc::new(JwtBearer)],
             password_hasher: None,
             failure_limit: None,
             fetch: Arc::new(NoFetch),

@@ -6,6 +6,7 @@
 
 mod agents;
 mod ask;
+mod attest;
 mod audit;
 mod authenticate;
 mod authz;
@@ -40,6 +41,7 @@ use crate::{
 
 pub use agents::{AgentPage, NewAgent, Registration, RegistrationRequest, TestTokenRequest};
 pub use ask::{Answer, AskRequest, RequestFacts};
+pub use attest::{Attestation, AttestedIdentity};
 pub use authenticate::{AuthenticateError, Credential, Door};
 pub use authz::{CheckRequest, Checked, Permission, Subject, SubjectRef};
 pub use budget::{UsageReport, UsageRequest};

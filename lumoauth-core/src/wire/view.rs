@@ -11,6 +11,7 @@ use crate::{
     mcp::McpServer,
     store::LogEntry,
     user::{User, UserStatus},
+    workload::WorkloadTrust,
 };
 
 /// An agent, as administrators see it.
@@ -36,7 +37,7 @@ pub fn agent(agent: &Agent) -> Value {
         "redirectUris": [],
         "canActOnBehalfOfUsers": false,
         "delegationPolicy": { "consent": "required" },
-        "workloadIdentity": null,
+        "workloadIdentity": agent.workload.as_ref().map(WorkloadTrust::view),
         "aauthIdentity": null,
         "jwksUri": agent.jwks_uri,
         "allowedIps": null,

@@ -12,7 +12,7 @@ use super::{
     GOOGLE, PinnedKeys, Provider, RoleArn, Workload, WorkloadTrust, aws::partition_of_region,
     claims::azure_issuers,
 };
-use crate::jwks::JwkSet;
+use crate::jwks::{JwkSet, PublicKeys};
 
 /// A trust cannot be like that.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -119,7 +119,12 @@ impl<'a> Members<'a> {
                 else {
                     return Err(invalid("jwks", "must be a key set with at least one key"));
                 };
-                Ok(Some(PinnedKeys::Jwks(JwkSet { keys: keys.clone() })))
+                let set = JwkSet { keys: keys.clone() };
+                set.check().map_err(|error| invalid("jwks", error.to_string()))?;
+                if PublicKeys::of(&set).is_empty() {
+                    return Err(invalid("jwks", "has no key that can be used"));
+                }
+                Ok(Some(PinnedKeys::Jwks(set)))
             }
         }
     }

@@ -10,10 +10,7 @@ use super::{GOOGLE, Workload, WorkloadTrust};
 pub struct Mismatch(&'static str);
 
 impl Mismatch {
-    /// Why, in words that give nothing of the token away.
-    pub const fn reason(self) -> &'static str {
-        self.0
-    }
+    pub(crate) const NO_ISSUER: Self = Self("the token names no issuer");
 }
 
 fn require(holds: bool, reason: &'static str) -> Result<(), Mismatch> {

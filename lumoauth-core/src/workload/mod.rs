@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use crate::jwks::JwkSet;
 
 pub use admin::InvalidTrust;
-pub use aws::RoleArn;
+pub use aws::{InvalidArn, RoleArn};
 pub(crate) use aws::{StsHost, role_of_caller};
 pub use claims::Mismatch;
 

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::jwks::{JwsAlgorithm, test_key::TestKey};
 
 const TENANT: &str = "11111111-2222-3333-4444-555555555555";
 const APP: &str = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee";
@@ -18,7 +19,7 @@ fn good() -> Vec<Value> {
         json!({"provider": "azure", "tenantId": TENANT, "subject": "x", "audience": "api://lumoauth"}),
         json!({"provider": "oidc", "issuer": "https://idp.example/", "subject": "bot", "audience": "a",
                "jwksUri": "https://idp.example/keys?v=1", "claims": {"env": "prod", "n": 1, "ok": true}}),
-        json!({"provider": "spiffe", "subject": "spiffe://example.org/ns/ops/Bot_1", "jwks": {"keys": [{}]}}),
+        json!({"provider": "spiffe", "subject": "spiffe://example.org/ns/ops/Bot_1", "jwks": TestKey::new(JwsAlgorithm::EdDsa, "k").jwks()}),
         json!({"provider": "spiffe", "subject": "spiffe://example.org/bot", "issuer": "https://spire.example"}),
     ]
 }
@@ -230,6 +231,15 @@ fn keys_are_given_once_and_are_public() {
     refused(&with(good().remove(6), "jwks", json!({"keys": [{}]})), "jwks");
     refused(&with(good().remove(7), "jwks", json!({"keys": []})), "jwks");
     refused(&with(good().remove(7), "jwks", json!({})), "jwks");
+    let key = TestKey::new(JwsAlgorithm::Es256, "k").jwk();
+    for bad in [
+        json!({"keys": [{}]}),
+        json!({"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}),
+        json!({"keys": [with(key.clone(), "d", "x")]}),
+        json!({"keys": [key, key]}),
+    ] {
+        refused(&with(good().remove(7), "jwks", bad), "jwks");
+    }
     let mut without = good().remove(7);
     without.as_object_mut().unwrap().remove("jwks");
     refused(&without, "issuer");
