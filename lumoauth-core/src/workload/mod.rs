@@ -39,6 +39,11 @@ pub struct WorkloadTrust {
 }
 
 impl WorkloadTrust {
+    /// Trust in `subject` of `issuer`.
+    pub fn oidc(issuer: impl Into<String>, subject: impl Into<String>) -> Self {
+        Self { issuer: issuer.into(), claim: "sub".to_owned(), workload: subject.into() }
+    }
+
     /// Under what it is found.
     pub fn key(&self) -> WorkloadKey {
         WorkloadKey::new(&self.issuer, &self.claim, &self.workload)

@@ -16,8 +16,9 @@ use lumoauth_core::{
     secret::Secret,
     store::{
         AgentStore, ApiKeyStore, AuditFilter, AuditStore, ClientStore, ConsentStore, GrantStore, Handle,
-        Insert, KeyStore, McpServerStore, MemoryStore, OrganizationStore, Page, RefreshToken, Remove, Revoked,
-        Rotation, SealedKey, StoreError, Ticket, TicketPurpose, TicketUse, Unique, Update, UseEvents, UserStore,
+        Insert, KeyStore, McpServerStore, MemoryStore, OrganizationStore, Page, RefreshToken, Remove,
+        Revoked, Rotation, SealedKey, StoreError, Ticket, TicketPurpose, TicketUse, Unique, Update,
+        UseEvents, UserStore,
         conformance::{now, some_event, some_org},
     },
     user::User,

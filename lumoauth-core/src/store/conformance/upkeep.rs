@@ -90,10 +90,14 @@ pub async fn purge_keeps_tickets(grants: &dyn GrantStore, store: &dyn Upkeep) {
     for ticket in ended.iter().chain([&unused, &used, &reused]) {
         grants.put_ticket(&org, ticket).await.unwrap();
     }
-    let short = grants.revoke(&org, reused.family.unwrap(), early, &some_event()).await.unwrap();
-    assert_eq!(short, Revoked::Revoked);
+    // Marked before the reuse: one mark for less than the ticket needs it, the other for more.
+    for (ticket, keep_until) in [(&reused, early), (&ended[0], then().plus(MOMENT))] {
+        let marked = grants.revoke(&org, ticket.family.unwrap(), keep_until, &some_event()).await.unwrap();
+        assert_eq!(marked, Revoked::Revoked);
+    }
     for (ticket, outcome) in [
         (&ended[0], TicketUse::Used),
+        (&ended[0], TicketUse::Reused),
         (&used, TicketUse::Used),
         (&reused, TicketUse::Used),
         (&reused, TicketUse::Reused),
@@ -108,7 +112,9 @@ pub async fn purge_keeps_tickets(grants: &dyn GrantStore, store: &dyn Upkeep) {
     for ticket in &ended {
         grants.put_ticket(&org, ticket).await.unwrap();
     }
-    assert!(grants.any_revoked(&org, &[reused.family.unwrap()]).await.unwrap());
+    for marked in [&reused, &ended[0]] {
+        assert!(grants.any_revoked(&org, &[marked.family.unwrap()]).await.unwrap());
+    }
 }
 
 /// A rotated refresh token is recognised as long as its time is not over, and the mark of its family holds "until
