@@ -17,6 +17,7 @@
 //! # What a host should add
 //!
 //! - [`PeerAddr`] in the request's extensions, so that audit entries and rate limits know the peer.
+//! - [`LumoauthService::with_people`], if people are to let clients and agents act for them.
 //! - `server.maintenance()`, spawned once.
 //! - A limit on how long a request head may take; bodies are bounded here (64 KiB, 15 seconds).
 
