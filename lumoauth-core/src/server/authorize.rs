@@ -452,7 +452,7 @@ pub(super) struct Agreed<'a> {
 
 /// Whether the sign-in is as new as the request wants it.
 fn is_fresh(there: &SignedIn, request: &Request, asked_at: Option<Timestamp>, now: Timestamp) -> bool {
-    let new = !request.prompt.login || asked_at.is_some_and(|asked_at| there.at >= asked_at);
+    let new = !request.prompt.login || asked_at.is_some_and(|asked_at| there.at > asked_at);
     let old = |age: u32| there.at.plus(Duration::from_secs(age.into())) < now;
     // `max_age=0` wants a new sign-in, which `prompt` stands for.
     new && !request.max_age.filter(|age| *age > 0 || request.prompt.none).is_some_and(old)

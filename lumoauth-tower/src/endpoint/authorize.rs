@@ -3,7 +3,7 @@
 //! Browsers get pages and redirects; programs that accept `application/json` get the same as JSON.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use lumoauth_core::{
     authorize::AuthorizeError,
     people::{SignedIn, UserAuthenticator},

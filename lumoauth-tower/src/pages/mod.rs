@@ -101,7 +101,8 @@ pub fn page(status: StatusCode, title: &str, main: &str, form_targets: Option<&s
     reply
 }
 
-/// Headers that every answer of the authorization endpoint has, whoever rendered it.
+/// Headers that every answer of the authorization endpoint has, whoever rendered it. What the host's page to sign in says
+/// itself holds.
 pub(crate) fn protect<T>(reply: &mut Response<T>) {
     const HEADERS: [(HeaderName, &str); 6] = [
         (header::X_FRAME_OPTIONS, "DENY"),
@@ -112,7 +113,7 @@ pub(crate) fn protect<T>(reply: &mut Response<T>) {
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     ];
     for (name, value) in HEADERS {
-        reply.headers_mut().insert(name, HeaderValue::from_static(value));
+        reply.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
 }
 

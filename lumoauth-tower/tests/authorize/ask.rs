@@ -1,0 +1,266 @@
+//! Asking, and answering.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use lumoauth_core::{
+    audit::{Actor, Event, EventKind},
+    clock::Clock,
+};
+use serde_json::json;
+
+use crate::bench::{BASE, Bench, CHALLENGE, ISSUER, RESOURCE};
+
+#[tokio::test]
+async fn a_question_says_who_wants_what_for_whom() {
+    let bench = Bench::new().await;
+    let asked = bench.ask("sid=alice", &[("resource", RESOURCE)]).await;
+    assert_eq!(asked.status, StatusCode::OK);
+    let body = asked.json();
+    assert_eq!(body["client"], json!({ "id": bench.bot.id, "name": "Invoice Bot", "kind": "agent" }));
+    assert_eq!(body["user"], json!({ "id": bench.alice.id.to_string(), "email": "alice@acme.test" }));
+    assert_eq!(body["scopes"][0], json!({ "name": "read:files", "description": "Read your files" }));
+    assert_eq!(body["resource"], RESOURCE);
+    assert_eq!(body["redirect_uri"], "https://bot.example/cb");
+    assert_eq!(body["submit_url"], format!("{BASE}/oauth/authorize"));
+    assert_eq!(body["expires_in"], 600);
+    assert!(body["challenge_id"].as_str().unwrap().starts_with("ach_"));
+}
+
+#[tokio::test]
+async fn an_answer_names_its_issuer_and_repeats_the_state() {
+    let bench = Bench::new().await;
+    let asked = bench.ask("sid=alice", &[]).await.json();
+    let decided = bench.decide("sid=alice", &asked, "approve").await;
+    assert_eq!(decided.status, StatusCode::OK);
+    assert_eq!(decided.sent("iss").unwrap(), ISSUER);
+    assert_eq!(decided.sent("state").unwrap(), "s t");
+    assert_eq!(decided.sent("code").unwrap(), decided.json()["code"].as_str().unwrap());
+    assert_eq!(bench.events("authorization.decided").await, 1);
+    assert_eq!(bench.events("consent.granted").await, 1);
+
+    // What was agreed to is not asked again, unless the client wants it or wants more.
+    let again = bench.ask("sid=alice", &[]).await;
+    assert_eq!(again.status, StatusCode::SEE_OTHER);
+    assert!(again.sent("code").is_some() && again.sent("iss").is_some());
+    assert_eq!(bench.ask("sid=alice", &[("prompt", "none")]).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(bench.ask("sid=alice", &[("prompt", "consent")]).await.status, StatusCode::OK);
+    assert_eq!(bench.ask("sid=alice", &[("scope", "read:files read:more")]).await.status, StatusCode::OK);
+    // The consent of one person is not another's.
+    assert_eq!(bench.ask("sid=bob", &[]).await.status, StatusCode::OK);
+    assert_eq!(bench.ask("sid=bob", &[("prompt", "none")]).await.sent("error").unwrap(), "consent_required");
+}
+
+#[tokio::test]
+async fn a_refusal_goes_to_the_client_and_leaves_no_consent() {
+    let bench = Bench::new().await;
+    let asked = bench.ask("sid=alice", &[]).await.json();
+    let decided = bench.decide("sid=alice", &asked, "deny").await;
+    assert_eq!(decided.sent("error").unwrap(), "access_denied");
+    assert_eq!((decided.sent("iss").unwrap(), decided.sent("state").unwrap()), (ISSUER.into(), "s t".into()));
+    assert!(decided.json().get("code").is_none());
+    assert_eq!(bench.events("authorization.decided").await, 1);
+    assert_eq!(bench.events("consent.granted").await, 0);
+    assert_eq!(bench.ask("sid=alice", &[]).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_question_is_answered_once_by_whom_it_was_put_to() {
+    let bench = Bench::new().await;
+    let asked = bench.ask("sid=alice", &[]).await.json();
+    for stranger in ["sid=bob", "sid=alice-elsewhere", "sid=nobody", ""] {
+        let refused = bench.decide(stranger, &asked, "approve").await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{stranger}");
+    }
+    let mut forged = asked.clone();
+    forged["csrf_token"] = bench.ask("sid=alice", &[]).await.json()["csrf_token"].clone();
+    assert_eq!(bench.decide("sid=alice", &forged, "approve").await.status, StatusCode::FORBIDDEN);
+    forged["challenge_id"] = json!("ach_unknown");
+    assert_eq!(bench.decide("sid=alice", &forged, "approve").await.status, StatusCode::NOT_FOUND);
+    let body = json!({ "challenge_id": asked["challenge_id"], "decision": "approve" });
+    assert_eq!(bench.decide_with("sid=alice", &body).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(bench.events("consent.granted").await, 0);
+
+    assert_eq!(bench.decide("sid=alice", &asked, "approve").await.status, StatusCode::OK);
+    assert_eq!(bench.decide("sid=alice", &asked, "approve").await.status, StatusCode::CONFLICT);
+    assert_eq!(bench.decide("sid=alice", &asked, "deny").await.status, StatusCode::CONFLICT);
+
+    let late = bench.ask("sid=alice", &[("prompt", "consent")]).await.json();
+    bench.clock.advance(Duration::from_secs(600));
+    assert_eq!(bench.decide("sid=alice", &late, "approve").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_person_may_agree_to_a_part() {
+    let bench = Bench::new().await;
+    let asked = bench.ask("sid=alice", &[("scope", "openid read:files write:files")]).await.json();
+    let with = |scopes| {
+        json!({
+            "challenge_id": asked["challenge_id"], "csrf_token": asked["csrf_token"],
+            "decision": "approve", "scopes": scopes, "unknown": 1,
+        })
+    };
+    for bad in [json!([]), json!(["read:files", "read:other"]), json!("*"), json!(["read:*"])] {
+        let refused = bench.decide_with("sid=alice", &with(bad)).await;
+        assert_eq!((refused.status, refused.error()), (StatusCode::BAD_REQUEST, "invalid_request".into()));
+    }
+    let decided = bench.decide_with("sid=alice", &with(json!(["read:files"]))).await;
+    let tokens = bench.redeem(&decided.sent("code").unwrap(), &[]).await.json();
+    assert_eq!(tokens["scope"], "read:files");
+    assert!(tokens.get("id_token").is_none());
+}
+
+#[tokio::test]
+async fn nobody_is_sent_to_an_address_that_is_not_the_clients() {
+    let bench = Bench::new().await;
+    for bad in [
+        "https://evil.example/cb",
+        "https://bot.example/cb/",
+        "https://bot.example/cb?x=1",
+        "https://bot.example/cb#x",
+        "https://bot.example.evil.example/cb",
+        "https://bot.example@evil.example/cb",
+        "https://bot.example/../cb",
+        "//evil.example",
+        "javascript:alert(1)",
+        "http://127.0.0.1:5000/other",
+        "http://localhost:5000/cb",
+        "http://127.0.0.1:5000@evil.example/cb",
+    ] {
+        let refused = bench.ask("sid=alice", &[("redirect_uri", bad)]).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{bad}");
+        assert!(refused.headers.get("location").is_none(), "{bad}");
+    }
+    let local = bench.ask("sid=alice", &[("redirect_uri", "http://127.0.0.1:51004/cb")]).await;
+    assert_eq!(local.status, StatusCode::OK);
+    for bad in ["", "nobody", "cli_000000000000000000000000", "app_000000000000000000000000", "a b"] {
+        let refused = bench.ask("sid=alice", &[("client_id", bad)]).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{bad}");
+        assert!(refused.headers.get("location").is_none(), "{bad}");
+    }
+    let twice = format!("{BASE}/oauth/authorize?{}&state=x", bench.query(&[]));
+    let refused = bench.send("GET", &twice, &[("cookie", "sid=alice")], "").await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert!(
+        refused.text.contains("repeated") && refused.headers["content-type"] == "text/html; charset=utf-8"
+    );
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_request_is_for_the_client_to_know() {
+    let bench = Bench::new().await;
+    let app = [("client_id", &*bench.app.id), ("redirect_uri", "https://portal.example/cb")];
+    let spa =
+        [("client_id", &*bench.public), ("redirect_uri", "https://spa.example/cb"), ("scope", "read:files")];
+    for (changes, error) in [
+        (vec![("response_type", "token")], "unsupported_response_type"),
+        (vec![("response_type", "")], "invalid_request"),
+        (vec![("response_mode", "fragment")], "invalid_request"),
+        (vec![("scope", "tool:other")], "invalid_scope"),
+        (vec![("scope", "admin:agents")], "invalid_scope"),
+        (vec![("scope", "jit:approve")], "invalid_scope"),
+        (vec![("scope", "authz:check")], "invalid_scope"),
+        (vec![("resource", "https://mcp.acme.test/other")], "invalid_target"),
+        (vec![("resource", RESOURCE), ("scope", "tool:search")], "invalid_scope"),
+        (vec![("code_challenge", CHALLENGE), ("code_challenge_method", "plain")], "invalid_request"),
+        (vec![("prompt", "none consent")], "invalid_request"),
+        ([&app[..], &[("scope", "write:files")]].concat(), "invalid_scope"),
+        (spa.to_vec(), "invalid_request"),
+    ] {
+        let refused = bench.ask("sid=alice", &changes).await;
+        assert_eq!(refused.status, StatusCode::SEE_OTHER, "{changes:?}");
+        assert_eq!(refused.sent("error").unwrap(), error, "{changes:?}");
+        assert_eq!(refused.sent("iss").unwrap(), ISSUER);
+        assert_eq!(refused.sent("state").unwrap(), "s t");
+    }
+    let plain = bench.ask("sid=alice", &[&app[..], &[("scope", "admin read:files openid")]].concat()).await;
+    assert_eq!(plain.status, StatusCode::OK, "an ordinary client may be given administration");
+}
+
+#[tokio::test]
+async fn who_is_not_signed_in_is_sent_to_sign_in() {
+    let bench = Bench::new().await;
+    let asked = bench.ask("", &[]).await;
+    assert_eq!((asked.status, asked.error()), (StatusCode::UNAUTHORIZED, "login_required".into()));
+    assert_eq!(asked.json()["login_url"], "/login");
+    assert_eq!(bench.ask("", &[("prompt", "none")]).await.sent("error").unwrap(), "login_required");
+    let page = format!("{BASE}/oauth/authorize?{}", bench.query(&[]));
+    let page = bench.send("GET", &page, &[("accept", "text/html")], "").await;
+    assert!(page.text.contains(&format!("sign in, then {BASE}/oauth/authorize?response_type=code")));
+    assert_eq!(page.headers["x-frame-options"], "DENY");
+}
+
+#[tokio::test]
+async fn a_client_may_want_a_new_sign_in() {
+    let bench = Bench::new().await;
+    bench.code(&[]).await;
+    // Signed in ten seconds ago.
+    assert_eq!(bench.ask("sid=alice", &[("max_age", "10")]).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(bench.ask("sid=alice", &[("max_age", "9")]).await.status, StatusCode::UNAUTHORIZED);
+    let none = [("max_age", "9"), ("prompt", "none")];
+    assert_eq!(bench.ask("sid=alice", &none).await.sent("error").unwrap(), "login_required");
+    for login in [("prompt", "login"), ("max_age", "0")] {
+        let asked = bench.ask("sid=alice", &[login]).await;
+        assert_eq!(asked.status, StatusCode::UNAUTHORIZED);
+        let resume = asked.json()["resume"].as_str().unwrap().to_owned();
+        let headers = [("cookie", "sid=alice"), ("accept", "application/json")];
+        let early = bench.send("GET", &resume, &headers, "").await;
+        assert_eq!(early.status, StatusCode::UNAUTHORIZED, "the old sign-in does not count");
+        bench.clock.advance(Duration::from_secs(1));
+        bench.doorman.sign_in("sid=alice", bench.alice.id, bench.clock.now());
+        let back = bench.send("GET", &resume, &headers, "").await;
+        assert_eq!(back.status, StatusCode::SEE_OTHER, "{}", back.text);
+        assert!(back.sent("code").is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_blocked_person_agrees_to_nothing() {
+    let bench = Bench::new().await;
+    let asked = bench.ask("sid=alice", &[]).await.json();
+    let mut alice = (*bench.alice).clone();
+    assert!(alice.block());
+    let event = Event::new(EventKind::UserBlocked, Actor::system(), "blocked", bench.clock.now());
+    let _ = bench.stores.users.update(&bench.org, &alice, &event).await.unwrap();
+    assert_eq!(bench.ask("sid=alice", &[]).await.sent("error").unwrap(), "access_denied");
+    assert_eq!(bench.decide("sid=alice", &asked, "approve").await.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn anybody_on_a_device_could_be_a_native_client_so_people_are_asked_each_time() {
+    let bench = Bench::new().await;
+    let pkce = [("code_challenge", CHALLENGE), ("code_challenge_method", "S256"), ("scope", "read:files")];
+    let native =
+        [&pkce[..], &[("client_id", &bench.native), ("redirect_uri", "http://127.0.0.1:9/cb")]].concat();
+    let spa =
+        [&pkce[..], &[("client_id", &bench.public), ("redirect_uri", "https://spa.example/cb")]].concat();
+    bench.code(&native).await;
+    bench.code(&spa).await;
+    assert_eq!(bench.ask("sid=alice", &native).await.status, StatusCode::OK);
+    assert_eq!(bench.ask("sid=alice", &spa).await.status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn without_people_there_is_no_endpoint() {
+    use crate::bench::send;
+    let bench = Bench::new().await;
+    let bare = lumoauth_tower::LumoauthService::new(bench.server.clone());
+    for (method, path) in [("GET", "authorize"), ("POST", "authorize"), ("POST", "par")] {
+        let answer = send(&bare, method, &format!("{BASE}/oauth/{path}"), &[], "").await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    }
+    let path = format!("{BASE}/.well-known/oauth-authorization-server");
+    let without = send(&bare, "GET", &path, &[], "").await.json();
+    let with = bench.send("GET", &path, &[], "").await.json();
+    for grant in ["authorization_code", "refresh_token"] {
+        let names = |body: &serde_json::Value| {
+            body["grant_types_supported"].as_array().unwrap().contains(&grant.into())
+        };
+        assert!(names(&with) && !names(&without), "{grant}");
+    }
+    assert_eq!(with["pushed_authorization_request_endpoint"], format!("{ISSUER}/oauth/par"));
+    assert_eq!(with["authorization_response_iss_parameter_supported"], true);
+    assert_eq!(with["code_challenge_methods_supported"], json!(["S256"]));
+    assert_eq!(with["response_modes_supported"], json!(["query"]));
+    assert!(without.get("pushed_authorization_request_endpoint").is_none());
+}
