@@ -17,6 +17,7 @@
 //! # What a host should add
 //!
 //! - [`PeerAddr`] in the request's extensions, so that audit entries and rate limits know the peer.
+//! - [`LumoauthService::with_people`], if people are to let clients and agents act for them.
 //! - `server.maintenance()`, spawned once.
 //! - A way out, if clients or platforms publish keys: `GuardedFetch` (feature `fetch`), which reaches public addresses
 //!   only.

@@ -1,11 +1,13 @@
 //! `org`: organizations of a store, also while servers run on it.
 
 use std::{
+    error::Error,
     io::{self, Write},
     path::Path,
     sync::Arc,
 };
 
+use embedded_store::OpenError;
 use lumoauth_core::{
     audit::{Actor, Origin},
     id::OrgId,
@@ -84,8 +86,8 @@ async fn server_on(
 
 /// One process has the file, and it is most likely the server.
 fn in_use(path: &Path, failure: Failure) -> Failure {
-    let text = failure.with_causes();
-    if !text.contains("in use") {
+    let cause = failure.source().and_then(|cause| cause.downcast_ref());
+    if !matches!(cause, Some(OpenError::InUse { .. })) {
         return failure;
     }
     Failure::new(format!(

@@ -1,6 +1,6 @@
 //! People's passwords: argon2id, away from the threads that answer requests.
 
-use std::{num::NonZero, sync::Arc, thread};
+use std::{num::NonZero, sync::Arc, thread, time::Duration};
 
 use argon2::{Argon2, PasswordHasher as _, PasswordVerifier as _};
 use async_trait::async_trait;
@@ -10,12 +10,12 @@ use lumoauth_core::{
     server::{HashError, PasswordHasher},
     user::PasswordHash,
 };
-use tokio::{sync::Semaphore, task::spawn_blocking};
+use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 /// Hashes and checks with argon2id and the parameters that its crate recommends (19 MiB, two passes).
 ///
 /// At most one of them per core at a time: each takes tens of milliseconds and 19 MiB, and callers beyond wait
-/// their turn rather than take the memory of the machine.
+/// their turn, for some seconds, rather than take the memory of the machine.
 #[derive(Debug)]
 pub(crate) struct Argon2id {
     slots: Arc<Semaphore>,
@@ -51,8 +51,9 @@ impl Argon2id {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, HashError> {
-        let slot =
-            self.slots.clone().acquire_owned().await.map_err(|_| HashError::new("hasher is closed"))?;
+        let slot = timeout(PATIENCE, self.slots.clone().acquire_owned()).await;
+        let slot = slot.map_err(|_| HashError::new("too many are waiting"))?;
+        let slot = slot.map_err(|_| HashError::new("hasher is closed"))?;
         let working = spawn_blocking(move || {
             // The slot moves in: a caller who gives up does not stop the work, so it must still be counted.
             let _slot = slot;
@@ -61,6 +62,9 @@ impl Argon2id {
         working.await.map_err(|_| HashError::new("hashing did not finish"))
     }
 }
+
+/// How long a caller waits for a turn. Browsers wait longer, but nobody who looks at one does.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A hash with the parameters of all others that belongs to no password.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$\
