@@ -87,10 +87,37 @@ pub(crate) async fn issue(
     context: &GrantContext<'_>,
     new: NewToken<'_>,
 ) -> Result<TokenResponse, TokenError> {
-    if new.scope.text_len() > MAX_SCOPE_BYTES {
-        return Err(TokenError::ScopeTooLarge);
-    }
     let claims = claims(context, new)?;
+    signed(context, claims).await
+}
+
+/// Signs the token if everything that it will stand on is alive, as the stores themselves say it and not a cache: what was
+/// revoked while it was decided on is seen. What is revoked after that kills the token at its next check, since it carries
+/// the epoch or the handle of it.
+pub(crate) async fn issue_alive(
+    context: &GrantContext<'_>,
+    new: NewToken<'_>,
+) -> Result<TokenResponse, TokenError> {
+    let claims = alive(context, new).await?;
+    signed(context, claims).await
+}
+
+/// The claims of a token that everything it stands on allows right now.
+pub(crate) async fn alive(context: &GrantContext<'_>, new: NewToken<'_>) -> Result<AccessClaims, TokenError> {
+    let claims = Arc::new(claims(context, new)?);
+    let stores = context.stores.uncached();
+    let revoked = TokenError::InvalidGrant("What the token would stand on has ended.");
+    let Some(organization) = stores.organizations.find(context.org()).await? else { return Err(revoked) };
+    match token::principal_of(&stores, &organization, claims.clone()).await? {
+        Ok(_) => Ok(Arc::unwrap_or_clone(claims)),
+        Err(dead) => {
+            tracing::debug!(%dead, "revoked in mid-exchange");
+            Err(revoked)
+        }
+    }
+}
+
+async fn signed(context: &GrantContext<'_>, claims: AccessClaims) -> Result<TokenResponse, TokenError> {
     let signer = context.keys.signer(context.org(), KeyPurpose::AccessToken, context.now).await?;
     let token = token::sign(&*signer, "at+jwt", &claims).await?;
     Ok(TokenResponse {
@@ -180,6 +207,9 @@ fn nested(actors: &[Arc<Agent>], order: ActOrder) -> Option<Box<Act>> {
 }
 
 fn claims(context: &GrantContext<'_>, new: NewToken<'_>) -> Result<AccessClaims, TokenError> {
+    if new.scope.text_len() > MAX_SCOPE_BYTES {
+        return Err(TokenError::ScopeTooLarge);
+    }
     let org = context.organization;
     let issued_at = context.now.unix_seconds();
     let names = names(new.bearer).ok_or(TokenError::InvalidRequest("There is nobody to act."))?;
@@ -217,6 +247,7 @@ fn claims(context: &GrantContext<'_>, new: NewToken<'_>) -> Result<AccessClaims,
         tenant: org.id.clone(),
         mcp_server_id,
         test: new.test,
+        jit: false,
         iat: issued_at,
         nbf: issued_at,
         exp: issued_at + u64::from(new.lifetime),

@@ -43,7 +43,7 @@ pub use client_credentials::ClientCredentials;
 pub use error::{MAX_ACTORS, TokenError};
 pub use token_exchange::TokenExchange;
 
-pub(crate) use issue::{Bearer, NewToken, Resource, SignIn, issue};
+pub(crate) use issue::{Bearer, NewToken, Resource, SignIn, issue, issue_alive};
 
 /// One grant of the token endpoint. Hosts add their own with
 /// [`Builder::with_grant`](crate::server::Builder::with_grant).
