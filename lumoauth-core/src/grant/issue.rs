@@ -15,7 +15,7 @@ use crate::{
     principal::Represented,
     secret::Secret,
     store::Handle,
-    token::{self, AccessClaims, Act, Audience, ConsentEpoch, Lineage, MayAct, Subject},
+    token::{self, AccessClaims, Act, Audience, ClientEpoch, ConsentEpoch, Lineage, MayAct, Subject},
     user::User,
 };
 
@@ -58,6 +58,8 @@ pub(crate) struct NewToken<'a> {
     pub(crate) ancestors: Vec<Handle>,
     /// What people allowed it by.
     pub(crate) consents: Vec<ConsentEpoch>,
+    /// Whose token of a person it comes from, if that client is not in the chain.
+    pub(crate) via: Option<ClientEpoch>,
     /// Who alone may become an actor.
     pub(crate) may_act: Option<MayAct>,
     /// Which workload the agent is.
@@ -75,6 +77,7 @@ impl<'a> NewToken<'a> {
             lifetime,
             ancestors: Vec::new(),
             consents: Vec::new(),
+            via: None,
             may_act: None,
             workload: None,
             test: false,
@@ -255,6 +258,7 @@ fn claims(context: &GrantContext<'_>, new: NewToken<'_>) -> Result<AccessClaims,
         lin: Lineage {
             subject: names.subject,
             consents: new.consents,
+            via: new.via,
             act_order: if depth.is_some() { org.act_order } else { ActOrder::default() },
             ..Lineage::new(std::iter::once(org.epoch).chain(names.epochs).collect(), new.ancestors)
         },

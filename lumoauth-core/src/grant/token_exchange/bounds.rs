@@ -10,7 +10,7 @@ use crate::{
     grant::{Bearer, GrantContext, NewToken, Resource, SignIn, TokenError},
     principal::{Delegation, Principal},
     store::Handle,
-    token::{AccessClaims, ConsentEpoch, MayAct, token_handle},
+    token::{AccessClaims, ClientEpoch, ConsentEpoch, MayAct, token_handle},
     user::User,
 };
 
@@ -31,6 +31,7 @@ pub(super) struct Exchange {
     pub(super) lifetime: u32,
     pub(super) ancestors: Vec<Handle>,
     pub(super) consents: Vec<ConsentEpoch>,
+    pub(super) via: Option<ClientEpoch>,
     /// Copied on to all that comes of a token: where a person named one actor, the chain ends with it.
     pub(super) may_act: Option<MayAct>,
     pub(super) workload: Option<String>,
@@ -75,6 +76,7 @@ impl Exchange {
         NewToken {
             ancestors: self.ancestors.clone(),
             consents: self.consents.clone(),
+            via: self.via.clone(),
             may_act: self.may_act.clone(),
             workload: self.workload.clone(),
             test: self.test,

@@ -26,7 +26,7 @@ use crate::{
     mcp::McpServer,
     principal::{Delegation, Identity, Represented},
     store::{ConsentKey, McpServerKey},
-    token::ConsentEpoch,
+    token::{ClientEpoch, ConsentEpoch},
     user::User,
 };
 
@@ -62,6 +62,7 @@ pub(super) async fn decide(
         lifetime: lifetime(context, &sources, longest)?,
         ancestors: ancestors(context, &sources)?,
         consents: consents(&subject.claims.lin.consents, &agreed),
+        via: via(subject, &actor.agent),
         may_act: subject.claims.may_act.clone(),
         workload: None,
         test: subject.claims.test || actor.claims.test,
@@ -184,6 +185,17 @@ fn scope(
         return Err(TokenError::InvalidScope("of this server".to_owned()));
     }
     Ok(scope)
+}
+
+/// The client that a person's token was issued to: what it hands out ends with it.
+fn via(subject: &Token, actor: &Agent) -> Option<ClientEpoch> {
+    match &subject.principal.identity {
+        Identity::User(person) if *person.client.client_id() != actor.client_id => {
+            Some(ClientEpoch { id: person.client.client_id().clone(), epoch: person.client.epoch() })
+        }
+        Identity::User(_) => None,
+        Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) => subject.claims.lin.via.clone(),
+    }
 }
 
 fn consents(before: &[ConsentEpoch], agreed: &Agreed) -> Vec<ConsentEpoch> {
