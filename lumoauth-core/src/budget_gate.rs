@@ -67,11 +67,7 @@ impl Exhausted {
     }
 }
 
-/// Charges `agent` one API call.
-///
-/// # Errors
-/// The inner error if a limit is used up; its event is then in the log, once per limit and window.
-/// [`StoreError`] if the stores cannot answer.
+/// Charges `agent` one API call; see [`charge_calls`].
 pub(crate) async fn charge_call(
     stores: &Stores,
     org: &OrgId,
@@ -79,16 +75,40 @@ pub(crate) async fn charge_call(
     origin: &Origin,
     now: Timestamp,
 ) -> Result<Result<(), Exhausted>, StoreError> {
-    let lines = account_lines(agent.account(), &agent.budget, &Usage::ONE_CALL, Standing::MustFit, now);
+    charge_calls(stores, org, &[agent], origin, now).await
+}
+
+/// Charges one API call to the last of `chain`, which makes it, and to every earlier one that has a policy: a chain is no
+/// way around the budget of whoever stands in it. All of them, or none.
+///
+/// # Errors
+/// The inner error if a limit is used up; its event is then in the log, once per limit and window.
+/// [`StoreError`] if the stores cannot answer.
+pub(crate) async fn charge_calls(
+    stores: &Stores,
+    org: &OrgId,
+    chain: &[&Agent],
+    origin: &Origin,
+    now: Timestamp,
+) -> Result<Result<(), Exhausted>, StoreError> {
+    let Some((current, earlier)) = chain.split_last() else { return Ok(Ok(())) };
+    let payers = earlier.iter().filter(|agent| !agent.budget.is_empty()).chain([current]);
+    let lines: Vec<_> = payers
+        .flat_map(|agent| {
+            account_lines(agent.account(), &agent.budget, &Usage::ONE_CALL, Standing::MustFit, now)
+        })
+        .collect();
     match stores.budgets.charge(org, &Charge::once(&lines), now).await? {
         Charged::Charged(_) => Ok(Ok(())),
         Charged::Repeated | Charged::Conflict => {
             Err(StoreError::other("budgets.charge", "a charge without id was taken for a repetition"))
         }
         Charged::Exceeded { line, used } => {
+            let line = &lines[line];
+            let agent = chain.iter().find(|agent| agent.account() == line.account).unwrap_or(current);
             let usage = stores.budgets.usage(org, agent.account(), now).await?;
             record_exceeded(stores, org, agent, &usage, origin, now).await?;
-            Ok(Err(Exhausted::new(&agent.budget, &usage, &lines[line], used, now)))
+            Ok(Err(Exhausted::new(&agent.budget, &usage, line, used, now)))
         }
     }
 }

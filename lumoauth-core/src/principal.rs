@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use crate::{
     agent::Agent,
     api_key::ApiKey,
-    audit::{Actor, ActorKind},
+    audit::{Actor, ActorKind, Event},
     capability::{Capability, Decision, DenyReason, evaluate},
     client::Client,
     client_auth::AuthenticatedClient,
@@ -59,6 +61,24 @@ impl Delegation {
             Represented::Agent(agent) => Some(agent),
         };
         subject.into_iter().chain(&self.actors)
+    }
+
+    /// The chain as the audit log shows it.
+    pub(crate) fn described(&self) -> Value {
+        json!({
+            "subject": self.represented.subject(),
+            "actor_chain": self.actors.iter().map(|agent| agent.subject()).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl Represented {
+    /// The `sub` of a token about it.
+    pub fn subject(&self) -> String {
+        match self {
+            Self::User(user) => user.id.to_string(),
+            Self::Agent(agent) => agent.subject(),
+        }
     }
 }
 
@@ -117,6 +137,19 @@ impl Principal {
             Identity::Agent(agent) => Some(agent),
             Identity::Client(_) | Identity::ApiKey(_) | Identity::User(_) => None,
         }
+    }
+
+    /// The agents whose authority bounds the caller, the one that calls last: every agent of a chain, or the agent.
+    pub fn agents(&self) -> impl Iterator<Item = &Arc<Agent>> {
+        let chain = self.delegation.iter().flat_map(|delegation| delegation.agents());
+        let alone = if self.delegation.is_none() { self.agent() } else { None };
+        chain.chain(alone)
+    }
+
+    /// The same agents, or `agent` if the caller is none.
+    pub(crate) fn chain<'a>(&'a self, agent: &'a Agent) -> Vec<&'a Agent> {
+        let chain: Vec<_> = self.agents().map(|agent| &**agent).collect();
+        if chain.is_empty() { vec![agent] } else { chain }
     }
 
     /// The person, if it is one in person: not through an agent, and nobody in between.
@@ -199,6 +232,16 @@ impl Principal {
             Identity::Client(client) => app_actor(client),
             Identity::ApiKey(key) => Actor::new(ActorKind::ApiKey, key.number.to_string()).named(&*key.name),
             Identity::User(person) => user_actor(&person.user),
+        }
+    }
+}
+
+impl Principal {
+    /// `event` with the chain of agency that caused it, if there is one.
+    pub(crate) fn in_context(&self, event: Event) -> Event {
+        match &self.delegation {
+            Some(delegation) => event.with("principal", delegation.described()),
+            None => event,
         }
     }
 }

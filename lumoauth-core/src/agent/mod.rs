@@ -243,6 +243,11 @@ impl Agent {
             || self.allowed_tools.iter().any(|tool| text.strip_prefix("tool:") == Some(tool))
     }
 
+    /// Whether it holds `capability`, and its list of allowed tools has nothing against it.
+    pub fn holds(&self, capability: &Capability) -> bool {
+        self.allows_tool(capability) && self.capabilities.iter().any(|held| held.covers(capability))
+    }
+
     /// The scope of a token for it: see [`narrow`]. Its own capabilities and its list of allowed tools are bounds beside
     /// `others`.
     ///

@@ -15,7 +15,7 @@ use crate::{
     principal::Represented,
     secret::Secret,
     store::Handle,
-    token::{self, AccessClaims, Act, Audience, ConsentEpoch, Lineage, MayAct, Subject},
+    token::{self, AccessClaims, Act, Audience, ClientEpoch, ConsentEpoch, Lineage, MayAct, Subject},
     user::User,
 };
 
@@ -58,6 +58,8 @@ pub(crate) struct NewToken<'a> {
     pub(crate) ancestors: Vec<Handle>,
     /// What people allowed it by.
     pub(crate) consents: Vec<ConsentEpoch>,
+    /// Whose token of a person it comes from, if that client is not in the chain.
+    pub(crate) via: Option<ClientEpoch>,
     /// Who alone may become an actor.
     pub(crate) may_act: Option<MayAct>,
     /// Which workload the agent is.
@@ -75,6 +77,7 @@ impl<'a> NewToken<'a> {
             lifetime,
             ancestors: Vec::new(),
             consents: Vec::new(),
+            via: None,
             may_act: None,
             workload: None,
             test: false,
@@ -87,10 +90,37 @@ pub(crate) async fn issue(
     context: &GrantContext<'_>,
     new: NewToken<'_>,
 ) -> Result<TokenResponse, TokenError> {
-    if new.scope.text_len() > MAX_SCOPE_BYTES {
-        return Err(TokenError::ScopeTooLarge);
-    }
     let claims = claims(context, new)?;
+    signed(context, claims).await
+}
+
+/// Signs the token if everything that it will stand on is alive, as the stores themselves say it and not a cache: what was
+/// revoked while it was decided on is seen. What is revoked after that kills the token at its next check, since it carries
+/// the epoch or the handle of it.
+pub(crate) async fn issue_alive(
+    context: &GrantContext<'_>,
+    new: NewToken<'_>,
+) -> Result<TokenResponse, TokenError> {
+    let claims = alive(context, new).await?;
+    signed(context, claims).await
+}
+
+/// The claims of a token that everything it stands on allows right now.
+pub(crate) async fn alive(context: &GrantContext<'_>, new: NewToken<'_>) -> Result<AccessClaims, TokenError> {
+    let claims = Arc::new(claims(context, new)?);
+    let stores = context.stores.uncached();
+    let revoked = TokenError::InvalidGrant("What the token would stand on has ended.");
+    let Some(organization) = stores.organizations.find(context.org()).await? else { return Err(revoked) };
+    match token::principal_of(&stores, &organization, claims.clone()).await? {
+        Ok(_) => Ok(Arc::unwrap_or_clone(claims)),
+        Err(dead) => {
+            tracing::debug!(%dead, "revoked in mid-exchange");
+            Err(revoked)
+        }
+    }
+}
+
+async fn signed(context: &GrantContext<'_>, claims: AccessClaims) -> Result<TokenResponse, TokenError> {
     let signer = context.keys.signer(context.org(), KeyPurpose::AccessToken, context.now).await?;
     let token = token::sign(&*signer, "at+jwt", &claims).await?;
     Ok(TokenResponse {
@@ -180,6 +210,9 @@ fn nested(actors: &[Arc<Agent>], order: ActOrder) -> Option<Box<Act>> {
 }
 
 fn claims(context: &GrantContext<'_>, new: NewToken<'_>) -> Result<AccessClaims, TokenError> {
+    if new.scope.text_len() > MAX_SCOPE_BYTES {
+        return Err(TokenError::ScopeTooLarge);
+    }
     let org = context.organization;
     let issued_at = context.now.unix_seconds();
     let names = names(new.bearer).ok_or(TokenError::InvalidRequest("There is nobody to act."))?;
@@ -217,6 +250,7 @@ fn claims(context: &GrantContext<'_>, new: NewToken<'_>) -> Result<AccessClaims,
         tenant: org.id.clone(),
         mcp_server_id,
         test: new.test,
+        jit: false,
         iat: issued_at,
         nbf: issued_at,
         exp: issued_at + u64::from(new.lifetime),
@@ -224,6 +258,7 @@ fn claims(context: &GrantContext<'_>, new: NewToken<'_>) -> Result<AccessClaims,
         lin: Lineage {
             subject: names.subject,
             consents: new.consents,
+            via: new.via,
             act_order: if depth.is_some() { org.act_order } else { ActOrder::default() },
             ..Lineage::new(std::iter::once(org.epoch).chain(names.epochs).collect(), new.ancestors)
         },

@@ -455,6 +455,9 @@ impl AuthorizationServer {
             ..AgentPatch::default()
         };
         match &principal.identity {
+            Identity::Agent(_) if principal.delegation.is_some() => {
+                Err(ApiError::Forbidden("An agent registers itself with a token of its own."))
+            }
             Identity::Agent(agent) => {
                 if agent.client_id.as_str() != client_id {
                     return Err(ApiError::Forbidden("An agent may only register itself."));

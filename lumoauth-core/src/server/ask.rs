@@ -7,7 +7,7 @@ use super::{ApiError, AuthorizationServer, Caller, budget::cost};
 use crate::{
     agent::Agent,
     audit::{Event, EventKind, Target, cleaned},
-    budget_gate::charge_call,
+    budget_gate::charge_calls,
     capability::{Capability, Decision, DenyReason},
     json as strict,
     organization::Organization,
@@ -87,7 +87,7 @@ impl AuthorizationServer {
         let now = self.now();
         let org = &organization.id;
         let question = Question::read(request)?;
-        charge_call(self.stores(), org, agent, &caller.origin, now).await??;
+        charge_calls(self.stores(), org, &principal.chain(agent), &caller.origin, now).await??;
 
         let (verdict, action) = decide(principal, agent, &question);
         let context = seen_context(question.context, facts, caller);
@@ -104,6 +104,7 @@ impl AuthorizationServer {
         if let Some(resource) = resource {
             event = event.with("resource", cleaned(resource));
         }
+        event = principal.in_context(event);
         let audit_id = event.id.to_string();
         event = event.with("audit_id", &*audit_id);
         self.stores().audit.append(org, &[event]).await?;
@@ -177,10 +178,12 @@ struct Verdict {
 fn decide(principal: &Principal, agent: &Agent, question: &Question) -> (Verdict, String) {
     let deny = |by, reason: String| Verdict { allowed: false, by, reason, approval_required: false };
     let first = question.actions.first().map(ToString::to_string).unwrap_or_default();
-    if let Some(model) = question.model.as_deref().filter(|model| !agent.budget.allows_model(model)) {
+    let chain = principal.chain(agent);
+    let allows = |model: &&str| chain.iter().all(|agent| agent.budget.allows_model(model));
+    if let Some(model) = question.model.as_deref().filter(|model| !allows(model)) {
         return (deny("budget", format!("Model {model} is not allowed for this agent.")), first);
     }
-    if agent.budget.needs_approval(question.cost) {
+    if chain.iter().any(|agent| agent.budget.needs_approval(question.cost)) {
         let reason = format!("A call that costs {} USD needs a human's approval.", question.cost);
         return (Verdict { approval_required: true, ..deny("budget", reason) }, first);
     }

@@ -129,6 +129,7 @@ impl AuthorizationServer {
                 .on(Target::new("organization", visited.id.as_str()))
                 .with("home", home.id.as_str())
                 .failed("other_organization");
+        let event = stranger.in_context(event);
         self.stores().audit.append(&visited.id, std::slice::from_ref(&event)).await?;
         self.stores().audit.append(&home.id, &[event]).await
     }
@@ -149,7 +150,7 @@ impl AuthorizationServer {
                 .on(Target::new("route", route))
                 .from_origin(origin)
                 .failed("forbidden");
-        self.stores().audit.append(org, &[event]).await
+        self.stores().audit.append(org, &[principal.in_context(event)]).await
     }
 
     /// The organization a credential says it is of; nothing is proven by that.

@@ -9,7 +9,7 @@ use super::{ApiError, AuthorizationServer, Caller};
 use crate::{
     agent::Agent,
     audit::{Event, EventKind, Target},
-    budget_gate::charge_call,
+    budget_gate::charge_calls,
     capability::Capability,
     id::OrgId,
     organization::Organization,
@@ -150,7 +150,7 @@ impl AuthorizationServer {
         let org = &organization.id;
         let subject = self.subject(org, principal, subject).await?;
         if let Some(agent) = principal.agent() {
-            charge_call(self.stores(), org, agent, &caller.origin, now).await??;
+            charge_calls(self.stores(), org, &principal.chain(agent), &caller.origin, now).await??;
         }
         let own = matches!((&subject, principal.agent()), (Subject::Agent(one), Some(caller)) if one.id == caller.id);
         let holds = |text: &String| {
@@ -177,7 +177,7 @@ impl AuthorizationServer {
                 .from_origin(&caller.origin)
                 .with("action", "authz.check")
                 .with("results", answers);
-            self.stores().audit.append(org, &[event]).await?;
+            self.stores().audit.append(org, &[principal.in_context(event)]).await?;
         }
         Ok(Checked { subject, results })
     }

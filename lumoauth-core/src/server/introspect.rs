@@ -14,10 +14,12 @@ use crate::{
     clock::Timestamp,
     grant::{Refusal, TokenError},
     keys::KeyPurpose,
+    mcp::McpServer,
     organization::Organization,
-    principal::{Identity, Principal, client_actor},
+    principal::{Delegation, Identity, Principal, Represented, client_actor},
     store::{McpServerKey, Revoked},
-    token::{self, AccessClaims, Audience, token_handle},
+    token::{self, AccessClaims, Act, Audience, MayAct, token_handle},
+    user::User,
 };
 
 /// What introspection answers. An inactive token is `active: false` and nothing else, whatever the reason.
@@ -41,11 +43,20 @@ pub struct ActiveToken {
     pub scope: Scope,
     /// The client it was issued to.
     pub client_id: String,
+    /// Its subject.
+    pub sub: String,
     /// The e-mail address of the person it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
-    /// Its subject.
-    pub sub: String,
+    /// Who acts for the subject (RFC 8693 section 4.1): the whole chain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub act: Option<Box<Act>>,
+    /// How many actors there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delegation_depth: Option<u8>,
+    /// Who alone may become an actor for the subject.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub may_act: Option<MayAct>,
     /// The agent it was issued to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_id: Option<String>,
@@ -133,43 +144,37 @@ impl AuthorizationServer {
         if let Some(token) = self.introspect_refresh(organization, &caller, token, now).await? {
             return Ok(Introspection { active: true, token: Some(token) });
         }
-        let Some(Principal { identity, claims: Some(claims), .. }) = context.principal(token).await? else {
-            return Ok(inactive);
-        };
+        let Some(principal) = context.principal(token).await? else { return Ok(inactive) };
+        let Some(claims) = principal.claims.clone() else { return Ok(inactive) };
         if !self.may_see(organization, &caller, &claims).await? {
             return Ok(inactive);
         }
-        // What was withdrawn since the token was issued is gone from it.
-        let holder = match &identity {
-            Identity::Agent(agent) => AuthenticatedClient::Agent(agent.clone()),
-            Identity::Client(client) => AuthenticatedClient::Client(client.clone()),
-            Identity::User(person) => person.client.clone(),
-            Identity::ApiKey(_) => return Ok(inactive),
-        };
         let server = match &claims.mcp_server_id {
             Some(id) => self.stores().mcp_servers.find(&organization.id, McpServerKey::ServerId(id)).await?,
             None => None,
         };
-        let mut bounds = vec![claims.scope.as_slice()];
-        bounds.extend(
-            server.as_ref().map(|server| server.scopes_supported.as_slice()).filter(|v| !v.is_empty()),
-        );
-        let scope = match &identity {
-            Identity::User(_) => still_allowed(&holder, server.as_deref(), &claims.scope),
-            _ => holder.narrow(None, &bounds).unwrap_or_default(),
+        let token = ActiveToken {
+            username: resource_owner(&principal).map(|user| user.email.clone()),
+            budget_exceeded: self.is_over_budget(organization, &principal, now).await?,
+            ..ActiveToken::new(&claims, usable_scope(&principal, &claims, server.as_deref()))
         };
-        let budget_exceeded = match &identity {
-            Identity::Agent(agent) if !agent.budget.is_empty() => {
-                let used = self.stores().budgets.usage(&organization.id, agent.account(), now).await?;
-                exceeded(&agent.budget, &used, now).next().is_some()
-            }
-            Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) | Identity::User(_) => false,
-        };
-        let mut token = ActiveToken::new(&claims, scope, budget_exceeded);
-        if let Identity::User(person) = &identity {
-            token.username = Some(person.user.email.clone());
-        }
         Ok(Introspection { active: true, token: Some(token) })
+    }
+
+    /// Whether an agent has used up its budget, or an earlier one of its chain.
+    async fn is_over_budget(
+        &self,
+        organization: &Organization,
+        principal: &Principal,
+        now: Timestamp,
+    ) -> Result<bool, TokenError> {
+        for agent in principal.agents().filter(|agent| !agent.budget.is_empty()) {
+            let used = self.stores().budgets.usage(&organization.id, agent.account(), now).await?;
+            if exceeded(&agent.budget, &used, now).next().is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Serves revocation. Tokens that are unknown, dead or somebody else's change nothing and are no error.
@@ -241,7 +246,10 @@ impl AuthorizationServer {
         let Some(bearer) = bearer else { return Err(refused) };
         let credential = super::Credential::Bearer(bearer);
         match self.authenticate(organization, credential, super::Door::Own).await {
-            Ok(Principal { identity: Identity::Agent(agent), .. }) => Ok(AuthenticatedClient::Agent(agent)),
+            // One who acts for somebody is not there for itself.
+            Ok(Principal { identity: Identity::Agent(agent), delegation: None, .. }) => {
+                Ok(AuthenticatedClient::Agent(agent))
+            }
             Ok(_) => Err(refused),
             Err(super::AuthenticateError::Store(error)) => Err(error.into()),
             Err(super::AuthenticateError::Key(error)) => Err(error.into()),
@@ -278,6 +286,32 @@ impl AuthorizationServer {
     }
 }
 
+/// What a token may be used for now: what was withdrawn from anybody who bounds it since it was issued is gone from it.
+fn usable_scope(principal: &Principal, claims: &AccessClaims, server: Option<&McpServer>) -> Scope {
+    let vocabulary = server.map_or(&[][..], |server| &server.scopes_supported);
+    let mut bounds = vec![claims.scope.as_slice()];
+    if !vocabulary.is_empty() {
+        bounds.push(vocabulary);
+    }
+    let scope = match &principal.identity {
+        Identity::Agent(agent) => agent.narrow(None, &bounds),
+        Identity::Client(client) => AuthenticatedClient::Client(client.clone()).narrow(None, &bounds),
+        Identity::User(person) => return still_allowed(&person.client, server, &claims.scope),
+        Identity::ApiKey(_) => Ok(Scope::default()),
+    };
+    let items = scope.unwrap_or_default();
+    Scope::new(items.as_slice().iter().filter(|item| principal.decide(item).is_allow()).cloned())
+}
+
+/// The person whom a token is about.
+fn resource_owner(principal: &Principal) -> Option<&User> {
+    match (&principal.identity, principal.delegation.as_deref()) {
+        (Identity::User(person), _) => Some(&person.user),
+        (_, Some(Delegation { represented: Represented::User(user), .. })) => Some(user),
+        (Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_), _) => None,
+    }
+}
+
 /// What follows the word `Bearer`, if that is the scheme (case does not matter, RFC 9110 section 11.1).
 fn bearer_part(header: &str) -> Option<&str> {
     let (scheme, rest) = header.split_once(' ')?;
@@ -285,13 +319,16 @@ fn bearer_part(header: &str) -> Option<&str> {
 }
 
 impl ActiveToken {
-    fn new(claims: &AccessClaims, scope: Scope, budget_exceeded: bool) -> Self {
+    fn new(claims: &AccessClaims, scope: Scope) -> Self {
         Self {
             token_type: "Bearer",
             scope,
             client_id: claims.client_id.to_string(),
-            username: None,
             sub: claims.sub.clone(),
+            username: None,
+            act: claims.act.clone(),
+            delegation_depth: claims.delegation_depth,
+            may_act: claims.may_act.clone(),
             agent_id: claims.agent_id.map(|id| id.to_string()),
             agent_name: claims.agent_name.clone(),
             identity_type: claims.identity_type.clone(),
@@ -305,7 +342,7 @@ impl ActiveToken {
             jti: Some(claims.jti.clone()),
             mcp_server_id: claims.mcp_server_id.as_ref().map(ToString::to_string),
             test: claims.test,
-            budget_exceeded,
+            budget_exceeded: false,
         }
     }
 }

@@ -68,6 +68,9 @@ impl AuthorizationServer {
         };
         let issuer = self.issuer(org);
         Ok(Some(ActiveToken {
+            act: None,
+            delegation_depth: None,
+            may_act: None,
             token_type: "refresh_token",
             scope: still_allowed(client, server.as_deref(), &authorized.scope),
             client_id: authorized.client_id.to_string(),

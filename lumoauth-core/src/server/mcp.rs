@@ -250,7 +250,7 @@ impl AuthorizationServer {
         if !fits {
             event = event.failed("insufficient_scope");
         }
-        self.stores().audit.append(org, &[event]).await?;
+        self.stores().audit.append(org, &[principal.in_context(event)]).await?;
         Ok(if fits { Visit::Authenticated } else { Visit::InsufficientScope })
     }
 

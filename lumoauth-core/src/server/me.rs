@@ -9,7 +9,7 @@ use crate::{
     capability::{Capability, Scope},
     id::OrgId,
     organization::Organization,
-    principal::{Identity, Principal},
+    principal::{Identity, Principal, Represented},
     wire::view,
 };
 
@@ -27,6 +27,9 @@ impl AuthorizationServer {
     ) -> Result<Value, ApiError> {
         let org = &organization.id;
         match &principal.identity {
+            Identity::Agent(agent) if principal.delegation.is_some() => {
+                Ok(delegated_userinfo(principal, agent))
+            }
             Identity::Agent(agent) => {
                 let usage = self.usage(org, agent).await?;
                 Ok(json!({
@@ -88,6 +91,11 @@ impl AuthorizationServer {
             .claims
             .as_ref()
             .map(|claims| crate::clock::Timestamp::from_unix_seconds(claims.exp).to_string());
+        let mut capabilities = self.listed_capabilities(org, agent).await?;
+        if principal.delegation.is_some() {
+            // Acting for somebody, it can do what the whole chain can.
+            capabilities.retain(|capability| principal.decide(capability).is_allow());
+        }
         Ok(json!({
             "identity": {
                 "id": id,
@@ -98,13 +106,13 @@ impl AuthorizationServer {
                 "status": agent.status.as_str(),
                 "name": agent.name,
             },
-            "capabilities": self.listed_capabilities(org, agent).await?,
+            "capabilities": capabilities,
             "workspace": { "slug": org, "api_base": format!("{path_prefix}/") },
             "agent_id": id,
             "name": agent.name,
             "scopes": scopes,
             "roles": [],
-            "delegated_by": null,
+            "delegated_by": principal.delegation.as_ref().map(|chain| chain.represented.subject()),
             "expires_at": expires_at,
         }))
     }
@@ -122,4 +130,36 @@ impl AuthorizationServer {
             .filter(|scope| agent.allows_tool(scope) && granted.iter().any(|grant| grant.covers(scope)));
         Ok(Scope::new(granted.iter().chain(reached).cloned()).as_slice().to_vec())
     }
+}
+
+/// Whom an agent acts for, as far as its token's scope shows them, and by whom (`act`).
+fn delegated_userinfo(principal: &Principal, agent: &Agent) -> Value {
+    let shows =
+        |scope: &str| principal.token_scope().unwrap_or_default().iter().any(|item| item.as_str() == scope);
+    let mut info = json!({
+        "identity_type": "agent",
+        "agent_id": agent.id.to_string(),
+        "client_id": agent.client_id,
+        "organization": principal.org,
+        "tenant": principal.org,
+    });
+    if let Some(claims) = &principal.claims {
+        info["act"] = json!(claims.act);
+        info["delegation_depth"] = json!(claims.delegation_depth);
+    }
+    if let Some(chain) = &principal.delegation {
+        info["sub"] = chain.represented.subject().into();
+        match &chain.represented {
+            Represented::User(user) => {
+                if shows("email") {
+                    info["email"] = user.email.as_str().into();
+                }
+                if let Some(name) = user.name.as_deref().filter(|_| shows("profile")) {
+                    info["name"] = name.into();
+                }
+            }
+            Represented::Agent(first) => info["name"] = (*first.name).into(),
+        }
+    }
+    info
 }

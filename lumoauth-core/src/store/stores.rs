@@ -1,6 +1,6 @@
 //! One backend per role.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{
     AgentStore, ApiKeyStore, AuditStore, BudgetStore, Cached, ClientStore, ConsentStore, GrantStore,
@@ -116,6 +116,14 @@ impl Stores {
             cached: None,
             outboxes: Vec::new(),
             upkeep: vec![store],
+        }
+    }
+
+    /// The same without the cache, for what must not be decided on a record of the last second.
+    pub(crate) fn uncached(&self) -> Cow<'_, Self> {
+        match &self.cached {
+            Some(cached) => Cow::Owned(cached.beneath(self.clone())),
+            None => Cow::Borrowed(self),
         }
     }
 }

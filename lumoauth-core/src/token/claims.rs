@@ -61,6 +61,9 @@ pub struct AccessClaims {
     /// Made by an administrator to try things out.
     #[serde(default, skip_serializing_if = "is_false")]
     pub test: bool,
+    /// Made for one task (just in time). Such a token is never exchanged.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub jit: bool,
     /// When it was issued, in Unix seconds.
     pub iat: u64,
     /// Not valid before, in Unix seconds.

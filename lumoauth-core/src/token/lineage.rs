@@ -10,7 +10,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize, de};
 
 use crate::{
-    id::{AgentId, ConsentId, OrgId},
+    id::{AgentId, ClientId, ConsentId, OrgId},
     organization::ActOrder,
     secret::sha256,
     store::Handle,
@@ -30,6 +30,9 @@ pub struct Lineage {
     /// What people allowed, and the epochs of that.
     #[serde(rename = "c", default, skip_serializing_if = "Vec::is_empty")]
     pub consents: Vec<ConsentEpoch>,
+    /// The client that a person's token was issued to, if it is not in the chain that came of it.
+    #[serde(rename = "v", default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<ClientEpoch>,
     /// Handles of the tokens and families this token came from.
     #[serde(rename = "h", default, skip_serializing_if = "Vec::is_empty", with = "handles_text")]
     pub handles: Vec<Handle>,
@@ -104,6 +107,34 @@ impl<'de> Deserialize<'de> for ConsentEpoch {
     }
 }
 
+/// A client, at the epoch that a token was issued under. Text form: `<client id>.<epoch>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "an id and an epoch are all there is to it")]
+pub struct ClientEpoch {
+    /// Which.
+    pub id: ClientId,
+    /// Its epoch.
+    pub epoch: u32,
+}
+
+impl Serialize for ClientEpoch {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}.{}", self.id, self.epoch))
+    }
+}
+
+impl<'de> Deserialize<'de> for ClientEpoch {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        // An id may have dots in it, an epoch has none.
+        let (id, epoch) = text.rsplit_once('.').ok_or_else(|| de::Error::custom("not a client"))?;
+        Ok(Self {
+            id: ClientId::parse(id).map_err(de::Error::custom)?,
+            epoch: epoch.parse().map_err(de::Error::custom)?,
+        })
+    }
+}
+
 /// The handle of a token by its `jti`.
 pub(crate) fn token_handle(org: &OrgId, jti: &str) -> Handle {
     handle(org, b't', jti)
@@ -165,6 +196,7 @@ mod tests {
         let full = Lineage {
             subject: Some(Subject::Agent(AgentId::generate())),
             consents: vec![ConsentEpoch { id: ConsentId::generate(), epoch: 7 }],
+            via: Some(ClientEpoch { id: ClientId::parse("app_a.b").unwrap(), epoch: 3 }),
             act_order: ActOrder::Rfc8693,
             ..plain.clone()
         };
@@ -173,7 +205,12 @@ mod tests {
             let text = serde_json::to_string(&lineage).unwrap();
             assert_eq!(serde_json::from_str::<Lineage>(&text).unwrap(), lineage);
         }
-        for bad in [r#"{"e":[0],"h":["AAAA"]}"#, r#"{"e":[0],"s":"x"}"#, r#"{"e":[0],"c":["1.2"]}"#] {
+        for bad in [
+            r#"{"e":[0],"h":["AAAA"]}"#,
+            r#"{"e":[0],"s":"x"}"#,
+            r#"{"e":[0],"c":["1.2"]}"#,
+            r#"{"e":[0],"v":"a"}"#,
+        ] {
             assert!(serde_json::from_str::<Lineage>(bad).is_err(), "{bad}");
         }
     }

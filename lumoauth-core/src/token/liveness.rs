@@ -63,6 +63,11 @@ pub async fn principal_of(
             return Ok(Err(Dead::Consent));
         }
     }
+    if let Some(via) = &claims.lin.via
+        && client_of(stores, org, &via.id, via.epoch).await?.is_none()
+    {
+        return Ok(Err(Dead::Principal));
+    }
     if let Some(server) = &claims.mcp_server_id {
         let server = stores.mcp_servers.find(org, McpServerKey::ServerId(server)).await?;
         // A person's token names no agent, also if it was issued to one.

@@ -11,7 +11,7 @@ mod liveness;
 
 pub use claims::{AccessClaims, Act, Audience, MayAct};
 pub use jwt::{InvalidToken, MAX_TOKEN_BYTES, verify};
-pub use lineage::{ConsentEpoch, Lineage, Subject};
+pub use lineage::{ClientEpoch, ConsentEpoch, Lineage, Subject};
 pub use liveness::{Dead, principal_of};
 
 pub(crate) use jwt::{sign, unverified_issuer};

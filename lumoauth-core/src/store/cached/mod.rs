@@ -135,6 +135,19 @@ impl Cached {
         }
     }
 
+    /// `stores` with what is below this cache in its place.
+    pub(super) fn beneath(&self, stores: Stores) -> Stores {
+        Stores {
+            agents: self.agents.clone(),
+            clients: self.clients.clone(),
+            consents: self.consents.clone(),
+            organizations: self.organizations.clone(),
+            users: self.users.clone(),
+            cached: None,
+            ..stores
+        }
+    }
+
     /// Forgets what the feed says has changed. It never ends.
     pub async fn follow(&self) {
         let Some(feed) = &self.feed else { return future::pending().await };

@@ -1,0 +1,153 @@
+//! What bounds a new token: the authority, the life and the ancestry of what it comes from.
+
+use std::{collections::HashSet, sync::Arc};
+
+use crate::{
+    agent::Agent,
+    budget_gate::charge_calls,
+    capability::{Capability, Scope},
+    client_auth::AuthenticatedClient,
+    grant::{Bearer, GrantContext, NewToken, Resource, SignIn, TokenError},
+    principal::{Delegation, Principal},
+    store::Handle,
+    token::{AccessClaims, ClientEpoch, ConsentEpoch, MayAct, token_handle},
+    user::User,
+};
+
+/// The longest life of a token by which an agent acts for somebody, in seconds: whoever verifies it offline learns of a
+/// revocation only when it ends.
+pub(super) const DELEGATED_LIFETIME: u32 = 900;
+
+/// How many tokens and families a token may come from. A chain of three actors for an MCP server comes from nine; only
+/// narrowing what was narrowed gets beyond that.
+const MAX_ANCESTORS: usize = 16;
+
+/// An exchange that has been decided on.
+pub(super) struct Exchange {
+    pub(super) holder: Holder,
+    pub(super) resource: Resource,
+    pub(super) scope: Scope,
+    /// In seconds.
+    pub(super) lifetime: u32,
+    pub(super) ancestors: Vec<Handle>,
+    pub(super) consents: Vec<ConsentEpoch>,
+    pub(super) via: Option<ClientEpoch>,
+    /// Copied on to all that comes of a token: where a person named one actor, the chain ends with it.
+    pub(super) may_act: Option<MayAct>,
+    pub(super) workload: Option<String>,
+    pub(super) test: bool,
+    pub(super) price: Price,
+}
+
+/// What an exchange costs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Price {
+    OneCall,
+    Nothing,
+}
+
+/// Who will use the new token.
+pub(super) enum Holder {
+    Itself(AuthenticatedClient),
+    User { user: Arc<User>, client: AuthenticatedClient, sign_in: SignIn },
+    Chain(Delegation),
+}
+
+impl Holder {
+    /// The agents whose authority bounds the token, the one that uses it last.
+    pub(super) fn agents(&self) -> Vec<&Arc<Agent>> {
+        match self {
+            Self::Itself(AuthenticatedClient::Agent(agent)) => vec![agent],
+            Self::Itself(AuthenticatedClient::Client(_)) | Self::User { .. } => Vec::new(),
+            Self::Chain(delegation) => delegation.agents().collect(),
+        }
+    }
+}
+
+impl Exchange {
+    pub(super) fn new_token(&self) -> NewToken<'_> {
+        let bearer = match &self.holder {
+            Holder::Itself(client) => Bearer::Itself(client),
+            Holder::User { user, client, sign_in } => Bearer::User { user, client, sign_in },
+            Holder::Chain(delegation) => {
+                Bearer::Chain { represented: &delegation.represented, actors: &delegation.actors }
+            }
+        };
+        NewToken {
+            ancestors: self.ancestors.clone(),
+            consents: self.consents.clone(),
+            via: self.via.clone(),
+            may_act: self.may_act.clone(),
+            workload: self.workload.clone(),
+            test: self.test,
+            ..NewToken::new(bearer, self.resource.clone(), self.scope.clone(), self.lifetime)
+        }
+    }
+
+    /// Charges everybody who pays for it, or nobody.
+    pub(super) async fn charge(&self, context: &GrantContext<'_>) -> Result<(), TokenError> {
+        if self.price == Price::Nothing {
+            return Ok(());
+        }
+        let agents = self.holder.agents();
+        let chain: Vec<&Agent> = agents.iter().map(|agent| &***agent).collect();
+        charge_calls(context.stores, context.org(), &chain, context.origin, context.now).await??;
+        Ok(())
+    }
+}
+
+/// The scope of a token that the last of `agents` uses: within what each of them may do now and within every one of `bounds`.
+/// Without a request, all of that.
+pub(super) fn narrowed(
+    agents: &[&Arc<Agent>],
+    requested: Option<&Scope>,
+    bounds: &[&[Capability]],
+) -> Result<Scope, TokenError> {
+    let refused = |item: &Capability| TokenError::InvalidScope(item.to_string());
+    let Some((current, earlier)) = agents.split_last() else { return Ok(Scope::default()) };
+    let scope = current.narrow(requested, bounds).map_err(|item| refused(&item))?;
+    let held = |item: &&Capability| earlier.iter().all(|agent| agent.holds(item));
+    match requested {
+        None => Ok(Scope::new(scope.as_slice().iter().filter(held).cloned())),
+        Some(_) => match scope.as_slice().iter().find(|item| !held(item)) {
+            Some(item) => Err(refused(item)),
+            None => Ok(scope),
+        },
+    }
+}
+
+/// How long a token may live that ends with every one of `sources`, but after `longest` seconds at the latest.
+pub(super) fn lifetime(
+    context: &GrantContext<'_>,
+    sources: &[&AccessClaims],
+    longest: u32,
+) -> Result<u32, TokenError> {
+    let now = context.now.unix_seconds();
+    let left = sources.iter().map(|claims| claims.exp.saturating_sub(now)).min();
+    let left = left.and_then(|left| u32::try_from(left).ok()).unwrap_or(longest).min(longest);
+    if left == 0 { Err(TokenError::InvalidGrant("The token has expired.")) } else { Ok(left) }
+}
+
+/// The handles of everything that a token comes from: of `sources`, and of what they come from.
+pub(super) fn ancestors(
+    context: &GrantContext<'_>,
+    sources: &[&AccessClaims],
+) -> Result<Vec<Handle>, TokenError> {
+    let mut seen = HashSet::new();
+    let ancestors: Vec<_> = sources
+        .iter()
+        .flat_map(|claims| {
+            claims.lin.handles.iter().copied().chain([token_handle(context.org(), &claims.jti)])
+        })
+        .filter(|handle| seen.insert(*handle))
+        .collect();
+    if ancestors.len() > MAX_ANCESTORS {
+        return Err(TokenError::InvalidGrant("The token has been exchanged too often."));
+    }
+    Ok(ancestors)
+}
+
+/// The chain that a caller stands in.
+pub(super) fn chain_of(principal: &Principal) -> Option<Delegation> {
+    principal.delegation.as_deref().cloned()
+}

@@ -1,0 +1,210 @@
+//! An agent begins to act for somebody, or joins those who do.
+//!
+//! 1. The subject is a person's token, an agent's own, or one of a chain; the actor is an agent's own token.
+//! 2. Whoever brings an agent in answers for it. To act for somebody directly, the actor itself must be allowed to. To join
+//!    a chain, the agent that is last in it must still be allowed to; the newcomer needs nothing but is bounded by what it
+//!    may do.
+//! 3. The person must have agreed to the first agent: the subject token was made for it, there is a consent, or an
+//!    administrator answers for everybody. That covers the sub-agents it hands work to, which the person's token names one by
+//!    one; their tokens stand on the same consent and end with it.
+//! 4. A chain has at most [`MAX_ACTORS`] actors, each a different agent.
+//! 5. A `may_act` of the subject names the only actor there can be (RFC 8693 section 4.4).
+
+use std::sync::Arc;
+
+use super::{
+    bounds::{DELEGATED_LIFETIME, Exchange, Holder, Price, ancestors, lifetime, narrowed},
+    presented::{Actor, Request, Token},
+};
+use crate::{
+    agent::{Agent, DelegationConsent},
+    capability::{Capability, Scope},
+    client_auth::AuthenticatedClient,
+    consent::Consent,
+    grant::{GrantContext, MAX_ACTORS, Resource, TokenError, target},
+    id::ClientId,
+    mcp::McpServer,
+    principal::{Delegation, Identity, Represented},
+    store::{ConsentKey, McpServerKey},
+    token::{ClientEpoch, ConsentEpoch},
+    user::User,
+};
+
+pub(super) async fn decide(
+    context: &GrantContext<'_>,
+    request: &Request<'_>,
+    actor: &Actor,
+) -> Result<Exchange, TokenError> {
+    let subject = &request.subject;
+    check_parties(context, subject, &actor.agent).await?;
+    if subject.claims.may_act.as_ref().is_some_and(|only| only.sub != actor.agent.subject()) {
+        return Err(TokenError::InvalidGrant("The subject token names another actor."));
+    }
+    let delegation = joined(subject, &actor.agent)?;
+    let agreed = match &subject.principal.identity {
+        Identity::User(person) => agreed(context, &person.user, subject, &actor.agent).await?,
+        Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) => Agreed::Already,
+    };
+    let server = match request.target {
+        None => None,
+        Some(named) => {
+            let client = AuthenticatedClient::Agent(actor.agent.clone());
+            Some(target::resolve(context, &client, named).await?)
+        }
+    };
+    let scope = scope(request, actor, &delegation, &agreed, server.as_deref())?;
+    let sources = [&*subject.claims, &*actor.claims];
+    let longest = server.as_ref().map_or(u32::MAX, |server| server.token_lifetime).min(DELEGATED_LIFETIME);
+    Ok(Exchange {
+        holder: Holder::Chain(delegation),
+        resource: server.map_or(Resource::Own, Resource::Mcp),
+        scope,
+        lifetime: lifetime(context, &sources, longest)?,
+        ancestors: ancestors(context, &sources)?,
+        consents: consents(&subject.claims.lin.consents, &agreed),
+        via: via(subject, &actor.agent),
+        may_act: subject.claims.may_act.clone(),
+        workload: None,
+        test: subject.claims.test || actor.claims.test,
+        price: Price::OneCall,
+    })
+}
+
+/// The subject must be meant for this server, or for a resource whose registered party takes part. A client that
+/// authenticated must be a party.
+async fn check_parties(context: &GrantContext<'_>, subject: &Token, actor: &Agent) -> Result<(), TokenError> {
+    let registered = match &subject.claims.mcp_server_id {
+        None => None,
+        Some(id) => {
+            let server = context.stores.mcp_servers.find(context.org(), McpServerKey::ServerId(id)).await?;
+            server.and_then(|server| server.resource_client_id.clone())
+        }
+    };
+    let client = context.client.map(AuthenticatedClient::client_id);
+    let is_registered = |id: &ClientId| registered.as_ref() == Some(id);
+    let audience_takes_part = is_registered(&actor.client_id) || client.is_some_and(is_registered);
+    if !subject.claims.is_for_own_routes() && !audience_takes_part {
+        return Err(TokenError::InvalidGrant("The subject token is for another audience."));
+    }
+    let is_party =
+        |id: &ClientId| *id == actor.client_id || *id == subject.claims.client_id || is_registered(id);
+    if client.is_some_and(|id| !is_party(id)) {
+        return Err(TokenError::InvalidGrant("The client is no party to this exchange."));
+    }
+    Ok(())
+}
+
+/// The chain of `subject` with `actor` at its end.
+fn joined(subject: &Token, actor: &Arc<Agent>) -> Result<Delegation, TokenError> {
+    let refused = TokenError::InvalidGrant("The subject token is not acceptable.");
+    let (represented, mut actors) = match (&subject.principal.delegation, &subject.principal.identity) {
+        (Some(chain), _) => (chain.represented.clone(), chain.actors.clone()),
+        (None, Identity::User(person)) => (Represented::User(person.user.clone()), Vec::new()),
+        (None, Identity::Agent(agent)) => (Represented::Agent(agent.clone()), Vec::new()),
+        (None, Identity::Client(_) | Identity::ApiKey(_)) => return Err(refused),
+    };
+    match actors.last() {
+        None if !actor.may_delegate() => {
+            let text =
+                "The agent holds no capability to act for others (delegate:on_behalf or delegate:user).";
+            return Err(TokenError::DelegationNotAllowed(text));
+        }
+        Some(last) if !last.may_delegate() => {
+            let text = "The agent that hands the work on holds no capability to delegate.";
+            return Err(TokenError::DelegationNotAllowed(text));
+        }
+        None | Some(_) => {}
+    }
+    let joined = Delegation { represented, actors: Vec::new() };
+    if joined.agents().chain(&actors).any(|agent| agent.id == actor.id) {
+        return Err(TokenError::InvalidRequest("The actor is in the chain already."));
+    }
+    if actors.len() >= MAX_ACTORS {
+        return Err(TokenError::DepthExceeded);
+    }
+    actors.push(actor.clone());
+    Ok(Delegation { actors, ..joined })
+}
+
+/// What lets an agent act for a person.
+enum Agreed {
+    /// What the subject token stands on, or an administrator.
+    Already,
+    /// This.
+    By(Arc<Consent>),
+}
+
+async fn agreed(
+    context: &GrantContext<'_>,
+    user: &User,
+    subject: &Token,
+    actor: &Agent,
+) -> Result<Agreed, TokenError> {
+    let implicit = actor.delegation_consent == DelegationConsent::Implicit;
+    if implicit || subject.claims.client_id == actor.client_id {
+        return Ok(Agreed::Already);
+    }
+    let key = ConsentKey::Between(user.id, &actor.client_id);
+    match context.stores.consents.find(context.org(), key).await? {
+        Some(consent) if consent.active => Ok(Agreed::By(consent)),
+        Some(_) | None => Err(TokenError::ConsentRequired),
+    }
+}
+
+/// What a person's token may carry for whoever signed them in, and no agent needs. Nobody asked for it when nobody asked for
+/// a scope.
+const SIGN_IN_SCOPES: [&str; 4] = ["openid", "profile", "email", "offline_access"];
+
+fn scope(
+    request: &Request<'_>,
+    actor: &Actor,
+    delegation: &Delegation,
+    agreed: &Agreed,
+    server: Option<&McpServer>,
+) -> Result<Scope, TokenError> {
+    let vocabulary = server.map_or(&[][..], |server| &server.scopes_supported);
+    let mut bounds = vec![request.subject.claims.scope.as_slice(), actor.claims.scope.as_slice()];
+    if !vocabulary.is_empty() {
+        bounds.push(vocabulary);
+    }
+    let agents: Vec<_> = delegation.agents().collect();
+    let mut scope = narrowed(&agents, request.scope.as_ref(), &bounds)?;
+    let consented = |item: &Capability| match agreed {
+        Agreed::Already => true,
+        Agreed::By(consent) => consent.scope.as_slice().contains(item),
+    };
+    if request.scope.is_some() {
+        if !scope.as_slice().iter().all(consented) {
+            return Err(TokenError::ConsentRequired);
+        }
+    } else {
+        let wanted = |item: &&Capability| consented(item) && !SIGN_IN_SCOPES.contains(&item.as_str());
+        scope = Scope::new(scope.as_slice().iter().filter(wanted).cloned());
+    }
+    if scope.is_empty() && !vocabulary.is_empty() {
+        return Err(TokenError::InvalidScope("of this server".to_owned()));
+    }
+    Ok(scope)
+}
+
+/// The client that a person's token was issued to: what it hands out ends with it.
+fn via(subject: &Token, actor: &Agent) -> Option<ClientEpoch> {
+    match &subject.principal.identity {
+        Identity::User(person) if *person.client.client_id() != actor.client_id => {
+            Some(ClientEpoch { id: person.client.client_id().clone(), epoch: person.client.epoch() })
+        }
+        Identity::User(_) => None,
+        Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) => subject.claims.lin.via.clone(),
+    }
+}
+
+fn consents(before: &[ConsentEpoch], agreed: &Agreed) -> Vec<ConsentEpoch> {
+    let mut consents = before.to_vec();
+    if let Agreed::By(consent) = agreed {
+        let used = ConsentEpoch { id: consent.id, epoch: consent.epoch };
+        if !consents.contains(&used) {
+            consents.push(used);
+        }
+    }
+    consents
+}

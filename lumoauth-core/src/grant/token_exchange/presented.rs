@@ -1,0 +1,177 @@
+//! What a request presents: its parameters, and its tokens with what they prove.
+
+use std::sync::Arc;
+
+use super::{ACCESS_TOKEN, ID_TOKEN, JWT, REFRESH_TOKEN};
+use crate::{
+    agent::Agent,
+    capability::Scope,
+    grant::{AWS_STS_REQUEST, GrantContext, TokenError, requested_scope, target},
+    principal::{Identity, Principal},
+    token::{AccessClaims, unverified_issuer},
+    wire::Params,
+};
+
+/// A live access token of ours.
+pub(super) struct Token {
+    pub(super) principal: Principal,
+    pub(super) claims: Arc<AccessClaims>,
+}
+
+/// An exchange of tokens of ours.
+pub(super) struct Request<'a> {
+    pub(super) subject: Token,
+    pub(super) actor: Option<Actor>,
+    /// What the new token is to be bound to, if not to this server.
+    pub(super) target: Option<&'a str>,
+    pub(super) scope: Option<Scope>,
+}
+
+/// An agent's own live token for our own routes.
+pub(super) struct Actor {
+    pub(super) agent: Arc<Agent>,
+    pub(super) claims: Arc<AccessClaims>,
+}
+
+/// What is to be exchanged.
+pub(super) enum Presented<'a> {
+    /// Tokens of ours.
+    Ours(Box<Request<'a>>),
+    /// What a platform says about a workload.
+    Workload { token: &'a str, issuer: Option<&'a str> },
+}
+
+/// What a request says a token is (RFC 8693 section 3).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TokenType {
+    Access,
+    Jwt,
+    Id,
+    Refresh,
+    AwsStsRequest,
+}
+
+impl TokenType {
+    fn parse(urn: &str) -> Result<Self, TokenError> {
+        match urn {
+            ACCESS_TOKEN => Ok(Self::Access),
+            JWT => Ok(Self::Jwt),
+            ID_TOKEN => Ok(Self::Id),
+            REFRESH_TOKEN => Ok(Self::Refresh),
+            AWS_STS_REQUEST => Ok(Self::AwsStsRequest),
+            _ => Err(TokenError::UnsupportedTokenType),
+        }
+    }
+}
+
+const BAD_SUBJECT: TokenError = TokenError::InvalidGrant("The subject token is not acceptable.");
+const BAD_ACTOR: TokenError = TokenError::InvalidGrant("The actor token is not acceptable.");
+const MISDECLARED: TokenError = TokenError::InvalidGrant("The subject token is not of the declared type.");
+const BOTH: TokenError = TokenError::InvalidRequest("One token cannot be both subject and actor.");
+
+pub(super) async fn read<'a>(
+    context: &GrantContext<'_>,
+    params: &'a Params,
+) -> Result<Presented<'a>, TokenError> {
+    let token =
+        params.get("subject_token").ok_or(TokenError::InvalidRequest("subject_token is required."))?;
+    let declared = params
+        .get("subject_token_type")
+        .ok_or(TokenError::InvalidRequest("subject_token_type is required."))?;
+    let declared = TokenType::parse(declared)?;
+    let actor = match (params.get("actor_token"), params.get("actor_token_type")) {
+        (None, None) => None,
+        (Some(actor), Some(declared)) => Some((actor, TokenType::parse(declared)?)),
+        (None, Some(_)) | (Some(_), None) => {
+            return Err(TokenError::InvalidRequest("actor_token and actor_token_type go together."));
+        }
+    };
+    if params.get("requested_token_type").is_some_and(|requested| requested != ACCESS_TOKEN) {
+        return Err(TokenError::InvalidRequest("Only access tokens are issued."));
+    }
+    let issuer = params.get("subject_issuer");
+    let of_a_workload = match declared {
+        TokenType::Jwt | TokenType::Id => issuer.is_some() || is_foreign(context, token),
+        TokenType::AwsStsRequest => true,
+        TokenType::Access | TokenType::Refresh => false,
+    };
+    match declared {
+        _ if of_a_workload => {
+            if actor.is_some() {
+                return Err(TokenError::InvalidRequest("A workload proves itself and takes no actor."));
+            }
+            return Ok(Presented::Workload { token, issuer });
+        }
+        TokenType::Refresh if actor.is_some() => {
+            return Err(TokenError::InvalidRequest("A refresh token is not delegated."));
+        }
+        TokenType::Refresh | TokenType::AwsStsRequest => return Err(MISDECLARED),
+        TokenType::Id => return id_token(),
+        TokenType::Access | TokenType::Jwt => {}
+    }
+    if context.public_client.is_some() {
+        return Err(TokenError::UnauthorizedClient);
+    }
+    if actor.is_some_and(|(actor, _)| actor == token) {
+        return Err(BOTH);
+    }
+    let target = target::requested(params)?.filter(|target| *target != context.issuer);
+    let scope = requested_scope(params)?;
+    let subject = subject(context, token).await?;
+    let actor = match actor {
+        None => None,
+        Some((actor, TokenType::Access | TokenType::Jwt)) => {
+            let actor = self::actor(context, actor).await?;
+            // The texts may differ where the tokens do not: an ECDSA signature has a twin.
+            if actor.claims.jti == subject.claims.jti {
+                return Err(BOTH);
+            }
+            Some(actor)
+        }
+        Some((_, TokenType::Id | TokenType::Refresh | TokenType::AwsStsRequest)) => {
+            return Err(TokenError::InvalidGrant("The actor token is not of the declared type."));
+        }
+    };
+    Ok(Presented::Ours(Box::new(Request { subject, actor, target, scope })))
+}
+
+/// Whether somebody else issued the token, as it says itself. One of another organization of this server is no
+/// workload's.
+fn is_foreign(context: &GrantContext<'_>, token: &str) -> bool {
+    let ours =
+        context.issuer.strip_suffix("/api/v1").and_then(|text| text.strip_suffix(context.org().as_str()));
+    unverified_issuer(token).is_ok_and(|issuer| ours.is_none_or(|ours| !issuer.starts_with(ours)))
+}
+
+/// An ID token says who signed in and authorizes nothing: it has no scope to pass on, and none of the epochs and handles
+/// by which what comes of it would end with it. So none is exchanged, whoever it was issued to.
+fn id_token<'a>() -> Result<Presented<'a>, TokenError> {
+    Err(BAD_SUBJECT)
+}
+
+async fn subject(context: &GrantContext<'_>, token: &str) -> Result<Token, TokenError> {
+    let found = live(context, token).await?.ok_or(BAD_SUBJECT)?;
+    match &found.principal.identity {
+        Identity::Agent(_) | Identity::User(_) => Ok(found),
+        Identity::Client(_) | Identity::ApiKey(_) => Err(BAD_SUBJECT),
+    }
+}
+
+async fn actor(context: &GrantContext<'_>, token: &str) -> Result<Actor, TokenError> {
+    let Token { principal, claims } = live(context, token).await?.ok_or(BAD_ACTOR)?;
+    match principal {
+        Principal { identity: Identity::Agent(agent), delegation: None, .. }
+            if claims.is_for_own_routes() =>
+        {
+            Ok(Actor { agent, claims })
+        }
+        _ => Err(BAD_ACTOR),
+    }
+}
+
+/// The live token with this text. One that was made for a single task is none.
+async fn live(context: &GrantContext<'_>, token: &str) -> Result<Option<Token>, TokenError> {
+    let Some(principal) = context.principal(token).await? else { return Ok(None) };
+    let claims = principal.claims.clone().filter(|claims| !claims.jit);
+    Ok(claims.map(|claims| Token { principal, claims }))
+}

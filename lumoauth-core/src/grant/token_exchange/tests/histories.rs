@@ -1,0 +1,471 @@
+//! Random organizations, grants, exchanges and revocations against a small model.
+//!
+//! 1. No token carries more than every token and every agent that it comes from.
+//! 2. No token outlives the end of anything that it comes from, and none ends without a cause.
+//! 3. A chain grows by one actor at a time, at its end, and none is in it twice.
+//!
+//! Signatures are left out: they are tested elsewhere and would be all that this measures.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{
+    super::{
+        decide,
+        presented::{Actor, Request, Token},
+    },
+    setting::{NOW, event, scope},
+};
+use crate::{
+    agent::{Agent, StatusChange},
+    audit::{EventKind, Origin},
+    capability::{Capability, Scope},
+    client::Client,
+    client_auth::AuthenticatedClient,
+    clock::Timestamp,
+    consent::Consent,
+    fetch::NoFetch,
+    foreign_keys::ForeignKeys,
+    grant::{
+        Bearer, GrantContext, MAX_ACTORS, NewToken, Refusal, Resource, SignIn, TokenError, issue::alive,
+    },
+    id::{OrgId, Slug},
+    keys::{KeyRing, KeyRingConfig, MasterKey},
+    mcp::{McpServer, ResourceUri},
+    organization::{ActOrder, Organization},
+    store::{AgentKey, ConsentKey, MemoryStore, Revoked, Stores, Update, UserKey},
+    token::{AccessClaims, ConsentEpoch, family_handle, principal_of, token_handle},
+    user::User,
+};
+
+const HISTORIES: u64 = 10_000;
+const STEPS: usize = 24;
+const ISSUER: &str = "https://auth.example/orgs/acme/api/v1";
+const SCOPES: [&str; 8] = ["read:a", "read:b", "read:*", "write:a", "tool:x", "tool:*", "*", "openid"];
+/// What is asked about: whatever a scope covers, one of these tells.
+const ACTIONS: [&str; 6] = ["read:a", "read:b", "read:z", "write:a", "tool:x", "tool:y"];
+
+/// SplitMix64: the same numbers for the same history.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((z ^ (z >> 31)) % sides as u64).unwrap()
+    }
+
+    fn once_in(&mut self, sides: usize) -> bool {
+        self.roll(sides) == 0
+    }
+
+    fn scopes(&mut self) -> Vec<Capability> {
+        let items = SCOPES.iter().filter(|_| self.roll(5) < 3);
+        items.map(|item| Capability::parse(item).unwrap()).collect()
+    }
+}
+
+/// What a token stands on, as the model sees it.
+struct Node {
+    claims: Arc<AccessClaims>,
+    /// Tokens that it comes from, itself among them.
+    lineage: BTreeSet<usize>,
+    /// Ids and epochs of agents, people, clients and consents that it and they stand on.
+    stands_on: BTreeSet<(String, u32)>,
+    families: BTreeSet<usize>,
+}
+
+struct World {
+    stores: Stores,
+    keys: Arc<KeyRing>,
+    organization: Organization,
+    now: Timestamp,
+    agents: Vec<Agent>,
+    users: Vec<User>,
+    app: Arc<Client>,
+    consents: Vec<Consent>,
+    nodes: Vec<Node>,
+    revoked: BTreeSet<usize>,
+    ended_families: BTreeSet<usize>,
+    families: usize,
+}
+
+impl World {
+    async fn new(dice: &mut Dice, keys: Arc<KeyRing>) -> Self {
+        let now = Timestamp::from_unix_seconds(NOW);
+        let stores = Stores::all(Arc::new(MemoryStore::new()));
+        let mut organization = Organization::new(OrgId::parse("acme").unwrap(), "Acme", now);
+        organization.act_order = [ActOrder::FirstOutermost, ActOrder::Rfc8693][dice.roll(2)];
+        let org = organization.id.clone();
+        stores.organizations.insert(&organization, &event(EventKind::OrganizationCreated)).await.unwrap();
+        let mut agents = Vec::new();
+        for n in 0..5 {
+            let slug = format!("agent-{n}");
+            let mut agent = Agent::new(&*slug, Slug::parse(&slug).unwrap(), now);
+            agent.capabilities = dice.scopes();
+            agent.can_act_on_behalf_of_users = dice.roll(4) > 0;
+            if dice.once_in(4) {
+                agent.allowed_tools = vec!["x".to_owned()];
+            }
+            stores.agents.insert(&org, &agent, &event(EventKind::AgentCreated)).await.unwrap();
+            agents.push(agent);
+        }
+        let (mut app, _) = Client::new("App", now);
+        app.allowed_scopes = scope("*").as_slice().to_vec();
+        stores.clients.insert(&org, &app, &event(EventKind::ClientCreated)).await.unwrap();
+        let (mut users, mut consents) = (Vec::new(), Vec::new());
+        for n in 0..2 {
+            let user = User::new(&format!("{n}@acme.test"), now);
+            stores.users.insert(&org, &user, &event(EventKind::UserCreated)).await.unwrap();
+            for agent in &agents {
+                if dice.once_in(2) {
+                    continue;
+                }
+                let consent = Consent::new(user.id, agent.client_id.clone(), Scope::new(dice.scopes()), now);
+                stores.consents.insert(&org, &consent, &event(EventKind::ConsentGranted)).await.unwrap();
+                consents.push(consent);
+            }
+            users.push(user);
+        }
+        for uri in ["urn:mcp:open", "urn:mcp:narrow"] {
+            let mut server = McpServer::new(uri, ResourceUri::parse(uri).unwrap(), now);
+            if uri == "urn:mcp:narrow" {
+                server.scopes_supported = scope("read:a tool:x").as_slice().to_vec();
+            }
+            server.resource_client_id = Some(agents[dice.roll(agents.len())].client_id.clone());
+            stores.mcp_servers.insert(&org, &server, &event(EventKind::McpServerCreated)).await.unwrap();
+        }
+        Self {
+            stores,
+            keys,
+            organization,
+            now,
+            agents,
+            users,
+            app: Arc::new(app),
+            consents,
+            nodes: Vec::new(),
+            revoked: BTreeSet::new(),
+            ended_families: BTreeSet::new(),
+            families: 0,
+        }
+    }
+
+    fn org(&self) -> &OrgId {
+        &self.organization.id
+    }
+
+    async fn step(&mut self, dice: &mut Dice, tally: &mut Tally) {
+        match dice.roll(20) {
+            0..=2 => self.mint_for_agent(dice).await,
+            3..=5 => self.mint_for_person(dice).await,
+            6..=15 => self.exchange(dice, tally).await,
+            16 => self.revoke(dice).await,
+            17 => self.change_agent(dice).await,
+            18 => self.change_person(dice).await,
+            _ => self.now = self.now.plus(std::time::Duration::from_secs(dice.roll(400) as u64)),
+        }
+    }
+
+    async fn with_context<T>(&self, act: impl AsyncFnOnce(&GrantContext<'_>) -> T) -> T {
+        let (origin, refusal) = (Origin::default(), Refusal::default());
+        act(&GrantContext {
+            organization: &self.organization,
+            issuer: ISSUER,
+            client: None,
+            public_client: None,
+            origin: &origin,
+            stores: &self.stores,
+            keys: &*self.keys,
+            foreign_keys: &ForeignKeys::new(Arc::new(NoFetch)),
+            fetch: &NoFetch,
+            refusal: &refusal,
+            now: self.now,
+        })
+        .await
+    }
+
+    async fn mint(&mut self, new: NewToken<'_>, stands_on: Vec<(String, u32)>, family: Option<usize>) {
+        if let Ok(claims) = self.with_context(async |context| alive(context, new).await).await {
+            self.nodes.push(Node {
+                claims: Arc::new(claims),
+                lineage: [self.nodes.len()].into(),
+                stands_on: stands_on.into_iter().collect(),
+                families: family.into_iter().collect(),
+            });
+        }
+    }
+
+    async fn mint_for_agent(&mut self, dice: &mut Dice) {
+        let agent = self.agents[dice.roll(self.agents.len())].clone();
+        let scope = if dice.once_in(2) { Some(Scope::new(dice.scopes())) } else { None };
+        let Ok(scope) = agent.narrow(scope.as_ref(), &[]) else { return };
+        let stands_on = vec![(agent.id.to_string(), agent.epoch)];
+        let holder = AuthenticatedClient::Agent(Arc::new(agent));
+        let lifetime = 120 + u32::try_from(dice.roll(2000)).unwrap();
+        self.mint(NewToken::new(Bearer::Itself(&holder), Resource::Own, scope, lifetime), stands_on, None)
+            .await;
+    }
+
+    async fn mint_for_person(&mut self, dice: &mut Dice) {
+        let user = self.users[dice.roll(self.users.len())].clone();
+        let agent = self.agents[dice.roll(self.agents.len())].clone();
+        let mut stands_on = vec![(user.id.to_string(), user.epoch)];
+        let (client, consent) = if dice.once_in(2) {
+            stands_on.push((self.app.client_id.to_string(), self.app.epoch));
+            (AuthenticatedClient::Client(self.app.clone()), None)
+        } else {
+            stands_on.push((agent.id.to_string(), agent.epoch));
+            let key = ConsentKey::Between(user.id, &agent.client_id);
+            let consent = self.stores.consents.find(self.org(), key).await.unwrap();
+            (AuthenticatedClient::Agent(Arc::new(agent)), consent.filter(|consent| consent.active))
+        };
+        let (sign_in, family) = (SignIn { at: self.now, amr: Vec::new() }, self.families);
+        self.families += 1;
+        let handle = family_handle(self.org(), &family.to_string());
+        let bearer = Bearer::User { user: &user, client: &client, sign_in: &sign_in };
+        let new = NewToken {
+            ancestors: vec![handle],
+            consents: consent.iter().map(|c| ConsentEpoch { id: c.id, epoch: c.epoch }).collect(),
+            ..NewToken::new(bearer, Resource::Own, Scope::new(dice.scopes()), 3600)
+        };
+        stands_on.extend(consent.iter().map(|c| (c.id.to_string(), c.epoch)));
+        self.mint(new, stands_on, Some(family)).await;
+    }
+
+    /// The token, if the store takes it for alive.
+    async fn present(&self, n: usize) -> Option<Token> {
+        let claims = self.nodes[n].claims.clone();
+        if claims.exp <= self.now.unix_seconds() {
+            return None;
+        }
+        let found = principal_of(&self.stores, &self.organization, claims.clone()).await.unwrap();
+        found.ok().map(|principal| Token { principal, claims })
+    }
+
+    async fn exchange(&mut self, dice: &mut Dice, tally: &mut Tally) {
+        if self.nodes.is_empty() {
+            return;
+        }
+        // The newest tokens more often: that makes chains.
+        let near = self.nodes.len() - 1 - dice.roll(self.nodes.len().min(3));
+        let subject_at = if dice.once_in(3) { dice.roll(self.nodes.len()) } else { near };
+        let Some(subject) = self.present(subject_at).await else { return };
+        let actor_at = (dice.roll(5) > 0).then(|| dice.roll(self.nodes.len()));
+        let actor = match actor_at {
+            None => None,
+            Some(at) => {
+                let own = &self.nodes[at].claims;
+                let is_own = own.act.is_none() && own.agent_id.is_some() && own.is_for_own_routes();
+                match self.present(at).await {
+                    Some(Token { principal, claims }) if is_own && at != subject_at => {
+                        Some(Actor { agent: principal.agent().unwrap().clone(), claims })
+                    }
+                    _ => return,
+                }
+            }
+        };
+        let target = [None, None, None, Some("urn:mcp:open"), Some("urn:mcp:narrow")][dice.roll(5)];
+        let scope = match dice.roll(4) {
+            0 => Some(Scope::new(dice.scopes())),
+            1 => Some(Scope::new([Capability::parse(ACTIONS[dice.roll(ACTIONS.len())]).unwrap()])),
+            _ => None,
+        };
+        let request = Request { subject, actor, target, scope };
+        let result: Result<AccessClaims, TokenError> = self
+            .with_context(async |context| {
+                let exchange = decide(context, &request).await?;
+                alive(context, exchange.new_token()).await
+            })
+            .await;
+        match result {
+            Ok(claims) => self.exchanged(subject_at, actor_at, target, claims, tally),
+            Err(error) => assert!(!error.is_outage()),
+        }
+    }
+
+    /// Checks a new token against everything that it comes from.
+    fn exchanged(
+        &mut self,
+        subject: usize,
+        actor: Option<usize>,
+        target: Option<&str>,
+        claims: AccessClaims,
+        tally: &mut Tally,
+    ) {
+        let sources: Vec<_> = [Some(subject), actor].into_iter().flatten().collect();
+        assert!(sources.iter().all(|n| self.is_alive(*n)), "something dead was exchanged");
+        let before = self.nodes[subject].claims.clone();
+        let chain: Vec<_> = claims.actors().into_iter().map(|act| act.agent_id).collect();
+        let mut expected: Vec<_> = before.actors().into_iter().map(|act| act.agent_id).collect();
+        expected.extend(actor.map(|n| self.nodes[n].claims.agent_id.unwrap()));
+        assert_eq!((&chain, &claims.sub), (&expected, &before.sub));
+        let first = match claims.lin.subject {
+            Some(crate::token::Subject::Agent(id)) => Some(id),
+            _ if chain.is_empty() => claims.agent_id,
+            _ => None,
+        };
+        let agents: Vec<_> = first.into_iter().chain(chain.iter().copied()).collect();
+        assert_eq!(agents.iter().collect::<BTreeSet<_>>().len(), agents.len(), "an agent is in it twice");
+        assert!(chain.len() <= MAX_ACTORS);
+        let depth = claims.delegation_depth.map_or(0, usize::from);
+        assert_eq!(depth, chain.len());
+
+        let reaches = |scope: &Scope, action: &Capability| scope.as_slice().iter().any(|c| c.covers(action));
+        for action in ACTIONS.map(|action| Capability::parse(action).unwrap()) {
+            if !reaches(&claims.scope, &action) {
+                continue;
+            }
+            for n in &sources {
+                assert!(reaches(&self.nodes[*n].claims.scope, &action), "{action} comes from nowhere");
+            }
+            for id in &agents {
+                let agent = self.agents.iter().find(|agent| agent.id == *id).unwrap();
+                assert!(agent.holds(&action), "{} may not do {action}", agent.slug);
+            }
+            if target == Some("urn:mcp:narrow") {
+                assert!(["read:a", "tool:x"].contains(&action.as_str()));
+            }
+        }
+        let fresh = actor.is_none() && before.act.is_none() && target.is_some();
+        for n in sources.iter().filter(|_| !fresh) {
+            assert!(claims.exp <= self.nodes[*n].claims.exp, "it outlives a source");
+        }
+        assert!(depth == 0 || claims.exp <= self.now.unix_seconds() + 900);
+
+        let mut node = Node {
+            lineage: [self.nodes.len()].into(),
+            stands_on: BTreeSet::new(),
+            families: BTreeSet::new(),
+            claims: Arc::new(claims),
+        };
+        for n in &sources {
+            node.lineage.extend(&self.nodes[*n].lineage);
+            node.stands_on.extend(self.nodes[*n].stands_on.iter().cloned());
+            node.families.extend(&self.nodes[*n].families);
+        }
+        // The consent that was used is not one of a source.
+        for used in &node.claims.lin.consents {
+            node.stands_on.insert((used.id.to_string(), used.epoch));
+        }
+        tally.exchanges += 1;
+        tally.deepest[depth] += 1;
+        self.nodes.push(node);
+    }
+
+    async fn revoke(&mut self, dice: &mut Dice) {
+        let (on, until) = (event(EventKind::TokenRevoked), Timestamp::from_unix_seconds(u64::from(u32::MAX)));
+        let handle = if dice.once_in(2) && self.families > 0 {
+            let family = dice.roll(self.families);
+            self.ended_families.insert(family);
+            family_handle(self.org(), &family.to_string())
+        } else if self.nodes.is_empty() {
+            return;
+        } else {
+            let n = dice.roll(self.nodes.len());
+            self.revoked.insert(n);
+            token_handle(self.org(), &self.nodes[n].claims.jti)
+        };
+        match self.stores.grants.revoke(self.org(), handle, until, &on).await.unwrap() {
+            Revoked::Revoked | Revoked::AlreadyRevoked => {}
+        }
+    }
+
+    async fn change_agent(&mut self, dice: &mut Dice) {
+        let n = dice.roll(self.agents.len());
+        let found = AgentKey::Id(self.agents[n].id);
+        let mut agent = (*self.stores.agents.find(self.org(), found).await.unwrap().unwrap()).clone();
+        match dice.roll(4) {
+            0 => agent.capabilities = dice.scopes(),
+            1 => agent.can_act_on_behalf_of_users = !agent.can_act_on_behalf_of_users,
+            2 => drop(agent.change_status(StatusChange::Disable)),
+            _ => drop(agent.change_status(StatusChange::Activate)),
+        }
+        let outcome = self.stores.agents.update(self.org(), &agent, &event(EventKind::AgentUpdated)).await;
+        assert_eq!(outcome.unwrap(), Update::Updated);
+        self.agents[n] = agent;
+    }
+
+    async fn change_person(&mut self, dice: &mut Dice) {
+        if dice.once_in(2) && !self.consents.is_empty() {
+            let n = dice.roll(self.consents.len());
+            let key = ConsentKey::Id(self.consents[n].id);
+            let mut consent = (*self.stores.consents.find(self.org(), key).await.unwrap().unwrap()).clone();
+            if !consent.withdraw() {
+                consent.grant(&Scope::new(dice.scopes()));
+            }
+            let on = event(EventKind::ConsentRevoked);
+            assert_eq!(
+                self.stores.consents.update(self.org(), &consent, &on).await.unwrap(),
+                Update::Updated
+            );
+            self.consents[n] = consent;
+            return;
+        }
+        let n = dice.roll(self.users.len());
+        let found = UserKey::Id(self.users[n].id);
+        let mut user = (*self.stores.users.find(self.org(), found).await.unwrap().unwrap()).clone();
+        let _ = user.block();
+        if dice.roll(3) > 0 {
+            let _ = user.unblock();
+        }
+        let outcome = self.stores.users.update(self.org(), &user, &event(EventKind::UserBlocked)).await;
+        assert_eq!(outcome.unwrap(), Update::Updated);
+        self.users[n] = user;
+    }
+
+    /// Whether a token is alive, by the model.
+    fn is_alive(&self, n: usize) -> bool {
+        let node = &self.nodes[n];
+        let standing: BTreeSet<_> = self
+            .agents
+            .iter()
+            .filter(|agent| agent.is_active())
+            .map(|agent| (agent.id.to_string(), agent.epoch))
+            .chain(self.users.iter().filter(|u| u.is_active()).map(|u| (u.id.to_string(), u.epoch)))
+            .chain(self.consents.iter().filter(|c| c.active).map(|c| (c.id.to_string(), c.epoch)))
+            .chain([(self.app.client_id.to_string(), self.app.epoch)])
+            .collect();
+        node.claims.exp > self.now.unix_seconds()
+            && node.lineage.is_disjoint(&self.revoked)
+            && node.families.is_disjoint(&self.ended_families)
+            && node.stands_on.is_subset(&standing)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    exchanges: usize,
+    deepest: [usize; MAX_ACTORS + 1],
+    ended: usize,
+}
+
+#[tokio::test]
+async fn authority_only_shrinks_and_nothing_outlives_what_it_comes_from() {
+    let store = Arc::new(MemoryStore::new());
+    let keys = Arc::new(KeyRing::new(store, MasterKey::generate(), KeyRingConfig::default()));
+    let mut tally = Tally::default();
+    for history in 0..HISTORIES {
+        let mut dice = Dice(history);
+        let mut world = World::new(&mut dice, keys.clone()).await;
+        for step in 0..STEPS {
+            world.step(&mut dice, &mut tally).await;
+            // Looking at everything after every step would be most of the work, and each end lasts.
+            if step % 6 == 5 {
+                for n in 0..world.nodes.len() {
+                    let alive = world.present(n).await.is_some();
+                    assert_eq!(alive, world.is_alive(n), "history {history}, step {step}, token {n}");
+                    tally.ended += usize::from(!alive);
+                }
+            }
+        }
+    }
+    // It has seen what it is about.
+    let often = usize::try_from(HISTORIES).unwrap() / 20;
+    assert!(tally.exchanges > often && tally.ended > often, "{tally:?}");
+    assert!(
+        tally.deepest[1] > often && tally.deepest[2] > often / 10 && tally.deepest[3] > often / 100,
+        "{tally:?}"
+    );
+}

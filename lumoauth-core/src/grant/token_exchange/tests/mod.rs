@@ -1,0 +1,10 @@
+//! Exchanges over a memory store, through the token endpoint.
+
+mod audit;
+mod cascade;
+mod delegation;
+mod histories;
+mod narrowing;
+mod reading;
+mod refusals;
+mod setting;
