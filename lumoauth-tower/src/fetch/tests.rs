@@ -229,7 +229,6 @@ async fn nothing_is_connected_that_is_not_public_or_allowed() {
         format!("https://2130706433:{port}/"),
         format!("https://0x7f.1:{port}/"),
         format!("https://localhost:{port}/"),
-        format!("https://localhost.:{port}/"),
         format!("https://[::1]:{port}/"),
         format!("https://[::ffff:127.0.0.1]:{port}/"),
         format!("https://[64:ff9b::7f00:1]:{port}/"),
