@@ -86,12 +86,12 @@ impl Bench {
         if form.iter().any(|(name, _)| *name == "grant_type") {
             return self.server.token(&self.organization, request).await;
         }
-        let outcome = self.server.introspect(&self.organization, request).await;
-        outcome.map(|_| panic!("introspection answers")).or_else(|error| match error {
+        match self.server.introspect(&self.organization, request).await {
+            Ok(_) => panic!("there is no token to introspect"),
             // Far enough: who asks was accepted.
-            TokenError::InvalidRequest("token is required.") => Err(TokenError::InvalidTarget),
-            error => Err(error),
-        })
+            Err(TokenError::InvalidRequest("token is required.")) => Err(TokenError::InvalidTarget),
+            Err(error) => Err(error),
+        }
     }
 
     async fn refused(&self, form: &[(&str, &str)]) -> (u16, &'static str) {
