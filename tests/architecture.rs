@@ -86,15 +86,37 @@ fn every_package_takes_the_lints_of_the_workspace_and_is_not_published() {
 
 /// Which modules stand on which level of core; a module imports from its own level and below.
 const LEVELS: &[(&str, &[&str])] = &[
-    ("values", &["clock", "id", "secret", "random", "json"]),
+    ("values", &["clock", "id", "secret", "random", "json", "jwks"]),
     (
         "domain",
-        &["agent", "capability", "budget", "organization", "user", "client", "api_key", "mcp", "audit"],
+        &[
+            "agent",
+            "capability",
+            "budget",
+            "organization",
+            "user",
+            "client",
+            "consent",
+            "api_key",
+            "mcp",
+            "audit",
+            "workload",
+        ],
     ),
-    ("ports", &["store", "keys", "fetch"]),
+    ("ports", &["store", "keys", "fetch", "people"]),
     (
         "protocol",
-        &["token", "principal", "budget_gate", "client_auth", "grant", "authz", "authorize", "wire"],
+        &[
+            "token",
+            "principal",
+            "budget_gate",
+            "client_auth",
+            "foreign_keys",
+            "grant",
+            "authz",
+            "authorize",
+            "wire",
+        ],
     ),
     ("server", &["server"]),
 ];

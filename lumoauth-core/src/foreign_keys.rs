@@ -231,6 +231,8 @@ impl Address {
         };
         if let Err(error) = &outcome {
             let (Self::JwksUri(address) | Self::Issuer(address)) = self;
+            // A query may hold what nobody should read in a log.
+            let address = address.split('?').next().unwrap_or_default();
             tracing::warn!(%error, %address, "keys cannot be read");
         }
         outcome

@@ -97,14 +97,10 @@ impl JwkSet {
             if PRIVATE_MEMBERS.iter().any(|name| key.contains_key(*name)) {
                 return Err(InvalidJwks::Private);
             }
-            match key.get("kid") {
-                None => {}
-                Some(Value::String(kid)) if kid.len() <= MAX_KID_BYTES => {
-                    if !kids.insert(kid) {
-                        return Err(InvalidJwks::DuplicateKid);
-                    }
-                }
-                Some(_) => return Err(InvalidJwks::Malformed),
+            let Some(kid) = key.get("kid") else { continue };
+            let kid = kid.as_str().filter(|kid| kid.len() <= MAX_KID_BYTES);
+            if !kids.insert(kid.ok_or(InvalidJwks::Malformed)?) {
+                return Err(InvalidJwks::DuplicateKid);
             }
         }
         Ok(())

@@ -119,7 +119,7 @@ impl fmt::Debug for GuardedFetch {
 impl Fetch for GuardedFetch {
     async fn fetch(&self, request: FetchRequest) -> Result<Vec<u8>, FetchError> {
         let client = self.client_for(&request.url).ok_or(FetchError::NotAllowed)?;
-        let mut sent = match &request.form {
+        let sent = match &request.form {
             Some(form) => client
                 .post(request.url)
                 .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -131,9 +131,8 @@ impl Fetch for GuardedFetch {
         for (name, value) in request.headers {
             headers.insert(name, value);
         }
-        sent = sent.headers(headers).timeout(request.timeout);
-        // The library's own limit covers the body as well; this one also covers whatever it does not.
-        match tokio::time::timeout(request.timeout, exchange(sent, request.max_bytes)).await {
+        let exchange = exchange(sent.headers(headers), request.max_bytes);
+        match tokio::time::timeout(request.timeout, exchange).await {
             Ok(outcome) => outcome,
             Err(elapsed) => Err(FetchError::Unreachable(Box::new(elapsed))),
         }

@@ -59,11 +59,12 @@ impl Bench {
         self.agent.client_id.as_str()
     }
 
-    /// Good claims with a fresh `jti` and these changes; `null` removes one.
+    /// Good claims with a fresh `jti` and these changes; `null` removes one. They have all the life there is, so nobody can
+    /// have presented them before the store began to remember.
     fn claims(&self, changes: &Value) -> Value {
         let jti = self.issued.fetch_add(1, Ordering::SeqCst).to_string();
         let mut claims = json!({
-            "iss": self.id(), "sub": self.id(), "aud": ISSUER, "jti": jti, "iat": NOW, "exp": NOW + 60,
+            "iss": self.id(), "sub": self.id(), "aud": ISSUER, "jti": jti, "iat": NOW, "exp": NOW + 300,
         });
         for (name, value) in changes.as_object().unwrap() {
             claims[name] = value.clone();
@@ -184,7 +185,7 @@ async fn its_time_is_short_and_now() {
     };
     let times = |exp: u64, iat: u64| json!({"exp": exp, "iat": iat});
     assert_eq!(at(NOW, times(NOW + 300, NOW + 60)).await, Ok(()));
-    assert_eq!(at(NOW + 59, times(NOW + 60, NOW)).await, Ok(()));
+    assert_eq!(at(NOW + 59, times(NOW + 60, NOW + 119)).await, Ok(()));
     for (changes, cause) in [
         (times(NOW + 301, NOW), "assertion is valid for too long"),
         (times(u64::MAX, NOW), "assertion is valid for too long"),
@@ -214,6 +215,13 @@ async fn it_is_used_once() {
         assert_eq!(bench.with(json!({"jti": jti})).await.unwrap_err(), "assertion has no usable jti");
     }
     assert_eq!(bench.with(json!({"jti": "j".repeat(256)})).await, Ok(()));
+}
+
+#[tokio::test]
+async fn what_may_have_been_used_before_the_memory_began_is_refused() {
+    let bench = bench().await;
+    let refused = bench.with(json!({"exp": NOW + 60, "iat": NOW - 60})).await;
+    assert_eq!(refused.unwrap_err(), "assertion may have been used before this server began to remember");
 }
 
 #[tokio::test]
