@@ -86,13 +86,16 @@ fn every_package_takes_the_lints_of_the_workspace_and_is_not_published() {
 
 /// Which modules stand on which level of core; a module imports from its own level and below.
 const LEVELS: &[(&str, &[&str])] = &[
-    ("values", &["clock", "id", "secret", "random", "json"]),
+    ("values", &["clock", "id", "secret", "random", "json", "jwks"]),
     (
         "domain",
         &["agent", "capability", "budget", "organization", "user", "client", "api_key", "mcp", "audit"],
     ),
     ("ports", &["store", "keys", "fetch"]),
-    ("protocol", &["token", "principal", "budget_gate", "client_auth", "grant", "authz", "wire"]),
+    (
+        "protocol",
+        &["token", "principal", "budget_gate", "client_auth", "foreign_keys", "grant", "authz", "wire"],
+    ),
     ("server", &["server"]),
 ];
 

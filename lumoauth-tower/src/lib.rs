@@ -18,12 +18,16 @@
 //!
 //! - [`PeerAddr`] in the request's extensions, so that audit entries and rate limits know the peer.
 //! - `server.maintenance()`, spawned once.
+//! - A way out, if clients or platforms publish keys: `GuardedFetch` (feature `fetch`), which reaches public addresses
+//!   only.
 //! - A limit on how long a request head may take; bodies are bounded here (64 KiB, 15 seconds).
 
 mod authenticate;
 mod body;
 mod capability;
 mod endpoint;
+#[cfg(feature = "fetch")]
+mod fetch;
 mod path;
 mod rate_limit;
 mod rejection;
@@ -33,6 +37,8 @@ mod service;
 
 pub use authenticate::{Authenticate, AuthenticateLayer};
 pub use capability::{RequireCapability, RequireCapabilityLayer};
+#[cfg(feature = "fetch")]
+pub use fetch::{GuardedFetch, GuardedFetchError};
 pub use rate_limit::RateLimits;
 pub use rejection::{Rejection, RejectionReason};
 pub use service::{LumoauthService, PeerAddr};

@@ -54,6 +54,8 @@ pub(super) enum AssertionError {
     NoJti,
     #[error("assertion was used before")]
     Replayed,
+    #[error("assertion may have been used before this server began to remember")]
+    TooOld,
     /// The only one that is no refusal.
     #[error("store")]
     Store(#[from] StoreError),
@@ -80,7 +82,8 @@ pub(super) async fn verify(
     let key = sha256(format!("{}\0{jti}", client.client_id()).as_bytes());
     match at.stores.replay.remember(at.org, "client_assertion", &key, presented_from, exp, at.now).await? {
         Remembered::First => Ok(()),
-        Remembered::Replay | Remembered::TooOld => Err(AssertionError::Replayed),
+        Remembered::Replay => Err(AssertionError::Replayed),
+        Remembered::TooOld => Err(AssertionError::TooOld),
     }
 }
 

@@ -243,3 +243,6 @@ fn unknown(sent: &str) -> (EventKind, Target) {
     };
     (kind, Target::new("client", shown))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Discovery: RFC 8414, OpenID Connect Discovery, and the key set.
 
-use lumoauth_core::{server::ApiError, wire::WireError};
+use lumoauth_core::{jwks::JwsAlgorithm, server::ApiError, wire::WireError};
 use serde_json::{Value, json};
 
 use super::{Call, refuse};
@@ -34,6 +34,9 @@ pub(crate) async fn jwks(call: Call) -> Result<Reply, WireError> {
 /// `grant_types_supported`.
 fn document(call: &Call) -> Value {
     let issuer = call.server.issuer(call.org());
+    let assertions_by = JwsAlgorithm::ALL.map(JwsAlgorithm::as_str);
+    // Whoever is public has nothing to prove, and is told nothing about tokens.
+    let confidential = ["client_secret_basic", "client_secret_post", "private_key_jwt"];
     json!({
         "issuer": issuer,
         "authorization_endpoint": format!("{issuer}/oauth/authorize"),
@@ -45,7 +48,13 @@ fn document(call: &Call) -> Value {
         "response_types_supported": ["code"],
         "grant_types_supported": call.server.grant_types(),
         "scopes_supported": [],
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
+        "token_endpoint_auth_methods_supported":
+            ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"],
+        "token_endpoint_auth_signing_alg_values_supported": assertions_by,
+        "introspection_endpoint_auth_methods_supported": confidential,
+        "introspection_endpoint_auth_signing_alg_values_supported": assertions_by,
+        "revocation_endpoint_auth_methods_supported": confidential,
+        "revocation_endpoint_auth_signing_alg_values_supported": assertions_by,
         "code_challenge_methods_supported": ["S256"],
         "resource_indicators_supported": true,
         "authorization_response_iss_parameter_supported": true,
