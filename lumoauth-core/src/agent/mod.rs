@@ -146,6 +146,11 @@ impl IdentityType {
         matches!(self, Self::ClientCredentials | Self::Custom)
     }
 
+    /// Whether the platform of agents of this type may vouch for them.
+    pub const fn may_use_workload(self) -> bool {
+        matches!(self, Self::WorkloadIdentity | Self::Custom)
+    }
+
     /// Whether agents of this type may hold an API key.
     pub const fn may_use_api_key(self) -> bool {
         matches!(self, Self::ApiKey | Self::Custom | Self::ClientCredentials)

@@ -201,6 +201,11 @@ impl AgentPatch {
         }
         if let Some(trust) = &self.workload_identity {
             let none = trust.as_object().is_some_and(serde_json::Map::is_empty);
+            if !none && !next.identity_type.may_use_workload() {
+                // It would be shown and never used.
+                let text = "is for the identity types workload_identity and custom";
+                return Err(invalid("workloadIdentity", text));
+            }
             next.workload = if none { None } else { Some(WorkloadTrust::parse(trust)?) };
         }
         *agent = next;
@@ -387,6 +392,8 @@ mod tests {
         let mut one = agent();
         let set =
             r#"{"workload_identity":{"provider":"oidc","issuer":"https://idp.example","subject":"bot"}}"#;
+        assert_eq!(patch(set).apply(&mut one).unwrap_err().member, "workloadIdentity");
+        patch(r#"{"identityType":"workload_identity"}"#).apply(&mut one).unwrap();
         patch(set).apply(&mut one).unwrap();
         assert!(one.workload.is_some());
         let before = one.clone();

@@ -36,20 +36,21 @@ impl WorkloadTrust {
         }
     }
 
-    /// Whether the verified `claims` of `issuer` are those of the workload, in a token that is meant for its audience, or
-    /// for `default_audience` if it has none of its own.
+    /// Whether the verified `claims` of `issuer` are those of the workload, in a token for `audience`: for its own, or for
+    /// `default_audience` if it has none, exactly and perhaps among others.
     ///
     /// # Errors
     /// [`Mismatch`] with the first check that fails.
     pub fn check(
         &self,
         issuer: Option<&str>,
+        audience: &[&str],
         claims: &Map<String, Value>,
         default_audience: &str,
     ) -> Result<(), Mismatch> {
         require(self.accepts_issuer(issuer), "the issuer is another")?;
-        let audience = self.audience.as_deref().unwrap_or(default_audience);
-        require(is_meant_for(claims, audience), "the audience is another")?;
+        let expected = self.audience.as_deref().unwrap_or(default_audience);
+        require(audience.contains(&expected), "the audience is another")?;
         self.check_subject(claims)?;
         let fits = |(name, value): (&String, &Value)| claims.get(name) == Some(value);
         require(self.claims.iter().all(fits), "a required claim is another")
@@ -127,17 +128,6 @@ impl WorkloadTrust {
         // Kubernetes takes the issuer for the audience of tokens that ask for none.
         let of_issuer = matches!(&self.workload, Workload::Kubernetes { issuer, .. } if audience == issuer);
         of_issuer || GENERIC.contains(&audience.strip_suffix('/').unwrap_or(audience))
-    }
-}
-
-/// Whether `aud`, a text or a list of nothing but texts (RFC 7519 section 4.1.3), contains exactly `audience`.
-fn is_meant_for(claims: &Map<String, Value>, audience: &str) -> bool {
-    match claims.get("aud") {
-        Some(Value::String(one)) => one == audience,
-        Some(Value::Array(several)) => {
-            several.iter().all(Value::is_string) && several.iter().any(|one| one == audience)
-        }
-        _ => false,
     }
 }
 

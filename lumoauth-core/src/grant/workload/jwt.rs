@@ -108,7 +108,7 @@ async fn check(
     let keys = context.foreign_keys.keys(source, unverified.kid(), context.now).await?;
     let claims = foreign::read(token)?.verify(&keys)?;
     claims.check_times(context.now, Some(MAX_AGE), SKEW)?;
-    Ok(trust.check(issuer, claims.all(), context.issuer)?)
+    Ok(trust.check(issuer, &claims.audience(), claims.all(), context.issuer)?)
 }
 
 /// Whether an organization of this server issued it.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use super::{TokenError, TokenResponse, client_credentials, issue, target};
 use crate::{
-    agent::{Agent, IdentityType},
+    agent::Agent,
     audit::{EventKind, Target},
     client_auth::{AuthenticatedClient, Presented},
     grant::GrantContext,
@@ -175,11 +175,7 @@ fn claimed(context: &GrantContext<'_>, agent: &Agent) {
 
 /// The trust of an agent that may prove itself by its platform.
 fn trust_of(agent: &Agent) -> Option<&WorkloadTrust> {
-    let usable = match agent.identity_type {
-        IdentityType::WorkloadIdentity | IdentityType::Custom => agent.is_active(),
-        IdentityType::Aauth | IdentityType::ApiKey | IdentityType::ClientCredentials => false,
-    };
-    agent.workload.as_ref().filter(|_| usable)
+    agent.workload.as_ref().filter(|_| agent.is_active() && agent.identity_type.may_use_workload())
 }
 
 /// A normal token for the agent that was proven.

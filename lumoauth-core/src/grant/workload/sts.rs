@@ -44,6 +44,12 @@ use crate::{
 };
 
 /// The `subject_token_type` of a signed `GetCallerIdentity` request of AWS.
+///
+/// The subject token is base64url, without padding, of JSON with the members `method` (`POST`), `url` (of
+/// `sts.amazonaws.com` or a regional host of it), `headers` (an object of texts) and `body`
+/// (`Action=GetCallerIdentity&Version=2011-06-15`), all as they were signed (AWS Signature Version 4). The header
+/// `X-Lumoauth-Server-Id` has the issuer of the organization and is among the signed ones. The exchange names the agent by
+/// `client_id` or `agent_id`. A request is good for 15 minutes and used once.
 pub const AWS_STS_REQUEST: &str = "urn:lumoauth:token-type:aws-sts-request";
 
 /// The header that binds a request to this server.

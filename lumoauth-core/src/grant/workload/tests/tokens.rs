@@ -1,6 +1,10 @@
 //! Tokens of platforms.
 
 use super::*;
+use crate::{
+    mcp::{McpServer, ResourceUri},
+    store::McpServerStore,
+};
 
 const AZURE_TENANT: &str = "11111111-2222-3333-4444-555555555555";
 const AZURE_APP: &str = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee";
@@ -54,6 +58,22 @@ async fn the_token_is_a_grant_by_itself() {
     let missing = bench.request(&[("grant_type", JWT_BEARER)]).await.unwrap_err().to_wire();
     assert_eq!((missing.status.as_u16(), missing.error), (400, "invalid_request"));
     Bench::refused(bench.request(&[("grant_type", JWT_BEARER), ("assertion", "x")]).await);
+}
+
+#[tokio::test]
+async fn a_token_may_be_for_an_mcp_server_at_once() {
+    let bench = Bench::new().await;
+    bench.agent("bot", cluster_trust()).await;
+    let uri = "https://mcp.example/files";
+    let server = McpServer::new("files", ResourceUri::parse(uri).unwrap(), clock_now(&bench.clock));
+    let inserted = McpServerStore::insert(&*bench.store, &bench.org.id, &server, &bench.event()).await;
+    assert_eq!(inserted.unwrap(), Insert::Inserted);
+    let token = bench.key.token(&cluster_claims(&bench));
+    for name in ["resource", "audience"] {
+        let claims = claims_of(&bench.exchange(&token, &[(name, uri), ("scope", "read:a")]).await.unwrap());
+        assert_eq!((&claims["aud"], &claims["scope"]), (&json!(uri), &json!("read:a")));
+        assert_eq!(claims["workload_identity"], "kubernetes:system:serviceaccount:ops:bot");
+    }
 }
 
 #[tokio::test]
