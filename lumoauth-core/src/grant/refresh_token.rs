@@ -57,7 +57,8 @@ impl Grant for RefreshToken {
         if (!own && !rotated) || grants.any_revoked(context.org(), &[found.family]).await? {
             return Err(unknown);
         }
-        let ready = if own {
+        // The use of an old one is refused in any case, and must not end at a check before it is noticed.
+        let ready = if own && !rotated {
             let ready = standing(context, &authorized, &client).await?;
             check_resource(context, params, &client, &authorized).await?;
             let allowed = still_allowed(&client, ready.server.as_deref(), &authorized.scope);

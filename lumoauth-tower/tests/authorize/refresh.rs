@@ -29,7 +29,7 @@ async fn each_refresh_token_works_once() {
     assert!(bench.is_active(&next["access_token"]).await);
     // Ten seconds later it is somebody who stole it.
     bench.clock.advance(Duration::from_secs(10));
-    assert_eq!(bench.refresh(first, &[]).await.error(), "invalid_grant");
+    assert_eq!(bench.refresh(first, &[("scope", "read:other")]).await.error(), "invalid_grant");
     for token in [&tokens["access_token"], &next["access_token"], &next["refresh_token"]] {
         assert!(!bench.is_active(token).await);
     }
