@@ -64,3 +64,15 @@ pub trait Fetch: fmt::Debug + Send + Sync + 'static {
     /// [`FetchError`] for everything else.
     async fn fetch(&self, request: FetchRequest) -> Result<Vec<u8>, FetchError>;
 }
+
+/// Fetches nothing: for servers whose host lets nothing out.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing to know")]
+pub struct NoFetch;
+
+#[async_trait]
+impl Fetch for NoFetch {
+    async fn fetch(&self, _: FetchRequest) -> Result<Vec<u8>, FetchError> {
+        Err(FetchError::NotAllowed)
+    }
+}

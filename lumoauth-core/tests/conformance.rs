@@ -206,13 +206,14 @@ mod complete {
         };
     }
 
-    const ROLES: [(&str, &str, &str); 14] = roles!(
+    const ROLES: [(&str, &str, &str); 15] = roles!(
         "agents",
         "api_keys",
         "audit",
         "budgets",
         "changes",
         "clients",
+        "consents",
         "grants",
         "keys",
         "mcp_servers",

@@ -15,6 +15,7 @@ CREATE TABLE agent (
     slug text COLLATE "C" NOT NULL,
     client_id text COLLATE "C" NOT NULL,
     api_key bytea,
+    workload bytea,
     status text COLLATE "C" NOT NULL,
     kind text COLLATE "C" NOT NULL,
     name text COLLATE "C" NOT NULL,
@@ -27,6 +28,8 @@ CREATE TABLE agent (
 );
 -- An agent without an API key takes no room here.
 CREATE UNIQUE INDEX agent_api_key ON agent (org_id, api_key) WHERE api_key IS NOT NULL;
+-- Nor does one that is no workload. Several agents may trust the same one.
+CREATE INDEX agent_workload ON agent (org_id, workload) WHERE workload IS NOT NULL;
 
 CREATE TABLE api_key (
     org_id text COLLATE "C" NOT NULL,
@@ -59,6 +62,17 @@ CREATE TABLE users (
     CONSTRAINT users_id PRIMARY KEY (org_id, id),
     CONSTRAINT users_number UNIQUE (org_id, number),
     CONSTRAINT users_email UNIQUE (org_id, email)
+);
+
+CREATE TABLE consent (
+    org_id text COLLATE "C" NOT NULL,
+    id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    client_id text COLLATE "C" NOT NULL,
+    version bigint NOT NULL,
+    record json NOT NULL,
+    CONSTRAINT consent_id PRIMARY KEY (org_id, id),
+    CONSTRAINT consent_between UNIQUE (org_id, user_id, client_id)
 );
 
 CREATE TABLE mcp_server (
@@ -97,6 +111,33 @@ CREATE TABLE revocation_mark (
     CONSTRAINT revocation_mark_handle PRIMARY KEY (org_id, handle)
 );
 CREATE INDEX revocation_mark_purge ON revocation_mark (keep_until);
+
+-- What is handed out and comes back once. `body` is the protocol's, and bytes because text holds no NUL.
+CREATE TABLE ticket (
+    org_id text COLLATE "C" NOT NULL,
+    purpose text COLLATE "C" NOT NULL,
+    hash bytea NOT NULL,
+    body bytea NOT NULL,
+    expires_at bigint NOT NULL,
+    keep_until bigint NOT NULL,
+    family bytea,
+    used boolean NOT NULL,
+    CONSTRAINT ticket_hash PRIMARY KEY (org_id, purpose, hash)
+);
+CREATE INDEX ticket_purge ON ticket (keep_until);
+
+-- Only the newest of a family has no successor. The others are kept as long, to recognise who comes with one of them.
+CREATE TABLE refresh_token (
+    org_id text COLLATE "C" NOT NULL,
+    hash bytea NOT NULL,
+    family bytea NOT NULL,
+    body bytea NOT NULL,
+    expires_at bigint NOT NULL,
+    rotated_at bigint,
+    successor bytea,
+    CONSTRAINT refresh_token_hash PRIMARY KEY (org_id, hash)
+);
+CREATE INDEX refresh_token_purge ON refresh_token (expires_at);
 
 -- Events that wait for their number. `arrived` (microseconds by the database's clock) and `nth` (the place in the call)
 -- give the order in which they are numbered. An event may wait twice; whoever numbers it drops what is there already. So

@@ -8,6 +8,7 @@ use lumoauth_core::{
     audit::Event,
     id::{AgentId, OrgId},
     store::{AgentFilter, AgentKey, AgentStore, Insert, Listing, Page, Remove, StoreError, Unique, Update},
+    workload::WorkloadKey,
 };
 
 use crate::{
@@ -16,8 +17,9 @@ use crate::{
 };
 
 const INSERT: &str = recorded!(
-    "INSERT INTO agent (org_id, id, slug, client_id, api_key, status, kind, name, description, version, record)
-    VALUES ($1, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14::json)
+    "INSERT INTO agent
+        (org_id, id, slug, client_id, api_key, workload, status, kind, name, description, version, record)
+    VALUES ($1, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15::json)
     ON CONFLICT DO NOTHING"
 );
 
@@ -31,8 +33,8 @@ const TAKEN: &str = "SELECT
 const UNIQUES: &[Unique] = &[Unique::Id, Unique::Slug, Unique::ClientId, Unique::KeyHash];
 
 const UPDATE: &str = recorded!(
-    "UPDATE agent SET api_key = $7, status = $8, kind = $9, name = $10, description = $11,
-        version = version + 1, record = $12::json
+    "UPDATE agent SET api_key = $7, workload = $8, status = $9, kind = $10, name = $11, description = $12,
+        version = version + 1, record = $13::json
     WHERE org_id = $1 AND id = $5 AND version = $6"
 );
 
@@ -48,6 +50,8 @@ const FIND_BY_CLIENT_ID: &str = "SELECT record::text FROM agent WHERE org_id = $
 
 const FIND_BY_API_KEY: &str = "SELECT record::text FROM agent WHERE org_id = $1 AND api_key = $2";
 
+const FIND_BY_WORKLOAD: &str = "SELECT record::text FROM agent WHERE org_id = $1 AND workload = ANY($2)";
+
 const LIST: &str = listing!(
     "FROM agent WHERE org_id = $1
         AND ($2::text IS NULL OR status = $2)
@@ -56,6 +60,11 @@ const LIST: &str = listing!(
             OR strpos(lower(description), $4) > 0)",
     order: "slug", offset: "$5", limit: "$6"
 );
+
+/// Under what the agent is found as a workload.
+fn workload(agent: &Agent) -> Option<Vec<u8>> {
+    agent.workload.as_ref().map(|trust| trust.key().as_bytes().to_vec())
+}
 
 #[async_trait]
 impl AgentStore for PostgresStore {
@@ -71,6 +80,7 @@ impl AgentStore for PostgresStore {
                 .bind(agent.slug.as_str())
                 .bind(agent.client_id.as_str())
                 .bind(api_key)
+                .bind(workload(agent))
                 .bind(agent.status.as_str())
                 .bind(agent.kind.as_str())
                 .bind(text(&agent.name))
@@ -112,6 +122,7 @@ impl AgentStore for PostgresStore {
                 .bind(agent.id.uuid())
                 .bind(sought(agent.version))
                 .bind(agent.api_key.as_ref().map(|hash| hash.as_bytes().as_slice()))
+                .bind(workload(agent))
                 .bind(agent.status.as_str())
                 .bind(agent.kind.as_str())
                 .bind(text(&agent.name))
@@ -127,6 +138,16 @@ impl AgentStore for PostgresStore {
         const OPERATION: &str = "agents.remove";
         let on = Recorded::new(OPERATION, org, on)?;
         records::remove(&self.pool, OPERATION, || on.statement(REMOVE).bind(id.uuid())).await
+    }
+
+    async fn trusting(&self, org: &OrgId, keys: &[WorkloadKey]) -> Result<Vec<Arc<Agent>>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes().as_slice()).collect();
+        let statement = || sqlx::query(FIND_BY_WORKLOAD).bind(org.as_str()).bind(&keys);
+        let agents = records::all(&self.pool, "agents.trusting", statement).await?;
+        Ok(agents.into_iter().map(Arc::new).collect())
     }
 
     async fn list(

@@ -1,33 +1,22 @@
-//! Revocation marks on PostgreSQL.
+//! Tickets, refresh tokens and revocation marks on PostgreSQL.
+
+mod marks;
+mod refresh_tokens;
+mod tickets;
 
 use async_trait::async_trait;
 use lumoauth_core::{
     audit::Event,
     clock::Timestamp,
     id::OrgId,
-    store::{GrantStore, Handle, Revoked, StoreError},
+    secret::SecretHash,
+    store::{
+        FoundTicket, GrantStore, Handle, RefreshToken, Revoked, Rotation, StoreError, Ticket, TicketPurpose,
+        TicketUse, UseEvents,
+    },
 };
 
-use crate::{
-    PostgresStore,
-    records::{Recorded, changed, recorded},
-    values::millis,
-};
-
-const MARK: &str = recorded!(
-    "INSERT INTO revocation_mark (org_id, handle, keep_until)
-    VALUES ($1, $5, $6)
-    ON CONFLICT (org_id, handle) DO NOTHING"
-);
-
-const KEEP: &str = "UPDATE revocation_mark SET keep_until = greatest(keep_until, $3)
-    WHERE org_id = $1 AND handle = $2
-    RETURNING 1";
-
-const ANY: &str = "SELECT 1 FROM revocation_mark WHERE org_id = $1 AND handle = ANY($2) LIMIT 1";
-
-/// How often a mark that a purge took away between two statements is made anew.
-const MAX_TRIES: u32 = 5;
+use crate::{PostgresStore, values::from_millis};
 
 #[async_trait]
 impl GrantStore for PostgresStore {
@@ -38,30 +27,73 @@ impl GrantStore for PostgresStore {
         keep_until: Timestamp,
         on: &Event,
     ) -> Result<Revoked, StoreError> {
-        const OPERATION: &str = "grants.revoke";
-        let on = Recorded::new(OPERATION, org, on)?;
-        let keep_until = millis(keep_until);
-        let handle = handle.as_bytes().as_slice();
-        let pool = self.pool.one_call();
-        for _ in 0..MAX_TRIES {
-            let mark = || on.statement(MARK).bind(handle).bind(keep_until);
-            if changed(OPERATION, &pool.change(OPERATION, mark).await?)? {
-                return Ok(Revoked::Revoked);
-            }
-            let keep = || sqlx::query(KEEP).bind(org.as_str()).bind(handle).bind(keep_until);
-            if !pool.repeatable(OPERATION, keep).await?.is_empty() {
-                return Ok(Revoked::AlreadyRevoked);
-            }
-        }
-        Err(StoreError::unavailable(OPERATION, "the mark is purged as fast as it is made"))
+        marks::mark(&self.pool.one_call(), "grants.revoke", org, handle, keep_until, on).await
     }
 
     async fn any_revoked(&self, org: &OrgId, handles: &[Handle]) -> Result<bool, StoreError> {
-        if handles.is_empty() {
-            return Ok(false);
-        }
-        let handles: Vec<&[u8]> = handles.iter().map(|handle| handle.as_bytes().as_slice()).collect();
-        let statement = || sqlx::query(ANY).bind(org.as_str()).bind(&handles);
-        Ok(!self.pool.repeatable("grants.any_revoked", statement).await?.is_empty())
+        marks::any(&self.pool, org, handles).await
     }
+
+    async fn put_ticket(&self, org: &OrgId, ticket: &Ticket) -> Result<(), StoreError> {
+        tickets::put(&self.pool, org, ticket).await
+    }
+
+    async fn find_ticket(
+        &self,
+        org: &OrgId,
+        purpose: TicketPurpose,
+        hash: &SecretHash,
+        now: Timestamp,
+    ) -> Result<Option<FoundTicket>, StoreError> {
+        tickets::find(&self.pool, "grants.find_ticket", org, purpose, hash, now).await
+    }
+
+    async fn use_ticket(
+        &self,
+        org: &OrgId,
+        purpose: TicketPurpose,
+        hash: &SecretHash,
+        refresh: Option<&RefreshToken>,
+        now: Timestamp,
+        on: UseEvents<'_>,
+    ) -> Result<TicketUse, StoreError> {
+        tickets::use_up(&self.pool.one_call(), org, purpose, hash, refresh, now, on).await
+    }
+
+    async fn find_refresh(
+        &self,
+        org: &OrgId,
+        hash: &SecretHash,
+        now: Timestamp,
+    ) -> Result<Option<RefreshToken>, StoreError> {
+        refresh_tokens::find(&self.pool, org, hash, now).await
+    }
+
+    async fn rotate(
+        &self,
+        org: &OrgId,
+        hash: &SecretHash,
+        next: &RefreshToken,
+        proven: bool,
+        now: Timestamp,
+        on: UseEvents<'_>,
+    ) -> Result<Rotation, StoreError> {
+        refresh_tokens::rotate(&self.pool.one_call(), org, hash, next, proven, now, on).await
+    }
+}
+
+/// An instant from a column.
+fn instant(operation: &'static str, stored: i64) -> Result<Timestamp, StoreError> {
+    from_millis(stored).map_err(|error| StoreError::corrupt(operation, error))
+}
+
+/// A handle from a column.
+fn handle(operation: &'static str, stored: &[u8]) -> Result<Handle, StoreError> {
+    stored.try_into().map(Handle::from_bytes).map_err(|error| StoreError::corrupt(operation, error))
+}
+
+/// What the protocol keeps, from a column. Columns hold it as bytes, since no text of PostgreSQL holds every character.
+fn body(operation: &'static str, stored: &[u8]) -> Result<String, StoreError> {
+    let text = str::from_utf8(stored).map_err(|error| StoreError::corrupt(operation, error))?;
+    Ok(text.to_owned())
 }

@@ -8,6 +8,7 @@ mod batcher;
 mod budgets;
 mod changes;
 mod clients;
+mod consents;
 mod failure;
 mod grants;
 mod keys;

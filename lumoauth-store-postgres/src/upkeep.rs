@@ -45,6 +45,22 @@ const PURGE_MARKS: &str = "\
     WHERE mark.org_id = ended.org_id AND mark.handle = ended.handle \
     RETURNING 1";
 
+const PURGE_TICKETS: &str = "\
+    WITH ended AS MATERIALIZED ( \
+        SELECT org_id, purpose, hash FROM ticket WHERE keep_until < $1 \
+        ORDER BY keep_until LIMIT $2 FOR UPDATE SKIP LOCKED) \
+    DELETE FROM ticket USING ended \
+    WHERE ticket.org_id = ended.org_id AND ticket.purpose = ended.purpose AND ticket.hash = ended.hash \
+    RETURNING 1";
+
+const PURGE_REFRESH_TOKENS: &str = "\
+    WITH ended AS MATERIALIZED ( \
+        SELECT org_id, hash FROM refresh_token WHERE expires_at < $1 \
+        ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED) \
+    DELETE FROM refresh_token AS token USING ended \
+    WHERE token.org_id = ended.org_id AND token.hash = ended.hash \
+    RETURNING 1";
+
 const PURGE_COUNTERS: &str = "\
     WITH ended AS MATERIALIZED ( \
         SELECT org_id, owner, generation, meter, window_kind, window_start \
@@ -122,6 +138,8 @@ impl Upkeep for PostgresStore {
             (PURGE_RATE_LIMITS, now),
             (PURGE_REPLAY, now.minus(REPLAY_GRACE)),
             (PURGE_MARKS, now),
+            (PURGE_TICKETS, now),
+            (PURGE_REFRESH_TOKENS, now),
             (PURGE_COUNTERS, now.minus(COUNTER_GRACE)),
             (PURGE_CHARGES, now),
         ] {

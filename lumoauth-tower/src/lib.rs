@@ -19,13 +19,17 @@
 //! - [`PeerAddr`] in the request's extensions, so that audit entries and rate limits know the peer.
 //! - [`LumoauthService::with_people`], if people are to let clients and agents act for them.
 //! - `server.maintenance()`, spawned once.
+//! - A way out, if clients or platforms publish keys: `GuardedFetch` (feature `fetch`), which reaches public addresses
+//!   only.
 //! - A limit on how long a request head may take; bodies are bounded here (64 KiB, 15 seconds).
 
 mod authenticate;
 mod body;
 mod capability;
 mod endpoint;
-mod pages;
+#[cfg(feature = "fetch")]
+mod fetch;
+pub mod pages;
 mod path;
 mod rate_limit;
 mod rejection;
@@ -35,6 +39,8 @@ mod service;
 
 pub use authenticate::{Authenticate, AuthenticateLayer};
 pub use capability::{RequireCapability, RequireCapabilityLayer};
+#[cfg(feature = "fetch")]
+pub use fetch::{GuardedFetch, GuardedFetchError};
 pub use rate_limit::RateLimits;
 pub use rejection::{Rejection, RejectionReason};
 pub use service::{LumoauthService, PeerAddr};

@@ -1,6 +1,6 @@
 //! The role that keeps agents.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
 use lumoauth_core::{
@@ -8,13 +8,14 @@ use lumoauth_core::{
     audit::Event,
     id::{AgentId, OrgId},
     store::{AgentFilter, AgentKey, AgentStore, Insert, Listing, Page, Remove, StoreError, Unique, Update},
+    workload::WorkloadKey,
 };
 
 use crate::{
     EmbeddedStore,
     cache::{Cache, Caches},
-    records::{Record, UniqueValue, Versioned},
-    tables::{Table, agent_key, key},
+    records::{IndexRow, Record, Versioned, list_range},
+    tables::{Table, agent_key, all_with, key},
 };
 
 impl Record for Agent {
@@ -25,18 +26,22 @@ impl Record for Agent {
         agent_key(org, self.id)
     }
 
-    fn unique_values(&self, org: &OrgId) -> Vec<UniqueValue> {
+    fn index_rows(&self, org: &OrgId) -> Vec<IndexRow> {
         let slug = key(org, &[self.slug.as_str().as_bytes()]);
         let client_id = key(org, &[self.client_id.as_str().as_bytes()]);
-        let mut values = vec![
-            UniqueValue::new(Table::AgentSlugs, slug, Unique::Slug),
-            UniqueValue::new(Table::AgentClientIds, client_id, Unique::ClientId),
+        let mut rows = vec![
+            IndexRow::unique(Table::AgentSlugs, slug, Unique::Slug),
+            IndexRow::unique(Table::AgentClientIds, client_id, Unique::ClientId),
         ];
         if let Some(hash) = &self.api_key {
             let hash = key(org, &[hash.as_bytes()]);
-            values.push(UniqueValue::new(Table::AgentApiKeys, hash, Unique::KeyHash));
+            rows.push(IndexRow::unique(Table::AgentApiKeys, hash, Unique::KeyHash));
         }
-        values
+        if let Some(workload) = &self.workload {
+            let trust = key(org, &[workload.key().as_bytes(), self.id.uuid().as_bytes()]);
+            rows.push(IndexRow::shared(Table::AgentWorkloads, trust));
+        }
+        rows
     }
 }
 
@@ -79,6 +84,19 @@ impl AgentStore for EmbeddedStore {
 
     async fn remove(&self, org: &OrgId, id: AgentId, on: &Event) -> Result<Remove, StoreError> {
         self.remove_record::<Agent>(org, agent_key(org, id), on).await
+    }
+
+    async fn trusting(&self, org: &OrgId, keys: &[WorkloadKey]) -> Result<Vec<Arc<Agent>>, StoreError> {
+        let snapshot = self.latest();
+        let mut found = Vec::new();
+        // An agent has one workload, so it is found once if every key is asked for once.
+        for wanted in keys.iter().collect::<BTreeSet<_>>() {
+            let rows = all_with(org, &[wanted.as_bytes()]);
+            let trusting =
+                list_range(&snapshot, Table::AgentWorkloads, rows, None, Page::first(u32::MAX)).await?;
+            found.extend(trusting.items);
+        }
+        Ok(found)
     }
 
     async fn list(

@@ -13,7 +13,7 @@ use lumoauth_core::{
 use crate::{
     EmbeddedStore,
     cache::{Cache, Caches},
-    records::{Record, UniqueValue, Versioned},
+    records::{IndexRow, Record, Versioned},
     tables::{Table, key, number_key},
 };
 
@@ -25,9 +25,9 @@ impl Record for ApiKey {
         number_key(org, self.number)
     }
 
-    fn unique_values(&self, org: &OrgId) -> Vec<UniqueValue> {
+    fn index_rows(&self, org: &OrgId) -> Vec<IndexRow> {
         let hash = key(org, &[self.hash.as_bytes()]);
-        vec![UniqueValue::new(Table::ApiKeyHashes, hash, Unique::KeyHash)]
+        vec![IndexRow::unique(Table::ApiKeyHashes, hash, Unique::KeyHash)]
     }
 }
 

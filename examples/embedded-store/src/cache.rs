@@ -19,7 +19,8 @@ use std::{
 };
 
 use lumoauth_core::{
-    agent::Agent, api_key::ApiKey, client::Client, mcp::McpServer, organization::Organization, user::User,
+    agent::Agent, api_key::ApiKey, client::Client, consent::Consent, mcp::McpServer,
+    organization::Organization, user::User,
 };
 
 use crate::tables::Table;
@@ -29,6 +30,7 @@ pub(crate) struct Caches {
     pub(crate) agents: Cache<Agent>,
     pub(crate) api_keys: Cache<ApiKey>,
     pub(crate) clients: Cache<Client>,
+    pub(crate) consents: Cache<Consent>,
     pub(crate) mcp_servers: Cache<McpServer>,
     pub(crate) organizations: Cache<Organization>,
     pub(crate) users: Cache<User>,
@@ -47,6 +49,7 @@ enum Kind {
     Agent,
     ApiKey,
     Client,
+    Consent,
     McpServer,
     Organization,
     User,
@@ -58,13 +61,17 @@ const fn kind(table: Table) -> Option<Kind> {
         Table::Agents | Table::AgentSlugs | Table::AgentClientIds | Table::AgentApiKeys => Some(Kind::Agent),
         Table::ApiKeys | Table::ApiKeyHashes => Some(Kind::ApiKey),
         Table::Clients | Table::ClientNumbers => Some(Kind::Client),
+        Table::Consents | Table::ConsentPairs => Some(Kind::Consent),
         Table::McpServers | Table::McpServerNumbers | Table::McpServerTargets => Some(Kind::McpServer),
         Table::Organizations => Some(Kind::Organization),
         Table::Users | Table::UserNumbers | Table::UserEmails => Some(Kind::User),
         Table::Meta
+        | Table::AgentWorkloads
         | Table::Keys
         | Table::KeyGenerations
         | Table::Marks
+        | Table::Tickets
+        | Table::RefreshTokens
         | Table::Counters
         | Table::Charges
         | Table::Expiries
@@ -83,6 +90,7 @@ impl Caches {
             agents: Cache::new(16_384),
             api_keys: Cache::new(512),
             clients: Cache::new(1024),
+            consents: Cache::new(1024),
             mcp_servers: Cache::new(512),
             organizations: Cache::new(1024),
             users: Cache::new(1024),
@@ -96,6 +104,7 @@ impl Caches {
                 Some(Kind::Agent) => self.agents.drop_row(*table, key, snapshot),
                 Some(Kind::ApiKey) => self.api_keys.drop_row(*table, key, snapshot),
                 Some(Kind::Client) => self.clients.drop_row(*table, key, snapshot),
+                Some(Kind::Consent) => self.consents.drop_row(*table, key, snapshot),
                 Some(Kind::McpServer) => self.mcp_servers.drop_row(*table, key, snapshot),
                 Some(Kind::Organization) => self.organizations.drop_row(*table, key, snapshot),
                 Some(Kind::User) => self.users.drop_row(*table, key, snapshot),
@@ -109,6 +118,7 @@ impl Caches {
         self.agents.drop_all(snapshot);
         self.api_keys.drop_all(snapshot);
         self.clients.drop_all(snapshot);
+        self.consents.drop_all(snapshot);
         self.mcp_servers.drop_all(snapshot);
         self.organizations.drop_all(snapshot);
         self.users.drop_all(snapshot);

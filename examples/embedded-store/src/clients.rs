@@ -13,7 +13,7 @@ use lumoauth_core::{
 use crate::{
     EmbeddedStore,
     cache::{Cache, Caches},
-    records::{Record, UniqueValue, Versioned},
+    records::{IndexRow, Record, Versioned},
     tables::{Table, key, number_key},
 };
 
@@ -29,8 +29,8 @@ impl Record for Client {
         client_key(org, &self.client_id)
     }
 
-    fn unique_values(&self, org: &OrgId) -> Vec<UniqueValue> {
-        vec![UniqueValue::new(Table::ClientNumbers, number_key(org, self.number), Unique::Number)]
+    fn index_rows(&self, org: &OrgId) -> Vec<IndexRow> {
+        vec![IndexRow::unique(Table::ClientNumbers, number_key(org, self.number), Unique::Number)]
     }
 }
 

@@ -9,7 +9,7 @@ use lumoauth_core::{
 
 use crate::{
     EmbeddedStore,
-    records::{Record, UniqueValue},
+    records::{IndexRow, Record},
     tables::{Table, generation_key, key},
 };
 
@@ -21,9 +21,9 @@ impl Record for SealedKey {
         key(org, &[self.id.as_str().as_bytes()])
     }
 
-    fn unique_values(&self, org: &OrgId) -> Vec<UniqueValue> {
+    fn index_rows(&self, org: &OrgId) -> Vec<IndexRow> {
         let generation = generation_key(org, self.purpose, self.generation);
-        vec![UniqueValue::new(Table::KeyGenerations, generation, Unique::Generation)]
+        vec![IndexRow::unique(Table::KeyGenerations, generation, Unique::Generation)]
     }
 }
 

@@ -32,6 +32,7 @@ mod batch;
 mod budgets;
 mod cache;
 mod clients;
+mod consents;
 mod grants;
 mod keys;
 mod mcp_servers;

@@ -13,7 +13,7 @@ use lumoauth_core::{
 use crate::{
     EmbeddedStore,
     cache::{Cache, Caches},
-    records::{Record, UniqueValue, Versioned},
+    records::{IndexRow, Record, Versioned},
     tables::{Table, key, number_key},
 };
 
@@ -33,12 +33,12 @@ impl Record for McpServer {
         server_key(org, &self.server_id)
     }
 
-    fn unique_values(&self, org: &OrgId) -> Vec<UniqueValue> {
+    fn index_rows(&self, org: &OrgId) -> Vec<IndexRow> {
         let number = number_key(org, self.number);
         let targets = self
             .targets()
-            .map(|target| UniqueValue::new(Table::McpServerTargets, target_key(org, target), Unique::Target));
-        std::iter::once(UniqueValue::new(Table::McpServerNumbers, number, Unique::Number))
+            .map(|target| IndexRow::unique(Table::McpServerTargets, target_key(org, target), Unique::Target));
+        std::iter::once(IndexRow::unique(Table::McpServerNumbers, number, Unique::Number))
             .chain(targets)
             .collect()
     }

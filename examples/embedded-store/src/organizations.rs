@@ -13,7 +13,7 @@ use lumoauth_core::{
 use crate::{
     EmbeddedStore,
     cache::{Cache, Caches},
-    records::{Record, UniqueValue, Versioned},
+    records::{IndexRow, Record, Versioned},
     snapshot::{Order, Visit, decode},
     tables::{Table, all_of, prefix},
 };
@@ -26,7 +26,7 @@ impl Record for Organization {
         prefix(org)
     }
 
-    fn unique_values(&self, _org: &OrgId) -> Vec<UniqueValue> {
+    fn index_rows(&self, _org: &OrgId) -> Vec<IndexRow> {
         Vec::new()
     }
 }

@@ -1,6 +1,6 @@
-//! What the recorded roles share: a record under its id, its unique values as indexes, its event in the same step.
+//! What the recorded roles share: a record under its id, the indexes that lead to it, its event in the same step.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use lumoauth_core::{
     audit::Event,
@@ -13,7 +13,7 @@ use crate::{
     EmbeddedStore,
     batch::{Batch, EncodedEvent, encode},
     cache::{Cache, Caches},
-    snapshot::{Order, Visit, decode},
+    snapshot::{Order, Snapshot, Visit, decode},
     tables::{Table, all_of},
 };
 
@@ -26,8 +26,8 @@ pub(crate) trait Record: Serialize + DeserializeOwned + Send + Sync + 'static {
 
     fn key(&self, org: &OrgId) -> Vec<u8>;
 
-    /// Its other unique values.
-    fn unique_values(&self, org: &OrgId) -> Vec<UniqueValue>;
+    /// The rows of indexes that lead to it.
+    fn index_rows(&self, org: &OrgId) -> Vec<IndexRow>;
 }
 
 /// A record whose updates are guarded by a version.
@@ -37,17 +37,24 @@ pub(crate) trait Versioned: Record + Clone {
     fn cache(caches: &Caches) -> &Cache<Self>;
 }
 
-/// A value that only one record of the organization may have.
+/// A row of an index.
 #[derive(PartialEq, Eq)]
-pub(crate) struct UniqueValue {
-    pub(crate) index: Table,
-    pub(crate) key: Vec<u8>,
-    pub(crate) field: Unique,
+pub(crate) struct IndexRow {
+    index: Table,
+    key: Vec<u8>,
+    /// The field whose value only one record of the organization may have.
+    unique: Option<Unique>,
 }
 
-impl UniqueValue {
-    pub(crate) const fn new(index: Table, key: Vec<u8>, field: Unique) -> Self {
-        Self { index, key, field }
+impl IndexRow {
+    /// For a value that only one record of the organization may have.
+    pub(crate) const fn unique(index: Table, key: Vec<u8>, field: Unique) -> Self {
+        Self { index, key, unique: Some(field) }
+    }
+
+    /// For a value that several records may share, so `key` must name the record as well.
+    pub(crate) const fn shared(index: Table, key: Vec<u8>) -> Self {
+        Self { index, key, unique: None }
     }
 }
 
@@ -55,23 +62,20 @@ impl UniqueValue {
 struct Row {
     key: Vec<u8>,
     json: Vec<u8>,
-    unique_values: Vec<UniqueValue>,
+    index_rows: Vec<IndexRow>,
 }
 
 impl Row {
     fn of<R: Record>(org: &OrgId, record: &R) -> Result<Self, StoreError> {
-        Ok(Self {
-            key: record.key(org),
-            json: encode(R::TABLE, record)?,
-            unique_values: record.unique_values(org),
-        })
+        Ok(Self { key: record.key(org), json: encode(R::TABLE, record)?, index_rows: record.index_rows(org) })
     }
 
     /// The first unique value that another record has.
     fn taken(&self, batch: &mut Batch<'_>) -> Result<Option<Unique>, StoreError> {
-        for value in &self.unique_values {
-            if batch.get(value.index, &value.key)?.is_some_and(|owner| owner != self.key) {
-                return Ok(Some(value.field));
+        for row in &self.index_rows {
+            if row.unique.is_some() && batch.get(row.index, &row.key)?.is_some_and(|owner| owner != self.key)
+            {
+                return Ok(row.unique);
             }
         }
         Ok(None)
@@ -81,7 +85,7 @@ impl Row {
     /// cache learns of the change.
     fn write<R: Record>(&self, batch: &mut Batch<'_>) -> Result<(), StoreError> {
         batch.put(R::TABLE, &self.key, &self.json)?;
-        self.unique_values.iter().try_for_each(|value| batch.put(value.index, &value.key, &self.key))
+        self.index_rows.iter().try_for_each(|row| batch.put(row.index, &row.key, &self.key))
     }
 }
 
@@ -126,9 +130,9 @@ impl EmbeddedStore {
             if let Some(field) = row.taken(batch)? {
                 return Ok(Update::Taken(field));
             }
-            for value in stored.unique_values(&org) {
-                if !row.unique_values.contains(&value) {
-                    batch.remove(value.index, &value.key)?;
+            for old in stored.index_rows(&org) {
+                if !row.index_rows.contains(&old) {
+                    batch.remove(old.index, &old.key)?;
                 }
             }
             row.write::<R>(batch)?;
@@ -149,8 +153,8 @@ impl EmbeddedStore {
             let Some(stored) = batch.get(R::TABLE, &key)? else { return Ok(Remove::Missing) };
             let stored: R = decode(R::TABLE, &stored)?;
             batch.remove(R::TABLE, &key)?;
-            for value in stored.unique_values(&org) {
-                batch.remove(value.index, &value.key)?;
+            for row in stored.index_rows(&org) {
+                batch.remove(row.index, &row.key)?;
             }
             batch.record(&org, &event)?;
             Ok(Remove::Removed)
@@ -187,31 +191,41 @@ impl EmbeddedStore {
         wanted: Option<&(dyn Fn(&R) -> bool + Send + Sync)>,
         page: Page,
     ) -> Result<Listing<Arc<R>>, StoreError> {
-        let snapshot = self.latest();
-        let mut items = Vec::new();
-        let mut total = 0_u64;
-        let visit = |key: &[u8], value: &[u8]| {
-            let in_page = |total| total >= page.offset && total - page.offset < u64::from(page.limit);
-            if wanted.is_some() || in_page(total) {
-                let record: R = if walked == R::TABLE {
-                    decode(R::TABLE, value)?
-                } else {
-                    let row = snapshot.get(R::TABLE, value)?.ok_or_else(|| dangling(walked, key))?;
-                    decode(R::TABLE, row.value())?
-                };
-                if wanted.is_some_and(|wanted| !wanted(&record)) {
-                    return Ok(Visit::Next);
-                }
-                if in_page(total) {
-                    items.push(Arc::new(record));
-                }
-            }
-            total += 1;
-            Ok(Visit::Next)
-        };
-        snapshot.walk(walked, all_of(org), Order::Ascending, visit).await?;
-        Ok(Listing { items, total })
+        list_range(&self.latest(), walked, all_of(org), wanted, page).await
     }
+}
+
+/// [`EmbeddedStore::list_records`] as of `snapshot`, of the rows of `walked` with a key in `keys`.
+pub(crate) async fn list_range<R: Record>(
+    snapshot: &Snapshot,
+    walked: Table,
+    keys: Range<Vec<u8>>,
+    wanted: Option<&(dyn Fn(&R) -> bool + Send + Sync)>,
+    page: Page,
+) -> Result<Listing<Arc<R>>, StoreError> {
+    let mut items = Vec::new();
+    let mut total = 0_u64;
+    let visit = |key: &[u8], value: &[u8]| {
+        let in_page = |total| total >= page.offset && total - page.offset < u64::from(page.limit);
+        if wanted.is_some() || in_page(total) {
+            let record: R = if walked == R::TABLE {
+                decode(R::TABLE, value)?
+            } else {
+                let row = snapshot.get(R::TABLE, value)?.ok_or_else(|| dangling(walked, key))?;
+                decode(R::TABLE, row.value())?
+            };
+            if wanted.is_some_and(|wanted| !wanted(&record)) {
+                return Ok(Visit::Next);
+            }
+            if in_page(total) {
+                items.push(Arc::new(record));
+            }
+        }
+        total += 1;
+        Ok(Visit::Next)
+    };
+    snapshot.walk(walked, keys, Order::Ascending, visit).await?;
+    Ok(Listing { items, total })
 }
 
 fn dangling(index: Table, key: &[u8]) -> StoreError {

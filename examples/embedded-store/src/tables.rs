@@ -17,7 +17,8 @@ use lumoauth_core::{
     clock::Timestamp,
     id::{AgentId, EventId, Number, OrgId},
     keys::KeyPurpose,
-    store::Handle,
+    secret::SecretHash,
+    store::{Handle, TicketPurpose},
 };
 use redb::TableDefinition;
 
@@ -27,7 +28,7 @@ pub(crate) type Bytes = &'static [u8];
 /// What the file says it is, under [`FORMAT_KEY`].
 pub(crate) const FORMAT: &[u8] = b"lumoauth embedded store";
 /// The layout of this version, under [`SCHEMA_KEY`]. Raise it whenever an older version could misread a file.
-pub(crate) const SCHEMA: u64 = 2;
+pub(crate) const SCHEMA: u64 = 3;
 pub(crate) const FORMAT_KEY: &[u8] = b"format";
 pub(crate) const SCHEMA_KEY: &[u8] = b"schema";
 
@@ -63,6 +64,8 @@ tables! {
     AgentClientIds = "agent_client_ids",
     /// org, hash → key of the record.
     AgentApiKeys = "agent_api_keys",
+    /// org, workload key, id → key of the record.
+    AgentWorkloads = "agent_workloads",
     /// org, number → record.
     ApiKeys = "api_keys",
     /// org, hash → key of the record.
@@ -71,6 +74,10 @@ tables! {
     Clients = "clients",
     /// org, number → key of the record.
     ClientNumbers = "client_numbers",
+    /// org, id → record.
+    Consents = "consents",
+    /// org, person, client id → key of the record; listings walk it.
+    ConsentPairs = "consent_pairs",
     /// org, id → record.
     Users = "users",
     /// org, number → key of the record.
@@ -89,6 +96,10 @@ tables! {
     KeyGenerations = "key_generations",
     /// org, handle → until when it must be kept.
     Marks = "marks",
+    /// org, purpose, hash → ticket.
+    Tickets = "tickets",
+    /// org, hash → refresh token, and what took its place.
+    RefreshTokens = "refresh_tokens",
     /// org, account, meter, window, start of the window → what was used.
     Counters = "counters",
     /// org, agent, the agent's own id → until when it must be kept, hash of the request.
@@ -130,11 +141,18 @@ pub(crate) fn key(org: &OrgId, parts: &[&[u8]]) -> Vec<u8> {
 
 /// All keys of `org`.
 pub(crate) fn all_of(org: &OrgId) -> Range<Vec<u8>> {
-    let start = prefix(org);
+    all_with(org, &[])
+}
+
+/// All keys of `org` that begin with `parts`.
+pub(crate) fn all_with(org: &OrgId, parts: &[&[u8]]) -> Range<Vec<u8>> {
+    let start = key(org, parts);
     let mut end = start.clone();
-    // The last byte is the NUL, and one is the least byte that is greater.
-    end.pop();
-    end.push(1);
+    // There is a byte that can be raised: the NUL after the organization.
+    while end.pop_if(|last| *last == u8::MAX).is_some() {}
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
     start..end
 }
 
@@ -161,6 +179,14 @@ pub(crate) fn event_key(org: &OrgId, id: EventId) -> Vec<u8> {
 
 pub(crate) fn mark_key(org: &OrgId, handle: &Handle) -> Vec<u8> {
     key(org, &[handle.as_bytes()])
+}
+
+pub(crate) fn ticket_key(org: &OrgId, purpose: TicketPurpose, hash: &SecretHash) -> Vec<u8> {
+    key(org, &[purpose.as_str().as_bytes(), &[0], hash.as_bytes()])
+}
+
+pub(crate) fn refresh_key(org: &OrgId, hash: &SecretHash) -> Vec<u8> {
+    key(org, &[hash.as_bytes()])
 }
 
 pub(crate) fn replay_key(org: &OrgId, space: &str, value: &[u8; 32]) -> Vec<u8> {
@@ -226,8 +252,14 @@ pub(crate) fn expired(now: Timestamp) -> Range<Vec<u8>> {
     Vec::new()..now.unix_millis().to_be_bytes().to_vec()
 }
 
-const EXPIRING: [(u8, Table); 4] =
-    [(1, Table::Marks), (2, Table::Counters), (3, Table::Charges), (4, Table::ReplayMarks)];
+const EXPIRING: [(u8, Table); 6] = [
+    (1, Table::Marks),
+    (2, Table::Counters),
+    (3, Table::Charges),
+    (4, Table::ReplayMarks),
+    (5, Table::Tickets),
+    (6, Table::RefreshTokens),
+];
 
 #[cfg(test)]
 mod tests {
@@ -245,6 +277,19 @@ mod tests {
             assert!(!range.contains(&key(&org(other), &[b""])), "{one} {other}");
             assert!(!range.contains(&key(&org(other), &[b"\0x"])), "{one} {other}");
         }
+    }
+
+    #[test]
+    fn keys_that_begin_with_something_are_a_range() {
+        let org = org("a");
+        let range = all_with(&org, &[b"b\xff\xff"]);
+        for inside in [&b"b\xff\xff"[..], b"b\xff\xff\0", b"b\xff\xff\xff\xff"] {
+            assert!(range.contains(&key(&org, &[inside])), "{inside:?}");
+        }
+        for outside in [&b"b\xff\xfe\xff"[..], b"b\xff", b"c", b"c\xff\xff"] {
+            assert!(!range.contains(&key(&org, &[outside])), "{outside:?}");
+        }
+        assert!(!all_with(&org, &[&[u8::MAX; 16]]).contains(&prefix(&self::org("a-b"))));
     }
 
     #[test]

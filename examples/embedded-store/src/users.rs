@@ -13,7 +13,7 @@ use lumoauth_core::{
 use crate::{
     EmbeddedStore,
     cache::{Cache, Caches},
-    records::{Record, UniqueValue, Versioned},
+    records::{IndexRow, Record, Versioned},
     tables::{Table, key, number_key},
 };
 
@@ -33,10 +33,10 @@ impl Record for User {
         user_key(org, self.id)
     }
 
-    fn unique_values(&self, org: &OrgId) -> Vec<UniqueValue> {
+    fn index_rows(&self, org: &OrgId) -> Vec<IndexRow> {
         vec![
-            UniqueValue::new(Table::UserNumbers, number_key(org, self.number), Unique::Number),
-            UniqueValue::new(Table::UserEmails, email_key(org, &self.email), Unique::Email),
+            IndexRow::unique(Table::UserNumbers, number_key(org, self.number), Unique::Number),
+            IndexRow::unique(Table::UserEmails, email_key(org, &self.email), Unique::Email),
         ]
     }
 }

@@ -3,7 +3,10 @@
 use std::{
     fmt,
     net::SocketAddr,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,21 +19,25 @@ use lumoauth_tower::{LumoauthService, PeerAddr};
 use tokio::time::Instant;
 use tower::ServiceExt;
 
-use crate::health::{Needs, Phase, Probe};
+use crate::{
+    accounts::{Accounts, Door},
+    health::{Needs, Phase, Probe},
+};
 
 /// What answers requests.
 #[derive(Debug)]
 pub(crate) struct App {
     service: LumoauthService,
+    accounts: Arc<Accounts>,
     needs: Needs,
     draining: AtomicBool,
     ids: RequestIds,
 }
 
 impl App {
-    /// The routes of `service`, and probes that ask for its `needs`.
-    pub(crate) fn new(service: LumoauthService, needs: Needs) -> Self {
-        Self { service, needs, draining: AtomicBool::new(false), ids: RequestIds::new() }
+    /// The routes of `service` and of `accounts`, and probes that ask for its `needs`.
+    pub(crate) fn new(service: LumoauthService, accounts: Arc<Accounts>, needs: Needs) -> Self {
+        Self { service, accounts, needs, draining: AtomicBool::new(false), ids: RequestIds::new() }
     }
 
     /// From now on `/readyz` says that no new work should come.
@@ -52,9 +59,10 @@ impl App {
         request.headers_mut().insert(&REQUEST_ID, id.clone());
         request.extensions_mut().insert(PeerAddr(peer));
 
-        let mut response = match Probe::at(uri.path()) {
-            Some(probe) => probe.answer(&method, &self.needs, self.phase()).await,
-            None => match self.service.clone().oneshot(request).await {
+        let mut response = match (Probe::at(uri.path()), Door::at(uri.path())) {
+            (Some(probe), _) => probe.answer(&method, &self.needs, self.phase()).await,
+            (None, Some(door)) => self.accounts.answer(door, request, peer).await,
+            (None, None) => match self.service.clone().oneshot(request).await {
                 Ok(response) => response,
                 Err(never) => match never {},
             },

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use lumoauth_core::{keys::Algorithm, secret::Secret};
+use lumoauth_core::{id::OrgId, keys::Algorithm, organization::ActOrder, secret::Secret};
 
 /// Authorization server for AI agents.
 #[derive(Debug, Parser)]
@@ -22,7 +22,10 @@ pub(crate) enum Verb {
     /// Run what a configuration file says.
     Serve(ConfigArgs),
     /// Bring the tables of a PostgreSQL store up to this version.
-    Migrate(MigrateArgs),
+    Migrate(StoreArgs),
+    /// Make organizations, and switch them off and on.
+    #[command(subcommand)]
+    Org(OrgVerb),
     /// Read a configuration file and report every problem in it.
     CheckConfig(CheckArgs),
 }
@@ -53,6 +56,9 @@ pub(crate) struct DevArgs {
     /// PostgreSQL, nowhere for `memory`].
     #[arg(long, value_name = "FILE")]
     pub(crate) credentials: Option<PathBuf>,
+    /// Fetch keys from this origin wherever it is, also from a private address or by http; repeatable.
+    #[arg(long = "fetch-allow", value_name = "ORIGIN")]
+    pub(crate) fetch_allow: Vec<String>,
     /// Use this credential in place of a generated one, such as AGENT_CLIENT_SECRET=...; repeatable.
     // Other users of the machine can read command lines; the file is the better place.
     #[arg(long = "credential", value_name = "KEY=VALUE", value_parser = credential)]
@@ -67,10 +73,68 @@ pub(crate) struct ConfigArgs {
     pub(crate) config: PathBuf,
 }
 
-/// Which store to migrate.
+/// What can be done with organizations.
+#[derive(Debug, Subcommand)]
+pub(crate) enum OrgVerb {
+    /// Make an organization, and print the API key of its first administrator, which is shown once.
+    Create {
+        /// Its slug: 1 to 63 of a-z, 0-9 and -.
+        #[arg(value_parser = slug)]
+        slug: OrgId,
+        /// Its display name [default: the slug].
+        #[arg(long)]
+        name: Option<String>,
+        /// How the `act` claims of its delegated tokens are nested.
+        #[arg(long, value_enum, default_value_t = ActOrderName::Seed)]
+        act_order: ActOrderName,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Refuse every credential of an organization. What was issued until then stays dead.
+    Disable {
+        /// Its slug.
+        #[arg(value_parser = slug)]
+        slug: OrgId,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Let an organization work again.
+    Enable {
+        /// Its slug.
+        #[arg(value_parser = slug)]
+        slug: OrgId,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Print slug, status and name of every organization, one a line.
+    List {
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+}
+
+/// How `act` claims are nested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ActOrderName {
+    /// The first agent outermost.
+    Seed,
+    /// The current agent outermost (RFC 8693 section 4.1).
+    Rfc8693,
+}
+
+impl From<ActOrderName> for ActOrder {
+    fn from(name: ActOrderName) -> Self {
+        match name {
+            ActOrderName::Seed => Self::FirstOutermost,
+            ActOrderName::Rfc8693 => Self::Rfc8693,
+        }
+    }
+}
+
+/// Which store to work on.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-pub(crate) struct MigrateArgs {
+pub(crate) struct StoreArgs {
     /// The store, as `dev` takes it.
     // Other users of the machine can read command lines; a configuration is the better place for a password.
     #[arg(long, value_name = "URL")]
@@ -102,6 +166,10 @@ pub(crate) fn algorithm(name: &str) -> Result<Algorithm, &'static str> {
     Algorithm::from_wire(name).ok_or("must be ES256, RS256 or EdDSA")
 }
 
+fn slug(text: &str) -> Result<OrgId, &'static str> {
+    OrgId::parse(text).map_err(|_| "must be 1 to 63 of a-z, 0-9 and -")
+}
+
 fn credential(text: &str) -> Result<(String, Secret), &'static str> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() && !value.is_empty() => {
@@ -126,9 +194,10 @@ mod tests {
     fn given_credentials_do_not_print() {
         let store = "postgres://u:canary@h/d";
         for words in [
-            ["x", "dev", "--credential", "AGENT_CLIENT_SECRET=canary"],
-            ["x", "dev", "--store", store],
-            ["x", "migrate", "--store", store],
+            &["x", "dev", "--credential", "AGENT_CLIENT_SECRET=canary"][..],
+            &["x", "dev", "--store", store],
+            &["x", "migrate", "--store", store],
+            &["x", "org", "list", "--store", store],
         ] {
             let cli = Cli::parse_from(words);
             assert!(!format!("{cli:?}").contains("canary"));
@@ -140,5 +209,21 @@ mod tests {
         let parse = |words: &[&str]| Cli::try_parse_from([&["x", "migrate"], words].concat());
         assert!(parse(&["--store", "memory"]).is_ok() && parse(&["--config", "file"]).is_ok());
         assert!(parse(&[]).is_err() && parse(&["--store", "memory", "--config", "file"]).is_err());
+    }
+
+    #[test]
+    fn an_organization_is_named_by_its_slug_in_one_store() {
+        let parse = |words: &[&str]| Cli::try_parse_from([&["x", "org"], words].concat());
+        assert!(parse(&["create", "acme", "--act-order", "rfc8693", "--store", "memory"]).is_ok());
+        assert!(parse(&["list", "--config", "file"]).is_ok());
+        for bad in [
+            &["create", "acme"][..],
+            &["create", "Not A Slug", "--store", "memory"],
+            &["create", "acme", "--act-order", "other", "--store", "memory"],
+            &["disable", "--store", "memory"],
+            &["list", "--store", "memory", "--config", "file"],
+        ] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
     }
 }

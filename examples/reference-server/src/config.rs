@@ -25,7 +25,7 @@ use serde::Deserialize;
 use url::{Host, Url};
 
 use self::reader::Reader;
-use crate::{cli, listen, logging, store::StoreUrl, tls::TlsFiles};
+use crate::{cli, fetch, listen, logging, store::StoreUrl, tls::TlsFiles};
 
 /// What `serve` runs.
 #[derive(Debug)]
@@ -52,6 +52,8 @@ pub(crate) struct Config {
     pub(crate) log_level: String,
     /// Certificate and key, if the server is to speak TLS itself.
     pub(crate) tls: Option<TlsFiles>,
+    /// Origins that keys may be fetched from wherever they are.
+    pub(crate) fetch_allow: Vec<String>,
     /// Organizations that are made if they are missing.
     pub(crate) organizations: Vec<OrganizationConfig>,
 }
@@ -130,6 +132,10 @@ impl Config {
             Some(false) => RateLimiting::Off,
             Some(true) | None => RateLimiting::Standard,
         };
+        let fetch_allow: Vec<String> = reader.value("fetch.allow").unwrap_or_default();
+        if let Err(failure) = fetch::guarded(&fetch_allow) {
+            reader.problem(format!("`fetch.allow`: {}", failure.with_causes()));
+        }
         let tls = match (reader.value("tls.cert"), reader.value("tls.key")) {
             (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
             (None, None) => None,
@@ -157,6 +163,7 @@ impl Config {
             log_format: reader.value("log.format").unwrap_or_default(),
             log_level: log_level.unwrap_or_else(|| logging::DEFAULT_LEVEL.to_owned()),
             tls,
+            fetch_allow,
             organizations,
         };
         if !reader.has("store") {

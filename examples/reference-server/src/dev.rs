@@ -19,12 +19,14 @@ use lumoauth_tower::LumoauthService;
 use zeroize::Zeroizing;
 
 use crate::{
+    accounts::Accounts,
+    app::App,
     cli::DevArgs,
     config::PostgresConfig,
     credentials::Credentials,
     dev_files::DevFiles,
     failure::Failure,
-    files, fixtures,
+    fetch, files, fixtures,
     health::Needs,
     host::Host,
     listen::Listener,
@@ -41,6 +43,7 @@ use crate::{
 pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     logging::init(logging::Format::Text, logging::DEFAULT_LEVEL)?;
     let url = StoreUrl::from_argument(&args.store)?;
+    let fetch = fetch::guarded(&args.fetch_allow)?;
     let listener = Listener::bind(args.listen).await?;
     let public_url = match args.public_url {
         Some(url) => url.trim_end_matches('/').to_owned(),
@@ -67,10 +70,11 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     let fixtures = fixtures::install(args.fixtures, &stores, &*hasher, &mut credentials, now).await?;
 
     let config = KeyRingConfig::default().with_algorithm(args.signing_alg);
-    let keys = Arc::new(KeyRing::new(stores.keys.clone(), master, config));
+    let keys = Arc::new(KeyRing::new(stores.keys.clone(), master.clone(), config));
     let server = AuthorizationServer::builder(&public_url, stores, keys.clone())
         .with_clock(clock)
-        .with_password_hasher(hasher)
+        .with_password_hasher(hasher.clone())
+        .with_fetch(Arc::new(fetch))
         .build()
         .map_err(|error| Failure::because("the server cannot be set up", error))?;
     for org in &fixtures.organizations {
@@ -85,7 +89,11 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     // Only the server holds the store from here on, so that the store ends with it.
     drop(keys);
 
-    let host = Host::start(listener, LumoauthService::new(server.clone()), server, needs)?;
+    let accounts = Accounts::new(server.clone(), hasher, &master, None)
+        .map_err(|error| Failure::because("the sessions have no key", error))?;
+    let accounts = Arc::new(accounts);
+    let service = LumoauthService::new(server.clone()).with_people(accounts.clone());
+    let host = Host::start(listener, App::new(service, accounts, needs), server)?;
     tracing::info!(url = %public_url, "serving");
     let mut variables = vec![("LUMOAUTH_URL", Secret::from(public_url))];
     variables.extend(fixtures.variables);
@@ -152,7 +160,8 @@ fn plain_lines(variables: &[(&'static str, Secret)]) -> Zeroizing<String> {
     lines(variables, |text, key, value| writeln!(text, "{key}={value}"))
 }
 
-fn shell_lines(variables: &[(&'static str, Secret)]) -> Zeroizing<String> {
+/// Lines that a shell takes as they are.
+pub(crate) fn shell_lines(variables: &[(&'static str, Secret)]) -> Zeroizing<String> {
     lines(variables, |text, key, value| writeln!(text, "export {key}='{}'", value.replace('\'', r"'\''")))
 }
 

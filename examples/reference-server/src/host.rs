@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use lumoauth_core::server::AuthorizationServer;
-use lumoauth_tower::LumoauthService;
 use tokio::{
     runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
@@ -12,7 +11,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{app::App, failure::Failure, health::Needs, listen::Listener};
+use crate::{app::App, failure::Failure, listen::Listener};
 
 /// A server that accepts connections.
 #[derive(Debug)]
@@ -29,16 +28,11 @@ impl Host {
     ///
     /// # Errors
     /// [`Failure`] if signals cannot be caught.
-    pub(crate) fn start(
-        listener: Listener,
-        service: LumoauthService,
-        server: AuthorizationServer,
-        needs: Needs,
-    ) -> Result<Self, Failure> {
+    pub(crate) fn start(listener: Listener, app: App, server: AuthorizationServer) -> Result<Self, Failure> {
         let signals = Signals::catch()?;
         let (stop, stopped) = watch::channel(false);
         let maintenance = tokio::spawn(maintain(server));
-        let app = Arc::new(App::new(service, needs));
+        let app = Arc::new(app);
         let listening = tokio::spawn(listener.run(app.clone(), stopped));
         Ok(Self { app, stop, listening, maintenance, signals })
     }

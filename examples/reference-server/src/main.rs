@@ -1,9 +1,11 @@
 //! The reference server of lumoauth: its library, a store, keys and a listener, put together as a host does it.
 //!
 //! `dev` runs with no configuration and makes what a first try needs; `serve` runs what a configuration file
-//! says; `migrate` prepares a database for either; `check-config` reads a configuration and reports. The README beside
+//! says; `migrate` prepares a database for either; `org` makes organizations and switches them off; `check-config` reads a
+//! configuration and reports. The README beside
 //! this package has all keys and files.
 
+mod accounts;
 mod app;
 mod cli;
 mod config;
@@ -11,6 +13,7 @@ mod credentials;
 mod dev;
 mod dev_files;
 mod failure;
+mod fetch;
 mod files;
 mod fixtures;
 mod health;
@@ -19,6 +22,7 @@ mod listen;
 mod logging;
 mod master_key;
 mod migrate;
+mod org;
 mod passwords;
 mod serve;
 mod store;
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
         Verb::Dev(args) => in_runtime(dev::run(args)),
         Verb::Serve(args) => in_runtime(serve::run(args)),
         Verb::Migrate(args) => in_runtime(migrate::run(args)),
+        Verb::Org(verb) => in_runtime(org::run(verb)),
         Verb::CheckConfig(args) => serve::check(&args),
     };
     match outcome {

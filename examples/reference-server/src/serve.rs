@@ -22,9 +22,12 @@ use lumoauth_core::{
 use lumoauth_tower::{LumoauthService, RateLimits};
 
 use crate::{
+    accounts::Accounts,
+    app::App,
     cli::{CheckArgs, ConfigArgs},
     config::{Config, OrganizationConfig, Problems, RateLimiting},
     failure::Failure,
+    fetch,
     health::Needs,
     host::Host,
     listen::Listener,
@@ -61,15 +64,17 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<(), Failure> {
     }
     let known = stores.organizations.list(None, 1).await.map_err(unreadable)?;
 
+    let passwords = Arc::new(Argon2id::new());
     let ring = KeyRingConfig::default().with_algorithm(config.signing_alg);
-    let keys = Arc::new(KeyRing::new(stores.keys.clone(), master, ring));
+    let keys = Arc::new(KeyRing::new(stores.keys.clone(), master.clone(), ring));
     let limits = match config.rate_limits {
         RateLimiting::Standard => Some(RateLimits::standard()),
         RateLimiting::Off => None,
     };
     let mut builder = AuthorizationServer::builder(&config.public_url, stores, keys.clone())
         .with_clock(clock)
-        .with_password_hasher(Arc::new(Argon2id::new()));
+        .with_password_hasher(passwords.clone())
+        .with_fetch(Arc::new(fetch::guarded(&config.fetch_allow)?));
     if let Some(limits) = &limits {
         builder = builder.with_failure_limit(limits.failure_limit());
     }
@@ -87,12 +92,15 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<(), Failure> {
     }
     // Only the server holds the store from here on, so that the store ends with it.
     drop(keys);
-    let service = LumoauthService::new(server.clone());
+    let accounts = Accounts::new(server.clone(), passwords, &master, limits.as_ref())
+        .map_err(|error| Failure::because("the sessions have no key", error))?;
+    let accounts = Arc::new(accounts);
+    let service = LumoauthService::new(server.clone()).with_people(accounts.clone());
     let service = match limits {
         Some(limits) => service.with_rate_limits(limits),
         None => service,
     };
-    let host = Host::start(listener, service, server, needs)?;
+    let host = Host::start(listener, App::new(service, accounts, needs), server)?;
     tracing::info!(%address, url = %config.public_url, "serving");
     host.run().await
 }

@@ -1,6 +1,7 @@
 //! Agents: first-class identities with capabilities, a budget and a life cycle.
 
 mod patch;
+mod registered;
 mod status;
 
 use std::{borrow::Cow, sync::Arc};
@@ -19,8 +20,9 @@ use crate::{
     workload::WorkloadTrust,
 };
 
-pub use patch::{AgentPatch, InvalidAgent};
+pub use patch::{AgentPatch, DelegationPolicy, InvalidAgent};
 pub(crate) use patch::{checked_text, https_url, parse_capabilities, parse_policy};
+pub(crate) use registered::{key_set, redirect_uris};
 pub use status::{AgentStatus, StatusChange, Terminal};
 
 /// A registered agent.

@@ -1,13 +1,14 @@
 //! Creating and changing agents from what an administrator sends.
 
 use serde::Deserialize;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, value::RawValue};
 
-use super::{Agent, AgentKind, IdentityType};
+use super::{Agent, AgentKind, DelegationConsent, IdentityType, key_set, redirect_uris};
 use crate::{
     budget::BudgetPolicy,
     capability::Capability,
     id::{ClientId, Slug},
+    workload::{InvalidTrust, WorkloadTrust},
 };
 
 /// The members of an agent that an administrator may set. Absent and `null` leave a member as it is;
@@ -45,22 +46,24 @@ pub struct AgentPatch {
     /// Life of its tokens, in seconds; clamped to 120..86400.
     #[serde(rename = "tokenLifetime", alias = "token_lifetime")]
     pub token_lifetime: Option<u64>,
-    /// Where its public keys are published (https).
+    /// Where its public keys are published (https), in place of registered ones; empty takes it away.
     #[serde(rename = "jwksUri", alias = "jwks_uri")]
     pub jwks_uri: Option<String>,
+    /// Its public keys (RFC 7517), in place of published ones; an empty set takes them away.
+    pub jwks: Option<Value>,
     /// Only at creation: also make a secret for an identity type that has none by itself.
     #[serde(rename = "issueSecret", alias = "issue_secret")]
     pub issue_secret: Option<bool>,
-    /// Not enforced yet.
+    /// Where an authorization response may go; replaces the whole list.
     #[serde(rename = "redirectUris", alias = "redirect_uris")]
-    pub redirect_uris: Option<Value>,
-    /// Not enforced yet.
+    pub redirect_uris: Option<Vec<String>>,
+    /// Whether it may act for people without holding a capability of delegation.
     #[serde(rename = "canActOnBehalfOfUsers", alias = "can_act_on_behalf_of_users")]
-    pub can_act_on_behalf_of_users: Option<Value>,
-    /// Not enforced yet.
+    pub can_act_on_behalf_of_users: Option<bool>,
+    /// Whether people must agree before it acts for them.
     #[serde(rename = "delegationPolicy", alias = "delegation_policy")]
-    pub delegation_policy: Option<Value>,
-    /// Not enforced yet.
+    pub delegation_policy: Option<DelegationPolicy>,
+    /// Which workload it is, if its platform vouches for it; an empty object takes that away.
     #[serde(rename = "workloadIdentity", alias = "workload_identity")]
     pub workload_identity: Option<Value>,
     /// Not enforced yet.
@@ -78,6 +81,16 @@ pub struct AgentPatch {
     pub roles: Option<Value>,
 }
 
+/// When an agent may act for people. A rule that this server does not know is refused, not ignored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct DelegationPolicy {
+    /// Whether they must agree.
+    #[serde(default)]
+    pub consent: DelegationConsent,
+}
+
 /// An agent cannot be like that.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{member}: {problem}")]
@@ -87,6 +100,12 @@ pub struct InvalidAgent {
     pub member: &'static str,
     /// What is wrong with it, safe to show.
     pub problem: String,
+}
+
+impl From<InvalidTrust> for InvalidAgent {
+    fn from(error: InvalidTrust) -> Self {
+        invalid("workloadIdentity", error.to_string())
+    }
 }
 
 fn invalid(member: &'static str, problem: impl Into<String>) -> InvalidAgent {
@@ -159,8 +178,30 @@ impl AgentPatch {
             let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
             next.token_lifetime = seconds.clamp(Agent::MIN_TOKEN_LIFETIME, Agent::MAX_TOKEN_LIFETIME);
         }
+        if self.jwks.is_some() && self.jwks_uri.is_some() {
+            // RFC 7591 section 2: nobody could say which of them holds.
+            return Err(invalid("jwks", "cannot be given together with jwksUri"));
+        }
         if let Some(uri) = &self.jwks_uri {
-            next.jwks_uri = Some(https_url("jwksUri", uri)?);
+            next.jwks_uri = if uri.is_empty() { None } else { Some(https_url("jwksUri", uri)?) };
+            next.jwks = None;
+        }
+        if let Some(keys) = &self.jwks {
+            next.jwks = key_set("jwks", keys)?;
+            next.jwks_uri = None;
+        }
+        if let Some(uris) = &self.redirect_uris {
+            next.redirect_uris = redirect_uris("redirectUris", uris)?;
+        }
+        if let Some(may) = self.can_act_on_behalf_of_users {
+            next.can_act_on_behalf_of_users = may;
+        }
+        if let Some(policy) = self.delegation_policy {
+            next.delegation_consent = policy.consent;
+        }
+        if let Some(trust) = &self.workload_identity {
+            let none = trust.as_object().is_some_and(serde_json::Map::is_empty);
+            next.workload = if none { None } else { Some(WorkloadTrust::parse(trust)?) };
         }
         *agent = next;
         Ok(())
@@ -168,10 +209,6 @@ impl AgentPatch {
 
     fn refuse_unenforced(&self) -> Result<(), InvalidAgent> {
         let members = [
-            ("redirectUris", &self.redirect_uris),
-            ("canActOnBehalfOfUsers", &self.can_act_on_behalf_of_users),
-            ("delegationPolicy", &self.delegation_policy),
-            ("workloadIdentity", &self.workload_identity),
             ("aauthIdentity", &self.aauth_identity),
             ("allowedIps", &self.allowed_ips),
             ("authMethods", &self.auth_methods),
@@ -182,11 +219,7 @@ impl AgentPatch {
             let empty = match value {
                 None | Some(Value::Null | Value::Bool(false)) => true,
                 Some(Value::Array(items)) => items.is_empty(),
-                Some(Value::Object(members)) => {
-                    // The one delegation policy there is today.
-                    members.is_empty()
-                        || (member == "delegationPolicy" && value == &Some(json!({"consent": "required"})))
-                }
+                Some(Value::Object(members)) => members.is_empty(),
                 Some(_) => false,
             };
             if !empty {
@@ -287,6 +320,83 @@ mod tests {
         assert!(
             patch(r#"{"allowedIps":null,"roles":[],"canActOnBehalfOfUsers":false}"#).apply(&mut one).is_ok()
         );
+    }
+
+    #[test]
+    fn members_of_delegation_are_set_and_withdrawn() {
+        let mut one = agent();
+        patch(
+            r#"{"redirectUris":["https://a.test/cb"],"canActOnBehalfOfUsers":true,
+                "delegationPolicy":{"consent":"implicit"}}"#,
+        )
+        .apply(&mut one)
+        .unwrap();
+        assert_eq!(one.redirect_uris, ["https://a.test/cb"]);
+        assert!(one.may_delegate());
+        assert_eq!(one.delegation_consent, DelegationConsent::Implicit);
+        let before = one.clone();
+        patch(r#"{"redirect_uris":null,"can_act_on_behalf_of_users":null,"delegation_policy":null}"#)
+            .apply(&mut one)
+            .unwrap();
+        assert_eq!(one, before);
+        patch(r#"{"redirect_uris":[],"can_act_on_behalf_of_users":false,"delegation_policy":{}}"#)
+            .apply(&mut one)
+            .unwrap();
+        assert!(one.redirect_uris.is_empty() && !one.may_delegate());
+        assert_eq!(one.delegation_consent, DelegationConsent::Required);
+    }
+
+    #[test]
+    fn members_of_delegation_that_nobody_understands_are_refused() {
+        for bad in [
+            r#"{"redirectUris":"https://a.test/cb"}"#,
+            r#"{"canActOnBehalfOfUsers":"yes"}"#,
+            r#"{"delegationPolicy":{"consent":"none"}}"#,
+            r#"{"delegationPolicy":{"consent":null}}"#,
+            r#"{"delegationPolicy":{"consent":"required","maxDepth":3}}"#,
+            r#"{"delegationPolicy":"implicit"}"#,
+        ] {
+            assert!(serde_json::from_str::<AgentPatch>(bad).is_err(), "{bad}");
+        }
+        let mut one = agent();
+        let refused = patch(r#"{"redirectUris":["http://a.test/cb"]}"#).apply(&mut one).unwrap_err();
+        assert_eq!(refused.member, "redirectUris");
+    }
+
+    #[test]
+    fn keys_are_registered_or_published_and_not_both() {
+        const KEYS: &str =
+            r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+        let uri = "https://a.test/jwks.json";
+        let mut one = agent();
+        patch(&format!(r#"{{"jwks":{KEYS}}}"#)).apply(&mut one).unwrap();
+        assert!(one.jwks.is_some());
+        patch(&format!(r#"{{"jwksUri":"{uri}"}}"#)).apply(&mut one).unwrap();
+        assert_eq!((one.jwks.is_some(), one.jwks_uri.as_deref()), (false, Some(uri)));
+        assert!(patch(&format!(r#"{{"jwks":{KEYS},"jwksUri":"{uri}"}}"#)).apply(&mut one).is_err());
+        assert!(patch(r#"{"jwks":{"keys":[{"kty":"oct","k":"eA"}]}}"#).apply(&mut one).is_err());
+        patch(r#"{"jwksUri":""}"#).apply(&mut one).unwrap();
+        assert_eq!(one.jwks_uri, None);
+        patch(&format!(r#"{{"jwks":{KEYS}}}"#)).apply(&mut one).unwrap();
+        patch(r#"{"jwks":{"keys":[]}}"#).apply(&mut one).unwrap();
+        assert_eq!(one.jwks, None);
+    }
+
+    #[test]
+    fn a_workload_is_set_kept_and_taken_away() {
+        let mut one = agent();
+        let set =
+            r#"{"workload_identity":{"provider":"oidc","issuer":"https://idp.example","subject":"bot"}}"#;
+        patch(set).apply(&mut one).unwrap();
+        assert!(one.workload.is_some());
+        let before = one.clone();
+        patch(r#"{"workloadIdentity":null}"#).apply(&mut one).unwrap();
+        let bad = r#"{"workloadIdentity":{"provider":"oidc","issuer":"https://idp.example","subject":"*"}}"#;
+        let error = patch(bad).apply(&mut one).unwrap_err();
+        assert!(error.member == "workloadIdentity" && error.problem.starts_with("subject: "), "{error}");
+        assert_eq!(one, before);
+        patch(r#"{"workloadIdentity":{}}"#).apply(&mut one).unwrap();
+        assert!(one.workload.is_none());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | `authorization_code` | RFC 6749 section 4.1: what a person agreed to |
 //! | `refresh_token` | RFC 6749 section 6: the next token of that |
 //! | `token_exchange` | RFC 8693: a token for another audience |
+//! | `workload` | RFC 8693 and RFC 7523 section 2.1: an agent that its platform vouches for |
 //!
 //! A grant parses its own parameters, decides with pure functions, writes what must be written, and only then
 //! signs.
@@ -19,6 +20,7 @@ mod issue;
 mod refresh_token;
 pub(crate) mod target;
 mod token_exchange;
+mod workload;
 
 use std::{
     fmt,
@@ -32,8 +34,10 @@ use crate::{
     audit::{Event, Origin},
     capability::Scope,
     client::Client,
-    client_auth::AuthenticatedClient,
+    client_auth::{AuthenticatedClient, Method},
     clock::Timestamp,
+    fetch::Fetch,
+    foreign_keys::ForeignKeys,
     id::OrgId,
     keys::{KeyProvider, KeyPurpose},
     organization::Organization,
@@ -50,8 +54,10 @@ pub use client_credentials::ClientCredentials;
 pub use error::{MAX_ACTORS, TokenError};
 pub use refresh_token::RefreshToken;
 pub use token_exchange::TokenExchange;
+pub use workload::{AWS_STS_REQUEST, JwtBearer};
 
 pub(crate) use issue::{Bearer, NewToken, Resource, SignIn, issue};
+pub(crate) use workload::{attest, only_names_agent};
 
 /// One grant of the token endpoint. Hosts add their own with
 /// [`Builder::with_grant`](crate::server::Builder::with_grant).
@@ -60,7 +66,6 @@ pub(crate) use issue::{Bearer, NewToken, Resource, SignIn, issue};
 /// use async_trait::async_trait;
 /// use lumoauth_core::{
 ///     capability::Scope,
-///     client_auth::Method,
 ///     grant::{Grant, GrantContext, TokenError, TokenResponse},
 ///     wire::Params,
 /// };
@@ -76,8 +81,7 @@ pub(crate) use issue::{Bearer, NewToken, Resource, SignIn, issue};
 ///     }
 ///
 ///     async fn handle(&self, context: &GrantContext<'_>, _: &Params) -> Result<TokenResponse, TokenError> {
-///         let client = context.client.ok_or(TokenError::InvalidClient(Method::Body))?;
-///         context.issue(client, Scope::default(), 60).await
+///         context.issue(context.proven_client()?, Scope::default(), 60).await
 ///     }
 /// }
 /// ```
@@ -111,6 +115,10 @@ pub struct GrantContext<'a> {
     pub stores: &'a Stores,
     /// The keys.
     pub keys: &'a dyn KeyProvider,
+    /// The keys that others publish.
+    pub foreign_keys: &'a ForeignKeys,
+    /// The way out, for what is no key.
+    pub fetch: &'a dyn Fetch,
     /// What the audit log says if the request is refused.
     pub refusal: &'a Refusal,
     /// The time of the request.
@@ -147,6 +155,18 @@ impl GrantContext<'_> {
     /// The organization's id.
     pub fn org(&self) -> &OrgId {
         &self.organization.id
+    }
+
+    /// The client, for grants that act for nobody else.
+    ///
+    /// # Errors
+    /// [`TokenError`] if the request authenticated none: a public client may not use such a grant.
+    pub fn proven_client(&self) -> Result<&AuthenticatedClient, TokenError> {
+        match (self.client, self.public_client) {
+            (Some(client), _) => Ok(client),
+            (None, Some(_)) => Err(TokenError::UnauthorizedClient),
+            (None, None) => Err(TokenError::InvalidClient(Method::Body)),
+        }
     }
 
     /// The live principal of an access token of this organization; `None` if it is not one, for whatever reason.

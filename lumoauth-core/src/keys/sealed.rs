@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    hkdf,
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
@@ -49,6 +52,31 @@ impl MasterKey {
     /// The base64 form, to keep in a file that only the server can read.
     pub fn to_base64(&self) -> Zeroizing<String> {
         Zeroizing::new(STANDARD.encode(self.0.as_slice()))
+    }
+
+    /// 32 bytes for another use of the host's, such as authenticating the cookies of its sessions: the same on every server
+    /// with this master key, unrelated to those of any other `purpose`, and no way back to the master key (HKDF-SHA256,
+    /// RFC 5869).
+    ///
+    /// ```
+    /// # use lumoauth_core::keys::MasterKey;
+    /// let key = MasterKey::generate();
+    /// assert_eq!(key.derive("cookies")?, key.derive("cookies")?);
+    /// assert_ne!(key.derive("cookies")?, key.derive("links")?);
+    /// # Ok::<(), lumoauth_core::keys::KeyError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`KeyError::Crypto`] if the cryptographic library refuses.
+    pub fn derive(&self, purpose: &str) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+        let failed = |_| KeyError::Crypto("deriving a key");
+        let mut key = Zeroizing::new([0; 32]);
+        hkdf::Salt::new(hkdf::HKDF_SHA256, &[])
+            .extract(self.0.as_slice())
+            .expand(&[b"lumoauth derived key 1\0", purpose.as_bytes()], hkdf::HKDF_SHA256)
+            .and_then(|okm| okm.fill(key.as_mut_slice()))
+            .map_err(failed)?;
+        Ok(key)
     }
 
     fn cipher(&self) -> Result<LessSafeKey, KeyError> {

@@ -7,7 +7,9 @@ use url::Url;
 use super::{AuthorizationServer, Inner, PasswordHasher};
 use crate::{
     clock::{Clock, SystemClock},
-    grant::{AuthorizationCode, ClientCredentials, Grant, RefreshToken, TokenExchange},
+    fetch::{Fetch, NoFetch},
+    foreign_keys::ForeignKeys,
+    grant::{AuthorizationCode, ClientCredentials, Grant, JwtBearer, RefreshToken, TokenExchange},
     keys::KeyProvider,
     store::{RateLimit, Stores},
 };
@@ -23,6 +25,7 @@ pub struct Builder {
     grants: Vec<Arc<dyn Grant>>,
     password_hasher: Option<Arc<dyn PasswordHasher>>,
     failure_limit: Option<RateLimit>,
+    fetch: Arc<dyn Fetch>,
 }
 
 /// The server cannot be built.
@@ -47,11 +50,13 @@ impl Builder {
             grants: vec![
                 Arc::new(AuthorizationCode),
                 Arc::new(ClientCredentials),
+                Arc::new(JwtBearer),
                 Arc::new(RefreshToken),
                 Arc::new(TokenExchange),
             ],
             password_hasher: None,
             failure_limit: None,
+            fetch: Arc::new(NoFetch),
         }
     }
 
@@ -71,6 +76,13 @@ impl Builder {
     /// guess secrets at speed or fill the log by trying.
     pub fn with_failure_limit(mut self, limit: RateLimit) -> Self {
         self.failure_limit = Some(limit);
+        self
+    }
+
+    /// Fetches what others publish (the keys of clients and platforms) through `fetch`. Without it nothing leaves this
+    /// server, and only keys that are registered here are used.
+    pub fn with_fetch(mut self, fetch: Arc<dyn Fetch>) -> Self {
+        self.fetch = fetch;
         self
     }
 
@@ -112,6 +124,8 @@ impl Builder {
             grants,
             password_hasher: self.password_hasher,
             failure_limit: self.failure_limit,
+            foreign_keys: ForeignKeys::new(self.fetch.clone()),
+            fetch: self.fetch,
         };
         Ok(AuthorizationServer { inner: Arc::new(inner) })
     }

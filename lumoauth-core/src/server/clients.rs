@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{ApiError, AuthorizationServer, Caller, retrying, written};
 use crate::{
-    agent::{checked_text, parse_capabilities},
+    agent::{checked_text, https_url, key_set, parse_capabilities, redirect_uris},
     api_key::{ApiKey, ORG_KEY_SCOPES},
     audit::{EventKind, Target},
     capability::Capability,
@@ -27,6 +27,11 @@ pub struct ClientRequest {
     /// Where an authorization response may go.
     #[serde(rename = "redirectUris", alias = "redirect_uris")]
     pub redirect_uris: Option<Vec<String>>,
+    /// Where its public keys are published (https).
+    #[serde(rename = "jwksUri", alias = "jwks_uri")]
+    pub jwks_uri: Option<String>,
+    /// Its public keys (RFC 7517).
+    pub jwks: Option<serde_json::Value>,
     /// The scopes it may ask for.
     #[serde(rename = "allowedScopes", alias = "allowed_scopes")]
     pub allowed_scopes: Option<Vec<String>>,
@@ -52,11 +57,12 @@ pub struct NewApiKeyRequest {
 }
 
 /// The grant types a client may be registered for.
-const GRANT_TYPES: [&str; 4] = [
+const GRANT_TYPES: [&str; 5] = [
     "authorization_code",
     "refresh_token",
     "client_credentials",
     "urn:ietf:params:oauth:grant-type:token-exchange",
+    "urn:ietf:params:oauth:grant-type:jwt-bearer",
 ];
 
 impl AuthorizationServer {
@@ -75,7 +81,7 @@ impl AuthorizationServer {
         let name = checked_text("name", request.name.as_deref().unwrap_or_default(), 1, 128)?;
         let (mut client, secret) = Client::new(name, now);
         if let Some(uris) = &request.redirect_uris {
-            client.redirect_uris = uris.iter().map(|uri| redirect_uri(uri)).collect::<Result<_, _>>()?;
+            client.redirect_uris = redirect_uris("redirectUris", uris)?;
         }
         if let Some(scopes) = &request.allowed_scopes {
             client.allowed_scopes = parse_capabilities("allowedScopes", scopes)?;
@@ -92,7 +98,20 @@ impl AuthorizationServer {
             let problem = "cannot be switched off".to_owned();
             return Err(ApiError::Invalid { member: "requiresPkce", problem });
         }
+        client.jwks_uri = request.jwks_uri.as_deref().map(|uri| https_url("jwksUri", uri)).transpose()?;
+        client.jwks = match &request.jwks {
+            Some(keys) => key_set("jwks", keys)?,
+            None => None,
+        };
         let confidential = request.confidential != Some(false);
+        let refused = match (&client.jwks, &client.jwks_uri) {
+            (Some(_), Some(_)) => Some("cannot be given together with jwksUri"),
+            (Some(_), None) | (None, Some(_)) if !confidential => Some("are for confidential clients"),
+            _ => None,
+        };
+        if let Some(problem) = refused {
+            return Err(ApiError::Invalid { member: "jwks", problem: problem.to_owned() });
+        }
         if !confidential {
             client.confidential = false;
             client.secrets = Secrets::default();
@@ -253,28 +272,4 @@ fn not_above(principal: &Principal, member: &'static str, scopes: &[Capability])
 
 fn client_target(client: &Client) -> Target {
     Target::new("client", client.client_id.as_str()).named(&*client.name)
-}
-
-/// An absolute URI without fragment, wildcard or user information; plain `http` only on a loopback host; never a
-/// scheme that a browser would run.
-fn redirect_uri(text: &str) -> Result<String, ApiError> {
-    let fits = text.len() <= 512
-        && !text.contains('*')
-        && url::Url::parse(text).is_ok_and(|url| {
-            let loopback = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
-            let scheme = match url.scheme() {
-                "https" => url.has_host(),
-                "http" => loopback,
-                // Private-use schemes of native apps are reverse domain names (RFC 8252 section 7.1).
-                other => other.contains('.'),
-            };
-            scheme && url.fragment().is_none() && url.username().is_empty() && url.password().is_none()
-        });
-    if fits {
-        Ok(text.to_owned())
-    } else {
-        let problem =
-            "must be absolute https URIs (http only on a loopback host) without fragment".to_owned();
-        Err(ApiError::Invalid { member: "redirectUris", problem })
-    }
 }

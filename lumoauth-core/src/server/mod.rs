@@ -6,6 +6,7 @@
 
 mod agents;
 mod ask;
+mod attest;
 mod audit;
 mod authenticate;
 mod authorize;
@@ -21,6 +22,7 @@ mod introspect_refresh;
 mod maintenance;
 mod mcp;
 mod me;
+mod organizations;
 mod people;
 mod token;
 
@@ -31,6 +33,8 @@ use crate::{
     client::Client,
     client_auth::AuthenticatedClient,
     clock::{Clock, Timestamp},
+    fetch::Fetch,
+    foreign_keys::ForeignKeys,
     grant::{Grant, GrantContext, Refusal},
     id::OrgId,
     keys::{Jwk, KeyError, KeyProvider, KeyPurpose},
@@ -42,6 +46,7 @@ use crate::{
 
 pub use agents::{AgentPage, NewAgent, Registration, RegistrationRequest, TestTokenRequest};
 pub use ask::{Answer, AskRequest, RequestFacts};
+pub use attest::{Attestation, AttestedIdentity};
 pub use authenticate::{AuthenticateError, Credential, Door};
 pub use authorize::{Answer as AuthorizationAnswer, Authorization, PushedAuthorization, Question};
 pub use authz::{CheckRequest, Checked, Permission, Subject, SubjectRef};
@@ -118,6 +123,8 @@ struct Inner {
     grants: HashMap<&'static str, Arc<dyn Grant>>,
     password_hasher: Option<Arc<dyn PasswordHasher>>,
     failure_limit: Option<RateLimit>,
+    fetch: Arc<dyn Fetch>,
+    foreign_keys: ForeignKeys,
 }
 
 /// A verified caller and where the request came from: what an audit event needs to know.
@@ -263,6 +270,8 @@ impl AuthorizationServer {
             origin,
             stores: &self.inner.stores,
             keys: &*self.inner.keys,
+            foreign_keys: &self.inner.foreign_keys,
+            fetch: &*self.inner.fetch,
             refusal,
             now,
         }

@@ -7,12 +7,12 @@ use serde::Deserialize;
 use super::{ApiError, AuthorizationServer, Caller, retrying, written};
 use crate::{
     agent::checked_text,
-    audit::{EventKind, Target},
+    audit::{Actor, ActorKind, Event, EventKind, Origin, Target},
     capability::Capability,
     id::{Number, OrgId, UserId},
     principal::Principal,
     secret::Secret,
-    store::{Insert, Listing, Page, UserKey},
+    store::{Insert, Listing, Page, StoreError, UserKey},
     user::{User, is_email},
 };
 
@@ -106,6 +106,47 @@ impl AuthorizationServer {
             (_, Ok(number)) => users.find(org, UserKey::Number(Number::new(number))).await?,
             _ => users.find(org, UserKey::Email(&name.to_lowercase())).await?,
         })
+    }
+
+    /// Records that a person proved to the host who they are, by `method` (RFC 8176).
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be recorded; the host must not sign the person in then.
+    pub async fn record_sign_in(
+        &self,
+        org: &OrgId,
+        user: &User,
+        method: &'static str,
+        origin: &Origin,
+    ) -> Result<(), StoreError> {
+        let actor = Actor::new(ActorKind::User, user.id.to_string()).named(&*user.email);
+        let event = Event::new(EventKind::UserAuthenticated, actor, "signed in", self.now())
+            .on(user_target(user))
+            .by_method(method)
+            .from_origin(origin);
+        self.stores().audit.append(org, &[event]).await
+    }
+
+    /// Records that somebody failed to prove to the host who they are. `claimed` is the address they gave; it is shown only
+    /// if it is one, for people type their password in its place.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be recorded.
+    pub async fn record_failed_sign_in(
+        &self,
+        org: &OrgId,
+        claimed: &str,
+        method: &'static str,
+        reason: &'static str,
+        origin: &Origin,
+    ) -> Result<(), StoreError> {
+        let claimed = if is_email(claimed) { claimed } else { "unknown" };
+        let actor = Actor::new(ActorKind::Unknown, claimed);
+        let event = Event::new(EventKind::UserAuthenticated, actor, "sign-in refused", self.now())
+            .by_method(method)
+            .from_origin(origin)
+            .failed(reason);
+        self.stores().audit.append(org, &[event]).await
     }
 
     /// A page of the people, by e-mail address.

@@ -8,9 +8,9 @@ use super::AuthorizationServer;
 use crate::{
     audit::{Actor, ActorKind, Event, EventKind, Origin, Target},
     client::Client,
-    client_auth::{self, AuthenticatedClient, Method, Proof, Unreadable},
+    client_auth::{self, AuthenticatedClient, Desk, Method, Proof, Unreadable},
     clock::Timestamp,
-    grant::{Refusal, TokenError, TokenResponse},
+    grant::{Refusal, TokenError, TokenResponse, only_names_agent},
     id::{ClientId, OrgId},
     organization::Organization,
     principal::client_actor,
@@ -31,16 +31,16 @@ pub struct TokenRequest<'a> {
     pub origin: &'a Origin,
 }
 
-/// Which client a request is from.
-#[derive(Default)]
-pub(super) struct Authenticated {
-    /// The one that has proven who it is.
+/// Who a request to the token endpoint or one of its neighbours is from; at most one of the two.
+#[derive(Debug, Default)]
+pub(super) struct RequestClient {
+    /// The client that proved who it is.
     pub(super) proven: Option<AuthenticatedClient>,
-    /// The public one that named itself.
+    /// The public client that the request names.
     pub(super) public: Option<Arc<Client>>,
 }
 
-impl Authenticated {
+impl RequestClient {
     /// The client, proven or not.
     pub(super) fn either(self) -> Option<AuthenticatedClient> {
         self.proven.or(self.public.map(AuthenticatedClient::Client))
@@ -90,41 +90,48 @@ impl AuthorizationServer {
         let grant_type =
             request.params.get("grant_type").ok_or(TokenError::InvalidRequest("grant_type is required."))?;
         let grant = self.inner.grants.get(grant_type).ok_or(TokenError::UnsupportedGrantType)?;
-        let Authenticated { proven, public } =
+        let RequestClient { proven, public } =
             self.authenticate_client(organization, request, refusal, now).await?;
         if !organization.is_active() {
             return Err(TokenError::InvalidClient(Method::Body));
         }
         let issuer = self.issuer(&organization.id);
-        let context = self.grant_context(
-            organization,
-            &issuer,
-            proven.as_ref(),
-            public.as_ref(),
-            request.origin,
-            refusal,
-            now,
-        );
+        let (client, public) = (proven.as_ref(), public.as_ref());
+        let context = self.grant_context(organization, &issuer, client, public, request.origin, refusal, now);
         grant.handle(&context, request.params).await
     }
 
-    /// The client that the request authenticates; nobody if it has no client credentials at all.
+    /// The client that the request authenticates or, being public, names.
     pub(super) async fn authenticate_client(
         &self,
         organization: &Organization,
         request: TokenRequest<'_>,
         refusal: &Refusal,
         now: Timestamp,
-    ) -> Result<Authenticated, TokenError> {
+    ) -> Result<RequestClient, TokenError> {
         let presented =
             client_auth::presented(request.authorization, request.params).map_err(|error| match error {
                 Unreadable::Malformed => TokenError::InvalidClient(Method::Basic),
+                Unreadable::UnknownAssertion => TokenError::InvalidClient(Method::Body),
                 Unreadable::TwoMethods => {
                     TokenError::InvalidRequest("Use one client authentication method only.")
                 }
             })?;
-        let Some(presented) = presented else { return Ok(Authenticated::default()) };
-        match client_auth::authenticate(self.stores(), &organization.id, &presented, now).await? {
+        let issuer = self.issuer(&organization.id);
+        let Some(presented) =
+            presented.filter(|presented| !only_names_agent(request.params, presented, &issuer))
+        else {
+            return Ok(RequestClient::default());
+        };
+        let desk = Desk {
+            stores: self.stores(),
+            foreign_keys: &self.inner.foreign_keys,
+            org: &organization.id,
+            issuer: &issuer,
+            now,
+        };
+        let by_assertion = presented.assertion.is_some();
+        match desk.authenticate(&presented).await? {
             Proof::Proven(client) => {
                 let known = client.clone();
                 refusal.set(move |event| {
@@ -133,7 +140,7 @@ impl AuthorizationServer {
                     event.actor = client_actor(&known);
                     event.target = Some(target);
                 });
-                Ok(Authenticated { proven: Some(client), public: None })
+                Ok(RequestClient { proven: Some(client), public: None })
             }
             Proof::Public(client) => {
                 let (kind, target) = described(&AuthenticatedClient::Client(client.clone()));
@@ -142,9 +149,9 @@ impl AuthorizationServer {
                     event.actor = Actor::new(ActorKind::Unknown, target.id.clone());
                     event.target = Some(target);
                 });
-                Ok(Authenticated { proven: None, public: Some(client) })
+                Ok(RequestClient { proven: None, public: Some(client) })
             }
-            Proof::Nothing(claimed) => {
+            Proof::Nothing { claimed, cause } => {
                 let (kind, target) = match &claimed {
                     Some(client) => described(client),
                     None => unknown(&presented.client_id),
@@ -154,6 +161,12 @@ impl AuthorizationServer {
                     event.actor = Actor::new(ActorKind::Unknown, target.id.clone());
                     event.target = Some(target);
                     event.message = "client authentication failed".into();
+                    if by_assertion {
+                        event.auth_method = Some("private_key_jwt".into());
+                    }
+                    if let Some(cause) = cause {
+                        event.context.insert("cause".to_owned(), cause.into());
+                    }
                 });
                 Err(TokenError::InvalidClient(presented.method))
             }

@@ -41,6 +41,9 @@ pub enum InvalidToken {
     /// The header has members we never write.
     #[error("unexpected header")]
     Header,
+    /// An algorithm that is not accepted.
+    #[error("algorithm not accepted")]
+    Algorithm,
     /// The wrong kind of token.
     #[error("wrong type")]
     WrongType,
@@ -149,7 +152,7 @@ pub(crate) fn unverified_issuer(token: &str) -> Result<String, InvalidToken> {
 
 /// Signed text, and the three decoded parts.
 #[expect(clippy::type_complexity, reason = "the parts of a compact JWS, used right here")]
-fn split(token: &str) -> Result<(&str, Vec<u8>, Vec<u8>, Vec<u8>), InvalidToken> {
+pub(super) fn split(token: &str) -> Result<(&str, Vec<u8>, Vec<u8>, Vec<u8>), InvalidToken> {
     if token.len() > MAX_TOKEN_BYTES {
         return Err(InvalidToken::TooLong);
     }

@@ -4,6 +4,7 @@
 //! is alive is in its claims ([`Lineage`]) and in the records of its principals.
 
 mod claims;
+pub(crate) mod foreign;
 mod jwt;
 mod lineage;
 mod liveness;

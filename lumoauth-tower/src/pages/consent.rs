@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use bytes::Bytes;
 use http::StatusCode;
 use lumoauth_core::{client_auth::AuthenticatedClient, server::Question};
 
@@ -57,5 +58,5 @@ pub(crate) fn consent(question: &Question, submit_url: &str) -> Reply {
         escaped(question.challenge_id.expose()),
         escaped(question.csrf_token.expose()),
     );
-    page(StatusCode::OK, "Allow access?", &main, question.redirect_origin.as_deref())
+    page(StatusCode::OK, "Allow access?", &main, question.redirect_origin.as_deref()).map(Bytes::from)
 }

@@ -1,4 +1,4 @@
-//! The pages that people see, as text. They work without scripts and load nothing; what others wrote is shown as text.
+//! The pages that people see, as text, and the frame for pages of a host's own that look like them. They work without scripts and load nothing; what others wrote is shown as text.
 //!
 //! 1. Everything that is not ours goes through [`escaped`]: no markup, and no character that changes the direction or the
 //!    place of the text around it.
@@ -23,14 +23,24 @@ main{max-width:34rem;margin:6vh auto;padding:1.5rem 2rem;background:#fff;border:
 h1{font-size:1.3rem;margin:0 0 1rem}dt{color:#5b616b;font-size:.85rem}dd{margin:0 0 .6rem}\
 dd,li,h1{overflow-wrap:anywhere}code{font-size:.85em;color:#5b616b}li{margin:.3rem 0}\
 button{font:inherit;padding:.5rem 1.4rem;margin:.6rem .6rem 0 0;border:1px solid #8a909a;border-radius:.3rem;\
-background:#fff;cursor:pointer}button.yes{background:#1c4fa0;border-color:#1c4fa0;color:#fff}";
+background:#fff;cursor:pointer}button.yes{background:#1c4fa0;border-color:#1c4fa0;color:#fff}\
+label{display:block;margin:0 0 .2rem;font-size:.85rem;color:#5b616b}\
+input{box-sizing:border-box;width:100%;font:inherit;color:inherit;padding:.5rem .6rem;margin:0 0 .8rem;\
+border:1px solid #8a909a;border-radius:.3rem;background:#fff}\
+:focus-visible{outline:3px solid #1c4fa0;outline-offset:2px}\
+.alarm{padding:.5rem .7rem;border:1px solid #a32020;border-radius:.3rem;color:#a32020}";
 
 /// The source expression that lets exactly this style in (CSP level 3, section 2.3.1).
 static STYLE_HASH: LazyLock<String> =
     LazyLock::new(|| format!("'sha256-{}'", STANDARD.encode(SecretHash::of(STYLE).as_bytes())));
 
 /// Text that others wrote, as it may stand anywhere in a page, also in a quoted attribute.
-pub(crate) fn escaped(text: &str) -> String {
+///
+/// ```
+/// # use lumoauth_tower::pages::escaped;
+/// assert_eq!(escaped("<b title=\"x\">"), "&lt;b title=&quot;x&quot;&gt;");
+/// ```
+pub fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -58,8 +68,9 @@ fn is_misleading(c: char) -> bool {
             | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// A whole page. `title` and `main` are markup of ours; `form_target` is the origin that the answer to its form leads to.
-fn page(status: StatusCode, title: &str, main: &str, form_target: Option<&str>) -> Reply {
+/// A whole page with the headers that protect it. `title` and `main` are markup, so what others wrote goes through
+/// [`escaped`] first; `form_targets` are the origins (source expressions of CSP) that the answer to its form may lead to.
+pub fn page(status: StatusCode, title: &str, main: &str, form_targets: Option<&str>) -> Response<String> {
     let mut html = String::with_capacity(main.len() + 2048);
     // Writing to a string cannot fail.
     let _ = write!(
@@ -69,14 +80,13 @@ fn page(status: StatusCode, title: &str, main: &str, form_target: Option<&str>) 
          <meta name=\"robots\" content=\"noindex\"><title>{title}</title><style>{STYLE}</style></head>\
          <body><main>{main}</main></body></html>"
     );
-    let mut reply = Response::new(Bytes::from(html));
+    let mut reply = Response::new(html);
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
-    let form_action = match form_target {
-        // Anything else could end the directive and begin another.
-        Some(origin) if origin.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b';' | b',' | b'\'')) => {
-            format!("'self' {origin}")
-        }
+    // Anything else could end the directive and begin another.
+    let harmless = |b: u8| b == b' ' || (b.is_ascii_graphic() && !matches!(b, b';' | b',' | b'\''));
+    let form_action = match form_targets {
+        Some(origins) if origins.bytes().all(harmless) => format!("'self' {origins}"),
         _ => "'self'".to_owned(),
     };
     let policy = format!(
@@ -93,7 +103,7 @@ fn page(status: StatusCode, title: &str, main: &str, form_target: Option<&str>) 
 
 /// Headers that every answer of the authorization endpoint has, whoever rendered it. What the host's page to sign in says
 /// itself holds.
-pub(crate) fn protect(reply: &mut Reply) {
+pub(crate) fn protect<T>(reply: &mut Response<T>) {
     const HEADERS: [(HeaderName, &str); 6] = [
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::REFERRER_POLICY, "no-referrer"),
@@ -114,7 +124,7 @@ pub(crate) fn error(error: &WireError) -> Reply {
         escaped(&error.description),
         escaped(error.error),
     );
-    let mut reply = page(error.status, "Request refused", &main, None);
+    let mut reply = page(error.status, "Request refused", &main, None).map(Bytes::from);
     if let Some(seconds) = error.retry_after {
         reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -39,11 +39,14 @@ fn every_key_is_read() {
         [tls]
         cert = 'cert.pem'
         key = 'key.pem'
+        [fetch]
+        allow = ['https://kubernetes.default.svc', 'http://127.0.0.1:8080']
         [[organizations]]
         slug = 'acme-corp'
         name = 'Acme Corp'
     ";
     let config = parse(text, &[]).unwrap();
+    assert_eq!(config.fetch_allow, ["https://kubernetes.default.svc", "http://127.0.0.1:8080"]);
     assert_eq!(config.listen.port(), 443);
     assert_eq!(config.public_url, "https://auth.example/base");
     assert!(matches!(config.store, StoreUrl::Embedded(path) if path == *"/var/lib/lumoauth/data"));
@@ -103,6 +106,15 @@ fn a_store_with_a_password_can_be_a_variable() {
     let StoreUrl::Postgres { postgres, redis } = config.store else { panic!("{:?}", config.store) };
     assert_eq!(postgres.expose(), "postgres://u:a,b[c]{d}=1+e@[::1]:6000/lumoauth");
     assert_eq!(redis.unwrap().expose(), "redis://:{x},y@cache/1");
+}
+
+#[test]
+fn what_may_be_fetched_anywhere_are_origins() {
+    for bad in ["https://a.test/path", "a.test", "ftp://a.test", "*"] {
+        let problems = problems(&format!("{LEAST}[fetch]\nallow = ['{bad}']"), &[]);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].contains("`fetch.allow`"), "{problems:?}");
+    }
 }
 
 #[test]

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::{ALL, RACERS, count, now, race, some_event, some_org};
 use crate::{
-    agent::{Agent, AgentKind, AgentStatus, IdentityType},
+    agent::{Agent, AgentKind, AgentStatus, DelegationConsent, IdentityType},
     capability::Capability,
     client::Secrets,
     id::{AgentId, ClientId, OrgId, Slug},
     secret::{Secret, SecretHash},
     store::{AgentFilter, AgentKey, AgentStore, Insert, Page, Remove, Unique, Update},
+    workload::{WorkloadKey, WorkloadTrust},
 };
 
 fn agent(slug: &str) -> Agent {
@@ -61,6 +62,12 @@ pub async fn round_trip(store: &dyn AgentStore) {
     full.budget_generation = u32::MAX;
     full.token_lifetime = Agent::MAX_TOKEN_LIFETIME;
     full.jwks_uri = Some("https://agent.example/jwks.json".to_owned());
+    let jwks = r#"{"keys": [{"kty": "EC", "x5c": ["Ünïcode"], "n": [1.5, null], "b": 1, "a": 2}]}"#;
+    full.jwks = Some(serde_json::from_str(jwks).unwrap());
+    full.redirect_uris = vec!["https://agent.example/cb?a=b".to_owned(), "http://127.0.0.1/cb".to_owned()];
+    full.can_act_on_behalf_of_users = true;
+    full.delegation_consent = DelegationConsent::Implicit;
+    full.workload = trust("\"Ünïcode\" \u{1f916}");
     full.secrets = Secrets::one(&Secret::generate(""));
     full.secrets.rotate(&Secret::generate(""), now().plus(Duration::from_millis(1)));
     full.api_key = Some(hash());
@@ -128,21 +135,26 @@ pub async fn unique_values(store: &dyn AgentStore) {
 /// "A record of one organization is never found, changed, counted or removed through another."
 pub async fn organizations_are_apart(store: &dyn AgentStore) {
     let (ours, theirs) = (some_org(), some_org());
-    let agent = Agent { api_key: Some(hash()), ..agent("ours") };
+    let agent = Agent { api_key: Some(hash()), workload: trust("one"), ..agent("ours") };
+    let trusting = async |org| store.trusting(org, &[workload_key("one")]).await.unwrap();
     inserted(store, &ours, &agent).await;
 
     for key in every_key(&agent) {
         assert_eq!(store.find(&theirs, key).await.unwrap(), None, "{key:?}");
     }
+    assert!(trusting(&theirs).await.is_empty());
     assert_eq!(store.list(&theirs, &AgentFilter::default(), ALL).await.unwrap().total, 0);
     assert_eq!(store.update(&theirs, &agent, &some_event()).await.unwrap(), Update::Missing);
     assert_eq!(store.remove(&theirs, agent.id, &some_event()).await.unwrap(), Remove::Missing);
-    inserted(store, &theirs, &agent).await;
+    inserted(store, &theirs, &Agent { workload: None, ..agent.clone() }).await;
+    assert!(trusting(&theirs).await.is_empty());
     assert_eq!(store.remove(&theirs, agent.id, &some_event()).await.unwrap(), Remove::Removed);
 
     for key in every_key(&agent) {
         assert_eq!(store.find(&ours, key).await.unwrap().as_deref(), Some(&agent), "{key:?}");
     }
+    let found = trusting(&ours).await;
+    assert_eq!(found.iter().map(|found| &**found).collect::<Vec<_>>(), [&agent]);
 }
 
 /// "Replaces the agent if its stored version is `agent.version`."
@@ -240,6 +252,78 @@ pub async fn racing_removals(store: &dyn AgentStore) {
     let outcomes = race(RACERS, async |_| store.remove(&org, agent.id, &some_event()).await.unwrap()).await;
 
     assert_eq!(count(&outcomes, &Remove::Removed), 1, "{outcomes:?}");
+}
+
+fn trust(workload: &str) -> Option<WorkloadTrust> {
+    Some(WorkloadTrust::oidc("https://platform.example", workload))
+}
+
+fn workload_key(workload: &str) -> WorkloadKey {
+    trust(workload).unwrap().key()
+}
+
+/// "The agents whose workload has one of these keys, each once, in no particular order. An update that changes the trust
+/// of an agent changes where it is found."
+pub async fn found_by_workload(store: &dyn AgentStore) {
+    let org = some_org();
+    let trusting = async |workloads: &[&str]| {
+        let keys: Vec<_> = workloads.iter().map(|workload| workload_key(workload)).collect();
+        let found = store.trusting(&org, &keys).await.unwrap();
+        let mut slugs: Vec<_> = found.iter().map(|agent| agent.slug.to_string()).collect();
+        slugs.sort();
+        slugs
+    };
+    assert!(trusting(&["one"]).await.is_empty());
+    let mut first = Agent { workload: trust("one"), ..agent("first") };
+    // Whatever its status: that is for the caller to look at.
+    let second = Agent { workload: trust("one"), status: AgentStatus::Revoked, ..agent("second") };
+    let third = Agent { workload: trust("two"), ..agent("third") };
+    for agent in [&first, &second, &third, &agent("none")] {
+        inserted(store, &org, agent).await;
+    }
+
+    assert_eq!(trusting(&["one"]).await, ["first", "second"]);
+    assert_eq!(trusting(&["two"]).await, ["third"]);
+    assert_eq!(trusting(&["two", "one", "two", "three"]).await, ["first", "second", "third"]);
+    assert!(trusting(&["three"]).await.is_empty());
+    assert!(trusting(&[]).await.is_empty());
+    // The issuer and the claim are as much part of the key as the workload.
+    for other in [
+        WorkloadKey::new("https://platform.example/", "sub", "one"),
+        WorkloadKey::new("https://platform.example", "email", "one"),
+    ] {
+        assert!(store.trusting(&org, &[other]).await.unwrap().is_empty());
+    }
+
+    // Another change leaves it where it is, and is seen there.
+    first.name = "Renamed".into();
+    assert_eq!(store.update(&org, &first, &some_event()).await.unwrap(), Update::Updated);
+    first.version = 1;
+    let found = store.trusting(&org, &[workload_key("one")]).await.unwrap();
+    assert!(found.iter().any(|found| **found == first), "{found:?}");
+    assert_eq!(trusting(&["one"]).await, ["first", "second"]);
+
+    first.workload = trust("two");
+    let stale = Agent { version: 0, ..first.clone() };
+    assert_eq!(store.update(&org, &stale, &some_event()).await.unwrap(), Update::Stale);
+    assert_eq!(trusting(&["one"]).await, ["first", "second"]);
+    assert_eq!(store.update(&org, &first, &some_event()).await.unwrap(), Update::Updated);
+    assert_eq!(trusting(&["one"]).await, ["second"]);
+    assert_eq!(trusting(&["two"]).await, ["first", "third"]);
+    assert_eq!(trusting(&["one", "two"]).await, ["first", "second", "third"]);
+
+    (first.workload, first.version) = (None, 2);
+    assert_eq!(store.update(&org, &first, &some_event()).await.unwrap(), Update::Updated);
+    assert_eq!(trusting(&["one", "two"]).await, ["second", "third"]);
+    (first.workload, first.version) = (trust("one"), 3);
+    assert_eq!(store.update(&org, &first, &some_event()).await.unwrap(), Update::Updated);
+    assert_eq!(trusting(&["one"]).await, ["first", "second"]);
+
+    assert_eq!(store.remove(&org, second.id, &some_event()).await.unwrap(), Remove::Removed);
+    assert_eq!(trusting(&["one", "two"]).await, ["first", "third"]);
+    // A successor is not what it succeeds.
+    inserted(store, &org, &agent("second")).await;
+    assert_eq!(trusting(&["one"]).await, ["first"]);
 }
 
 /// "The agents that match, in ascending order of slug."

@@ -14,10 +14,10 @@
 #[macro_export]
 macro_rules! store_conformance {
     ($make:expr) => {
-        $crate::store_conformance!($make; roles: agents, api_keys, audit, budgets, clients, grants, keys,
+        $crate::store_conformance!($make; roles: agents, api_keys, audit, budgets, clients, consents, grants, keys,
             mcp_servers, organizations, rate_limits, replay, upkeep, users);
-        $crate::store_conformance!($make; recorded: agents, api_keys, clients, grants, keys, mcp_servers,
-            organizations, users);
+        $crate::store_conformance!($make; recorded: agents, api_keys, clients, consents, grants, keys,
+            mcp_servers, organizations, users);
     };
     ($make:expr; roles: $($role:ident),+ $(,)?) => {
         $($crate::store_conformance!(@role $role $make);)+
@@ -45,7 +45,8 @@ macro_rules! store_conformance {
     (@role agents $make:expr) => {
         $crate::store_conformance!(@cases agents $make;
             round_trip, one_slug_once, unique_values, organizations_are_apart, updates_are_guarded,
-            racing_updates, old_api_key_is_forgotten, removal_frees_names, racing_removals, listing);
+            racing_updates, old_api_key_is_forgotten, removal_frees_names, racing_removals, found_by_workload,
+            listing);
     };
     (@role api_keys $make:expr) => {
         $crate::store_conformance!(@cases api_keys $make;
@@ -69,9 +70,16 @@ macro_rules! store_conformance {
             round_trip, one_client_id_once, unique_values, organizations_are_apart, updates_are_guarded,
             racing_updates, listing);
     };
+    (@role consents $make:expr) => {
+        $crate::store_conformance!(@cases consents $make;
+            round_trip, one_per_pair_once, unique_values, organizations_are_apart, updates_are_guarded,
+            racing_updates, listing);
+    };
     (@role grants $make:expr) => {
         $crate::store_conformance!(@cases grants $make;
-            revoked_once, marks_are_kept, any_of_many, organizations_are_apart);
+            revoked_once, marks_are_kept, any_of_many, tickets_round_trip, tickets_end, one_use_wins,
+            reuse_marks_the_family, refresh_tokens_round_trip, one_rotation_wins, lost_races_are_forgiven,
+            reuse_kills_the_family, refresh_tokens_end, organizations_are_apart);
     };
     (@role keys $make:expr) => {
         $crate::store_conformance!(@cases keys $make;
@@ -132,8 +140,8 @@ macro_rules! store_conformance {
 #[macro_export]
 macro_rules! outbox_conformance {
     ($make:expr) => {
-        $crate::outbox_conformance!($make; roles: agents, api_keys, clients, grants, keys, mcp_servers,
-            organizations, users);
+        $crate::outbox_conformance!($make; roles: agents, api_keys, clients, consents, grants, keys,
+            mcp_servers, organizations, users);
     };
     ($make:expr; roles: $($role:ident),+ $(,)?) => {
         $(async fn $role() -> (

@@ -40,6 +40,7 @@ pub mod audit;
 pub mod budgets;
 pub mod changes;
 pub mod clients;
+pub mod consents;
 pub mod grants;
 pub mod keys;
 mod macros;
@@ -93,9 +94,9 @@ pub async fn race<F: Future>(n: usize, call: impl FnMut(usize) -> F) -> Vec<F::O
 pub mod ports {
     pub use crate::store::{
         AgentStore as agents, ApiKeyStore as api_keys, AuditStore as audit, BudgetStore as budgets,
-        ClientStore as clients, GrantStore as grants, KeyStore as keys, McpServerStore as mcp_servers,
-        OrganizationStore as organizations, RateLimitStore as rate_limits, ReplayStore as replay,
-        Store as upkeep, UserStore as users,
+        ClientStore as clients, ConsentStore as consents, GrantStore as grants, KeyStore as keys,
+        McpServerStore as mcp_servers, OrganizationStore as organizations, RateLimitStore as rate_limits,
+        ReplayStore as replay, Store as upkeep, UserStore as users,
     };
 }
 

@@ -2,20 +2,28 @@
 
 use std::time::Duration;
 
-use super::{ALL, RACERS, audit, now, race, some_event, some_org};
+use super::{
+    ALL, RACERS, audit,
+    grants::{next_of, some_refresh, some_ticket},
+    now, race, some_event, some_org,
+};
 use crate::{
     agent::Agent,
     api_key::ApiKey,
     audit::Event,
+    capability::Scope,
     client::Client,
-    id::{EventId, KeyId, OrgId, Slug},
+    clock::Timestamp,
+    consent::Consent,
+    id::{ClientId, EventId, KeyId, OrgId, Slug, UserId},
     keys::{Algorithm, KeyPurpose},
     mcp::{McpServer, ResourceUri},
     organization::Organization,
     random::random_bytes,
     store::{
-        AgentStore, ApiKeyStore, AuditStore, ClientStore, GrantStore, Handle, Insert, KeyStore,
-        McpServerStore, OrganizationStore, Outbox, Remove, Revoked, SealedKey, Unique, Update, UserStore,
+        AgentStore, ApiKeyStore, AuditStore, ClientStore, ConsentStore, GrantStore, Handle, Insert, KeyStore,
+        McpServerStore, OrganizationStore, Outbox, ROTATION_GRACE, RefreshToken, Remove, Revoked, Rotation,
+        SealedKey, Ticket, TicketUse, Unique, Update, UseEvents, UserStore,
     },
     user::User,
 };
@@ -30,7 +38,9 @@ pub enum Recorded<'a> {
     ApiKeys(&'a dyn ApiKeyStore),
     /// Ordinary OAuth clients.
     Clients(&'a dyn ClientStore),
-    /// Revocation marks.
+    /// What people allowed clients.
+    Consents(&'a dyn ConsentStore),
+    /// Tickets, refresh tokens and revocation marks.
     Grants(&'a dyn GrantStore),
     /// Sealed signing keys.
     Keys(&'a dyn KeyStore),
@@ -56,6 +66,7 @@ from_ports! {
     AgentStore => Agents,
     ApiKeyStore => ApiKeys,
     ClientStore => Clients,
+    ConsentStore => Consents,
     GrantStore => Grants,
     KeyStore => Keys,
     McpServerStore => McpServers,
@@ -108,6 +119,12 @@ impl Script {
         self.0.push(event.id);
         event
     }
+
+    /// Notes the event of the one call of a race that changed something.
+    fn happened<T: PartialEq>(&mut self, events: &[Event], outcomes: &[T], change: &T) {
+        let winner = outcomes.iter().position(|outcome| outcome == change).unwrap();
+        self.0.push(events[winner].id);
+    }
 }
 
 /// The event of a call that changes nothing.
@@ -123,6 +140,7 @@ impl Recorded<'_> {
             Self::Agents(store) => agents(store, org, &mut on).await,
             Self::ApiKeys(store) => api_keys(store, org, &mut on).await,
             Self::Clients(store) => clients(store, org, &mut on).await,
+            Self::Consents(store) => consents(store, org, &mut on).await,
             Self::Grants(store) => grants(store, org, &mut on).await,
             Self::Keys(store) => keys(store, org, &mut on).await,
             Self::McpServers(store) => mcp_servers(store, org, &mut on).await,
@@ -163,20 +181,114 @@ async fn clients(store: &dyn ClientStore, org: &OrgId, on: &mut Script) {
     assert_eq!(store.update(org, &client, &nothing()).await.unwrap(), Update::Stale);
 }
 
+async fn consents(store: &dyn ConsentStore, org: &OrgId, on: &mut Script) {
+    let consent = Consent::new(UserId::generate(), ClientId::generate_for_agent(), Scope::default(), now());
+    assert_eq!(store.update(org, &consent, &nothing()).await.unwrap(), Update::Missing);
+    assert_eq!(store.insert(org, &consent, &on.change()).await.unwrap(), Insert::Inserted);
+    assert!(matches!(store.insert(org, &consent, &nothing()).await.unwrap(), Insert::Taken(_)));
+    assert_eq!(store.update(org, &consent, &on.change()).await.unwrap(), Update::Updated);
+    assert_eq!(store.update(org, &consent, &nothing()).await.unwrap(), Update::Stale);
+}
+
 async fn grants(store: &dyn GrantStore, org: &OrgId, on: &mut Script) {
+    marks(store, org, on).await;
+    tickets(store, org, on).await;
+    refresh_tokens(store, org, on).await;
+}
+
+async fn marks(store: &dyn GrantStore, org: &OrgId, on: &mut Script) {
     let keep_until = now().plus(Duration::from_secs(60));
-    let handle = Handle::from_bytes(random_bytes());
+    let handle = some_handle();
     let first = store.revoke(org, handle, keep_until, &on.change()).await.unwrap();
     assert_eq!(first, Revoked::Revoked);
     let again = store.revoke(org, handle, keep_until, &nothing()).await.unwrap();
     assert_eq!(again, Revoked::AlreadyRevoked);
 
-    let raced = Handle::from_bytes(random_bytes());
+    let raced = some_handle();
     let events: Vec<_> = (0..RACERS).map(|_| some_event()).collect();
     let outcomes =
         race(RACERS, async |n| store.revoke(org, raced, keep_until, &events[n]).await.unwrap()).await;
-    let winner = outcomes.iter().position(|outcome| *outcome == Revoked::Revoked).unwrap();
-    on.0.push(events[winner].id);
+    on.happened(&events, &outcomes, &Revoked::Revoked);
+}
+
+fn some_handle() -> Handle {
+    Handle::from_bytes(random_bytes())
+}
+
+async fn tickets(store: &dyn GrantStore, org: &OrgId, on: &mut Script) {
+    let family = some_handle();
+    let [ticket, sibling, raced] = [some_ticket(Some(family)), some_ticket(Some(family)), some_ticket(None)];
+    let use_ticket = async |ticket: &Ticket, refresh: Option<&RefreshToken>, used, reused| {
+        let on = UseEvents { used: &used, reused: &reused };
+        store.use_ticket(org, ticket.purpose, &ticket.hash, refresh, now(), on).await
+    };
+    let outcome = use_ticket(&ticket, None, nothing(), nothing()).await.unwrap();
+    assert_eq!(outcome, TicketUse::Missing);
+    for ticket in [&ticket, &sibling, &raced] {
+        store.put_ticket(org, ticket).await.unwrap();
+        store.put_ticket(org, ticket).await.unwrap_err();
+    }
+    let refresh = some_refresh(family);
+    let outcome = use_ticket(&ticket, Some(&refresh), on.change(), nothing()).await.unwrap();
+    assert_eq!(outcome, TicketUse::Used);
+    use_ticket(&sibling, Some(&refresh), nothing(), nothing()).await.unwrap_err();
+    let outcome = use_ticket(&ticket, None, nothing(), on.change()).await.unwrap();
+    assert_eq!(outcome, TicketUse::Reused);
+    // The mark is there, so nothing changes any more, and what is marked takes no other event.
+    let outcome = use_ticket(&ticket, None, nothing(), nothing()).await.unwrap();
+    assert_eq!(outcome, TicketUse::Reused);
+    let again = store.revoke(org, family, now(), &nothing()).await.unwrap();
+    assert_eq!(again, Revoked::AlreadyRevoked);
+    assert_eq!(use_ticket(&sibling, None, on.change(), nothing()).await.unwrap(), TicketUse::Used);
+    assert_eq!(use_ticket(&sibling, None, nothing(), nothing()).await.unwrap(), TicketUse::Reused);
+
+    // Without a family a reuse changes nothing.
+    let events: Vec<_> = (0..RACERS).map(|_| some_event()).collect();
+    let outcomes =
+        race(RACERS, async |n| use_ticket(&raced, None, events[n].clone(), nothing()).await.unwrap()).await;
+    on.happened(&events, &outcomes, &TicketUse::Used);
+}
+
+async fn refresh_tokens(store: &dyn GrantStore, org: &OrgId, on: &mut Script) {
+    let rotate = async |token: &RefreshToken, next: &RefreshToken, at: Timestamp, used, reused| {
+        let on = UseEvents { used: &used, reused: &reused };
+        store.rotate(org, &token.hash, next, true, at, on).await
+    };
+    let mut tokens = Vec::new();
+    for _ in 0..2 {
+        let token = some_refresh(some_handle());
+        let next = next_of(&token);
+        let outcome = rotate(&token, &next, now(), nothing(), nothing()).await.unwrap();
+        assert_eq!(outcome, Rotation::Missing);
+        let code = some_ticket(None);
+        store.put_ticket(org, &code).await.unwrap();
+        let events = UseEvents { used: &on.change(), reused: &nothing() };
+        let outcome = store.use_ticket(org, code.purpose, &code.hash, Some(&token), now(), events).await;
+        assert_eq!(outcome.unwrap(), TicketUse::Used);
+        tokens.push(token);
+    }
+    let [token, raced] = tokens.try_into().unwrap();
+
+    let next = next_of(&token);
+    rotate(&token, &raced, now(), nothing(), nothing()).await.unwrap_err();
+    let outcome = rotate(&token, &next, now(), on.change(), nothing()).await.unwrap();
+    assert_eq!(outcome, Rotation::Rotated);
+    let outcome = rotate(&token, &next_of(&token), now(), nothing(), nothing()).await.unwrap();
+    assert_eq!(outcome, Rotation::Raced);
+    let late = now().plus(ROTATION_GRACE);
+    for reused in [on.change(), nothing()] {
+        let outcome = rotate(&token, &next_of(&token), late, nothing(), reused).await.unwrap();
+        assert_eq!(outcome, Rotation::Reused);
+    }
+    let ended = rotate(&token, &next_of(&token), token.expires_at, nothing(), nothing()).await.unwrap();
+    assert_eq!(ended, Rotation::Missing);
+
+    let events: Vec<_> = (0..RACERS).map(|_| some_event()).collect();
+    let outcomes = race(RACERS, async |n| {
+        rotate(&raced, &next_of(&raced), now(), events[n].clone(), nothing()).await.unwrap()
+    })
+    .await;
+    on.happened(&events, &outcomes, &Rotation::Rotated);
 }
 
 async fn keys(store: &dyn KeyStore, org: &OrgId, on: &mut Script) {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{now, some_event, some_org};
+use super::{
+    grants::{next_of, rotate, some_refresh, some_ticket, use_ticket},
+    now, some_event, some_org,
+};
 use crate::{
     budget::{Line, Meter, Window, agent_account},
     clock::Timestamp,
@@ -10,11 +13,12 @@ use crate::{
     random::random_bytes,
     store::{
         BudgetStore, Charge, ChargeId, Charged, GrantStore, Handle, REPLAY_GRACE, RateLimit, RateLimitStore,
-        Remembered, ReplayStore, Revoked, Store, Upkeep,
+        RefreshToken, Remembered, ReplayStore, Revoked, Rotation, Store, Ticket, TicketUse, Upkeep,
     },
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// "Whether the backend answers, for readiness probes."
 pub async fn answers(store: &dyn Upkeep) {
@@ -26,6 +30,8 @@ pub async fn answers(store: &dyn Upkeep) {
 /// A backend with only some of these roles calls the narrower functions of this module in tests of its own.
 pub async fn purge_keeps_what_counts(store: &dyn Store) {
     purge_keeps_marks(store, store).await;
+    purge_keeps_tickets(store, store).await;
+    purge_keeps_refresh_tokens(store, store).await;
     purge_keeps_charge_ids(store, store).await;
     purge_keeps_counters(store, store).await;
     purge_keeps_rate_limits(store, store).await;
@@ -53,7 +59,7 @@ async fn purge(store: &dyn Upkeep) {
 pub async fn purge_keeps_marks(grants: &dyn GrantStore, store: &dyn Upkeep) {
     let org = some_org();
     let handle = || Handle::from_bytes(random_bytes());
-    let soon = then().plus(Duration::from_millis(1));
+    let soon = then().plus(MOMENT);
     let (kept, prolonged) = (handle(), handle());
     assert_eq!(grants.revoke(&org, kept, soon, &some_event()).await.unwrap(), Revoked::Revoked);
     for ended in [prolonged, handle(), handle(), handle(), handle()] {
@@ -69,10 +75,91 @@ pub async fn purge_keeps_marks(grants: &dyn GrantStore, store: &dyn Upkeep) {
     assert!(grants.any_revoked(&org, &[prolonged]).await.unwrap());
 }
 
+/// "A later one, until `keep_until`, marks the ticket's family until `keep_until` of the ticket." What has ended makes
+/// room.
+pub async fn purge_keeps_tickets(grants: &dyn GrantStore, store: &dyn Upkeep) {
+    let (org, early) = (some_org(), then().minus(HOUR));
+    let ticket = |expires_at, keep_until| {
+        let family = Some(Handle::from_bytes(random_bytes()));
+        Ticket { expires_at, keep_until, ..some_ticket(family) }
+    };
+    let unused = ticket(then().plus(MOMENT), then().plus(MOMENT));
+    let used = ticket(early.plus(MOMENT), then().plus(MOMENT));
+    let reused = ticket(early.plus(MOMENT), then().plus(MOMENT));
+    let ended: Vec<_> = (0..4).map(|_| ticket(early.plus(MOMENT), then().minus(MOMENT))).collect();
+    for ticket in ended.iter().chain([&unused, &used, &reused]) {
+        grants.put_ticket(&org, ticket).await.unwrap();
+    }
+    // Marked before the reuse: one mark for less than the ticket needs it, the other for more.
+    for (ticket, keep_until) in [(&reused, early), (&ended[0], then().plus(MOMENT))] {
+        let marked = grants.revoke(&org, ticket.family.unwrap(), keep_until, &some_event()).await.unwrap();
+        assert_eq!(marked, Revoked::Revoked);
+    }
+    for (ticket, outcome) in [
+        (&ended[0], TicketUse::Used),
+        (&ended[0], TicketUse::Reused),
+        (&used, TicketUse::Used),
+        (&reused, TicketUse::Used),
+        (&reused, TicketUse::Reused),
+    ] {
+        assert_eq!(use_ticket(grants, &org, ticket, None, early).await.unwrap(), outcome);
+    }
+
+    purge(store).await;
+
+    assert_eq!(use_ticket(grants, &org, &used, None, then()).await.unwrap(), TicketUse::Reused);
+    assert_eq!(use_ticket(grants, &org, &unused, None, then()).await.unwrap(), TicketUse::Used);
+    for ticket in &ended {
+        grants.put_ticket(&org, ticket).await.unwrap();
+    }
+    for marked in [&reused, &ended[0]] {
+        assert!(grants.any_revoked(&org, &[marked.family.unwrap()]).await.unwrap());
+    }
+}
+
+/// A rotated refresh token is recognised as long as its time is not over, and the mark of its family holds "until
+/// `next.expires_at`".
+pub async fn purge_keeps_refresh_tokens(grants: &dyn GrantStore, store: &dyn Upkeep) {
+    let (org, early) = (some_org(), then().minus(HOUR));
+    let token = |expires_at| {
+        let token = some_refresh(Handle::from_bytes(random_bytes()));
+        RefreshToken { expires_at, ..token }
+    };
+    let grant = async |token: &RefreshToken| {
+        let code = Ticket { expires_at: early.plus(MOMENT), ..some_ticket(None) };
+        grants.put_ticket(&org, &code).await.unwrap();
+        assert_eq!(use_ticket(grants, &org, &code, Some(token), early).await.unwrap(), TicketUse::Used);
+    };
+    let (rotated, reused) = (token(then().plus(MOMENT)), token(then().plus(MOMENT)));
+    let ended = token(then().minus(MOMENT));
+    let [next, stolen] =
+        [&rotated, &reused].map(|of| RefreshToken { expires_at: then().plus(MOMENT), ..next_of(of) });
+    for token in [&rotated, &reused, &ended] {
+        grant(token).await;
+    }
+    let short = grants.revoke(&org, reused.family, early, &some_event()).await.unwrap();
+    assert_eq!(short, Revoked::Revoked);
+    for (token, next, outcome) in [
+        (&rotated, &next, Rotation::Rotated),
+        (&reused, &stolen, Rotation::Rotated),
+        (&reused, &stolen, Rotation::Reused),
+    ] {
+        assert_eq!(rotate(grants, &org, token, next, false, early).await.unwrap(), outcome);
+    }
+
+    purge(store).await;
+
+    assert_eq!(grants.find_refresh(&org, &next.hash, then()).await.unwrap(), Some(next.clone()));
+    let outcome = rotate(grants, &org, &rotated, &next_of(&rotated), false, then()).await.unwrap();
+    assert_eq!(outcome, Rotation::Reused);
+    grant(&ended).await;
+    assert!(grants.any_revoked(&org, &[reused.family]).await.unwrap());
+}
+
 /// "Until its `keep_until`, a repetition changes nothing."
 pub async fn purge_keeps_charge_ids(budgets: &dyn BudgetStore, store: &dyn Upkeep) {
     let (org, actor) = (some_org(), AgentId::generate());
-    let keep_until = then().plus(Duration::from_millis(1));
+    let keep_until = then().plus(MOMENT);
     let id = ChargeId { actor, key: "kept", request_hash: [1; 32], keep_until };
     let charge = Charge::repeatable(id, &[]);
     let past = ChargeId { key: "past", keep_until: then().minus(HOUR), ..id };

@@ -1,20 +1,24 @@
 //! Who calls the token, revocation and introspection endpoints (RFC 6749 section 2.3).
 //!
-//! 1. Credentials come by HTTP Basic or in the body, never both ways.
+//! 1. Credentials come by HTTP Basic, as a secret in the body or as an assertion in the body, never in two ways.
 //! 2. A `Bearer` header is not client authentication and is ignored here.
 //! 3. A wrong secret, an unknown client, an inactive one and one that may not use a secret give one and the
-//!    same answer, after the same work.
+//!    same answer, after the same work. So does whatever is wrong with an assertion.
+
+mod assertion;
 
 use std::sync::Arc;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::HeaderValue;
 
+use self::assertion::AssertionError;
 use crate::{
     agent::Agent,
     capability::{Capability, Scope, narrow},
     client::{Client, Secrets},
     clock::Timestamp,
+    foreign_keys::ForeignKeys,
     id::{ClientId, OrgId},
     secret::Secret,
     store::{AgentKey, ClientKey, StoreError, Stores},
@@ -29,6 +33,8 @@ pub struct Presented {
     pub client_id: String,
     /// The secret, if one was presented.
     pub secret: Option<Secret>,
+    /// The assertion, if one was presented (RFC 7521 section 4.2).
+    pub assertion: Option<Secret>,
     /// How it was presented.
     pub method: Method,
 }
@@ -53,6 +59,9 @@ pub enum Unreadable {
     /// Two methods at once.
     #[error("two client authentication methods")]
     TwoMethods,
+    /// An assertion of unknown type, or half of one.
+    #[error("unknown client assertion")]
+    UnknownAssertion,
 }
 
 /// A client that proved who it is.
@@ -122,20 +131,31 @@ pub fn presented(
     params: &Params,
 ) -> Result<Option<Presented>, Unreadable> {
     let in_body = params.get("client_id");
-    match authorization.and_then(basic_part) {
-        Some(encoded) => {
-            let (client_id, secret) = decode_basic(encoded)?;
-            if params.get("client_secret").is_some() || in_body.is_some_and(|id| id != client_id) {
-                return Err(Unreadable::TwoMethods);
-            }
-            Ok(Some(Presented { client_id, secret: Some(secret), method: Method::Basic }))
+    let secret = params.secret("client_secret");
+    let assertion = (params.get("client_assertion_type"), params.secret("client_assertion"));
+    let asserted = !matches!(assertion, (None, None));
+    if let Some(encoded) = authorization.and_then(basic_part) {
+        let (client_id, in_header) = decode_basic(encoded)?;
+        if secret.is_some() || asserted || in_body.is_some_and(|id| id != client_id) {
+            return Err(Unreadable::TwoMethods);
         }
-        None => Ok(in_body.map(|client_id| Presented {
-            client_id: client_id.to_owned(),
-            secret: params.secret("client_secret"),
-            method: Method::Body,
-        })),
+        let presented =
+            Presented { client_id, secret: Some(in_header), assertion: None, method: Method::Basic };
+        return Ok(Some(presented));
     }
+    let assertion = match assertion {
+        (None, None) => None,
+        _ if secret.is_some() => return Err(Unreadable::TwoMethods),
+        (Some(assertion::JWT_BEARER), Some(assertion)) => Some(assertion),
+        _ => return Err(Unreadable::UnknownAssertion),
+    };
+    let client_id = match (&assertion, in_body) {
+        (_, Some(id)) => id.to_owned(),
+        // What cannot be read names nobody.
+        (Some(assertion), None) => assertion::claimed_client(assertion).unwrap_or_default(),
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(Presented { client_id, secret, assertion, method: Method::Body }))
 }
 
 /// What follows the word `Basic`, if that is the scheme.
@@ -170,51 +190,87 @@ pub enum Proof {
     Proven(AuthenticatedClient),
     /// A public client said who it is; it has nothing to prove it with.
     Public(Arc<Client>),
-    /// Nothing. The client that was claimed, if there is one, is for the audit log only.
-    Nothing(Option<AuthenticatedClient>),
+    /// Nothing.
+    Nothing {
+        /// The client that was claimed, if there is one. For the audit log only.
+        claimed: Option<AuthenticatedClient>,
+        /// What is wrong with its assertion. For the audit log only.
+        cause: Option<String>,
+    },
 }
 
-/// Looks up and verifies `presented`.
-///
-/// # Errors
-/// [`StoreError`] if the stores cannot answer.
-pub async fn authenticate(
-    stores: &Stores,
-    org: &OrgId,
-    presented: &Presented,
-    now: Timestamp,
-) -> Result<Proof, StoreError> {
-    let nobody = Secrets::default();
-    let no_secret = Secret::from("");
-    let secret = presented.secret.as_ref().unwrap_or(&no_secret);
-    let proof = |accepted, usable, client: Option<AuthenticatedClient>| match client {
-        Some(client) if accepted && usable => Proof::Proven(client),
-        client => Proof::Nothing(client),
-    };
-    match ClientId::parse(&presented.client_id).ok() {
-        Some(id) if id.is_app() => {
-            let client = stores.clients.find(org, ClientKey::ClientId(&id)).await?;
-            let accepted = client.as_ref().map_or(&nobody, |client| &client.secrets).accept(secret, now);
-            Ok(match client {
-                Some(client) if !client.confidential && client.active && presented.secret.is_none() => {
-                    Proof::Public(client)
-                }
-                client => {
-                    let usable = client.as_ref().is_some_and(|client| client.active && client.confidential);
-                    proof(accepted, usable, client.map(AuthenticatedClient::Client))
-                }
-            })
+/// Where clients present their credentials: what they are checked with.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "whoever authenticates clients must have all of it")]
+pub struct Desk<'a> {
+    /// The stores.
+    pub stores: &'a Stores,
+    /// The keys that clients publish.
+    pub foreign_keys: &'a ForeignKeys,
+    /// The organization.
+    pub org: &'a OrgId,
+    /// Its issuer.
+    pub issuer: &'a str,
+    /// The time of the request.
+    pub now: Timestamp,
+}
+
+impl Desk<'_> {
+    /// Looks up and verifies `presented`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the stores cannot answer.
+    pub async fn authenticate(&self, presented: &Presented) -> Result<Proof, StoreError> {
+        let client = self.find(&presented.client_id).await?;
+        match &presented.assertion {
+            Some(assertion) => self.by_assertion(client, assertion).await,
+            None => Ok(self.by_secret(client, presented.secret.as_ref())),
         }
-        Some(id) => {
-            let agent = stores.agents.find(org, AgentKey::ClientId(&id)).await?;
-            let accepted = agent.as_ref().map_or(&nobody, |agent| &agent.secrets).accept(secret, now);
-            let usable =
-                agent.as_ref().is_some_and(|agent| agent.is_active() && agent.identity_type.may_use_secret());
-            Ok(proof(accepted, usable, agent.map(AuthenticatedClient::Agent)))
+    }
+
+    async fn find(&self, client_id: &str) -> Result<Option<AuthenticatedClient>, StoreError> {
+        let Ok(id) = ClientId::parse(client_id) else { return Ok(None) };
+        if id.is_app() {
+            let client = self.stores.clients.find(self.org, ClientKey::ClientId(&id)).await?;
+            return Ok(client.map(AuthenticatedClient::Client));
         }
-        None => {
-            let _ = nobody.accept(secret, now);
-            Ok(Proof::Nothing(None))
+        let agent = self.stores.agents.find(self.org, AgentKey::ClientId(&id)).await?;
+        Ok(agent.map(AuthenticatedClient::Agent))
+    }
+
+    fn by_secret(&self, client: Option<AuthenticatedClient>, secret: Option<&Secret>) -> Proof {
+        let (nobody, no_secret) = (Secrets::default(), Secret::from(""));
+        let (secrets, usable) = match &client {
+            Some(AuthenticatedClient::Client(client)) => {
+                (&client.secrets, client.active && client.confidential)
+            }
+            Some(AuthenticatedClient::Agent(agent)) => {
+                (&agent.secrets, agent.is_active() && agent.identity_type.may_use_secret())
+            }
+            None => (&nobody, false),
+        };
+        let accepted = secrets.accept(secret.unwrap_or(&no_secret), self.now);
+        match client {
+            Some(AuthenticatedClient::Client(client))
+                if !client.confidential && client.active && secret.is_none() =>
+            {
+                Proof::Public(client)
+            }
+            Some(client) if accepted && usable => Proof::Proven(client),
+            claimed => Proof::Nothing { claimed, cause: None },
+        }
+    }
+
+    async fn by_assertion(
+        &self,
+        client: Option<AuthenticatedClient>,
+        assertion: &Secret,
+    ) -> Result<Proof, StoreError> {
+        let Some(client) = client else { return Ok(Proof::Nothing { claimed: None, cause: None }) };
+        match assertion::verify(self, &client, assertion).await {
+            Ok(()) => Ok(Proof::Proven(client)),
+            Err(AssertionError::Store(error)) => Err(error),
+            Err(refused) => Ok(Proof::Nothing { claimed: Some(client), cause: Some(refused.to_string()) }),
         }
     }
 }
@@ -242,6 +298,34 @@ mod tests {
         assert_eq!(read(Some(&header), "client_secret=s").unwrap_err(), Unreadable::TwoMethods);
         assert_eq!(read(Some(&header), "client_id=b").unwrap_err(), Unreadable::TwoMethods);
         assert!(read(Some(&header), "client_id=a").is_ok());
+        let assertion = format!("client_assertion=a&client_assertion_type={}", assertion::JWT_BEARER);
+        for both in [
+            (Some(&*header), assertion.clone()),
+            (Some(&*header), "client_assertion=a".to_owned()),
+            (Some(&*header), format!("client_assertion_type={}", assertion::JWT_BEARER)),
+            (None, format!("{assertion}&client_id=a&client_secret=s")),
+            (None, "client_assertion=a&client_secret=s".to_owned()),
+        ] {
+            assert_eq!(read(both.0, &both.1).unwrap_err(), Unreadable::TwoMethods, "{both:?}");
+        }
+    }
+
+    #[test]
+    fn an_assertion_needs_its_type() {
+        let kind = assertion::JWT_BEARER;
+        let saml = "urn:ietf:params:oauth:client-assertion-type:saml2-bearer";
+        for bad in [
+            "client_assertion=a".to_owned(),
+            format!("client_assertion_type={kind}"),
+            format!("client_assertion_type={kind}&client_assertion="),
+            format!("client_assertion_type={saml}&client_assertion=a&client_id=a"),
+        ] {
+            assert_eq!(read(None, &bad).unwrap_err(), Unreadable::UnknownAssertion, "{bad}");
+        }
+        let read = |form: &str| read(Some("Bearer x"), form).unwrap().unwrap();
+        let presented = read(&format!("client_assertion_type={kind}&client_assertion=a&client_id=b"));
+        assert_eq!((presented.client_id.as_str(), presented.assertion.unwrap().expose()), ("b", "a"));
+        assert_eq!(read(&format!("client_assertion_type={kind}&client_assertion=a")).client_id, "");
     }
 
     #[test]

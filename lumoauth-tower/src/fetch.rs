@@ -1,0 +1,218 @@
+//! Outgoing HTTP that cannot be turned against the network it runs in.
+//!
+//! Addresses that administrators of organizations register, and those that issuers name in their metadata, are fetched
+//! from inside of the host's network. So:
+//!
+//! 1. `https` only, no user information, no redirects, no proxy, no cookies, no decompression.
+//! 2. A name is looked up once, by [`PublicOnly`], and the connection goes to what it found: between the check of an
+//!    address and its use there is nothing that could be changed. Addresses that are not public are left out; so are
+//!    address literals in the URL.
+//! 3. The time limit is for all of it, from the look-up to the last byte; a body is cut off at the limit while it is read.
+//! 4. Only a plain 200 is a success.
+//!
+//! Origins that the host allows by name are exempt from the first half of 1 and from 2.
+
+mod public_address;
+
+use std::{collections::HashSet, error::Error, fmt, net::SocketAddr};
+
+use async_trait::async_trait;
+use http::{HeaderValue, StatusCode, header};
+use lumoauth_core::fetch::{Fetch, FetchError, FetchRequest};
+use reqwest::{
+    Client, ClientBuilder, Response,
+    dns::{Name, Resolve, Resolving},
+    redirect,
+};
+use url::{Host, Url};
+
+use public_address::is_public;
+
+/// The [`Fetch`] port over the internet: public addresses by `https`, and what the host allows by name. It needs a tokio
+/// runtime.
+///
+/// ```no_run
+/// use lumoauth_tower::GuardedFetch;
+///
+/// // Inside of a cluster, the issuer of its workloads is at a private address.
+/// let fetch = GuardedFetch::new()?.allow_origin("https://kubernetes.default.svc")?;
+/// # Ok::<_, lumoauth_tower::GuardedFetchError>(())
+/// ```
+#[derive(Clone)]
+pub struct GuardedFetch {
+    /// For everybody.
+    guarded: Client,
+    /// For the allowed origins.
+    open: Client,
+    allowed: HashSet<String>,
+}
+
+/// There can be no such [`GuardedFetch`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GuardedFetchError {
+    /// TLS cannot be set up.
+    #[error("no http client")]
+    Client(#[source] Box<dyn Error + Send + Sync>),
+    /// Not an origin: scheme, host and port if it is not the scheme's own, and nothing else.
+    #[error("`{0}` is not an origin")]
+    Origin(String),
+}
+
+impl GuardedFetch {
+    /// Reaches public addresses by `https`, and nothing else.
+    ///
+    /// # Errors
+    /// [`GuardedFetchError::Client`] if TLS cannot be set up.
+    pub fn new() -> Result<Self, GuardedFetchError> {
+        let client = |builder: ClientBuilder| {
+            builder.build().map_err(|error| GuardedFetchError::Client(Box::new(error)))
+        };
+        Ok(Self {
+            guarded: client(plain_builder().https_only(true).dns_resolver(PublicOnly))?,
+            open: client(plain_builder())?,
+            allowed: HashSet::new(),
+        })
+    }
+
+    /// The same, and `origin` may be reached wherever it is, also by plain `http`: for issuers inside of a cluster, and
+    /// for tests. It is compared exactly, like `https://kubernetes.default.svc` or `http://127.0.0.1:8080`.
+    ///
+    /// # Errors
+    /// [`GuardedFetchError::Origin`] if it is not an origin.
+    pub fn allow_origin(mut self, origin: &str) -> Result<Self, GuardedFetchError> {
+        let is_origin = Url::parse(origin).is_ok_and(|url| {
+            matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == origin
+        });
+        if !is_origin {
+            return Err(GuardedFetchError::Origin(origin.to_owned()));
+        }
+        self.allowed.insert(origin.to_owned());
+        Ok(self)
+    }
+
+    /// The client that may go to `url`, if one may.
+    fn client_for(&self, url: &Url) -> Option<&Client> {
+        if !url.username().is_empty() || url.password().is_some() {
+            return None;
+        }
+        if self.allowed.contains(&url.origin().ascii_serialization()) {
+            return Some(&self.open);
+        }
+        let public = match url.host()? {
+            // Where names lead is decided when they are looked up. Addresses never are.
+            Host::Domain(_) => true,
+            Host::Ipv4(address) => is_public(address.into()),
+            Host::Ipv6(address) => is_public(address.into()),
+        };
+        (url.scheme() == "https" && public).then_some(&self.guarded)
+    }
+}
+
+impl fmt::Debug for GuardedFetch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuardedFetch").field("allowed", &self.allowed).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Fetch for GuardedFetch {
+    async fn fetch(&self, request: FetchRequest) -> Result<Vec<u8>, FetchError> {
+        let client = self.client_for(&request.url).ok_or(FetchError::NotAllowed)?;
+        let mut sent = match &request.form {
+            Some(form) => client
+                .post(request.url)
+                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .body(form.expose().to_owned()),
+            None => client.get(request.url),
+        };
+        let mut headers = http::HeaderMap::new();
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        for (name, value) in request.headers {
+            headers.insert(name, value);
+        }
+        sent = sent.headers(headers).timeout(request.timeout);
+        // The library's own limit covers the body as well; this one also covers whatever it does not.
+        match tokio::time::timeout(request.timeout, exchange(sent, request.max_bytes)).await {
+            Ok(outcome) => outcome,
+            Err(elapsed) => Err(FetchError::Unreachable(Box::new(elapsed))),
+        }
+    }
+}
+
+async fn exchange(request: reqwest::RequestBuilder, max_bytes: usize) -> Result<Vec<u8>, FetchError> {
+    let response = request.send().await.map_err(failure)?;
+    let status = response.status();
+    let unusable = || FetchError::Unusable(status.as_u16());
+    // Whoever compresses what was not asked to be compressed wants it to be unpacked.
+    if status != StatusCode::OK || response.headers().contains_key(header::CONTENT_ENCODING) {
+        return Err(unusable());
+    }
+    read(response, max_bytes).await?.ok_or_else(unusable)
+}
+
+/// The body; `None` if it is longer than `max_bytes`.
+async fn read(mut response: Response, max_bytes: usize) -> Result<Option<Vec<u8>>, FetchError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(failure)? {
+        if chunk.len() > max_bytes - body.len() {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
+}
+
+fn failure(error: reqwest::Error) -> FetchError {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
+    while let Some(error) = cause {
+        if error.is::<NotPublic>() {
+            return FetchError::NotAllowed;
+        }
+        cause = error.source();
+    }
+    // Without its address: a query may hold what nobody should read in a log.
+    FetchError::Unreachable(Box::new(error.without_url()))
+}
+
+/// What is switched off here is off by default or a feature that nobody here asks for, unless the host's own tree does.
+fn plain_builder() -> ClientBuilder {
+    Client::builder()
+        .user_agent(concat!("lumoauth/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .no_proxy()
+        .no_gzip()
+        .no_brotli()
+        .no_zstd()
+        .no_deflate()
+        .http1_only()
+        // A connection that is kept would be used without a look at where its name leads now.
+        .pool_max_idle_per_host(0)
+}
+
+/// Looks names up with the system's resolver and leaves out what is not public.
+#[derive(Clone, Copy, Debug)]
+struct PublicOnly;
+
+/// A name that leads to no public address.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("this name leads to no public address")]
+struct NotPublic;
+
+impl Resolve for PublicOnly {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let public: Vec<SocketAddr> = found.filter(|address| is_public(address.ip())).collect();
+            if public.is_empty() {
+                return Err(NotPublic.into());
+            }
+            Ok(Box::new(public.into_iter()) as reqwest::dns::Addrs)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
