@@ -11,8 +11,8 @@ use lumoauth_core::{
     id::OrgId,
     secret::SecretHash,
     store::{
-        FoundTicket, GrantStore, Handle, RefreshToken, Revoked, Rotation, StoreError, Ticket, TicketPurpose,
-        TicketUse, UseEvents,
+        FoundRefresh, FoundTicket, GrantStore, Handle, RefreshToken, Revoked, Rotation, StoreError, Ticket,
+        TicketPurpose, TicketUse, UseEvents,
     },
 };
 
@@ -65,7 +65,7 @@ impl GrantStore for PostgresStore {
         org: &OrgId,
         hash: &SecretHash,
         now: Timestamp,
-    ) -> Result<Option<RefreshToken>, StoreError> {
+    ) -> Result<Option<FoundRefresh>, StoreError> {
         refresh_tokens::find(&self.pool, org, hash, now).await
     }
 

@@ -7,8 +7,8 @@ use lumoauth_core::{
     id::OrgId,
     secret::SecretHash,
     store::{
-        FoundTicket, GrantStore, Handle, ROTATION_GRACE, RefreshToken, Revoked, Rotation, StoreError, Ticket,
-        TicketPurpose, TicketUse, UseEvents,
+        FoundRefresh, FoundTicket, GrantStore, Handle, ROTATION_GRACE, RefreshToken, Revoked, Rotation,
+        StoreError, Ticket, TicketPurpose, TicketUse, UseEvents,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -205,13 +205,14 @@ impl GrantStore for EmbeddedStore {
         org: &OrgId,
         hash: &SecretHash,
         now: Timestamp,
-    ) -> Result<Option<RefreshToken>, StoreError> {
+    ) -> Result<Option<FoundRefresh>, StoreError> {
         let Some(row) = self.latest().get(Table::RefreshTokens, &refresh_key(org, hash))? else {
             return Ok(None);
         };
-        let RefreshRow { family, body, expires_at, .. } = decode(Table::RefreshTokens, row.value())?;
+        let RefreshRow { family, body, expires_at, rotated } = decode(Table::RefreshTokens, row.value())?;
         let token = RefreshToken { hash: *hash, family: Handle::from_bytes(family), body, expires_at };
-        Ok(Some(token).filter(|token| now < token.expires_at))
+        let rotated = rotated.is_some();
+        Ok((now < expires_at).then_some(FoundRefresh { token, rotated }))
     }
 
     async fn rotate(

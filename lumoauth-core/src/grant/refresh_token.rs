@@ -17,7 +17,7 @@ use crate::{
     audit::EventKind,
     authorize::{Authorized, narrowed, read, still_allowed},
     secret::{Secret, SecretHash},
-    store::{RefreshToken as Kept, Rotation, UseEvents},
+    store::{FoundRefresh, RefreshToken as Kept, Rotation, UseEvents},
     wire::Params,
 };
 
@@ -50,18 +50,24 @@ impl Grant for RefreshToken {
         let Some(found) = grants.find_refresh(context.org(), &hash, context.now).await? else {
             return Err(unknown);
         };
+        let FoundRefresh { token: found, rotated } = found;
         let authorized: Authorized = read(&found.body)?;
-        if authorized.client_id != *client.client_id() {
+        let own = authorized.client_id == *client.client_id();
+        // Of another client's token nothing changes, unless it is an old one: then it was stolen.
+        if (!own && !rotated) || grants.any_revoked(context.org(), &[found.family]).await? {
             return Err(unknown);
         }
-        if grants.any_revoked(context.org(), &[found.family]).await? {
-            return Err(unknown);
-        }
-        let ready = standing(context, &authorized, &client).await?;
-        check_resource(context, params, &client, &authorized).await?;
-        let allowed = still_allowed(&client, ready.server.as_deref(), &authorized.scope);
-        let scope = narrowed(allowed, requested.as_ref())
-            .map_err(|item| TokenError::InvalidScope(item.to_string()))?;
+        // The use of an old one is refused in any case, and must not end at a check before it is noticed.
+        let ready = if own && !rotated {
+            let ready = standing(context, &authorized, &client).await?;
+            check_resource(context, params, &client, &authorized).await?;
+            let allowed = still_allowed(&client, ready.server.as_deref(), &authorized.scope);
+            let scope = narrowed(allowed, requested.as_ref())
+                .map_err(|item| TokenError::InvalidScope(item.to_string()))?;
+            Some((ready, scope))
+        } else {
+            None
+        };
 
         let successor = Secret::generate("rt_");
         let next = Kept {
@@ -75,10 +81,12 @@ impl Grant for RefreshToken {
         let used = event(EventKind::TokenRefreshed, "refresh token rotated");
         let reused = event(EventKind::TokenReused, "refresh token used again: its family is revoked");
         let on = UseEvents { used: &used, reused: &reused };
-        match grants.rotate(context.org(), &hash, &next, proven, context.now, on).await? {
+        match grants.rotate(context.org(), &hash, &next, own && proven, context.now, on).await? {
             Rotation::Rotated => {}
             Rotation::Raced | Rotation::Reused | Rotation::Missing => return Err(unknown),
         }
+        // A token that was found rotated cannot be rotated again.
+        let Some((ready, scope)) = ready else { return Err(unknown) };
         let mut response = answer(context, &client, &authorized, &ready, found.family, scope, None).await?;
         response.refresh_token = Some(successor);
         Ok(response)

@@ -57,8 +57,8 @@ pub enum Authorization {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Answer {
-    /// The client's address with the answer in its query.
-    pub redirect_to: String,
+    /// The client's address with the answer in its query, which may be a code.
+    pub redirect_to: Secret,
     /// The code, if there is one.
     pub code: Option<Secret>,
 }
@@ -288,7 +288,7 @@ impl AuthorizationServer {
     ) -> Authorization {
         let text = error.to_string();
         let params = [("error", error.code()), ("error_description", text.as_str())];
-        let redirect_to = address.answer(&self.issuer(&organization.id), &params);
+        let redirect_to = address.answer(&self.issuer(&organization.id), &params).into();
         Authorization::Answer(Answer { redirect_to, code: None })
     }
 
@@ -436,7 +436,7 @@ impl AuthorizationServer {
             family: Some(family_handle(org, &TokenId::generate().to_string())),
         };
         self.stores().grants.put_ticket(org, &ticket).await?;
-        let redirect_to = request.address.answer(&self.issuer(org), &[("code", code.expose())]);
+        let redirect_to = request.address.answer(&self.issuer(org), &[("code", code.expose())]).into();
         Ok(Answer { redirect_to, code: Some(code) })
     }
 }

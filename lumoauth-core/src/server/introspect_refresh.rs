@@ -9,7 +9,7 @@ use crate::{
     organization::Organization,
     principal::client_actor,
     secret::SecretHash,
-    store::{ConsentKey, McpServerKey, RefreshToken, Revoked, StoreError, UserKey},
+    store::{ConsentKey, FoundRefresh, McpServerKey, Revoked, StoreError, UserKey},
     token::Audience,
 };
 
@@ -26,7 +26,7 @@ impl AuthorizationServer {
         client: &AuthenticatedClient,
         token: &str,
         now: Timestamp,
-    ) -> Result<Option<(RefreshToken, Authorized)>, StoreError> {
+    ) -> Result<Option<(FoundRefresh, Authorized)>, StoreError> {
         if !token.starts_with("rt_") || token.len() > MAX_TOKEN {
             return Ok(None);
         }
@@ -34,13 +34,11 @@ impl AuthorizationServer {
         let Some(found) = grants.find_refresh(&organization.id, &SecretHash::of(token), now).await? else {
             return Ok(None);
         };
-        let authorized: Authorized = read(&found.body)?;
+        let authorized: Authorized = read(&found.token.body)?;
         Ok((authorized.client_id == *client.client_id()).then_some((found, authorized)))
     }
 
     /// The facts of a refresh token of `client` that can be used now.
-    ///
-    /// Whether it was rotated is not looked at: its use would tell, and introspection must not.
     pub(super) async fn introspect_refresh(
         &self,
         organization: &Organization,
@@ -52,7 +50,8 @@ impl AuthorizationServer {
         let Some((kept, authorized)) = self.own_refresh_token(organization, client, token, now).await? else {
             return Ok(None);
         };
-        if stores.grants.any_revoked(org, &[kept.family]).await? {
+        let FoundRefresh { token: kept, rotated } = kept;
+        if rotated || stores.grants.any_revoked(org, &[kept.family]).await? {
             return Ok(None);
         }
         let user = stores.users.find(org, UserKey::Id(authorized.user)).await?;
@@ -111,7 +110,7 @@ impl AuthorizationServer {
             .from_origin(origin)
             .with("consent", authorized.consent.id.to_string());
         let until = now.plus(KEEP_MARKS);
-        match self.stores().grants.revoke(&organization.id, kept.family, until, &event).await? {
+        match self.stores().grants.revoke(&organization.id, kept.token.family, until, &event).await? {
             Revoked::Revoked | Revoked::AlreadyRevoked => Ok(true),
         }
     }

@@ -115,6 +115,16 @@ pub struct RefreshToken {
     pub expires_at: Timestamp,
 }
 
+/// A refresh token that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "backends make it")]
+pub struct FoundRefresh {
+    /// It.
+    pub token: RefreshToken,
+    /// Whether a successor has taken its place.
+    pub rotated: bool,
+}
+
 /// What became of a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -221,7 +231,7 @@ pub trait GrantStore: fmt::Debug + Send + Sync + 'static {
         org: &OrgId,
         hash: &SecretHash,
         now: Timestamp,
-    ) -> Result<Option<RefreshToken>, StoreError>;
+    ) -> Result<Option<FoundRefresh>, StoreError>;
 
     /// Puts `next` (of the same family) in the place of the refresh token, and writes the event of the outcome, in one
     /// step.

@@ -58,8 +58,8 @@ pub use clients::{ClientKey, ClientStore};
 pub use consents::{ConsentKey, ConsentStore};
 pub use error::{StoreError, StoreErrorKind};
 pub use grants::{
-    FoundTicket, GrantStore, Handle, ROTATION_GRACE, RefreshToken, Revoked, Rotation, Ticket, TicketPurpose,
-    TicketUse, UseEvents,
+    FoundRefresh, FoundTicket, GrantStore, Handle, ROTATION_GRACE, RefreshToken, Revoked, Rotation, Ticket,
+    TicketPurpose, TicketUse, UseEvents,
 };
 pub use keys::{KeyStore, SealedKey};
 pub use mcp_servers::{McpServerKey, McpServerStore};

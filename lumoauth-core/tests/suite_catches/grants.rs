@@ -9,8 +9,8 @@ use lumoauth_core::{
     id::OrgId,
     secret::SecretHash,
     store::{
-        AuditStore, FoundTicket, GrantStore, Handle, MemoryStore, RefreshToken, Revoked, Rotation,
-        StoreError, Ticket, TicketPurpose, TicketUse, UseEvents,
+        AuditStore, FoundRefresh, FoundTicket, GrantStore, Handle, MemoryStore, RefreshToken, Revoked,
+        Rotation, StoreError, Ticket, TicketPurpose, TicketUse, UseEvents,
         conformance::{
             grants,
             recorded::{Trail, writes_its_events},
@@ -47,6 +47,8 @@ enum Fault {
     Strict,
     /// Adds the successor also when the rotation was not made.
     Generous,
+    /// Does not see that a refresh token was rotated.
+    Blind,
 }
 
 #[derive(Debug)]
@@ -176,8 +178,10 @@ impl GrantStore for Faulty {
         org: &OrgId,
         hash: &SecretHash,
         now: Timestamp,
-    ) -> Result<Option<RefreshToken>, StoreError> {
-        self.memory.find_refresh(&self.org(org, Fault::SharedTickets), hash, self.time(now)).await
+    ) -> Result<Option<FoundRefresh>, StoreError> {
+        let org = self.org(org, Fault::SharedTickets);
+        let found = self.memory.find_refresh(&org, hash, self.time(now)).await?;
+        Ok(found.map(|found| FoundRefresh { rotated: found.rotated && self.fault != Fault::Blind, ..found }))
     }
 
     async fn rotate(
@@ -247,6 +251,7 @@ found_out! {
     a_repetition_that_is_forgiven_to_anybody_is_found_out: lost_races_are_forgiven over Credulous says "Reused";
     a_lost_race_that_is_not_forgiven_is_found_out: lost_races_are_forgiven over Strict says "Raced";
     a_loser_that_adds_its_successor_is_found_out: one_rotation_wins over Generous says "left == right";
+    a_rotation_that_is_not_told_is_found_out: refresh_tokens_round_trip over Blind says "is_rotated";
     a_refresh_token_without_an_end_is_found_out: refresh_tokens_end over Endless says "left == right";
 }
 

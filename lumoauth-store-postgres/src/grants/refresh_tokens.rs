@@ -5,7 +5,9 @@ use lumoauth_core::{
     clock::Timestamp,
     id::OrgId,
     secret::SecretHash,
-    store::{Handle, ROTATION_GRACE, RefreshToken, Revoked, Rotation, StoreError, Unique, UseEvents},
+    store::{
+        FoundRefresh, Handle, ROTATION_GRACE, RefreshToken, Revoked, Rotation, StoreError, Unique, UseEvents,
+    },
 };
 
 use super::{body, handle, instant, marks};
@@ -14,7 +16,7 @@ use crate::{
     records::{self, Recorded, changed, millis, recorded, value},
 };
 
-const FIND: &str = "SELECT family, body, expires_at FROM refresh_token
+const FIND: &str = "SELECT family, body, expires_at, successor IS NOT NULL FROM refresh_token
     WHERE org_id = $1 AND hash = $2 AND expires_at > $3";
 
 // A hash that is taken fails the whole statement, so nothing is rotated.
@@ -39,18 +41,19 @@ pub(super) async fn find(
     org: &OrgId,
     hash: &SecretHash,
     now: Timestamp,
-) -> Result<Option<RefreshToken>, StoreError> {
+) -> Result<Option<FoundRefresh>, StoreError> {
     const OPERATION: &str = "grants.find_refresh";
     let statement =
         || sqlx::query(FIND).bind(org.as_str()).bind(hash.as_bytes().as_slice()).bind(millis(now));
     let rows = pool.repeatable(OPERATION, statement).await?;
     let Some(row) = rows.first() else { return Ok(None) };
-    Ok(Some(RefreshToken {
+    let token = RefreshToken {
         hash: *hash,
         family: handle(OPERATION, value(OPERATION, row, 0)?)?,
         body: body(OPERATION, value(OPERATION, row, 1)?)?,
         expires_at: instant(OPERATION, value(OPERATION, row, 2)?)?,
-    }))
+    };
+    Ok(Some(FoundRefresh { token, rotated: value(OPERATION, row, 3)? }))
 }
 
 /// `statement` with the arguments of a token to add: hash, family, body and end, all of them NULL if there is none.

@@ -142,7 +142,7 @@ fn submit_url(call: &Call) -> String {
 
 /// Back to the client. Programs find the same in the body.
 fn redirect(answer: &AuthorizationAnswer) -> Result<Reply, WireError> {
-    let location = HeaderValue::from_str(&answer.redirect_to)
+    let location = HeaderValue::from_str(answer.redirect_to.expose())
         .map_err(|_| WireError::invalid_request("The address to return to is not usable."))?;
     let mut reply = reply::json(StatusCode::SEE_OTHER, &answer_json(answer));
     reply.headers_mut().insert(header::LOCATION, location);
@@ -150,7 +150,7 @@ fn redirect(answer: &AuthorizationAnswer) -> Result<Reply, WireError> {
 }
 
 fn answer_json(answer: &AuthorizationAnswer) -> Value {
-    let mut body = json!({ "redirect_to": answer.redirect_to });
+    let mut body = json!({ "redirect_to": answer.redirect_to.expose() });
     if let Some(code) = &answer.code {
         body["code"] = code.expose().into();
     }

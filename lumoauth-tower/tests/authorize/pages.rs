@@ -132,8 +132,8 @@ async fn a_request_may_come_by_form() {
         ("accept", "application/json"),
         ("content-type", "application/x-www-form-urlencoded"),
     ];
-    let path = format!("/t/acme/api/v1/oauth/authorize");
-    let asked = bench.send("POST", &path, &headers, &bench.query(&[])).await;
+    let path = "/t/acme/api/v1/oauth/authorize";
+    let asked = bench.send("POST", path, &headers, &bench.query(&[])).await;
     assert_eq!(asked.status, StatusCode::OK, "{}", asked.text);
     assert_eq!(asked.json()["submit_url"], path);
 }

@@ -18,6 +18,9 @@ async fn each_refresh_token_works_once() {
     assert_ne!(next["refresh_token"], tokens["refresh_token"]);
     assert_eq!((&next["scope"], &next["expires_in"]), (&tokens["scope"], &json!(3600)));
     let id = payload(next["id_token"].as_str().unwrap());
+    assert!(
+        !bench.is_active(&tokens["refresh_token"]).await && bench.is_active(&next["refresh_token"]).await
+    );
     assert!(id.get("nonce").is_none());
     assert_eq!(id["auth_time"], 1_790_000_000);
 
@@ -26,7 +29,7 @@ async fn each_refresh_token_works_once() {
     assert!(bench.is_active(&next["access_token"]).await);
     // Ten seconds later it is somebody who stole it.
     bench.clock.advance(Duration::from_secs(10));
-    assert_eq!(bench.refresh(first, &[]).await.error(), "invalid_grant");
+    assert_eq!(bench.refresh(first, &[("scope", "read:other")]).await.error(), "invalid_grant");
     for token in [&tokens["access_token"], &next["access_token"], &next["refresh_token"]] {
         assert!(!bench.is_active(token).await);
     }
@@ -42,6 +45,19 @@ async fn a_repeat_after_the_successor_was_used_ends_the_family() {
     let third = bench.refresh(second["refresh_token"].as_str().unwrap(), &[]).await.json();
     assert_eq!(bench.refresh(&first, &[]).await.error(), "invalid_grant");
     assert!(!bench.is_active(&third["access_token"]).await);
+}
+
+#[tokio::test]
+async fn another_client_with_an_old_token_stole_it() {
+    let bench = Bench::new().await;
+    let first = bench.tokens().await["refresh_token"].as_str().unwrap().to_owned();
+    let other = [("client_id", &*bench.other_bot.id), ("client_secret", &bench.other_bot.secret)];
+    assert_eq!(bench.refresh(&first, &other).await.error(), "invalid_grant");
+    let next = bench.refresh(&first, &[]).await;
+    assert_eq!(next.status, StatusCode::OK, "a current token of another client is only refused");
+    let next = next.json();
+    assert_eq!(bench.refresh(&first, &other).await.error(), "invalid_grant");
+    assert!(!bench.is_active(&next["access_token"]).await);
 }
 
 #[tokio::test]

@@ -100,7 +100,11 @@ async fn refresh_at(
     token: &RefreshToken,
     at: Timestamp,
 ) -> Option<RefreshToken> {
-    store.find_refresh(org, &token.hash, at).await.unwrap()
+    store.find_refresh(org, &token.hash, at).await.unwrap().map(|found| found.token)
+}
+
+async fn is_rotated(store: &dyn GrantStore, org: &OrgId, token: &RefreshToken) -> bool {
+    store.find_refresh(org, &token.hash, now()).await.unwrap().is_some_and(|found| found.rotated)
 }
 
 async fn is_dead(store: &dyn GrantStore, org: &OrgId, family: Handle) -> bool {
@@ -319,8 +323,10 @@ pub async fn refresh_tokens_round_trip(store: &dyn GrantStore) {
 
         assert_eq!(refresh_at(store, &org, &first, now()).await, Some(first.clone()));
         assert_eq!(refresh_at(store, &org, &second, now()).await, None);
+        assert!(!is_rotated(store, &org, &first).await);
         let outcome = rotate(store, &org, &first, &second, UNPROVEN, now()).await.unwrap();
         assert_eq!(outcome, Rotation::Rotated);
+        assert!(is_rotated(store, &org, &first).await && !is_rotated(store, &org, &second).await);
         assert_eq!(revoke(store, &org, family, later()).await, Revoked::Revoked);
         for token in [&first, &second] {
             assert_eq!(refresh_at(store, &org, token, now()).await.as_ref(), Some(token));

@@ -9,8 +9,8 @@ use crate::{
     id::OrgId,
     secret::SecretHash,
     store::{
-        FoundTicket, GrantStore, Handle, ROTATION_GRACE, RefreshToken, Revoked, Rotation, StoreError, Ticket,
-        TicketPurpose, TicketUse, UseEvents,
+        FoundRefresh, FoundTicket, GrantStore, Handle, ROTATION_GRACE, RefreshToken, Revoked, Rotation,
+        StoreError, Ticket, TicketPurpose, TicketUse, UseEvents,
     },
 };
 
@@ -163,10 +163,11 @@ impl GrantStore for MemoryStore {
         org: &OrgId,
         hash: &SecretHash,
         now: Timestamp,
-    ) -> Result<Option<RefreshToken>, StoreError> {
+    ) -> Result<Option<FoundRefresh>, StoreError> {
         Ok(self.grants.read(org, |grants| {
             let issued = grants.issued(hash).filter(|issued| now < issued.token.expires_at);
-            issued.map(|issued| issued.token.clone())
+            issued
+                .map(|issued| FoundRefresh { token: issued.token.clone(), rotated: issued.rotated.is_some() })
         }))
     }
 
