@@ -70,6 +70,7 @@ pub(crate) const ORGANIZATION: &[Route] = routes! {
     GET "agents/me/usage" Access::Token => me::usage;
     POST "agents/me/usage" Access::Token => me::report_usage;
     POST "agents/register" Access::Anyone => me::register;
+    POST "agents/{}/attest" Access::Open => attest::attest;
 
     POST "authz/check" Access::Anyone => authz::check;
     POST "authz/check-bulk" Access::Anyone => authz::check_bulk;

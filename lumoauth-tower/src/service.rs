@@ -324,7 +324,7 @@ async fn count(
     let peer = call.origin.ip.as_ref().map(IpAddr::to_string).unwrap_or_default();
     let client = call.claimed_client();
     let counted = match (route.pattern, route.access, &route.method) {
-        ("oauth/token", _, _) => Counted::Token { client: &client, peer: &peer },
+        ("oauth/token" | "agents/{}/attest", _, _) => Counted::Token { client: &client, peer: &peer },
         (_, Access::Admin(_), &Method::GET) => Counted::AdminRead { actor: &actor },
         (_, Access::Admin(_), _) => Counted::AdminWrite { actor: &actor },
         _ => return Ok(None),

@@ -46,3 +46,4 @@ mod signing;
 mod token_requests;
 mod token_size;
 mod userinfo;
+mod workload;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    Org, Request, ServeOptions, Stopwatch,
+    Org, Request, ServeOptions, Stopwatch, fetched_issuer,
     services::{Database, redis_url},
     unique,
     watchdog::Watchdog,
@@ -203,6 +203,7 @@ impl Server {
             .args(&words[1..])
             .args(["dev", "--listen", &options.listen, "--store", &store, "--fixtures", "full", "--env-out"])
             .arg(&env_file)
+            .args(["--fetch-allow", fetched_issuer().url()])
             .args(&options.arguments)
             .current_dir(&dir)
             // Where `dev` keeps its secrets when the store is no file that they could lie beside.

@@ -15,12 +15,12 @@ async fn both() -> (PostgresStore, Cached) {
     (store, Cached::new(&stores, &config, Some(feed)))
 }
 
-lumoauth_core::store_conformance!(both; roles: agents, clients, organizations, users);
+lumoauth_core::store_conformance!(both; roles: agents, clients, consents, organizations, users);
 
 /// That the events of what goes through the cache are written, once.
 mod recorded {
     use lumoauth_core::store::{
-        AgentStore, ClientStore, OrganizationStore, UserStore,
+        AgentStore, ClientStore, ConsentStore, OrganizationStore, UserStore,
         conformance::recorded::{Trail, writes_its_events},
     };
 
@@ -35,5 +35,6 @@ mod recorded {
         };
     }
 
-    recorded!(agents: AgentStore, clients: ClientStore, organizations: OrganizationStore, users: UserStore);
+    recorded!(agents: AgentStore, clients: ClientStore, consents: ConsentStore, organizations: OrganizationStore,
+        users: UserStore);
 }

@@ -20,13 +20,16 @@ use lumoauth_core::{
     budget::{Standing, Usage, account_lines},
     client::Client,
     clock::Timestamp,
-    id::{EventId, OrgId, Slug},
+    consent::Consent,
+    id::{EventId, OrgId, Slug, UserId},
     mcp::{McpServer, ResourceUri},
     organization::Organization,
+    secret::Secret,
     store::{
         AgentKey, AgentStore, ApiKeyKey, ApiKeyStore, AuditFilter, AuditKey, AuditStore, BudgetStore, Charge,
-        Charged, ClientKey, ClientStore, GrantStore, Handle, Insert, McpServerKey, McpServerStore,
-        OrganizationStore, Outbox, Page, Remembered, ReplayStore, Revoked, UserKey, UserStore,
+        Charged, ClientKey, ClientStore, ConsentKey, ConsentStore, FoundTicket, GrantStore, Handle, Insert,
+        McpServerKey, McpServerStore, OrganizationStore, Outbox, Page, RefreshToken, Remembered, ReplayStore,
+        Revoked, Ticket, TicketPurpose, TicketUse, UseEvents, UserKey, UserStore,
     },
     user::User,
 };
@@ -55,6 +58,22 @@ async fn everything_is_there_after_reopening() {
     let user = User::new("alice@acme.test", NOW);
     let server = McpServer::new("Files", ResourceUri::parse("https://mcp.acme.test/").unwrap(), NOW);
     let handle = Handle::from_bytes([7; 12]);
+    let consent = Consent::new(user.id, client.client_id.clone(), "read:a".parse().unwrap(), NOW);
+    let soon = NOW.plus(Duration::from_secs(60));
+    let code = Ticket {
+        purpose: TicketPurpose::AuthorizationCode,
+        hash: Secret::generate("").hash(),
+        body: "a code".to_owned(),
+        expires_at: soon,
+        keep_until: soon,
+        family: Some(handle),
+    };
+    let token = RefreshToken {
+        hash: Secret::generate("").hash(),
+        family: handle,
+        body: "what was granted".to_owned(),
+        expires_at: soon,
+    };
     let lines = account_lines(agent.account(), &agent.budget, &Usage::ONE_CALL, Standing::MustFit, NOW);
 
     let store = EmbeddedStore::open(file.path()).unwrap();
@@ -64,6 +83,11 @@ async fn everything_is_there_after_reopening() {
     assert_eq!(ClientStore::insert(&store, &org, &client, &event()).await.unwrap(), Insert::Inserted);
     assert_eq!(UserStore::insert(&store, &org, &user, &event()).await.unwrap(), Insert::Inserted);
     assert_eq!(McpServerStore::insert(&store, &org, &server, &event()).await.unwrap(), Insert::Inserted);
+    assert_eq!(ConsentStore::insert(&store, &org, &consent, &event()).await.unwrap(), Insert::Inserted);
+    store.put_ticket(&org, &code).await.unwrap();
+    let on = UseEvents { used: &event(), reused: &event() };
+    let used = store.use_ticket(&org, code.purpose, &code.hash, Some(&token), NOW, on).await.unwrap();
+    assert_eq!(used, TicketUse::Used);
     let last = event();
     assert_eq!(store.revoke(&org, handle, NOW, &last).await.unwrap(), Revoked::Revoked);
     assert_eq!(store.charge(&org, &Charge::once(&lines), NOW).await.unwrap(), Charged::Charged(vec![1]));
@@ -85,14 +109,19 @@ async fn everything_is_there_after_reopening() {
     assert_eq!(*UserStore::find(&store, &org, UserKey::Email(&user.email)).await.unwrap().unwrap(), user);
     let by = McpServerKey::Target(server.resource_uri.normalized());
     assert_eq!(*McpServerStore::find(&store, &org, by).await.unwrap().unwrap(), server);
+    let by = ConsentKey::Between(user.id, &client.client_id);
+    assert_eq!(*ConsentStore::find(&store, &org, by).await.unwrap().unwrap(), consent);
+    let found = store.find_ticket(&org, code.purpose, &code.hash, NOW).await.unwrap();
+    assert_eq!(found, Some(FoundTicket { ticket: code, used: true }));
+    assert_eq!(store.find_refresh(&org, &token.hash, NOW).await.unwrap(), Some(token));
     assert!(store.any_revoked(&org, &[handle]).await.unwrap());
     assert_eq!(store.usage(&org, agent.account(), NOW).await.unwrap(), Usage::ONE_CALL);
     let entry = AuditStore::find(&store, &org, AuditKey::Event(last.id)).await.unwrap().unwrap();
-    assert_eq!((entry.seq, entry.event), (7, last));
+    assert_eq!((entry.seq, entry.event), (9, last));
 
     store.append(&org, &[event()]).await.unwrap();
     let page = store.page(&org, &AuditFilter::default(), Page::first(1)).await.unwrap();
-    assert_eq!((page.total, page.items[0].seq), (8, 8));
+    assert_eq!((page.total, page.items[0].seq), (10, 10));
 }
 
 #[test]
@@ -168,7 +197,11 @@ async fn a_file_of_an_older_schema_gets_the_tables_it_lacks() {
     let database = Database::create(file.path()).unwrap();
     let transaction = database.begin_write().unwrap();
     let table = |name| TableDefinition::<&[u8], &[u8]>::new(name);
-    assert!(transaction.delete_table(table("replay_marks")).unwrap());
+    for missing in
+        ["replay_marks", "agent_workloads", "consents", "consent_pairs", "tickets", "refresh_tokens"]
+    {
+        assert!(transaction.delete_table(table(missing)).unwrap(), "{missing}");
+    }
     transaction.open_table(table("meta")).unwrap().insert(&b"schema"[..], &1_u64.to_be_bytes()[..]).unwrap();
     transaction.commit().unwrap();
     drop(database);
@@ -177,6 +210,10 @@ async fn a_file_of_an_older_schema_gets_the_tables_it_lacks() {
         let store = EmbeddedStore::open(file.path()).unwrap();
         let until = at.plus(Duration::from_secs(1));
         assert_eq!(store.remember(&org, "test", &[7; 32], at, until, at).await.unwrap(), outcome);
+        let hash = Secret::generate("").hash();
+        assert_eq!(store.find_refresh(&org, &hash, at).await.unwrap(), None);
+        let user = UserId::generate();
+        assert_eq!(ConsentStore::list(&store, &org, user, Page::first(9)).await.unwrap().total, 0);
     }
 }
 

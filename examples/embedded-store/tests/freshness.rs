@@ -14,6 +14,7 @@ use lumoauth_core::{
     clock::Timestamp,
     id::{OrgId, Slug},
     store::{AgentKey, AgentStore, Insert, Remove, Update},
+    workload::WorkloadTrust,
 };
 use scratch::Scratch;
 
@@ -85,5 +86,42 @@ async fn a_removed_agent_is_not_found_by_any_key() {
     assert_eq!(store.remove(&org, agent.id, &event()).await.unwrap(), Remove::Removed);
     for by in keys {
         assert!(store.find(&org, by).await.unwrap().is_none(), "{by:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_agent_whose_trust_moves_is_found_exactly_once() {
+    const MOVES: u64 = 100;
+    let (file, org) = (Scratch::new(), OrgId::parse("acme").unwrap());
+    let store = Arc::new(EmbeddedStore::open(file.path()).unwrap());
+    let trusts = ["one", "two"].map(|workload| WorkloadTrust::oidc("https://platform.example", workload));
+    let keys = trusts.each_ref().map(WorkloadTrust::key);
+    let mut agent = Agent::new("Bot", Slug::parse("bot").unwrap(), NOW);
+    agent.workload = Some(trusts[0].clone());
+    assert_eq!(store.insert(&org, &agent, &event()).await.unwrap(), Insert::Inserted);
+
+    let readers: Vec<_> = (0..4)
+        .map(|_| {
+            let (store, org) = (store.clone(), org.clone());
+            tokio::spawn(async move {
+                loop {
+                    let found = store.trusting(&org, &keys).await.unwrap();
+                    assert_eq!(found.len(), 1);
+                    if found[0].version == MOVES {
+                        return;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+
+    for version in 0..MOVES {
+        agent.version = version;
+        agent.workload = Some(trusts[usize::try_from(version % 2).unwrap()].clone());
+        assert_eq!(store.update(&org, &agent, &event()).await.unwrap(), Update::Updated);
+    }
+    for reader in readers {
+        reader.await.unwrap();
     }
 }

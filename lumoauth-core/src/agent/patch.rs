@@ -8,6 +8,7 @@ use crate::{
     budget::BudgetPolicy,
     capability::Capability,
     id::{ClientId, Slug},
+    workload::{InvalidTrust, WorkloadTrust},
 };
 
 /// The members of an agent that an administrator may set. Absent and `null` leave a member as it is;
@@ -62,7 +63,7 @@ pub struct AgentPatch {
     /// Whether people must agree before it acts for them.
     #[serde(rename = "delegationPolicy", alias = "delegation_policy")]
     pub delegation_policy: Option<DelegationPolicy>,
-    /// Not enforced yet.
+    /// Which workload it is, if its platform vouches for it; an empty object takes that away.
     #[serde(rename = "workloadIdentity", alias = "workload_identity")]
     pub workload_identity: Option<Value>,
     /// Not enforced yet.
@@ -99,6 +100,12 @@ pub struct InvalidAgent {
     pub member: &'static str,
     /// What is wrong with it, safe to show.
     pub problem: String,
+}
+
+impl From<InvalidTrust> for InvalidAgent {
+    fn from(error: InvalidTrust) -> Self {
+        invalid("workloadIdentity", error.to_string())
+    }
 }
 
 fn invalid(member: &'static str, problem: impl Into<String>) -> InvalidAgent {
@@ -192,13 +199,16 @@ impl AgentPatch {
         if let Some(policy) = self.delegation_policy {
             next.delegation_consent = policy.consent;
         }
+        if let Some(trust) = &self.workload_identity {
+            let none = trust.as_object().is_some_and(serde_json::Map::is_empty);
+            next.workload = if none { None } else { Some(WorkloadTrust::parse(trust)?) };
+        }
         *agent = next;
         Ok(())
     }
 
     fn refuse_unenforced(&self) -> Result<(), InvalidAgent> {
         let members = [
-            ("workloadIdentity", &self.workload_identity),
             ("aauthIdentity", &self.aauth_identity),
             ("allowedIps", &self.allowed_ips),
             ("authMethods", &self.auth_methods),
@@ -370,6 +380,23 @@ mod tests {
         patch(&format!(r#"{{"jwks":{KEYS}}}"#)).apply(&mut one).unwrap();
         patch(r#"{"jwks":{"keys":[]}}"#).apply(&mut one).unwrap();
         assert_eq!(one.jwks, None);
+    }
+
+    #[test]
+    fn a_workload_is_set_kept_and_taken_away() {
+        let mut one = agent();
+        let set =
+            r#"{"workload_identity":{"provider":"oidc","issuer":"https://idp.example","subject":"bot"}}"#;
+        patch(set).apply(&mut one).unwrap();
+        assert!(one.workload.is_some());
+        let before = one.clone();
+        patch(r#"{"workloadIdentity":null}"#).apply(&mut one).unwrap();
+        let bad = r#"{"workloadIdentity":{"provider":"oidc","issuer":"https://idp.example","subject":"*"}}"#;
+        let error = patch(bad).apply(&mut one).unwrap_err();
+        assert!(error.member == "workloadIdentity" && error.problem.starts_with("subject: "), "{error}");
+        assert_eq!(one, before);
+        patch(r#"{"workloadIdentity":{}}"#).apply(&mut one).unwrap();
+        assert!(one.workload.is_none());
     }
 
     #[test]

@@ -37,8 +37,14 @@ impl Grant for ClientCredentials {
 
     async fn handle(&self, context: &GrantContext<'_>, params: &Params) -> Result<TokenResponse, TokenError> {
         let client = context.proven_client()?;
-        let decided = decide(context, client, params).await?;
-        let events = events(context, client, &decided);
+        let mut resources = params.all("resource");
+        let target = match (resources.next(), resources.next()) {
+            (target, None) => target,
+            // One token, one audience: a token for two servers would let each replay it at the other.
+            (_, Some(_)) => return Err(TokenError::InvalidTarget),
+        };
+        let decided = decide(context, client, target, params).await?;
+        let events = events(context, client, &decided, "client_credentials");
         let response = issue(context, decided).await?;
         // Signed, but not out of our hands: the token leaves when its event is durable.
         context.append(&events).await?;
@@ -46,9 +52,11 @@ impl Grant for ClientCredentials {
     }
 }
 
-async fn decide<'a>(
+/// The token of a client as itself, by whichever proof: for `target`, or for this server's own routes.
+pub(super) async fn decide<'a>(
     context: &GrantContext<'_>,
     client: &'a AuthenticatedClient,
+    target: Option<&str>,
     params: &Params,
 ) -> Result<NewToken<'a>, TokenError> {
     let requested = requested_scope(params)?;
@@ -61,13 +69,9 @@ async fn decide<'a>(
             CLIENT_TOKEN_LIFETIME
         }
     };
-    let mut resources = params.all("resource");
-    let target = match (resources.next(), resources.next()) {
-        (None, _) => None,
-        (Some(target), None) if target == context.issuer => None,
-        (Some(target), None) => Some(target::resolve(context, client, target).await?),
-        // One token, one audience: a token for two servers would let each replay it at the other.
-        (Some(_), Some(_)) => return Err(TokenError::InvalidTarget),
+    let target = match target.filter(|target| *target != context.issuer) {
+        Some(target) => Some(target::resolve(context, client, target).await?),
+        None => None,
     };
     let (resource, scope, lifetime) = match target {
         Some(server) => {
@@ -89,7 +93,13 @@ async fn decide<'a>(
     Ok(NewToken::new(Bearer::Itself(client), resource, scope, lifetime))
 }
 
-fn events(context: &GrantContext<'_>, client: &AuthenticatedClient, new: &NewToken<'_>) -> Vec<Event> {
+/// What happened, by `method`; first of all that the client authenticated.
+pub(super) fn events(
+    context: &GrantContext<'_>,
+    client: &AuthenticatedClient,
+    new: &NewToken<'_>,
+    method: &'static str,
+) -> Vec<Event> {
     let actor = client_actor(client);
     let (kind, what) = match client {
         AuthenticatedClient::Agent(_) => (EventKind::AgentAuthenticated, "agent"),
@@ -100,7 +110,7 @@ fn events(context: &GrantContext<'_>, client: &AuthenticatedClient, new: &NewTok
     let event = |kind, message, target| {
         Event::new(kind, actor.clone(), message, context.now)
             .on(target)
-            .by_method("client_credentials")
+            .by_method(method)
             .from_origin(context.origin)
             .with("scope", new.scope.to_string())
     };

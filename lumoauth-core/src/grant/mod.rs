@@ -6,6 +6,7 @@
 //! | `authorization_code` | RFC 6749 section 4.1: what a person agreed to |
 //! | `refresh_token` | RFC 6749 section 6: the next token of that |
 //! | `token_exchange` | RFC 8693: a token for another audience |
+//! | `workload` | RFC 8693 and RFC 7523 section 2.1: an agent that its platform vouches for |
 //!
 //! A grant parses its own parameters, decides with pure functions, writes what must be written, and only then
 //! signs.
@@ -19,6 +20,7 @@ mod issue;
 mod refresh_token;
 pub(crate) mod target;
 mod token_exchange;
+mod workload;
 
 use std::{
     fmt,
@@ -52,8 +54,10 @@ pub use client_credentials::ClientCredentials;
 pub use error::{MAX_ACTORS, TokenError};
 pub use refresh_token::RefreshToken;
 pub use token_exchange::TokenExchange;
+pub use workload::{AWS_STS_REQUEST, JwtBearer};
 
 pub(crate) use issue::{Bearer, NewToken, Resource, SignIn, issue};
+pub(crate) use workload::{attest, only_names_agent};
 
 /// One grant of the token endpoint. Hosts add their own with
 /// [`Builder::with_grant`](crate::server::Builder::with_grant).

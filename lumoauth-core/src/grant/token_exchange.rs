@@ -15,7 +15,7 @@ use async_trait::async_trait;
 
 use super::{
     Bearer, Grant, GrantContext, NewToken, Resource, TokenError, TokenResponse, issue, requested_scope,
-    target,
+    target, workload,
 };
 use crate::{
     agent::Agent,
@@ -47,6 +47,13 @@ impl Grant for TokenExchange {
     }
 
     async fn handle(&self, context: &GrantContext<'_>, params: &Params) -> Result<TokenResponse, TokenError> {
+        if workload::is_workload_exchange(params, context.issuer) {
+            let token = params
+                .get("subject_token")
+                .ok_or(TokenError::InvalidRequest("subject_token is required."))?;
+            let response = workload::exchange(context, token, params.get("subject_issuer"), params).await?;
+            return Ok(TokenResponse { issued_token_type: Some(ACCESS_TOKEN), ..response });
+        }
         if context.public_client.is_some() {
             return Err(TokenError::UnauthorizedClient);
         }

@@ -9,7 +9,7 @@ use crate::{
     clock::{Clock, SystemClock},
     fetch::{Fetch, NoFetch},
     foreign_keys::ForeignKeys,
-    grant::{AuthorizationCode, ClientCredentials, Grant, RefreshToken, TokenExchange},
+    grant::{AuthorizationCode, ClientCredentials, Grant, JwtBearer, RefreshToken, TokenExchange},
     keys::KeyProvider,
     store::{RateLimit, Stores},
 };
@@ -50,6 +50,7 @@ impl Builder {
             grants: vec![
                 Arc::new(AuthorizationCode),
                 Arc::new(ClientCredentials),
+                Arc::new(JwtBearer),
                 Arc::new(RefreshToken),
                 Arc::new(TokenExchange),
             ],

@@ -40,7 +40,7 @@ impl AuthorizationServer {
                     "organization": org,
                     "tenant": org,
                     "roles": [],
-                    "workload_identity": null,
+                    "workload_identity": agent.workload.as_ref().map(ToString::to_string),
                 }))
             }
             Identity::Client(client) => Ok(json!({

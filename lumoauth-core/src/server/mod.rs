@@ -6,6 +6,7 @@
 
 mod agents;
 mod ask;
+mod attest;
 mod audit;
 mod authenticate;
 mod authorize;
@@ -45,6 +46,7 @@ use crate::{
 
 pub use agents::{AgentPage, NewAgent, Registration, RegistrationRequest, TestTokenRequest};
 pub use ask::{Answer, AskRequest, RequestFacts};
+pub use attest::{Attestation, AttestedIdentity};
 pub use authenticate::{AuthenticateError, Credential, Door};
 pub use authorize::{Answer as AuthorizationAnswer, Authorization, PushedAuthorization, Question};
 pub use authz::{CheckRequest, Checked, Permission, Subject, SubjectRef};

@@ -10,7 +10,7 @@ use crate::{
     client::Client,
     client_auth::{self, AuthenticatedClient, Desk, Method, Proof, Unreadable},
     clock::Timestamp,
-    grant::{Refusal, TokenError, TokenResponse},
+    grant::{Refusal, TokenError, TokenResponse, only_names_agent},
     id::{ClientId, OrgId},
     organization::Organization,
     principal::client_actor,
@@ -117,8 +117,12 @@ impl AuthorizationServer {
                     TokenError::InvalidRequest("Use one client authentication method only.")
                 }
             })?;
-        let Some(presented) = presented else { return Ok(RequestClient::default()) };
         let issuer = self.issuer(&organization.id);
+        let Some(presented) =
+            presented.filter(|presented| !only_names_agent(request.params, presented, &issuer))
+        else {
+            return Ok(RequestClient::default());
+        };
         let desk = Desk {
             stores: self.stores(),
             foreign_keys: &self.inner.foreign_keys,

@@ -11,6 +11,7 @@ use crate::{
     mcp::McpServer,
     store::LogEntry,
     user::{User, UserStatus},
+    workload::WorkloadTrust,
 };
 
 /// An agent, as administrators see it.
@@ -36,7 +37,7 @@ pub fn agent(agent: &Agent) -> Value {
         "redirectUris": agent.redirect_uris,
         "canActOnBehalfOfUsers": agent.can_act_on_behalf_of_users,
         "delegationPolicy": { "consent": agent.delegation_consent.as_str() },
-        "workloadIdentity": null,
+        "workloadIdentity": agent.workload.as_ref().map(WorkloadTrust::view),
         "aauthIdentity": null,
         "jwksUri": agent.jwks_uri,
         "jwks": agent.jwks,

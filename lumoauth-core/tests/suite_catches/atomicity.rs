@@ -13,10 +13,11 @@ use lumoauth_core::{
     clock::Timestamp,
     id::{AgentId, OrgId},
     store::{
-        Admission, AgentFilter, AgentKey, AgentStore, BudgetStore, Charge, Charged, GrantStore, Handle,
-        Insert, Listing, MemoryStore, Page, RateLimit, RateLimitStore, Remove, Revoked, StoreError, Update,
-        conformance::{agents, budgets, grants, rate_limits},
+        Admission, AgentFilter, AgentKey, AgentStore, BudgetStore, Charge, Charged, Insert, Listing,
+        MemoryStore, Page, RateLimit, RateLimitStore, Remove, StoreError, Update,
+        conformance::{agents, budgets, rate_limits},
     },
+    workload::WorkloadKey,
 };
 
 /// Where the backend waits between the check and the act.
@@ -48,27 +49,6 @@ impl BudgetStore for Racy {
 
     async fn usage(&self, org: &OrgId, account: Account, now: Timestamp) -> Result<Usage, StoreError> {
         self.memory.usage(org, account, now).await
-    }
-}
-
-#[async_trait]
-impl GrantStore for Racy {
-    async fn revoke(
-        &self,
-        org: &OrgId,
-        handle: Handle,
-        keep_until: Timestamp,
-        on: &Event,
-    ) -> Result<Revoked, StoreError> {
-        if self.memory.any_revoked(org, &[handle]).await? {
-            return Ok(Revoked::AlreadyRevoked);
-        }
-        round_trip().await;
-        self.memory.revoke(org, handle, keep_until, on).await.map(|_| Revoked::Revoked)
-    }
-
-    async fn any_revoked(&self, org: &OrgId, handles: &[Handle]) -> Result<bool, StoreError> {
-        self.memory.any_revoked(org, handles).await
     }
 }
 
@@ -109,6 +89,10 @@ impl AgentStore for Racy {
         AgentStore::remove(&self.memory, org, id, on).await.map(|_| Remove::Removed)
     }
 
+    async fn trusting(&self, org: &OrgId, keys: &[WorkloadKey]) -> Result<Vec<Arc<Agent>>, StoreError> {
+        self.memory.trusting(org, keys).await
+    }
+
     async fn list(
         &self,
         org: &OrgId,
@@ -142,12 +126,6 @@ impl RateLimitStore for Racy {
 #[should_panic(expected = "Charged")]
 async fn a_charge_that_reads_and_then_writes_oversells() {
     budgets::never_oversells(&Racy::default()).await;
-}
-
-#[tokio::test]
-#[should_panic(expected = "Revoked")]
-async fn a_revocation_that_checks_and_then_marks_has_two_winners() {
-    grants::revoked_once(&Racy::default()).await;
 }
 
 #[tokio::test]

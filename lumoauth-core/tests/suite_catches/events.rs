@@ -5,11 +5,10 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use lumoauth_core::{
     audit::Event,
-    clock::Timestamp,
     id::{EventId, OrgId},
     store::{
-        AgentStore, AuditFilter, AuditKey, AuditStats, AuditStore, GrantStore, Handle, Listing, LogEntry,
-        MemoryStore, Outbox, Page, Revoked, StoreError,
+        AgentStore, AuditFilter, AuditKey, AuditStats, AuditStore, GrantStore, Listing, LogEntry,
+        MemoryStore, Outbox, Page, StoreError,
         conformance::{
             audit, outbox,
             recorded::{Trail, writes_its_events},
@@ -23,37 +22,6 @@ async fn a_change_without_its_event_is_found_out() {
     let (store, log) = (MemoryStore::new(), MemoryStore::new());
     let role: &dyn AgentStore = &store;
     writes_its_events(role.into(), Trail::Log(&log)).await;
-}
-
-/// Writes the event of a revocation whatever became of it.
-#[derive(Debug, Default)]
-struct Talkative(MemoryStore);
-
-#[async_trait]
-impl GrantStore for Talkative {
-    async fn revoke(
-        &self,
-        org: &OrgId,
-        handle: Handle,
-        keep_until: Timestamp,
-        on: &Event,
-    ) -> Result<Revoked, StoreError> {
-        let outcome = self.0.revoke(org, handle, keep_until, on).await?;
-        self.0.append(org, std::slice::from_ref(on)).await?;
-        Ok(outcome)
-    }
-
-    async fn any_revoked(&self, org: &OrgId, handles: &[Handle]) -> Result<bool, StoreError> {
-        self.0.any_revoked(org, handles).await
-    }
-}
-
-#[tokio::test]
-#[should_panic(expected = "left == right")]
-async fn an_event_without_a_change_is_found_out() {
-    let store = Talkative::default();
-    let role: &dyn GrantStore = &store;
-    writes_its_events(role.into(), Trail::Log(&store.0)).await;
 }
 
 /// Numbers with a counter that goes on when an event turns out to be known.

@@ -1,53 +1,10 @@
 //! Ends that come too early.
 
-use std::{collections::HashMap, sync::Mutex};
-
 use async_trait::async_trait;
 use lumoauth_core::{
-    audit::Event,
-    clock::{Clock, SystemClock, Timestamp},
-    id::OrgId,
-    store::{
-        GrantStore, Handle, MemoryStore, Revoked, StoreError, Upkeep,
-        conformance::{grants, upkeep},
-    },
+    clock::Timestamp,
+    store::{MemoryStore, StoreError, Upkeep, conformance::upkeep},
 };
-
-/// Drops what has ended by a clock of its own.
-#[derive(Debug, Default)]
-struct OwnClock {
-    memory: MemoryStore,
-    until: Mutex<HashMap<Handle, Timestamp>>,
-}
-
-#[async_trait]
-impl GrantStore for OwnClock {
-    async fn revoke(
-        &self,
-        org: &OrgId,
-        handle: Handle,
-        keep_until: Timestamp,
-        on: &Event,
-    ) -> Result<Revoked, StoreError> {
-        self.until.lock().unwrap().insert(handle, keep_until);
-        self.memory.revoke(org, handle, keep_until, on).await
-    }
-
-    async fn any_revoked(&self, org: &OrgId, handles: &[Handle]) -> Result<bool, StoreError> {
-        let now = SystemClock::new().now();
-        let handles: Vec<_> = {
-            let until = self.until.lock().unwrap();
-            handles.iter().copied().filter(|handle| until.get(handle).is_none_or(|end| now < *end)).collect()
-        };
-        self.memory.any_revoked(org, &handles).await
-    }
-}
-
-#[tokio::test]
-#[should_panic(expected = "any_revoked")]
-async fn a_mark_that_ends_by_the_backends_own_clock_is_found_out() {
-    grants::marks_are_kept(&OwnClock::default()).await;
-}
 
 /// Purges whatever there is.
 #[derive(Debug, Default)]
@@ -73,6 +30,20 @@ impl Upkeep for Careless {
 async fn a_purge_that_drops_living_marks_is_found_out() {
     let store = Careless::default();
     upkeep::purge_keeps_marks(&store.0, &store).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "Reused")]
+async fn a_purge_that_drops_used_tickets_is_found_out() {
+    let store = Careless::default();
+    upkeep::purge_keeps_tickets(&store.0, &store).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "left == right")]
+async fn a_purge_that_drops_living_refresh_tokens_is_found_out() {
+    let store = Careless::default();
+    upkeep::purge_keeps_refresh_tokens(&store.0, &store).await;
 }
 
 #[tokio::test]

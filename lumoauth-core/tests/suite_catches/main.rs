@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod atomicity;
+mod consents;
 mod events;
 mod expiry;
+mod grants;
 mod organizations;
 mod replay;
 mod secrecy;

@@ -7,9 +7,9 @@ use lumoauth_core::{
     clock::Timestamp,
     id::{KeyId, OrgId},
     store::{
-        Admission, BudgetStore, Charge, Charged, GrantStore, Handle, Insert, KeyStore, MemoryStore,
-        RateLimit, RateLimitStore, Remove, Revoked, SealedKey, StoreError,
-        conformance::{budgets, grants, keys, rate_limits},
+        Admission, BudgetStore, Charge, Charged, Insert, KeyStore, MemoryStore, RateLimit, RateLimitStore,
+        Remove, SealedKey, StoreError,
+        conformance::{budgets, keys, rate_limits},
     },
 };
 
@@ -29,23 +29,6 @@ impl BudgetStore for Forgetful {
 
     async fn usage(&self, _: &OrgId, account: Account, now: Timestamp) -> Result<Usage, StoreError> {
         self.0.usage(&everybody(), account, now).await
-    }
-}
-
-#[async_trait]
-impl GrantStore for Forgetful {
-    async fn revoke(
-        &self,
-        _: &OrgId,
-        handle: Handle,
-        keep_until: Timestamp,
-        on: &Event,
-    ) -> Result<Revoked, StoreError> {
-        self.0.revoke(&everybody(), handle, keep_until, on).await
-    }
-
-    async fn any_revoked(&self, _: &OrgId, handles: &[Handle]) -> Result<bool, StoreError> {
-        self.0.any_revoked(&everybody(), handles).await
     }
 }
 
@@ -81,12 +64,6 @@ impl RateLimitStore for Forgetful {
 #[should_panic(expected = "left == right")]
 async fn budgets_without_organization_are_shared() {
     budgets::organizations_are_apart(&Forgetful::default()).await;
-}
-
-#[tokio::test]
-#[should_panic(expected = "any_revoked")]
-async fn marks_without_organization_reach_too_far() {
-    grants::organizations_are_apart(&Forgetful::default()).await;
 }
 
 #[tokio::test]

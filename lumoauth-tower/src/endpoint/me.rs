@@ -76,7 +76,7 @@ pub(crate) async fn register(call: Call) -> Result<Reply, WireError> {
         "agent_id": agent.id.to_string(),
         "client_id": agent.client_id,
         "name": agent.name,
-        "workload_identity": null,
+        "workload_identity": agent.workload.as_ref().map(ToString::to_string),
         "capabilities": agent.capabilities,
         "requested_capabilities": agent.requested_capabilities,
     });

@@ -1,6 +1,7 @@
 //! The endpoints: each parses a request, calls the core, and renders the result.
 
 pub(crate) mod agents;
+pub(crate) mod attest;
 pub(crate) mod audit;
 pub(crate) mod authorize;
 pub(crate) mod authz;
@@ -98,8 +99,12 @@ impl Call {
         let Ok(params) = self.form() else { return String::new() };
         match client_auth::presented(self.parts.headers.get(header::AUTHORIZATION), &params) {
             Ok(Some(presented)) => presented.client_id,
-            // An exchange without client authentication is counted by its subject.
-            Ok(None) => params.get("subject_token").map(digest).unwrap_or_default(),
+            // A request without client authentication is counted by what it presents instead.
+            Ok(None) => ["subject_token", "assertion", "attestation_token"]
+                .iter()
+                .find_map(|name| params.get(name))
+                .map(digest)
+                .unwrap_or_default(),
             Err(_) => String::new(),
         }
     }

@@ -5,16 +5,20 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use lumoauth_core::{
     agent::Agent,
     api_key::ApiKey,
+    capability::Scope,
     client::Client,
-    id::{KeyId, Number, Slug},
+    consent::Consent,
+    id::{ClientId, ConsentId, KeyId, Number, OrgId, Slug, UserId},
     keys::{KeyProvider, KeyPurpose, KeyRing, KeyRingConfig, MasterKey},
     mcp::{McpServer, ResourceUri},
     organization::Organization,
     random::random_bytes,
+    secret::Secret,
     store::{
-        AgentStore, ApiKeyStore, AuditFilter, AuditStore, ClientStore, GrantStore, Handle, Insert, KeyStore,
-        McpServerStore, MemoryStore, OrganizationStore, Page, Remove, Revoked, SealedKey, Unique, Update,
-        UserStore,
+        AgentStore, ApiKeyStore, AuditFilter, AuditStore, ClientStore, ConsentStore, GrantStore, Handle,
+        Insert, KeyStore, McpServerStore, MemoryStore, OrganizationStore, Page, RefreshToken, Remove,
+        Revoked, Rotation, SealedKey, StoreError, Ticket, TicketPurpose, TicketUse, Unique, Update,
+        UseEvents, UserStore,
         conformance::{now, some_event, some_org},
     },
     user::User,
@@ -81,6 +85,47 @@ fn key_of(key: &SealedKey, caller: usize) -> SealedKey {
     with(key.clone(), |it| it.id = KeyId::parse(&format!("raced-{caller}")).unwrap())
 }
 
+fn consent() -> Consent {
+    Consent::new(UserId::generate(), ClientId::generate_for_agent(), Scope::default(), now())
+}
+
+fn ticket(family: Option<Handle>) -> Ticket {
+    Ticket {
+        purpose: TicketPurpose::AuthorizationCode,
+        hash: Secret::generate("").hash(),
+        body: "{}".to_owned(),
+        expires_at: now().plus(Duration::from_secs(60)),
+        keep_until: now().plus(Duration::from_secs(3600)),
+        family,
+    }
+}
+
+fn refresh_token(family: Handle) -> RefreshToken {
+    let expires_at = now().plus(Duration::from_secs(3600));
+    RefreshToken { hash: Secret::generate("").hash(), family, body: "{}".to_owned(), expires_at }
+}
+
+/// A refresh token that was given for a code, which has an event.
+async fn granted(store: &dyn GrantStore, org: &OrgId) -> RefreshToken {
+    let (code, token) = (ticket(None), refresh_token(Handle::from_bytes(random_bytes())));
+    store.put_ticket(org, &code).await.unwrap();
+    let on = UseEvents { used: &some_event(), reused: &some_event() };
+    let used = store.use_ticket(org, code.purpose, &code.hash, Some(&token), now(), on).await.unwrap();
+    assert_eq!(used, TicketUse::Used);
+    token
+}
+
+/// A caller rotates `token` into a token of its own.
+async fn rotate<S: GrantStore>(
+    store: Arc<S>,
+    org: OrgId,
+    token: RefreshToken,
+    proven: bool,
+) -> Result<Rotation, StoreError> {
+    let on = UseEvents { used: &some_event(), reused: &some_event() };
+    store.rotate(&org, &token.hash, &refresh_token(token.family), proven, now(), on).await
+}
+
 /// `record` with a change.
 fn with<T>(mut record: T, change: impl FnOnce(&mut T)) -> T {
     change(&mut record);
@@ -142,6 +187,26 @@ recorded_race! {
         client
     };
     |caller| store.update(&org, &with(client, |it| it.name = format!("Racer {caller}")), &some_event());
+    Update::Updated, Update::Stale; logged 2
+}
+
+recorded_race! {
+    consents_insert: ConsentStore; |store, org| consent = consent();
+    |_caller| store.insert(&org, &with(consent, |it| it.id = ConsentId::generate()), &some_event());
+    Insert::Inserted, Insert::Taken(Unique::ClientId); logged 1
+}
+
+recorded_race! {
+    consents_update: ConsentStore; |store, org| consent = {
+        let consent = consent();
+        inserted!(store.insert(&org, &consent));
+        consent
+    };
+    |caller| {
+        let scope = format!("racer:{caller}").parse().unwrap();
+        let next = with(consent, |it| it.scope = scope);
+        async move { store.update(&org, &next, &some_event()).await }
+    };
     Update::Updated, Update::Stale; logged 2
 }
 
@@ -236,6 +301,37 @@ recorded_race! {
     grants_revoke: GrantStore; |store, org| handle = Handle::from_bytes(random_bytes());
     |_caller| store.revoke(&org, handle, now().plus(Duration::from_secs(3600)), &some_event());
     Revoked::Revoked, Revoked::AlreadyRevoked; logged 1
+}
+
+// Of the others that use it, one has marked the family, with its event.
+recorded_race! {
+    grants_use_ticket: GrantStore; |store, org| ticket = {
+        let ticket = ticket(Some(Handle::from_bytes(random_bytes())));
+        store.put_ticket(&org, &ticket).await.unwrap();
+        ticket
+    };
+    |_caller| {
+        let refresh = ticket.family.map(refresh_token);
+        let on = [some_event(), some_event()];
+        async move {
+            let on = UseEvents { used: &on[0], reused: &on[1] };
+            store.use_ticket(&org, ticket.purpose, &ticket.hash, refresh.as_ref(), now(), on).await
+        }
+    };
+    TicketUse::Used, TicketUse::Reused; logged 2
+}
+
+recorded_race! {
+    grants_rotate: GrantStore; |store, org| token = granted(&**store, &org).await;
+    |_caller| rotate(store, org, token, true);
+    Rotation::Rotated, Rotation::Raced; logged 2
+}
+
+// Of the others, one has marked the family, with its event.
+recorded_race! {
+    grants_rotate_unproven: GrantStore; |store, org| token = granted(&**store, &org).await;
+    |_caller| rotate(store, org, token, false);
+    Rotation::Rotated, Rotation::Reused; logged 3
 }
 
 /// Whoever appends an event that is there already changes nothing.

@@ -58,7 +58,7 @@ impl CacheConfig {
     }
 }
 
-/// A cache over agents (with their capabilities), organizations, OAuth clients and people (with their epochs).
+/// A cache over agents (with their capabilities), organizations, OAuth clients, people and consents (with their epochs).
 ///
 /// 1. What this server changes it sees at once. What another server changed it sees after at most
 ///    [`CacheConfig::ttl`], measured from the beginning of the read; a [`ChangeFeed`] makes that sooner, and nothing

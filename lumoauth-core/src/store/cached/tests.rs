@@ -10,7 +10,9 @@ use crate::{
     audit::Event,
     clock::Timestamp,
     id::Slug,
-    store::{AgentKey, ClientKey, Insert, MemoryStore, Update, UserKey, conformance::some_event},
+    store::{
+        AgentKey, ClientKey, ConsentKey, Insert, MemoryStore, Page, Update, UserKey, conformance::some_event,
+    },
 };
 
 const NEVER: Duration = Duration::from_secs(600);
@@ -164,35 +166,70 @@ async fn a_removed_agent_is_gone_by_every_key_and_its_names_lead_to_its_successo
 }
 
 #[tokio::test]
-async fn organizations_clients_and_people_are_cached_alike() {
+async fn organizations_clients_people_and_consents_are_cached_alike() {
     let store = Arc::new(MemoryStore::new());
     let (a, b) = (cached(&store, NEVER, None), cached(&store, NEVER, None));
     let organization = Organization::new(org(), "Acme", NOW);
     let (client, _) = Client::new("app", NOW);
     let user = User::new("alice@example.org", NOW);
+    let consent = Consent::new(user.id, client.client_id.clone(), "read:a".parse().unwrap(), NOW);
     let inserted = [
         OrganizationStore::insert(&*a, &organization, &some_event()).await.unwrap(),
         ClientStore::insert(&*a, &org(), &client, &some_event()).await.unwrap(),
         UserStore::insert(&*a, &org(), &user, &some_event()).await.unwrap(),
+        ConsentStore::insert(&*a, &org(), &consent, &some_event()).await.unwrap(),
     ];
-    assert_eq!(inserted, [Insert::Inserted; 3]);
+    assert_eq!(inserted, [Insert::Inserted; 4]);
     let versions = async |server: &Cached| {
         let organization = OrganizationStore::find(server, &org()).await.unwrap().unwrap();
         let client = ClientStore::find(server, &org(), ClientKey::ClientId(&client.client_id)).await.unwrap();
         let user = UserStore::find(server, &org(), UserKey::Id(user.id)).await.unwrap();
-        [organization.version, client.unwrap().version, user.unwrap().version]
+        let consent = ConsentStore::find(server, &org(), ConsentKey::Id(consent.id)).await.unwrap();
+        [organization.version, client.unwrap().version, user.unwrap().version, consent.unwrap().version]
     };
-    assert_eq!([versions(&a).await, versions(&b).await], [[0; 3]; 2]);
+    assert_eq!([versions(&a).await, versions(&b).await], [[0; 4]; 2]);
 
     let updated = [
         OrganizationStore::update(&*a, &organization, &some_event()).await.unwrap(),
         ClientStore::update(&*a, &org(), &client, &some_event()).await.unwrap(),
         UserStore::update(&*a, &org(), &user, &some_event()).await.unwrap(),
+        ConsentStore::update(&*a, &org(), &consent, &some_event()).await.unwrap(),
     ];
-    assert_eq!(updated, [Update::Updated; 3]);
-    assert_eq!([versions(&a).await, versions(&b).await], [[1; 3], [0; 3]]);
+    assert_eq!(updated, [Update::Updated; 4]);
+    assert_eq!([versions(&a).await, versions(&b).await], [[1; 4], [0; 4]]);
     b.hear(&Notice::Gap);
-    assert_eq!(versions(&b).await, [1; 3]);
+    assert_eq!(versions(&b).await, [1; 4]);
+}
+
+#[tokio::test]
+async fn a_withdrawn_consent_is_heard_of_and_is_never_old_where_one_is_given() {
+    let store = Arc::new(MemoryStore::new());
+    let [to_b, to_a] = Wire::pair();
+    let (a, b) = (cached(&store, NEVER, Some(to_b)), cached(&store, NEVER, Some(to_a)));
+    let (client, _) = Client::new("app", NOW);
+    let mut consent = Consent::new(UserId::generate(), client.client_id, "read:a".parse().unwrap(), NOW);
+    let inserted = ConsentStore::insert(&*a, &org(), &consent, &some_event()).await.unwrap();
+    assert_eq!(inserted, Insert::Inserted);
+    let client_id = consent.client_id.clone();
+    let between = ConsentKey::Between(consent.user, &client_id);
+    let holds =
+        async |server: &Cached, key| ConsentStore::find(server, &org(), key).await.unwrap().unwrap().active;
+    for key in [ConsentKey::Id(consent.id), between] {
+        assert!(holds(&a, key).await && holds(&b, key).await);
+    }
+
+    assert!(consent.withdraw());
+    let outcome = ConsentStore::update(&*a, &org(), &consent, &some_event()).await.unwrap();
+    assert_eq!(outcome, Update::Updated);
+    assert!(!holds(&a, ConsentKey::Id(consent.id)).await);
+    assert!(holds(&b, ConsentKey::Id(consent.id)).await, "a cache that reads every time is none");
+    assert!(!holds(&b, between).await);
+    let listed = ConsentStore::list(&*b, &org(), consent.user, Page::first(9)).await.unwrap();
+    assert!(!listed.items[0].active);
+
+    let notice = b.feed.as_ref().unwrap().next().await.unwrap();
+    b.hear(&notice);
+    assert!(!holds(&b, ConsentKey::Id(consent.id)).await);
 }
 
 /// Organizations that are changed by a store that then never answers.

@@ -255,11 +255,7 @@ pub async fn racing_removals(store: &dyn AgentStore) {
 }
 
 fn trust(workload: &str) -> Option<WorkloadTrust> {
-    Some(WorkloadTrust {
-        issuer: "https://platform.example".to_owned(),
-        claim: "sub".to_owned(),
-        workload: workload.to_owned(),
-    })
+    Some(WorkloadTrust::oidc("https://platform.example", workload))
 }
 
 fn workload_key(workload: &str) -> WorkloadKey {

@@ -10,7 +10,7 @@ use futures_util::future::{Either, select};
 
 use super::some_org;
 use crate::{
-    id::{AgentId, OrgId},
+    id::{AgentId, ClientId, ConsentId, OrgId, UserId},
     store::{Change, ChangeFeed, ChangedRecord, Notice},
 };
 
@@ -45,8 +45,14 @@ pub async fn begins_with_a_gap(feeds: [&dyn ChangeFeed; 2]) {
 /// "Tells every server that listens, this one as well."
 pub async fn every_server_hears(feeds: [&dyn ChangeFeed; 2]) {
     begins_with_a_gap(feeds).await;
-    let agent = ChangedRecord::Agent(AgentId::generate());
-    for (publisher, record) in feeds.into_iter().zip([ChangedRecord::Organization, agent]) {
+    let records = [
+        ChangedRecord::Organization,
+        ChangedRecord::Agent(AgentId::generate()),
+        ChangedRecord::Client(ClientId::generate_for_agent()),
+        ChangedRecord::Consent(ConsentId::generate()),
+        ChangedRecord::User(UserId::generate()),
+    ];
+    for (record, publisher) in records.into_iter().zip(feeds.into_iter().cycle()) {
         let change = Change { org: some_org(), record };
         publisher.publish(&change).await.unwrap();
         for feed in feeds {

@@ -1,0 +1,206 @@
+//! C: to pass one thing off as another.
+
+use lumoauth_tests::{AttackerKey, Server, Token, on_each_backend, text, unix_now};
+use serde_json::{Value, json};
+
+on_each_backend!(
+    c01_id_token_as_an_access_token,
+    c02_refresh_token_as_an_access_token,
+    c03_access_token_as_an_id_token,
+    c04_access_token_as_a_refresh_token,
+    c05_refresh_token_as_the_subject_with_an_actor,
+    c06_unknown_token_types,
+    c07_subject_of_another_organization,
+    c08_actor_of_another_organization,
+    c09_person_of_another_organization_signs_in_here,
+    c10_forged_chain,
+    c11_api_keys_as_tokens,
+    c12_actor_without_its_type,
+    c13_client_authentication_of_somebody_else,
+    c14_mcp_token_as_the_subject_or_actor,
+    c15_users_token_at_an_agents_route,
+    c16_code_of_another_organization,
+);
+
+const PREFIX: &str = "urn:ietf:params:oauth:token-type:";
+
+/// An exchange in which the subject is declared as `kind`.
+fn declared<'a>(subject: &'a str, kind: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    let mut fields = vec![
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("subject_token", subject),
+        ("subject_token_type", kind),
+    ];
+    fields.extend_from_slice(more);
+    fields
+}
+
+fn c01_id_token_as_an_access_token(server: &Server) {
+    let org = server.acme();
+    let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
+    let body = agent.redeem(&alice.code_for(&agent, "openid read:a"), &[]).ok();
+    let id_token = text(&body["id_token"]);
+    assert_eq!(agent.userinfo(id_token).status, 401);
+    agent.act_for(id_token, &agent.token(), &[]).refused(400, "invalid_grant");
+    agent.act_for(text(&body["access_token"]), id_token, &[]).refused(400, "invalid_grant");
+    assert!(!agent.sees_alive(id_token));
+}
+
+fn c02_refresh_token_as_an_access_token(server: &Server) {
+    let org = server.acme();
+    let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
+    let tokens = alice.allow(&agent, "read:a");
+    assert_eq!(agent.userinfo(&tokens.refresh).status, 401);
+    agent.act_for(&tokens.refresh, &agent.token(), &[]).refused(400, "invalid_grant");
+    agent.act_for(&tokens.access, &tokens.refresh, &[]).refused(400, "invalid_grant");
+}
+
+fn c03_access_token_as_an_id_token(server: &Server) {
+    let org = server.acme();
+    let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
+    let tokens = alice.allow(&agent, "read:a");
+    let kind = format!("{PREFIX}id_token");
+    org.post("/oauth/token").form(&declared(&tokens.access, &kind, &[])).send().refused(400, "invalid_grant");
+}
+
+fn c04_access_token_as_a_refresh_token(server: &Server) {
+    let org = server.acme();
+    let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
+    let tokens = alice.allow(&agent, "read:a");
+    agent.refresh(&tokens.access, &[]).refused(400, "invalid_grant");
+    let kind = format!("{PREFIX}refresh_token");
+    org.post("/oauth/token").form(&declared(&tokens.access, &kind, &[])).send().refused(400, "invalid_grant");
+}
+
+fn c05_refresh_token_as_the_subject_with_an_actor(server: &Server) {
+    let org = server.acme();
+    let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
+    let tokens = alice.allow(&agent, "read:a");
+    let (kind, actor_kind, actor) =
+        (format!("{PREFIX}refresh_token"), format!("{PREFIX}access_token"), agent.token());
+    let more = [("actor_token", actor.as_str()), ("actor_token_type", actor_kind.as_str())];
+    org.post("/oauth/token")
+        .form(&declared(&tokens.refresh, &kind, &more))
+        .send()
+        .refused(400, "invalid_request");
+}
+
+fn c06_unknown_token_types(server: &Server) {
+    let org = server.acme();
+    let token = org.delegate(&["read:a"]).token();
+    for kind in ["urn:ietf:params:oauth:token-type:saml2", "access_token", "urn:x:approval", "\u{0}"] {
+        org.post("/oauth/token")
+            .form(&declared(&token, kind, &[]))
+            .send()
+            .refused(400, "unsupported_token_type");
+    }
+}
+
+fn c07_subject_of_another_organization(server: &Server) {
+    let (acme, globex) = (server.acme(), server.globex());
+    let (alice, here, there) = (acme.person(), acme.delegate(&["read:a"]), globex.delegate(&["read:a"]));
+    let user = alice.allow(&here, "read:a");
+    there.act_for(&user.access, &there.token(), &[]).refused(400, "invalid_grant");
+    there.exchange(&here.token(), &[("scope", "read:a")]).refused(400, "invalid_grant");
+}
+
+fn c08_actor_of_another_organization(server: &Server) {
+    let (acme, globex) = (server.acme(), server.globex());
+    let (alice, here, there) = (acme.person(), acme.delegate(&["read:a"]), globex.delegate(&["read:a"]));
+    let user = alice.allow(&here, "read:a");
+    here.act_for(&user.access, &there.token(), &[]).refused(400, "invalid_grant");
+}
+
+fn c09_person_of_another_organization_signs_in_here(server: &Server) {
+    let (acme, globex) = (server.acme(), server.globex());
+    let stranger = globex.person();
+    let agent = acme.delegate(&["read:a"]);
+    let mut here = acme.person();
+    here.cookie = stranger.cookie;
+    assert_eq!(here.ask_for(&agent, "read:a", &[]).status, 401);
+    assert_eq!(
+        acme.post("/oauth/login/json")
+            .json(json!({ "email": stranger.email, "password": stranger.password }))
+            .send()
+            .status,
+        401
+    );
+}
+
+fn c10_forged_chain(server: &Server) {
+    let org = server.acme();
+    let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
+    let real = Token::parse(&agent.acting_for(&alice.allow(&agent, "read:a").access));
+    let mut claims: Value = real.claims.clone();
+    claims["scope"] = "read:a write:a admin".into();
+    claims["exp"] = (unix_now() + 86_400).into();
+    let key = AttackerKey::generate();
+    let forged = key.sign(&real.header, &claims);
+    assert_eq!(agent.userinfo(&forged).status, 401);
+    assert!(!agent.sees_alive(&forged));
+    agent.act_for(&forged, &org.delegate(&["read:a"]).token(), &[]).refused(400, "invalid_grant");
+}
+
+fn c11_api_keys_as_tokens(server: &Server) {
+    let org = server.acme();
+    let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
+    let custom =
+        org.create_agent(json!({ "identityType": "custom", "capabilities": ["read:a", "delegate:user"] }));
+    let user = alice.allow(&agent, "read:a");
+    for key in [custom.api_key.as_str(), org.key()] {
+        agent.act_for(&user.access, key, &[]).refused(400, "invalid_grant");
+        agent.act_for(key, &agent.token(), &[]).refused(400, "invalid_grant");
+    }
+}
+
+fn c12_actor_without_its_type(server: &Server) {
+    let org = server.acme();
+    let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
+    let (user, actor) = (alice.allow(&agent, "read:a"), agent.token());
+    agent.exchange(&user.access, &[("actor_token", &actor)]).refused(400, "invalid_request");
+    let kind = format!("{PREFIX}access_token");
+    agent.exchange(&user.access, &[("actor_token_type", &kind)]).refused(400, "invalid_request");
+}
+
+fn c13_client_authentication_of_somebody_else(server: &Server) {
+    let org = server.acme();
+    let (alice, agent, other) = (org.person(), org.delegate(&["read:a"]), org.delegate(&["read:a"]));
+    let (user, actor) = (alice.allow(&agent, "read:a"), agent.token());
+    let kind = format!("{PREFIX}access_token");
+    let more = [("actor_token", actor.as_str()), ("actor_token_type", kind.as_str())];
+    other.as_client(&declared(&user.access, &kind, &more)).refused_somehow();
+    let mut wrong = declared(&user.access, &kind, &more);
+    wrong.extend([("client_id", agent.client_id.as_str()), ("client_secret", "wrong")]);
+    org.post("/oauth/token").form(&wrong).send().refused(401, "invalid_client");
+    agent.as_client(&declared(&user.access, &kind, &more)).ok();
+}
+
+fn c14_mcp_token_as_the_subject_or_actor(server: &Server) {
+    let org = server.acme();
+    let mcp = org.mcp_server(json!({}));
+    let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
+    let bound = agent.exchange(&agent.token(), &[("resource", text(&mcp["resource_uri"]))]).ok();
+    let bound = text(&bound["access_token"]);
+    let user = alice.allow(&agent, "read:a");
+    agent.act_for(&user.access, bound, &[]).refused(400, "invalid_grant");
+    let other = org.delegate(&["read:a"]);
+    other.act_for(bound, &other.token(), &[]).refused(400, "invalid_grant");
+}
+
+fn c15_users_token_at_an_agents_route(server: &Server) {
+    let org = server.acme();
+    let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
+    let user = alice.allow(&agent, "read:a");
+    for path in ["/agents/me/usage"] {
+        org.get(path).bearer(&user.access).send().refused_somehow();
+    }
+    assert_eq!(agent.userinfo(&user.access).status, 403, "userinfo of a person needs openid");
+}
+
+fn c16_code_of_another_organization(server: &Server) {
+    let (acme, globex) = (server.acme(), server.globex());
+    let (alice, here, there) = (acme.person(), acme.delegate(&["read:a"]), globex.delegate(&["read:a"]));
+    let code = alice.code_for(&here, "read:a");
+    there.redeem(&code, &[]).refused(400, "invalid_grant");
+    here.redeem(&code, &[]).ok();
+}

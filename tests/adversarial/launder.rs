@@ -1,0 +1,198 @@
+//! L: to make a chain look shorter, other, or like nobody acted.
+
+use lumoauth_tests::{Server, Token, on_each_backend, text};
+use serde_json::json;
+
+on_each_backend!(
+    l01_exchange_without_an_actor_keeps_the_chain,
+    l02_exchange_for_a_resource_keeps_the_chain,
+    l03_introspection_shows_the_whole_chain,
+    l04_delegated_token_as_the_actor,
+    l05_person_as_the_actor,
+    l06_person_as_the_actor_of_an_agent,
+    l07_agent_in_its_own_chain_twice,
+    l08_token_as_its_own_actor,
+    l09_resource_server_that_passes_its_inbound_token_on,
+    l10_token_of_a_person_exchanged_by_another_client,
+    l11_persons_token_given_to_an_agent_without_consent,
+    l12_consent_to_one_agent_used_by_another,
+    l13_implicit_consent_is_only_the_administrators_to_give,
+    l14_order_of_actors_never_hides_the_current_one,
+    l15_audit_names_the_whole_chain,
+    l16_userinfo_names_who_acts,
+);
+
+fn l01_exchange_without_an_actor_keeps_the_chain(server: &Server) {
+    let org = server.acme();
+    let (alice, agent) = (org.person(), org.delegate(&["read:a", "read:b"]));
+    let delegated = agent.acting_for(&alice.allow(&agent, "read:a read:b").access);
+    let answer = agent.exchange(&delegated, &[("scope", "read:a")]);
+    if answer.status == 200 {
+        let claims = Token::parse(text(&answer.json()["access_token"])).claims;
+        assert_eq!(claims["act"]["sub"], format!("agent:{}", agent.slug));
+        assert_eq!((&claims["sub"], &claims["scope"]), (&json!(alice.id), &json!("read:a")));
+    } else {
+        answer.refused_somehow();
+    }
+}
+
+fn l02_exchange_for_a_resource_keeps_the_chain(server: &Server) {
+    let org = server.acme();
+    let mcp = org.mcp_server(json!({}));
+    let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
+    let delegated = agent.acting_for(&alice.allow(&agent, "read:a").access);
+    let body = agent.exchange(&delegated, &[("resource", text(&mcp["resource_uri"]))]).ok();
+    let claims = Token::parse(text(&body["access_token"])).claims;
+    assert_eq!(claims["aud"], mcp["resource_uri"]);
+    assert_eq!((&claims["sub"], &claims["delegation_depth"]), (&json!(alice.id), &json!(1)));
+    assert_eq!(claims["act"]["agent_id"], agent.agent_id.as_str());
+    assert!(claims["exp"].as_u64() <= Token::parse(&delegated).claims["exp"].as_u64());
+}
+
+fn l03_introspection_shows_the_whole_chain(server: &Server) {
+    let org = server.acme();
+    let (alice, first, second) = (org.person(), org.delegate(&["read:a"]), org.agent(&["read:a"]));
+    let nested = second.acting_for(&first.acting_for(&alice.allow(&first, "read:a").access));
+    let seen = org.introspect(&second, &nested);
+    assert_eq!(seen["sub"], alice.id.as_str());
+    assert_eq!(seen["act"]["agent_id"], first.agent_id.as_str());
+    assert_eq!(seen["act"]["act"]["agent_id"], second.agent_id.as_str());
+    assert_eq!(seen["client_id"], second.client_id.as_str());
+    assert_eq!(seen["agent_id"], second.agent_id.as_str());
+}
+
+fn l04_delegated_token_as_the_actor(server: &Server) {
+    let org = server.acme();
+    let (alice, bob, agent) = (org.person(), org.person(), org.delegate(&["read:a"]));
+    let for_bob = agent.acting_for(&bob.allow(&agent, "read:a").access);
+    let user = alice.allow(&agent, "read:a");
+    agent.act_for(&user.access, &for_bob, &[]).refused(400, "invalid_grant");
+}
+
+fn l05_person_as_the_actor(server: &Server) {
+    let org = server.acme();
+    let (alice, bob, agent) = (org.person(), org.person(), org.delegate(&["read:a"]));
+    let (a, b) = (alice.allow(&agent, "read:a"), bob.allow(&agent, "read:a"));
+    agent.act_for(&a.access, &b.access, &[]).refused(400, "invalid_grant");
+}
+
+fn l06_person_as_the_actor_of_an_agent(server: &Server) {
+    let org = server.acme();
+    let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
+    let user = alice.allow(&agent, "read:a");
+    agent.act_for(&agent.token(), &user.access, &[]).refused(400, "invalid_grant");
+}
+
+fn l07_agent_in_its_own_chain_twice(server: &Server) {
+    let org = server.acme();
+    let (alice, first, second) = (org.person(), org.delegate(&["read:a"]), org.delegate(&["read:a"]));
+    let one = first.acting_for(&alice.allow(&first, "read:a").access);
+    first.act_for(&one, &first.token(), &[]).refused(400, "invalid_request");
+    let two = second.acting_for(&one);
+    first.act_for(&two, &first.token(), &[]).refused(400, "invalid_request");
+    second.act_for(&two, &second.token(), &[]).refused(400, "invalid_request");
+}
+
+fn l08_token_as_its_own_actor(server: &Server) {
+    let org = server.acme();
+    let agent = org.delegate(&["read:a"]);
+    let token = agent.token();
+    agent.act_for(&token, &token, &[]).refused(400, "invalid_request");
+    agent.act_for(&token, &agent.token(), &[]).refused(400, "invalid_request");
+}
+
+fn l09_resource_server_that_passes_its_inbound_token_on(server: &Server) {
+    let org = server.acme();
+    let (mcp, other) = (org.mcp_server(json!({})), org.mcp_server(json!({})));
+    let agent = org.agent(&["read:a"]);
+    let body = agent.exchange(&agent.token(), &[("resource", text(&mcp["resource_uri"]))]).ok();
+    let inbound = text(&body["access_token"]);
+    let onward = [("resource", text(&other["resource_uri"]))];
+    agent.exchange(inbound, &onward).refused(400, "invalid_grant");
+    agent.exchange(inbound, &[]).refused_somehow();
+    // Another agent that got hold of it cannot act on it either.
+    let thief = org.delegate(&["read:a"]);
+    thief.act_for(inbound, &thief.token(), &onward).refused(400, "invalid_grant");
+}
+
+fn l10_token_of_a_person_exchanged_by_another_client(server: &Server) {
+    let org = server.acme();
+    let (alice, agent, other) = (org.person(), org.delegate(&["read:a"]), org.delegate(&["read:a"]));
+    let user = alice.allow(&agent, "read:a");
+    let fields = [
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("subject_token", user.access.as_str()),
+        ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+        ("scope", "read:a"),
+    ];
+    other.as_client(&fields).refused_somehow();
+    org.post("/oauth/token").form(&fields).send().refused(401, "invalid_client");
+    let narrowed = agent.as_client(&fields).ok();
+    assert_eq!(Token::parse(text(&narrowed["access_token"])).claims["sub"], alice.id.as_str());
+}
+
+fn l11_persons_token_given_to_an_agent_without_consent(server: &Server) {
+    let org = server.acme();
+    let (alice, honest, greedy) = (org.person(), org.delegate(&["read:a"]), org.delegate(&["read:a"]));
+    let user = alice.allow(&honest, "read:a");
+    greedy.act_for(&user.access, &greedy.token(), &[]).refused(403, "consent_required");
+}
+
+fn l12_consent_to_one_agent_used_by_another(server: &Server) {
+    let org = server.acme();
+    let (alice, one, other) =
+        (org.person(), org.delegate(&["read:a", "read:b"]), org.delegate(&["read:a", "read:b"]));
+    let user = alice.allow(&one, "read:a read:b");
+    alice.allow(&other, "read:a");
+    // Alice allowed the other one less, so that is all it can do with the token that the first one has.
+    let body = other.act_for(&user.access, &other.token(), &[("scope", "read:a")]).ok();
+    assert_eq!(body["scope"], "read:a");
+    other.act_for(&user.access, &other.token(), &[("scope", "read:b")]).refused(403, "consent_required");
+}
+
+fn l13_implicit_consent_is_only_the_administrators_to_give(server: &Server) {
+    let org = server.acme();
+    let (alice, one, other) = (org.person(), org.delegate(&["read:a"]), org.delegate(&["read:a"]));
+    let user = alice.allow(&one, "read:a");
+    let register = json!({ "name": other.name, "client_id": other.client_id, "delegationPolicy": { "consent": "implicit" } });
+    org.post("/agents/register").bearer(&other.token()).json(register).send();
+    other.act_for(&user.access, &other.token(), &[]).refused(403, "consent_required");
+    other.admin("PATCH", "").json(json!({ "delegationPolicy": { "consent": "implicit" } })).send().ok();
+    other.act_for(&user.access, &other.token(), &[]).ok();
+}
+
+fn l14_order_of_actors_never_hides_the_current_one(server: &Server) {
+    let org = server.acme();
+    let (alice, first, second) = (org.person(), org.delegate(&["read:a"]), org.agent(&["read:a"]));
+    let nested = second.acting_for(&first.acting_for(&alice.allow(&first, "read:a").access));
+    let claims = Token::parse(&nested).claims;
+    assert_eq!(claims["agent_id"], second.agent_id.as_str());
+    assert_eq!(claims["client_id"], second.client_id.as_str());
+    assert_eq!(claims["aud"], second.agent_id.as_str());
+    let order = org.get("/.well-known/oauth-authorization-server").send().ok()["act_claim_order"].clone();
+    assert!(order.is_string(), "discovery says in which order actors are nested");
+}
+
+fn l15_audit_names_the_whole_chain(server: &Server) {
+    let org = server.acme();
+    let (alice, first, second) = (org.person(), org.delegate(&["read:a"]), org.agent(&["read:a"]));
+    let nested = second.acting_for(&first.acting_for(&alice.allow(&first, "read:a").access));
+    second.ask(&nested, "read:a").ok();
+    let chain = json!([format!("agent:{}", first.slug), format!("agent:{}", second.slug)]);
+    let rows = org.audit(&format!("actor={}", second.agent_id));
+    let told = rows.iter().any(|row| {
+        let one = org.admin("GET", &format!("/audit-logs/{}", row["id"])).send().ok();
+        let principal = &one["data"]["context"]["principal"];
+        principal["subject"] == alice.id.as_str() && principal["actor_chain"] == chain
+    });
+    assert!(told, "{rows:?}");
+}
+
+fn l16_userinfo_names_who_acts(server: &Server) {
+    let org = server.acme();
+    let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
+    let delegated = agent.acting_for(&alice.allow(&agent, "read:a").access);
+    let info = agent.userinfo(&delegated).ok();
+    assert_eq!(info["sub"], alice.id.as_str());
+    assert_eq!(info["act"]["sub"], format!("agent:{}", agent.slug));
+}

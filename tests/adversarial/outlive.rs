@@ -1,0 +1,265 @@
+//! O: to go on after a link of the chain is gone.
+
+use lumoauth_tests::{Agent, Org, Person, Server, on_each_backend, text};
+use serde_json::json;
+
+on_each_backend!(
+    o01_access_token_of_the_person_revoked,
+    o02_refresh_token_of_the_person_revoked,
+    o03_consent_withdrawn_by_the_person,
+    o04_consent_withdrawn_by_an_administrator,
+    o05_consent_given_anew_revives_nothing,
+    o06_first_agent_suspended,
+    o07_first_agent_switched_on_again_revives_nothing,
+    o08_sub_agent_revoked,
+    o09_person_blocked,
+    o10_person_unblocked_revives_nothing,
+    o11_token_in_the_middle_revoked,
+    o12_actors_own_token_revoked,
+    o13_agent_deleted,
+    o14_token_for_a_resource_dies_with_its_chain,
+    o15_dead_subject_is_not_exchanged,
+    o16_dead_actor_is_not_accepted,
+    o17_blocked_person_gets_no_code_and_redeems_none,
+    o18_session_ends_with_the_person,
+    o19_siblings_live_on,
+);
+
+/// Alice, two agents of hers one after the other, and all the tokens of the chain.
+struct Chain<'a> {
+    org: Org<'a>,
+    alice: Person<'a>,
+    first: Agent<'a>,
+    second: Agent<'a>,
+    user: String,
+    refresh: String,
+    delegated: String,
+    nested: String,
+    bound: String,
+}
+
+impl<'a> Chain<'a> {
+    fn new(server: &'a Server) -> Self {
+        let org = server.acme();
+        let mcp = org.mcp_server(json!({}));
+        let (alice, first, second) = (org.person(), org.delegate(&["read:a"]), org.delegate(&["read:a"]));
+        let tokens = alice.allow(&first, "read:a");
+        let delegated = first.acting_for(&tokens.access);
+        let nested = second.acting_for(&delegated);
+        let bound = second.exchange(&nested, &[("resource", text(&mcp["resource_uri"]))]).ok();
+        let bound = text(&bound["access_token"]).to_owned();
+        let chain = Self {
+            org,
+            alice,
+            first,
+            second,
+            user: tokens.access,
+            refresh: tokens.refresh,
+            delegated,
+            nested,
+            bound,
+        };
+        assert_eq!(chain.alive(), [true; 4]);
+        chain
+    }
+
+    /// Whether the person's, the delegated, the nested and the bound token are alive.
+    fn alive(&self) -> [bool; 4] {
+        [
+            self.first.sees_alive(&self.user),
+            self.first.sees_alive(&self.delegated),
+            self.second.sees_alive(&self.nested),
+            self.second.sees_alive(&self.bound),
+        ]
+    }
+}
+
+/// Nothing that comes of the person's token lives.
+const NOTHING: [bool; 4] = [false; 4];
+
+fn o01_access_token_of_the_person_revoked(server: &Server) {
+    let chain = Chain::new(server);
+    chain.first.revoke(&chain.user);
+    assert_eq!(chain.alive(), NOTHING);
+    // The family lives: the next access token is another one.
+    chain.first.refresh(&chain.refresh, &[]).ok();
+}
+
+fn o02_refresh_token_of_the_person_revoked(server: &Server) {
+    let chain = Chain::new(server);
+    chain.first.revoke(&chain.refresh);
+    assert_eq!(chain.alive(), NOTHING);
+    chain.first.refresh(&chain.refresh, &[]).refused(400, "invalid_grant");
+}
+
+fn withdraw(chain: &Chain<'_>) {
+    let path = format!("/users/{}/consents/{}", chain.alice.id, chain.first.client_id);
+    chain.org.admin("DELETE", &path).send().expect(200);
+}
+
+fn o03_consent_withdrawn_by_the_person(server: &Server) {
+    let chain = Chain::new(server);
+    let variables = server.variables();
+    let app = json!({
+        "name": lumoauth_tests::unique("App"), "isConfidential": true, "redirectUris": [lumoauth_tests::CALLBACK],
+        "allowedScopes": ["openid"], "grantTypes": ["authorization_code"],
+    });
+    assert!(variables.contains_key("LUMOAUTH_APP_CLIENT_ID"));
+    let app = chain.org.admin("POST", "/clients").json(app).send().expect(201).json()["data"].clone();
+    let (id, secret) = (text(&app["clientId"]), text(&app["secret"]));
+    let fields = [
+        ("response_type", "code"),
+        ("client_id", id),
+        ("redirect_uri", lumoauth_tests::CALLBACK),
+        ("scope", "openid"),
+        ("state", "s"),
+    ];
+    let challenge = chain.alice.authorize(&fields).ok();
+    let code = chain.alice.decide(&challenge, "approve", &[]).ok();
+    let redeem = [
+        ("grant_type", "authorization_code"),
+        ("code", text(&code["code"])),
+        ("client_id", id),
+        ("client_secret", secret),
+        ("redirect_uri", lumoauth_tests::CALLBACK),
+    ];
+    let own = chain.org.post("/oauth/token").form(&redeem).send().ok();
+    let own = text(&own["access_token"]);
+    let listed = chain.org.get("/me/consents").bearer(own).send().ok();
+    assert!(listed.to_string().contains(&chain.first.client_id), "{listed}");
+    let path = format!("/me/consents/{}", chain.first.client_id);
+    chain.org.request("DELETE", &path).bearer(own).send().expect(200);
+    assert_eq!(chain.alive(), NOTHING);
+}
+
+fn o04_consent_withdrawn_by_an_administrator(server: &Server) {
+    let chain = Chain::new(server);
+    withdraw(&chain);
+    assert_eq!(chain.alive(), NOTHING);
+    chain.first.refresh(&chain.refresh, &[]).refused(400, "invalid_grant");
+}
+
+fn o05_consent_given_anew_revives_nothing(server: &Server) {
+    let chain = Chain::new(server);
+    withdraw(&chain);
+    let anew = chain.alice.allow(&chain.first, "read:a");
+    assert_eq!(chain.alive(), NOTHING);
+    assert!(chain.first.sees_alive(&chain.first.acting_for(&anew.access)));
+}
+
+fn o06_first_agent_suspended(server: &Server) {
+    let chain = Chain::new(server);
+    chain.first.admin("POST", "/deactivate").send().ok();
+    assert!(!chain.second.sees_alive(&chain.nested) && !chain.second.sees_alive(&chain.bound));
+    assert_eq!(chain.second.userinfo(&chain.nested).status, 401);
+}
+
+fn o07_first_agent_switched_on_again_revives_nothing(server: &Server) {
+    let chain = Chain::new(server);
+    chain.first.admin("POST", "/deactivate").send().ok();
+    chain.first.admin("POST", "/activate").send().ok();
+    assert_eq!(chain.alive(), NOTHING);
+}
+
+fn o08_sub_agent_revoked(server: &Server) {
+    let chain = Chain::new(server);
+    chain.second.admin("POST", "/revoke").send().ok();
+    assert!(chain.first.sees_alive(&chain.delegated));
+    let asker = chain.org.api_key(&["admin"]);
+    assert!(!asker.is_empty());
+    assert_eq!(chain.second.userinfo(&chain.nested).status, 401);
+}
+
+fn o09_person_blocked(server: &Server) {
+    let chain = Chain::new(server);
+    chain.org.admin("POST", &format!("/users/{}/block", chain.alice.id)).send().ok();
+    assert_eq!(chain.alive(), NOTHING);
+    chain.first.refresh(&chain.refresh, &[]).refused(400, "invalid_grant");
+}
+
+fn o10_person_unblocked_revives_nothing(server: &Server) {
+    let chain = Chain::new(server);
+    chain.org.admin("POST", &format!("/users/{}/block", chain.alice.id)).send().ok();
+    chain.org.admin("POST", &format!("/users/{}/unblock", chain.alice.id)).send().ok();
+    assert_eq!(chain.alive(), NOTHING);
+}
+
+fn o11_token_in_the_middle_revoked(server: &Server) {
+    let chain = Chain::new(server);
+    chain.first.revoke(&chain.delegated);
+    assert_eq!(chain.alive(), [true, false, false, false]);
+}
+
+fn o12_actors_own_token_revoked(server: &Server) {
+    let org = server.acme();
+    let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
+    let user = alice.allow(&agent, "read:a");
+    let actor = agent.token();
+    let delegated = agent.act_for(&user.access, &actor, &[]).ok();
+    let delegated = text(&delegated["access_token"]);
+    agent.revoke(&actor);
+    assert!(!agent.sees_alive(delegated) && agent.sees_alive(&user.access));
+}
+
+fn o13_agent_deleted(server: &Server) {
+    let chain = Chain::new(server);
+    chain.first.admin("DELETE", "").send().expect(200);
+    assert!(!chain.second.sees_alive(&chain.nested));
+    // An agent with the same name is another agent.
+    let again = json!({ "slug": chain.first.slug, "name": chain.first.name, "capabilities": ["read:a"] });
+    let _ = chain.org.admin("POST", "/agents").json(again).send();
+    assert!(!chain.second.sees_alive(&chain.nested) && !chain.second.sees_alive(&chain.bound));
+}
+
+fn o14_token_for_a_resource_dies_with_its_chain(server: &Server) {
+    let chain = Chain::new(server);
+    chain.second.revoke(&chain.nested);
+    assert_eq!(chain.alive(), [true, true, false, false]);
+}
+
+fn o15_dead_subject_is_not_exchanged(server: &Server) {
+    let chain = Chain::new(server);
+    chain.first.revoke(&chain.refresh);
+    let third = chain.org.delegate(&["read:a"]);
+    for subject in [&chain.user, &chain.delegated, &chain.nested] {
+        third.act_for(subject, &third.token(), &[]).refused(400, "invalid_grant");
+    }
+}
+
+fn o16_dead_actor_is_not_accepted(server: &Server) {
+    let chain = Chain::new(server);
+    let third = chain.org.delegate(&["read:a"]);
+    let actor = third.token();
+    third.admin("POST", "/disable").send().ok();
+    third.act_for(&chain.delegated, &actor, &[]).refused(400, "invalid_grant");
+}
+
+fn o17_blocked_person_gets_no_code_and_redeems_none(server: &Server) {
+    let org = server.acme();
+    let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
+    let code = alice.code_for(&agent, "read:a");
+    let challenge = alice.ask_for(&agent, "read:a", &[]).ok();
+    org.admin("POST", &format!("/users/{}/block", alice.id)).send().ok();
+    agent.redeem(&code, &[]).refused(400, "invalid_grant");
+    assert_ne!(alice.decide(&challenge, "approve", &[]).status, 200);
+    assert_eq!(alice.ask_for(&agent, "read:a", &[]).status, 401);
+    assert_eq!(alice.try_sign_in(&alice.password).status, 401);
+}
+
+fn o18_session_ends_with_the_person(server: &Server) {
+    let org = server.acme();
+    let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
+    org.admin("POST", &format!("/users/{}/block", alice.id)).send().ok();
+    org.admin("POST", &format!("/users/{}/unblock", alice.id)).send().ok();
+    // The session is from before.
+    assert_eq!(alice.ask_for(&agent, "read:a", &[]).status, 401);
+}
+
+fn o19_siblings_live_on(server: &Server) {
+    let org = server.acme();
+    let (alice, bob, agent) = (org.person(), org.person(), org.delegate(&["read:a"]));
+    let (a, b) = (alice.allow(&agent, "read:a"), bob.allow(&agent, "read:a"));
+    let (for_alice, for_bob) = (agent.acting_for(&a.access), agent.acting_for(&b.access));
+    agent.revoke(&a.refresh);
+    assert!(!agent.sees_alive(&for_alice) && agent.sees_alive(&for_bob));
+}

@@ -1,0 +1,381 @@
+//! Workloads without secrets: platforms vouch for agents, and nobody else does.
+
+use lumoauth_tests::{
+    Agent, AttackerKey, Issuer, Org, Response, Server, Token, forged, on_each_backend, text, unique,
+    unix_now, unsigned,
+};
+use serde_json::{Value, json};
+
+on_each_backend!(
+    kubernetes_gives_an_agent_its_token,
+    gcp_azure_aws_oidc_and_spiffe_give_an_agent_its_token,
+    jwt_bearer_gives_the_same_token,
+    attestation_gives_the_same_token,
+    token_is_bound_to_a_resource_on_request,
+    keys_are_fetched_and_their_rotation_is_picked_up,
+    every_refusal_looks_the_same,
+    unknown_issuers_are_never_asked,
+    tokens_of_this_server_prove_no_workload,
+    two_agents_that_match_need_a_name,
+    trust_holds_in_its_organization_only,
+    trust_that_would_match_too_much_is_refused,
+    issuer_names_are_compared_exactly,
+    withdrawn_trust_works_no_more,
+    same_token_works_until_it_expires,
+);
+
+const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+
+/// A platform, one of its workloads, and the agent that this is.
+struct Platform<'a> {
+    org: Org<'a>,
+    issuer: Issuer,
+    agent: Agent<'a>,
+    claims: Value,
+}
+
+fn kubernetes(server: &Server) -> Platform<'_> {
+    let org = server.acme();
+    let issuer = Issuer::start();
+    let account = unique("sa");
+    let trust = json!({
+        "provider": "kubernetes", "issuer": issuer.url(), "namespace": "ops", "serviceAccount": account,
+        "audience": "https://lumoauth.test", "jwks": issuer.jwks(),
+    });
+    let claims = json!({
+        "iss": issuer.url(), "sub": format!("system:serviceaccount:ops:{account}"),
+        "aud": ["https://lumoauth.test"], "iat": unix_now(), "nbf": unix_now(), "exp": unix_now() + 600,
+        "kubernetes.io": { "namespace": "ops", "serviceaccount": { "name": account, "uid": "u" } },
+    });
+    let agent = workload(&org, trust);
+    Platform { org, issuer, agent, claims }
+}
+
+fn workload<'a>(org: &Org<'a>, trust: Value) -> Agent<'a> {
+    org.create_agent(json!({
+        "identityType": "workload_identity", "capabilities": ["read:a", "read:b"], "workloadIdentity": trust,
+    }))
+}
+
+impl Platform<'_> {
+    fn token(&self) -> String {
+        self.issuer.sign(&self.claims)
+    }
+
+    /// The claims with one that differs; null takes it away.
+    fn with(&self, name: &str, value: Value) -> String {
+        let mut claims = self.claims.clone();
+        match value {
+            Value::Null => drop(claims.as_object_mut().unwrap().remove(name)),
+            value => claims[name] = value,
+        }
+        self.issuer.sign(&claims)
+    }
+
+    fn present(&self, token: &str, extra: &[(&str, &str)]) -> Response {
+        present(&self.org, token, extra)
+    }
+}
+
+fn present(org: &Org<'_>, token: &str, extra: &[(&str, &str)]) -> Response {
+    let mut fields = vec![("grant_type", EXCHANGE), ("subject_token", token), ("subject_token_type", JWT)];
+    fields.extend_from_slice(extra);
+    org.post("/oauth/token").form(&fields).send()
+}
+
+/// What every token that a workload got has.
+#[track_caller]
+fn assert_of(platform_agent: &Agent<'_>, provider: &str, answer: &Response) -> Value {
+    let body = answer.ok();
+    let claims = Token::parse(text(&body["access_token"])).claims;
+    assert_eq!(claims["agent_id"], platform_agent.agent_id.as_str());
+    assert_eq!(claims["sub"], format!("agent:{}", platform_agent.slug));
+    assert!(text(&claims["workload_identity"]).starts_with(&format!("{provider}:")), "{claims}");
+    assert_eq!(claims["amr"], json!(["workload"]));
+    let token = text(&body["access_token"]);
+    assert_eq!(platform_agent.userinfo(token).ok()["agent_id"], platform_agent.agent_id.as_str());
+    body
+}
+
+fn kubernetes_gives_an_agent_its_token(server: &Server) {
+    let platform = kubernetes(server);
+    for extra in [&[][..], &[("subject_issuer", "kubernetes")]] {
+        let body = assert_of(&platform.agent, "kubernetes", &platform.present(&platform.token(), extra));
+        assert_eq!(body["issued_token_type"], "urn:ietf:params:oauth:token-type:access_token");
+        assert_eq!(body["scope"], "read:a read:b");
+    }
+    let narrow = platform.present(&platform.token(), &[("scope", "read:b")]).ok();
+    assert_eq!(narrow["scope"], "read:b");
+    platform.present(&platform.token(), &[("scope", "read:c")]).refused(400, "invalid_scope");
+    let rows = platform.org.audit(&format!("action=agent.authenticated&actor={}", platform.agent.agent_id));
+    assert!(rows.iter().any(|row| row["authMethod"] == "workload_identity"), "{rows:?}");
+}
+
+fn gcp_azure_aws_oidc_and_spiffe_give_an_agent_its_token(server: &Server) {
+    let org = server.acme();
+    let issuer = Issuer::start();
+    let (id, times) = (unique("w"), json!({ "iat": unix_now(), "exp": unix_now() + 600 }));
+    let email = format!("{id}@project.iam.gserviceaccount.com");
+    let role = format!("arn:aws:iam::123456789012:role/{id}");
+    let tenant = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+    let entra = format!("https://login.microsoftonline.com/{tenant}/v2.0");
+    let spiffe = format!("spiffe://prod.test/{id}");
+    let cases = [
+        (
+            json!({ "provider": "gcp", "serviceAccountEmail": email, "projectId": "project", "audience": "lumo" }),
+            json!({ "iss": "https://accounts.google.com", "sub": "1", "aud": "lumo", "email": email, "email_verified": true }),
+        ),
+        (
+            json!({ "provider": "azure", "tenantId": tenant, "clientId": id, "audience": "api://lumo" }),
+            json!({ "iss": entra, "sub": "s", "aud": "api://lumo", "tid": tenant, "azp": id }),
+        ),
+        (
+            json!({ "provider": "aws", "roleArn": role, "issuer": issuer.url(), "audience": "lumo" }),
+            json!({ "iss": issuer.url(), "sub": role, "aud": "lumo" }),
+        ),
+        (
+            json!({ "provider": "oidc", "issuer": issuer.url(), "subject": id, "audience": "lumo" }),
+            json!({ "iss": issuer.url(), "sub": id, "aud": "lumo" }),
+        ),
+        (
+            json!({ "provider": "spiffe", "issuer": issuer.url(), "subject": spiffe, "audience": "lumo" }),
+            json!({ "iss": issuer.url(), "sub": spiffe, "aud": ["lumo"] }),
+        ),
+    ];
+    for (mut trust, mut claims) in cases {
+        trust["jwks"] = issuer.jwks();
+        for name in ["iat", "exp"] {
+            claims[name] = times[name].clone();
+        }
+        let provider = text(&trust["provider"]).to_owned();
+        let agent = workload(&org, trust);
+        let token = issuer.sign(&claims);
+        assert_of(&agent, &provider, &present(&org, &token, &[]));
+        if provider != "spiffe" {
+            assert_of(&agent, &provider, &present(&org, &token, &[("subject_issuer", &provider)]));
+        }
+        // As another platform's it is nothing.
+        let other = if provider == "gcp" { "azure" } else { "gcp" };
+        present(&org, &token, &[("subject_issuer", other)]).refused(401, "workload_identity_failed");
+    }
+}
+
+fn jwt_bearer_gives_the_same_token(server: &Server) {
+    let platform = kubernetes(server);
+    let token = platform.token();
+    let fields =
+        [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("assertion", token.as_str())];
+    assert_of(&platform.agent, "kubernetes", &platform.org.post("/oauth/token").form(&fields).send());
+    let bad = platform.with("aud", "https://other.test".into());
+    let fields = [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("assertion", bad.as_str())];
+    platform.org.post("/oauth/token").form(&fields).send().refused(401, "workload_identity_failed");
+    platform.org.post("/oauth/token").form(&fields[..1]).send().refused(400, "invalid_request");
+}
+
+fn attestation_gives_the_same_token(server: &Server) {
+    let platform = kubernetes(server);
+    let attest = |agent: &str, token: &str| {
+        let path = format!("/agents/{agent}/attest");
+        platform.org.post(&path).json(json!({ "attestation_token": token })).send()
+    };
+    let body = attest(&platform.agent.agent_id, &platform.token()).ok();
+    assert_eq!(body["token_type"], "Bearer");
+    assert_eq!(body["identity"]["provider"], "kubernetes");
+    assert_eq!(body["identity"]["issuer"], platform.issuer.url());
+    let other = platform.org.agent(&["read:a"]);
+    let wrong = attest(&other.agent_id, &platform.token());
+    let unknown = attest("agt_00000000000000000000000000000000", &platform.token());
+    let forged = attest(&platform.agent.agent_id, "x.y.z");
+    for answer in [&wrong, &unknown, &forged] {
+        answer.refused(401, "workload_identity_failed");
+        assert_eq!(answer.text(), wrong.text());
+    }
+}
+
+fn token_is_bound_to_a_resource_on_request(server: &Server) {
+    let platform = kubernetes(server);
+    let mcp = platform.org.mcp_server(json!({}));
+    let uri = text(&mcp["resource_uri"]);
+    let body = platform.present(&platform.token(), &[("resource", uri)]).ok();
+    assert_eq!(Token::parse(text(&body["access_token"])).claims["aud"], uri);
+    platform
+        .present(&platform.token(), &[("resource", "https://nowhere.test/")])
+        .refused(400, "invalid_target");
+}
+
+fn keys_are_fetched_and_their_rotation_is_picked_up(server: &Server) {
+    let org = server.acme();
+    // The one issuer that the shared server may ask.
+    let issuer = lumoauth_tests::fetched_issuer();
+    let subject = unique("w");
+    let agent = workload(
+        &org,
+        json!({ "provider": "oidc", "issuer": issuer.url(), "subject": subject, "audience": "lumo" }),
+    );
+    let claims = json!({ "iss": issuer.url(), "sub": subject, "aud": "lumo", "exp": unix_now() + 600 });
+    assert_of(&agent, "oidc", &present(&org, &issuer.sign(&claims), &[]));
+    let asked = issuer.asked();
+    for _ in 0..20 {
+        present(&org, &issuer.sign(&claims), &[]).ok();
+    }
+    assert!(issuer.asked() <= asked + 1, "keys are kept");
+}
+
+fn every_refusal_looks_the_same(server: &Server) {
+    let platform = kubernetes(server);
+    let (now, key) = (unix_now(), AttackerKey::generate());
+    let header = json!({ "alg": "ES256", "kid": "k1", "typ": "JWT" });
+    let public = platform.issuer.jwks()["keys"][0]["x"].to_string();
+    let hmac = json!({ "alg": "HS256", "kid": "k1", "typ": "JWT" });
+    let unknown_kid = json!({ "alg": "ES256", "kid": "k9", "typ": "JWT" });
+    let crit = json!({ "alg": "ES256", "kid": "k1", "crit": ["exp"] });
+    let attempts = [
+        ("namespace", platform.with("sub", "system:serviceaccount:other:x".into())),
+        ("split", platform.with("sub", json!(text(&platform.claims["sub"]).replace("ops:", "ops:x:")))),
+        ("case", platform.with("sub", json!(text(&platform.claims["sub"]).to_uppercase()))),
+        ("detail", platform.with("kubernetes.io", json!({ "namespace": "other" }))),
+        ("audience", platform.with("aud", json!(["https://other.test"]))),
+        ("audience prefix", platform.with("aud", json!("https://lumoauth.test/x"))),
+        ("no audience", platform.with("aud", Value::Null)),
+        ("issuer", platform.with("iss", json!("https://evil.test"))),
+        ("issuer slash", platform.with("iss", json!(format!("{}/", platform.issuer.url())))),
+        ("expired", platform.with("exp", json!(now - 61))),
+        ("no expiry", platform.with("exp", Value::Null)),
+        ("text expiry", platform.with("exp", json!("9999999999"))),
+        ("future", platform.with("nbf", json!(now + 120))),
+        ("old", platform.with("iat", json!(now - 90_000))),
+        ("no subject", platform.with("sub", Value::Null)),
+        ("forged", key.sign(&header, &platform.claims)),
+        ("unknown key", key.sign(&unknown_kid, &platform.claims)),
+        ("critical", key.sign(&crit, &platform.claims)),
+        ("none", unsigned(&json!({ "alg": "none" }), &platform.claims)),
+        ("hmac", forged(&hmac, &platform.claims, public.as_bytes())),
+        ("nothing", "x".to_owned()),
+        ("long", "a.".repeat(20_000)),
+    ];
+    let mut texts = Vec::new();
+    for (what, token) in &attempts {
+        for extra in [&[][..], &[("subject_issuer", "kubernetes")]] {
+            let answer = platform.present(token, extra);
+            assert_eq!(answer.status, 401, "{what}: {answer}");
+            answer.refused(401, "workload_identity_failed");
+            texts.push(answer.text());
+        }
+    }
+    texts.dedup();
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    platform.agent.admin("POST", "/disable").send().ok();
+    let suspended = platform.present(&platform.token(), &[]);
+    suspended.refused(401, "workload_identity_failed");
+    assert_eq!(suspended.text(), texts[0]);
+    platform
+        .present(&platform.token(), &[("subject_issuer", "https://evil.test")])
+        .refused(400, "invalid_request");
+}
+
+fn unknown_issuers_are_never_asked(server: &Server) {
+    let org = server.acme();
+    let stranger = Issuer::start();
+    let claims = json!({ "iss": stranger.url(), "sub": "s", "aud": org.issuer(), "exp": unix_now() + 600 });
+    present(&org, &stranger.sign(&claims), &[]).refused(401, "workload_identity_failed");
+    present(&org, &stranger.sign(&claims), &[("subject_issuer", "oidc")])
+        .refused(401, "workload_identity_failed");
+    assert_eq!(stranger.asked(), 0);
+}
+
+fn tokens_of_this_server_prove_no_workload(server: &Server) {
+    let org = server.acme();
+    let agent = org.agent(&["read:a"]);
+    let token = agent.token();
+    present(&org, &token, &[("subject_issuer", "oidc")]).refused_somehow();
+    let fields =
+        [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("assertion", token.as_str())];
+    org.post("/oauth/token").form(&fields).send().refused(401, "workload_identity_failed");
+}
+
+fn two_agents_that_match_need_a_name(server: &Server) {
+    let org = server.acme();
+    let issuer = Issuer::start();
+    let subject = unique("w");
+    let trust = json!({
+        "provider": "oidc", "issuer": issuer.url(), "subject": subject, "audience": "lumo", "jwks": issuer.jwks(),
+    });
+    let (one, other) = (workload(&org, trust.clone()), workload(&org, trust));
+    let token =
+        issuer.sign(&json!({ "iss": issuer.url(), "sub": subject, "aud": "lumo", "exp": unix_now() + 600 }));
+    present(&org, &token, &[]).refused(400, "invalid_request");
+    assert_of(&one, "oidc", &present(&org, &token, &[("agent_id", &one.agent_id)]));
+    assert_of(&other, "oidc", &present(&org, &token, &[("agent_id", &other.agent_id)]));
+    let stranger = org.agent(&["read:a"]);
+    present(&org, &token, &[("agent_id", &stranger.agent_id)]).refused(401, "workload_identity_failed");
+}
+
+fn trust_holds_in_its_organization_only(server: &Server) {
+    let platform = kubernetes(server);
+    present(&server.globex(), &platform.token(), &[]).refused(401, "workload_identity_failed");
+}
+
+fn trust_that_would_match_too_much_is_refused(server: &Server) {
+    let org = server.acme();
+    let good = json!({
+        "provider": "kubernetes", "issuer": "https://oidc.cluster.test", "namespace": "ops", "serviceAccount": "bot",
+    });
+    for (member, value) in [
+        ("namespace", json!("*")),
+        ("namespace", json!("")),
+        ("serviceAccount", json!("*")),
+        ("serviceAccount", json!("a:b")),
+        ("issuer", json!("https://*.test")),
+        ("issuer", json!("http://oidc.cluster.test")),
+        ("issuer", json!("https://user@oidc.cluster.test")),
+        ("issuer", json!("https://oidc.cluster.test#x")),
+        ("audience", json!("*")),
+        ("provider", json!("any")),
+    ] {
+        let mut trust = good.clone();
+        trust[member] = value;
+        let body = json!({
+            "name": unique("Agent"), "identityType": "workload_identity", "workloadIdentity": trust,
+        });
+        org.admin("POST", "/agents").json(body).send().refused(400, "validation_error");
+    }
+    for trust in [
+        json!({ "provider": "aws", "roleArn": "arn:aws:iam::*:role/x", "issuer": "https://oidc.test", "audience": "a" }),
+        json!({ "provider": "gcp", "audience": "a" }),
+        json!({ "provider": "azure", "clientId": "c", "audience": "a" }),
+        json!({ "provider": "oidc", "issuer": "https://oidc.test", "audience": "a" }),
+    ] {
+        let body = json!({
+            "name": unique("Agent"), "identityType": "workload_identity", "workloadIdentity": trust,
+        });
+        org.admin("POST", "/agents").json(body).send().refused(400, "validation_error");
+    }
+}
+
+fn issuer_names_are_compared_exactly(server: &Server) {
+    let platform = kubernetes(server);
+    let url = platform.issuer.url();
+    for twin in [
+        format!("{url}/"),
+        url.to_uppercase(),
+        format!("{url}.evil.test"),
+        url.replace("127.0.0.1", "localhost"),
+    ] {
+        platform.present(&platform.with("iss", twin.into()), &[]).refused(401, "workload_identity_failed");
+    }
+}
+
+fn withdrawn_trust_works_no_more(server: &Server) {
+    let platform = kubernetes(server);
+    platform.present(&platform.token(), &[]).ok();
+    platform.agent.admin("PATCH", "").json(json!({ "workloadIdentity": {} })).send().ok();
+    platform.present(&platform.token(), &[]).refused(401, "workload_identity_failed");
+}
+
+fn same_token_works_until_it_expires(server: &Server) {
+    let platform = kubernetes(server);
+    let token = platform.token();
+    platform.present(&token, &[]).ok();
+    platform.present(&token, &[]).ok();
+}
