@@ -209,6 +209,3 @@ async fn issue_to(
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-mod tests;
