@@ -37,6 +37,16 @@ pub enum ActOrder {
     Rfc8693,
 }
 
+impl ActOrder {
+    /// The name in discovery metadata (`act_claim_order`).
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::FirstOutermost => "oldest_first",
+            Self::Rfc8693 => "rfc8693",
+        }
+    }
+}
+
 /// Whether an organization works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -21,6 +21,8 @@
 //! - `server.maintenance()`, spawned once.
 //! - A way out, if clients or platforms publish keys: `GuardedFetch` (feature `fetch`), which reaches public addresses
 //!   only.
+//! - [`LumoauthService::with_people`], if people are to authorize agents; [`pages`] has the frame of the consent page for the
+//!   host's page to sign in.
 //! - A limit on how long a request head may take; bodies are bounded here (64 KiB, 15 seconds).
 
 mod authenticate;

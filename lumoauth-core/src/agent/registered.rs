@@ -154,7 +154,7 @@ mod tests {
         let public =
             json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" });
         let set = key_set("jwks", &json!({ "keys": [public] })).unwrap().unwrap();
-        assert_eq!(set.keys, [public.clone()]);
+        assert_eq!(set.keys, std::slice::from_ref(&public));
         assert_eq!(key_set("jwks", &json!({ "keys": [] })).unwrap(), None);
         let private = json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "d": "x" });
         for bad in [

@@ -273,3 +273,81 @@ fn not_above(principal: &Principal, member: &'static str, scopes: &[Capability])
 fn client_target(client: &Client) -> Target {
     Target::new("client", client.client_id.as_str()).named(&*client.name)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        audit::{Actor, Origin},
+        keys::{KeyRing, KeyRingConfig, MasterKey},
+        principal::Identity,
+        store::{MemoryStore, Stores},
+        wire::view,
+    };
+
+    async fn register(body: Value) -> Result<(Arc<Client>, Option<Secret>), ApiError> {
+        let store = Arc::new(MemoryStore::new());
+        let keys = KeyRing::new(store.clone(), MasterKey::generate(), KeyRingConfig::default());
+        let server = AuthorizationServer::builder("https://auth.test", Stores::all(store), Arc::new(keys));
+        let server = server.build().unwrap();
+        let org = OrgId::parse("acme").unwrap();
+        let (key, _) = ApiKey::new(&org, "k", vec![Capability::parse("admin").unwrap()], server.now());
+        let principal = Principal::new(org.clone(), Identity::ApiKey(Arc::new(key)), None);
+        let caller = Caller { actor: Actor::system(), origin: Origin::default() };
+        let request: ClientRequest = serde_json::from_value(body).unwrap();
+        server.create_client(&org, &request, &principal, &caller).await
+    }
+
+    fn keys() -> Value {
+        json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" }] })
+    }
+
+    #[tokio::test]
+    async fn clients_are_shown_as_they_were_registered() {
+        let uris = json!(["https://app.test/cb", "http://127.0.0.1/cb", "com.example.app:/cb"]);
+        let body = json!({ "name": "App", "redirectUris": uris, "jwks": keys(), "grantTypes": GRANT_TYPES });
+        let (client, secret) = register(body).await.unwrap();
+        assert!(secret.is_some());
+        let shown = view::client(&client);
+        assert_eq!((&shown["redirectUris"], &shown["jwks"]), (&uris, &keys()));
+        assert_eq!(shown["grantTypes"], json!(GRANT_TYPES));
+        let published =
+            json!({ "name": "App", "jwksUri": "https://app.test/jwks.json", "jwks": { "keys": [] } });
+        let (client, _) = register(published).await.unwrap();
+        assert_eq!(view::client(&client)["jwksUri"], "https://app.test/jwks.json");
+        let public = json!({ "name": "App", "isConfidential": false, "redirectUris": uris,
+            "grantTypes": ["authorization_code", "refresh_token", "client_credentials"] });
+        let (client, secret) = register(public).await.unwrap();
+        assert!(secret.is_none() && !client.confidential && client.secrets.is_empty());
+        assert_eq!(client.grant_types, ["authorization_code", "refresh_token"]);
+    }
+
+    #[tokio::test]
+    async fn clients_that_nobody_can_be_are_refused() {
+        let many: Vec<_> = (0..17).map(|n| format!("https://app.test/{n}")).collect();
+        for (member, value, at_fault) in [
+            ("redirectUris", json!(["http://app.test/cb"]), "redirectUris"),
+            ("redirectUris", json!(["javascript:alert(1)"]), "redirectUris"),
+            ("redirectUris", json!(many), "redirectUris"),
+            ("grantTypes", json!(["password"]), "grantTypes"),
+            ("grantTypes", json!(["implicit"]), "grantTypes"),
+            ("jwksUri", json!("http://app.test/jwks.json"), "jwksUri"),
+            ("jwksUri", json!(""), "jwksUri"),
+            ("jwks", json!({ "keys": [{ "kty": "oct", "k": "c2VjcmV0" }] }), "jwks"),
+            ("requiresPkce", json!(false), "requiresPkce"),
+        ] {
+            let refused = register(json!({ "name": "App", member: value })).await;
+            assert!(
+                matches!(refused, Err(ApiError::Invalid { member, .. }) if member == at_fault),
+                "{member}"
+            );
+        }
+        let both = json!({ "name": "App", "jwks": keys(), "jwksUri": "https://app.test/jwks.json" });
+        let public = json!({ "name": "App", "jwks": keys(), "isConfidential": false });
+        for body in [both, public] {
+            assert!(matches!(register(body).await, Err(ApiError::Invalid { member: "jwks", .. })));
+        }
+    }
+}

@@ -59,7 +59,7 @@ fn document(call: &Call) -> Value {
         "resource_indicators_supported": true,
         "authorization_response_iss_parameter_supported": true,
         "bearer_methods_supported": ["header"],
-        "act_claim_order": "oldest_first",
+        "act_claim_order": call.organization.act_order.as_str(),
     });
     if call.people.is_some() {
         document["pushed_authorization_request_endpoint"] = json!(format!("{issuer}/oauth/par"));
