@@ -30,7 +30,7 @@ use crate::{
     keys::{KeyRing, KeyRingConfig, MasterKey},
     mcp::{McpServer, ResourceUri},
     organization::{ActOrder, Organization},
-    store::{AgentKey, ConsentKey, MemoryStore, Revoked, Stores, Update, UserKey},
+    store::{AgentKey, ConsentKey, Insert, MemoryStore, Revoked, StoreError, Stores, Update, UserKey},
     token::{AccessClaims, ConsentEpoch, family_handle, principal_of, token_handle},
     user::User,
 };
@@ -96,7 +96,7 @@ impl World {
         let mut organization = Organization::new(OrgId::parse("acme").unwrap(), "Acme", now);
         organization.act_order = [ActOrder::FirstOutermost, ActOrder::Rfc8693][dice.roll(2)];
         let org = organization.id.clone();
-        stores.organizations.insert(&organization, &event(EventKind::OrganizationCreated)).await.unwrap();
+        added(stores.organizations.insert(&organization, &event(EventKind::OrganizationCreated)).await);
         let mut agents = Vec::new();
         for n in 0..5 {
             let slug = format!("agent-{n}");
@@ -106,22 +106,22 @@ impl World {
             if dice.once_in(4) {
                 agent.allowed_tools = vec!["x".to_owned()];
             }
-            stores.agents.insert(&org, &agent, &event(EventKind::AgentCreated)).await.unwrap();
+            added(stores.agents.insert(&org, &agent, &event(EventKind::AgentCreated)).await);
             agents.push(agent);
         }
         let (mut app, _) = Client::new("App", now);
         app.allowed_scopes = scope("*").as_slice().to_vec();
-        stores.clients.insert(&org, &app, &event(EventKind::ClientCreated)).await.unwrap();
+        added(stores.clients.insert(&org, &app, &event(EventKind::ClientCreated)).await);
         let (mut users, mut consents) = (Vec::new(), Vec::new());
         for n in 0..2 {
             let user = User::new(&format!("{n}@acme.test"), now);
-            stores.users.insert(&org, &user, &event(EventKind::UserCreated)).await.unwrap();
+            added(stores.users.insert(&org, &user, &event(EventKind::UserCreated)).await);
             for agent in &agents {
                 if dice.once_in(2) {
                     continue;
                 }
                 let consent = Consent::new(user.id, agent.client_id.clone(), Scope::new(dice.scopes()), now);
-                stores.consents.insert(&org, &consent, &event(EventKind::ConsentGranted)).await.unwrap();
+                added(stores.consents.insert(&org, &consent, &event(EventKind::ConsentGranted)).await);
                 consents.push(consent);
             }
             users.push(user);
@@ -132,7 +132,7 @@ impl World {
                 server.scopes_supported = scope("read:a tool:x").as_slice().to_vec();
             }
             server.resource_client_id = Some(agents[dice.roll(agents.len())].client_id.clone());
-            stores.mcp_servers.insert(&org, &server, &event(EventKind::McpServerCreated)).await.unwrap();
+            added(stores.mcp_servers.insert(&org, &server, &event(EventKind::McpServerCreated)).await);
         }
         Self {
             stores,
@@ -428,6 +428,10 @@ impl World {
             && node.families.is_disjoint(&self.ended_families)
             && node.stands_on.is_subset(&standing)
     }
+}
+
+fn added(outcome: Result<Insert, StoreError>) {
+    assert_eq!(outcome.unwrap(), Insert::Inserted);
 }
 
 #[derive(Debug, Default)]

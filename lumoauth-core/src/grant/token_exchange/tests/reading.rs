@@ -129,12 +129,9 @@ async fn userinfo_is_about_the_person_as_far_as_the_scope_goes() {
     assert!(seen.get("capabilities").is_none() && seen.get("budget_policy").is_none());
 
     cast.on.change_agent(&cast.bot, |bot| bot.capabilities.extend(caps("email profile"))).await;
-    let (subject, actor) = (cast.alices_at_bot("openid email profile").await, cast.on.own(&cast.bot).await);
+    let subject = cast.alices_at_bot("openid email profile").await;
     let bot = crate::client_auth::AuthenticatedClient::Agent(cast.bot.clone());
-    let actor = {
-        drop(actor);
-        cast.on.issue_with(crate::grant::Bearer::Itself(&bot), "email profile", |_| ()).await
-    };
+    let actor = cast.on.issue_with(crate::grant::Bearer::Itself(&bot), "email profile", |_| ()).await;
     let token = cast.on.exchanged(&subject, Some(&actor), &[("scope", "email profile")]).await;
     let seen = info(&token).await;
     assert_eq!((&seen["email"], &seen["name"]), (&json!("alice@acme.test"), &json!("Alice")));
