@@ -3,7 +3,7 @@
 //! | file | grant |
 //! |---|---|
 //! | `client_credentials` | RFC 6749 section 4.4: an agent or client as itself |
-//! | `token_exchange` | RFC 8693: a token for another audience |
+//! | `token_exchange` | RFC 8693: a token for one with less authority, or with one more actor |
 //!
 //! A grant parses its own parameters, decides with pure functions, writes what must be written, and only then
 //! signs.
