@@ -18,8 +18,7 @@ impl Cast {
     }
 
     async fn ask(&self, principal: &Principal, action: &str) -> bool {
-        let mut request = AskRequest::default();
-        request.action = Some(action.to_owned());
+        let request = AskRequest { action: Some(action.to_owned()), ..AskRequest::default() };
         let facts = RequestFacts { method: "POST", path: "/" };
         let caller = Caller { actor: principal.actor(), origin: Origin::default() };
         let agent = principal.agent().unwrap();
@@ -104,8 +103,7 @@ async fn a_spent_budget_of_an_earlier_agent_shows_and_holds() {
     cast.on.change_agent(&cast.bot, |bot| bot.budget = serde_json::from_str(policy).unwrap()).await;
     assert_eq!(cast.on.introspect(&token).await["budget_exceeded"], true);
     let principal = cast.principal(&token).await;
-    let mut request = AskRequest::default();
-    request.action = Some("read:a".to_owned());
+    let request = AskRequest { action: Some("read:a".to_owned()), ..AskRequest::default() };
     let facts = RequestFacts { method: "POST", path: "/" };
     let caller = Caller { actor: principal.actor(), origin: Origin::default() };
     let organization = &cast.on.organization;
