@@ -5,7 +5,7 @@
 //! | `client_credentials` | RFC 6749 section 4.4: an agent or client as itself |
 //! | `authorization_code` | RFC 6749 section 4.1: what a person agreed to |
 //! | `refresh_token` | RFC 6749 section 6: the next token of that |
-//! | `token_exchange` | RFC 8693: a token for another audience |
+//! | `token_exchange` | RFC 8693: a token for one with less authority, or with one more actor |
 //! | `workload` | RFC 8693 and RFC 7523 section 2.1: an agent that its platform vouches for |
 //!
 //! A grant parses its own parameters, decides with pure functions, writes what must be written, and only then

@@ -99,11 +99,11 @@ async fn named(
     let acts = claims.actors();
     if acts.is_empty() {
         return match (claims.lin.subject, epochs) {
-            (None, &[epoch]) => {
+            (None, &[epoch]) if claims.identity_type != "user" => {
                 let holder = holder(stores, org, claims, epoch).await?;
                 Ok(holder.map(|holder| (holder.into(), None)))
             }
-            (Some(Subject::User), &[epoch, holders]) => {
+            (Some(Subject::User), &[epoch, holders]) if claims.identity_type == "user" => {
                 let Some(user) = user(stores, org, &claims.sub, epoch).await? else { return Ok(None) };
                 let client = holder(stores, org, claims, holders).await?;
                 Ok(client.map(|client| (Identity::User(Person { user, client }), None)))

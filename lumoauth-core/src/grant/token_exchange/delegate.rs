@@ -5,8 +5,8 @@
 //!    a chain, the agent that is last in it must still be allowed to; the newcomer needs nothing but is bounded by what it
 //!    may do.
 //! 3. The person must have agreed to the first agent: the subject token was made for it, there is a consent, or an
-//!    administrator answers for everybody. That covers the sub-agents it hands work to, which the person's token names one by
-//!    one; their tokens stand on the same consent and end with it.
+//!    administrator answers for everybody. That covers the sub-agents it hands work to: their
+//!    tokens name every one of them, stand on the same consent and end with it.
 //! 4. A chain has at most [`MAX_ACTORS`] actors, each a different agent.
 //! 5. A `may_act` of the subject names the only actor there can be (RFC 8693 section 4.4).
 

@@ -18,8 +18,7 @@ impl Cast {
     }
 
     async fn ask(&self, principal: &Principal, action: &str) -> bool {
-        let mut request = AskRequest::default();
-        request.action = Some(action.to_owned());
+        let request = AskRequest { action: Some(action.to_owned()), ..AskRequest::default() };
         let facts = RequestFacts { method: "POST", path: "/" };
         let caller = Caller { actor: principal.actor(), origin: Origin::default() };
         let agent = principal.agent().unwrap();
@@ -104,8 +103,7 @@ async fn a_spent_budget_of_an_earlier_agent_shows_and_holds() {
     cast.on.change_agent(&cast.bot, |bot| bot.budget = serde_json::from_str(policy).unwrap()).await;
     assert_eq!(cast.on.introspect(&token).await["budget_exceeded"], true);
     let principal = cast.principal(&token).await;
-    let mut request = AskRequest::default();
-    request.action = Some("read:a".to_owned());
+    let request = AskRequest { action: Some("read:a".to_owned()), ..AskRequest::default() };
     let facts = RequestFacts { method: "POST", path: "/" };
     let caller = Caller { actor: principal.actor(), origin: Origin::default() };
     let organization = &cast.on.organization;
@@ -129,12 +127,9 @@ async fn userinfo_is_about_the_person_as_far_as_the_scope_goes() {
     assert!(seen.get("capabilities").is_none() && seen.get("budget_policy").is_none());
 
     cast.on.change_agent(&cast.bot, |bot| bot.capabilities.extend(caps("email profile"))).await;
-    let (subject, actor) = (cast.alices_at_bot("openid email profile").await, cast.on.own(&cast.bot).await);
+    let subject = cast.alices_at_bot("openid email profile").await;
     let bot = crate::client_auth::AuthenticatedClient::Agent(cast.bot.clone());
-    let actor = {
-        drop(actor);
-        cast.on.issue_with(crate::grant::Bearer::Itself(&bot), "email profile", |_| ()).await
-    };
+    let actor = cast.on.issue_with(crate::grant::Bearer::Itself(&bot), "email profile", |_| ()).await;
     let token = cast.on.exchanged(&subject, Some(&actor), &[("scope", "email profile")]).await;
     let seen = info(&token).await;
     assert_eq!((&seen["email"], &seen["name"]), (&json!("alice@acme.test"), &json!("Alice")));

@@ -2,9 +2,8 @@
 
 use serde_json::json;
 
-use super::setting::{ACCESS, Cast, SECRET, refused};
+use super::setting::{ACCESS, Cast, refused};
 use crate::{
-    client_auth::AuthenticatedClient,
     grant::Bearer,
     keys::{KeyProvider, KeyPurpose},
     token::sign,
@@ -20,15 +19,11 @@ async fn an_actor_is_an_agents_own_live_token_for_our_routes() {
     cast.on.mcp_server("urn:mcp:a", |_| ()).await;
     let subject = cast.alices_at_bot("read:a").await;
     let bot = cast.on.own(&cast.bot).await;
-    let app = match &cast.app {
-        AuthenticatedClient::Client(client) => AuthenticatedClient::Client(client.clone()),
-        AuthenticatedClient::Agent(_) => unreachable!(),
-    };
     for (what, actor) in [
         ("a person's", cast.alices_at_bot("read:b").await),
         ("a delegated one", cast.delegated("read:a").await),
         ("one for a resource", cast.on.exchanged(&bot, None, &[("audience", "urn:mcp:a")]).await),
-        ("a client's", cast.on.issue_with(Bearer::Itself(&app), "read:a", |_| ()).await),
+        ("a client's", cast.on.issue_with(Bearer::Itself(&cast.app), "read:a", |_| ()).await),
         ("of another organization", {
             let there = cast.on.elsewhere().await;
             let stranger = there.agent("bot", "read:a delegate:user").await;
@@ -216,7 +211,6 @@ async fn a_persons_token_is_not_exchanged_by_whoever_finds_it() {
     refused(cast.on.exchange(&found, None, &[("audience", "urn:mcp:a")]).await, 401, "invalid_client");
     let public = [("client_id", cast.app.client_id().as_str()), ("scope", "read:a")];
     refused(cast.on.exchange(&found, None, &public).await, 401, "invalid_client");
-    let _ = SECRET;
 }
 
 #[tokio::test]
