@@ -20,11 +20,14 @@ pub fn fetched_issuer() -> &'static Issuer {
     ISSUER.get_or_init(Issuer::start)
 }
 
+/// A key with its `kid`.
+type NamedKey = (String, Arc<AttackerKey>);
+
 /// A running issuer; it ends with the process.
 #[derive(Clone, Debug)]
 pub struct Issuer {
     url: String,
-    keys: Arc<Mutex<Vec<(String, Arc<AttackerKey>)>>>,
+    keys: Arc<Mutex<Vec<NamedKey>>>,
     asked: Arc<AtomicU64>,
 }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
-use super::{ApiError, AuthorizationServer, Caller, retrying, written};
+use super::{ApiError, AuthorizationServer, Caller, retrying, token::RequestClient, written};
 use crate::{
     agent::{Agent, AgentPatch, AgentStatus, StatusChange, Terminal, parse_capabilities, parse_policy},
     audit::{Event, EventKind, Target},
@@ -365,7 +365,8 @@ impl AuthorizationServer {
         }
         let issuer = self.issuer(org);
         let refusal = Refusal::default();
-        let context = self.grant_context(organization, &issuer, None, None, &caller.origin, &refusal, now);
+        let context =
+            self.grant_context(organization, &issuer, &RequestClient::NOBODY, &caller.origin, &refusal, now);
         let event = caller
             .event(EventKind::TokenIssued, format!("test token for {}", agent.slug), now)
             .on(agent_target(&agent))

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::AuthorizationServer;
+use super::{AuthorizationServer, token::RequestClient};
 use crate::{
     agent::Agent,
     audit::Origin,
@@ -53,7 +53,8 @@ impl AuthorizationServer {
         let now = self.now();
         let refusal = Refusal::default();
         let issuer = self.issuer(&organization.id);
-        let context = self.grant_context(organization, &issuer, None, None, origin, &refusal, now);
+        let context =
+            self.grant_context(organization, &issuer, &RequestClient::NOBODY, origin, &refusal, now);
         match grant::attest(&context, agent, attestation).await {
             Ok((agent, token)) => Ok(Attestation { token, identity: identity(&agent, attestation) }),
             Err(error) => {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{AuthorizationServer, TokenRequest};
+use super::{AuthorizationServer, TokenRequest, token::RequestClient};
 use crate::{
     audit::Origin,
     authorize::{
@@ -306,7 +306,8 @@ impl AuthorizationServer {
             return Ok(None);
         };
         let refusal = Refusal::default();
-        let context = self.grant_context(organization, &issuer, None, None, origin, &refusal, now);
+        let context =
+            self.grant_context(organization, &issuer, &RequestClient::NOBODY, origin, &refusal, now);
         match target::resolve(&context, client, named).await {
             Ok(server) => Ok(Some(server)),
             Err(TokenError::Store(error)) => Err(error.into()),

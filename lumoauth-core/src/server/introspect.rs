@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use super::{AuthorizationServer, TokenRequest};
+use super::{AuthorizationServer, TokenRequest, token::RequestClient};
 use crate::{
     audit::{Event, EventKind, Target},
     authorize::still_allowed,
@@ -139,7 +139,8 @@ impl AuthorizationServer {
         let caller = self.client_or_agent(organization, request, refusal, now, Unproven::Refused).await?;
         let token = request.params.get("token").ok_or(TokenError::InvalidRequest("token is required."))?;
         let issuer = self.issuer(&organization.id);
-        let context = self.grant_context(organization, &issuer, None, None, request.origin, refusal, now);
+        let context =
+            self.grant_context(organization, &issuer, &RequestClient::NOBODY, request.origin, refusal, now);
         let inactive = Introspection { active: false, token: None };
         if let Some(token) = self.introspect_refresh(organization, &caller, token, now).await? {
             return Ok(Introspection { active: true, token: Some(token) });

@@ -30,8 +30,6 @@ use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc};
 
 use crate::{
     audit::{Actor, Event, EventKind, Origin},
-    client::Client,
-    client_auth::AuthenticatedClient,
     clock::{Clock, Timestamp},
     fetch::Fetch,
     foreign_keys::ForeignKeys,
@@ -59,6 +57,8 @@ pub use introspect::{ActiveToken, Introspection};
 pub use mcp::{McpServerPatch, NewMcpServer, Visit};
 pub use people::{Approver, NewUserRequest};
 pub use token::TokenRequest;
+
+use token::RequestClient;
 
 /// Turns passwords into hashes. Who people are is the host's business, so hashing is the host's too; without
 /// a hasher, users are stored without password.
@@ -256,8 +256,7 @@ impl AuthorizationServer {
         &'a self,
         organization: &'a Organization,
         issuer: &'a str,
-        client: Option<&'a AuthenticatedClient>,
-        public_client: Option<&'a Arc<Client>>,
+        client: &'a RequestClient,
         origin: &'a Origin,
         refusal: &'a Refusal,
         now: Timestamp,
@@ -265,8 +264,8 @@ impl AuthorizationServer {
         GrantContext {
             organization,
             issuer,
-            client,
-            public_client,
+            client: client.proven.as_ref(),
+            public_client: client.public.as_ref(),
             origin,
             stores: &self.inner.stores,
             keys: &*self.inner.keys,

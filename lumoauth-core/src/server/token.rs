@@ -41,6 +41,9 @@ pub(super) struct RequestClient {
 }
 
 impl RequestClient {
+    /// Nobody who authenticates as a client.
+    pub(super) const NOBODY: Self = Self { proven: None, public: None };
+
     /// The client, proven or not.
     pub(super) fn either(self) -> Option<AuthenticatedClient> {
         self.proven.or(self.public.map(AuthenticatedClient::Client))
@@ -90,14 +93,12 @@ impl AuthorizationServer {
         let grant_type =
             request.params.get("grant_type").ok_or(TokenError::InvalidRequest("grant_type is required."))?;
         let grant = self.inner.grants.get(grant_type).ok_or(TokenError::UnsupportedGrantType)?;
-        let RequestClient { proven, public } =
-            self.authenticate_client(organization, request, refusal, now).await?;
+        let client = self.authenticate_client(organization, request, refusal, now).await?;
         if !organization.is_active() {
             return Err(TokenError::InvalidClient(Method::Body));
         }
         let issuer = self.issuer(&organization.id);
-        let (client, public) = (proven.as_ref(), public.as_ref());
-        let context = self.grant_context(organization, &issuer, client, public, request.origin, refusal, now);
+        let context = self.grant_context(organization, &issuer, &client, request.origin, refusal, now);
         grant.handle(&context, request.params).await
     }
 

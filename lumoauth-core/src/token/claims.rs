@@ -152,7 +152,6 @@ mod required_agent_id_text {
 
     use crate::id::AgentId;
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
     pub(super) fn serialize<S: Serializer>(id: &AgentId, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(id)
     }

@@ -20,7 +20,7 @@ pub struct WireError {
     /// One sentence that is safe to show.
     pub description: String,
     /// Members beside the common ones.
-    pub members: Map<String, Value>,
+    pub members: Option<Box<Map<String, Value>>>,
     /// The `details` member.
     pub details: Map<String, Value>,
     /// The `Retry-After` header, in whole seconds.
@@ -47,7 +47,7 @@ impl WireError {
             error,
             code: Some(error),
             description: description.into(),
-            members: Map::new(),
+            members: None,
             details: Map::new(),
             retry_after: None,
             challenge: None,
@@ -94,7 +94,7 @@ impl WireError {
     /// The same with one more member of the body.
     #[must_use]
     pub fn with_member(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.members.insert(name.to_owned(), value.into());
+        self.members.get_or_insert_default().insert(name.to_owned(), value.into());
         self
     }
 
@@ -121,7 +121,7 @@ impl WireError {
 
     /// The JSON body.
     pub fn body(&self) -> Value {
-        let mut body = self.members.clone();
+        let mut body = self.members.as_deref().cloned().unwrap_or_default();
         body.insert("error".to_owned(), self.error.into());
         body.insert("error_description".to_owned(), self.description.clone().into());
         body.insert("message".to_owned(), self.description.clone().into());

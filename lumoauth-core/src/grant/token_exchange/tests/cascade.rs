@@ -18,8 +18,8 @@ use crate::{
     organization::ActOrder,
     secret::SecretHash,
     store::{
-        CacheConfig, Cached, FoundTicket, GrantStore, Handle, MemoryStore, RefreshToken, Revoked, Rotation,
-        StoreError, Stores, Ticket, TicketPurpose, TicketUse, Update, UseEvents,
+        CacheConfig, Cached, FoundRefresh, FoundTicket, GrantStore, Handle, MemoryStore, RefreshToken,
+        Revoked, Rotation, StoreError, Stores, Ticket, TicketPurpose, TicketUse, Update, UseEvents,
     },
     token::family_handle,
 };
@@ -240,7 +240,7 @@ impl GrantStore for RevokesAfter {
         org: &OrgId,
         hash: &SecretHash,
         now: Timestamp,
-    ) -> Result<Option<RefreshToken>, StoreError> {
+    ) -> Result<Option<FoundRefresh>, StoreError> {
         self.inner.find_refresh(org, hash, now).await
     }
 
