@@ -26,7 +26,7 @@ fn both(server: &Server) -> (Person<'_>, Agent<'_>) {
 fn at_once(call: impl Fn() -> Response + Sync) -> Vec<Response> {
     thread::scope(|scope| {
         let calls: Vec<_> = (0..64).map(|_| scope.spawn(&call)).collect();
-        calls.into_iter().map(|call| call.join().unwrap()).collect()
+        calls.into_iter().map(|call| call.join().expect("a caller gets an answer")).collect()
     })
 }
 

@@ -1,6 +1,6 @@
 //! W: to get more than every link of the chain has.
 
-use lumoauth_tests::{Server, Token, list, on_each_backend, text, unique};
+use lumoauth_tests::{Server, Token, int, list, on_each_backend, text, unique};
 use serde_json::json;
 
 on_each_backend!(
@@ -102,7 +102,7 @@ fn w08_life_beyond_the_subjects(server: &Server) {
     let user = alice.allow(&first, "read:a");
     let delegated = Token::parse(&first.acting_for(&user.access));
     let subject = Token::parse(&user.access);
-    let life = delegated.claims["exp"].as_u64().unwrap() - delegated.claims["iat"].as_u64().unwrap();
+    let life = int(&delegated.claims["exp"]) - int(&delegated.claims["iat"]);
     assert!(life <= 900 && delegated.claims["exp"].as_u64() <= subject.claims["exp"].as_u64());
     let actor = short.token();
     let nested = short.act_for(&first.acting_for(&user.access), &actor, &[]).ok();

@@ -1,24 +1,37 @@
-"""The pages that people see, in a real browser without JavaScript, on a desk and on a phone."""
+"""The pages that people see, in a real browser without JavaScript, on a desk and on a phone.
 
+They are the same whatever the store is, so one backend is enough.
+"""
+
+import os
 import shutil
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
+from conftest import BACKENDS
 from test_node_clients import MODULES, issuer, run
+
+pytestmark = pytest.mark.parametrize(
+    "server", ["given" if "LUMOAUTH_URL" in os.environ else BACKENDS[0]], indirect=True, scope="session"
+)
 
 # Screenshots are kept beside the installed modules, for people to look at.
 SCREENSHOTS = MODULES.parent / "screenshots"
+VIEWPORTS = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 360, "height": 740}}
+CALLBACK = "https://agent.example.test/callback"
 
 
-def visit(server, agent, decision, viewport, name):
+def visit(server, name, viewport, client_id, decision=None, redirect_uri=CALLBACK, **query):
+    """What a person sees who follows an agent's link, and where the browser leaves the server."""
     folder = SCREENSHOTS / name
     folder.mkdir(parents=True, exist_ok=True)
     query = {
         "response_type": "code",
-        "client_id": agent["clientId"],
-        "redirect_uri": "https://agent.example.test/callback",
+        "client_id": client_id,
+        "redirect_uri": redirect_uri,
         "scope": "openid read:documents write:documents",
         "state": "a state",
+        **query,
     }
     variables = server.variables
     result = run(
@@ -27,7 +40,7 @@ def visit(server, agent, decision, viewport, name):
         {
             "chromium": shutil.which("chromium") or shutil.which("chromium-browser"),
             "url": f"{issuer(server)}/oauth/authorize?{urlencode(query)}",
-            "redirectUri": "https://agent.example.test/callback",
+            "redirectUri": redirect_uri,
             "email": variables["USER_EMAIL"],
             "password": variables["USER_PASSWORD"],
             "decision": decision,
@@ -35,36 +48,76 @@ def visit(server, agent, decision, viewport, name):
             "folder": str(folder),
         },
     )
-    for page in ["sign-in", "sign-in-refused", "consent"]:
-        assert (folder / f"{page}.png").stat().st_size > 1000
+    # What the browser itself complains of, and what does not fit on the screen.
     assert result["problems"] == []
+    for page in result["seen"]:
+        assert (folder / f"{page}.png").stat().st_size > 1000
+    if decision:
+        assert result["landed"], f"the browser never left for {redirect_uri}"
+        result["query"] = parse_qs(urlsplit(result["landed"]).query)
+        assert result["query"]["state"] == ["a state"] and result["query"]["iss"] == [issuer(server)]
     return result
 
 
-@pytest.fixture
-def agent(server):
-    return server.create_agent(
-        name="Invoice \u202eBot <script>alert(1)</script>",
-        capabilities=["read:documents", "write:documents"],
-        redirectUris=["https://agent.example.test/callback"],
-    )
-
-
-VIEWPORTS = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 360, "height": 740}}
-
-
 @pytest.mark.parametrize("device", VIEWPORTS)
-def test_a_person_reads_who_asks_for_what_and_says_yes(server, agent, device):
-    result = visit(server, agent, "approve", VIEWPORTS[device], device)
-    query = parse_qs(urlsplit(result["landed"]).query)
-    assert query["state"] == ["a state"] and query["code"] and query["iss"] == [issuer(server)]
-    text = result["consent"]
-    assert "Invoice" in text and "<script>alert(1)</script>" in text and "\u202e" not in text
-    for words in ["read:documents", "write:documents", "agent.example.test", server.variables["USER_EMAIL"]]:
+def test_a_person_reads_who_asks_for_what_and_says_yes(server, device):
+    variables = server.variables
+    result = visit(
+        server,
+        device,
+        VIEWPORTS[device],
+        variables["AGENT_CLIENT_ID"],
+        "approve",
+        redirect_uri="http://127.0.0.1/callback",
+        resource=variables["MCP_RESOURCE"],
+        prompt="consent",
+    )
+    assert result["query"]["code"]
+    assert "The e-mail address or the password is wrong." in result["seen"]["sign-in-refused"]
+    text = result["seen"]["consent"]
+    for words in [
+        "Research Assistant Bot",
+        "agent:research-assistant-bot",
+        variables["AGENT_CLIENT_ID"],
+        variables["MCP_RESOURCE"],
+        variables["USER_EMAIL"],
+        "http://127.0.0.1",
+        "Read documents read:documents",
+        "Change documents write:documents",
+        "Know who you are openid",
+    ]:
         assert words in text, words
 
 
-def test_a_person_says_no(server, agent):
-    result = visit(server, agent, "deny", VIEWPORTS["desk"], "no")
-    query = parse_qs(urlsplit(result["landed"]).query)
-    assert query["error"] == ["access_denied"] and "code" not in query
+def test_a_person_says_no_to_somebody_whose_name_is_no_name(server):
+    name = f"Invoice Bot <script>alert(1)</script> {'W' * 60}"
+    agent = server.create_agent(
+        name=name,
+        capabilities=["read:documents", "write:documents", f"tool:{'x' * 80}"],
+        redirectUris=[CALLBACK],
+    )
+    result = visit(
+        server,
+        "hostile",
+        VIEWPORTS["phone"],
+        agent["clientId"],
+        "deny",
+        scope=f"read:documents tool:{'x' * 80}",
+    )
+    assert result["query"]["error"] == ["access_denied"] and "code" not in result["query"]
+    text = result["seen"]["consent"]
+    assert name in text and "https://agent.example.test" in text
+
+
+def test_the_browser_may_go_on_to_an_address_in_brackets(server):
+    callback = "http://[::1]:5000/callback"
+    agent = server.create_agent(capabilities=["read:documents", "write:documents"], redirectUris=[callback])
+    result = visit(
+        server, "brackets", VIEWPORTS["desk"], agent["clientId"], "approve", redirect_uri=callback
+    )
+    assert result["query"]["code"]
+
+
+def test_a_person_is_told_why_a_request_is_refused(server):
+    result = visit(server, "refused", VIEWPORTS["phone"], "cli_nobody")
+    assert "This request cannot be served" in result["seen"]["page"] and result["landed"] is None

@@ -26,7 +26,7 @@ pub use http::{Connection, Request, Response, percent_encode, raw_exchange};
 pub use issuer::{Issuer, fetched_issuer};
 pub use jwt::{Jwks, Token, b64, unb64};
 pub use org::{Agent, Org};
-pub use people::{CALLBACK, Person, UserTokens};
+pub use people::{App, CALLBACK, Person, UserTokens, asking, told};
 pub use serve::ServeOptions;
 pub use server::{Backend, Options, Server, run_server, shared};
 pub use time::{Stopwatch, avoid_hour_edge, avoid_minute_edge, rfc3339, unix_now};

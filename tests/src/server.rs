@@ -305,6 +305,11 @@ impl Server {
         Org::new(self, self.variable("OTHER_ORG_ID"), self.variable("OTHER_API_KEY"))
     }
 
+    /// The organization `slug`, as the holder of this API key sees it.
+    pub fn organization(&self, slug: &str, key: &str) -> Org<'_> {
+        Org::new(self, slug, key)
+    }
+
     /// Everything the server wrote to its standard output and error so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.dir.join(LOG)).expect("the log can be read")).into_owned()

@@ -83,12 +83,24 @@ pub struct AgentPatch {
 
 /// When an agent may act for people. A rule that this server does not know is refused, not ignored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "serde_json::Map<String, Value>")]
 #[non_exhaustive]
 pub struct DelegationPolicy {
     /// Whether they must agree.
-    #[serde(default)]
     pub consent: DelegationConsent,
+}
+
+/// From an object only: a list would be read by the order of its items.
+impl TryFrom<serde_json::Map<String, Value>> for DelegationPolicy {
+    type Error = String;
+
+    fn try_from(mut members: serde_json::Map<String, Value>) -> Result<Self, String> {
+        let consent = members.remove("consent").map(serde_json::from_value).transpose();
+        match members.keys().next() {
+            Some(unknown) => Err(format!("`{unknown}` is no member of a delegation policy")),
+            None => Ok(Self { consent: consent.map_err(|error| error.to_string())?.unwrap_or_default() }),
+        }
+    }
 }
 
 /// An agent cannot be like that.

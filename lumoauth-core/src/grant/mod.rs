@@ -44,7 +44,7 @@ use crate::{
     principal::Principal,
     secret::Secret,
     store::{StoreError, Stores},
-    token::{self, AccessClaims},
+    token::{self, VerifiedTokens},
     wire::Params,
 };
 
@@ -121,6 +121,8 @@ pub struct GrantContext<'a> {
     pub fetch: &'a dyn Fetch,
     /// What the audit log says if the request is refused.
     pub refusal: &'a Refusal,
+    /// The tokens that were verified before.
+    pub(crate) verified: &'a VerifiedTokens,
     /// The time of the request.
     pub now: Timestamp,
 }
@@ -175,14 +177,14 @@ impl GrantContext<'_> {
     /// [`TokenError`] if stores or keys cannot answer.
     pub async fn principal(&self, token: &str) -> Result<Option<Principal>, TokenError> {
         let keys = self.keys.verifying_keys(self.org(), KeyPurpose::AccessToken, self.now).await?;
-        let claims: AccessClaims = match token::verify(token, &keys, self.issuer, self.now) {
+        let claims = match self.verified.verify(token, &keys, self.issuer, self.now) {
             Ok(claims) => claims,
             Err(error) => {
                 tracing::debug!(%error, "token not accepted");
                 return Ok(None);
             }
         };
-        match token::principal_of(self.stores, self.organization, Arc::new(claims)).await? {
+        match token::principal_of(self.stores, self.organization, claims).await? {
             Ok(principal) => Ok(Some(principal)),
             Err(dead) => {
                 tracing::debug!(%dead, "token is dead");

@@ -234,7 +234,8 @@ impl AuthorizationServer {
             tracing::debug!(%error, "token not accepted");
             AuthenticateError::Refused
         };
-        let claims = token::verify(token, &keys, &self.issuer(&organization.id), now).map_err(refused)?;
+        let issuer = self.issuer(&organization.id);
+        let claims = self.inner.verified.verify(token, &keys, &issuer, now).map_err(refused)?;
         let meant_for_this = match door {
             Door::Own => claims.is_for_own_routes(),
             Door::Resource(resource) => claims.aud.contains(resource),
@@ -243,7 +244,7 @@ impl AuthorizationServer {
             tracing::debug!("token is for another audience");
             return Err(AuthenticateError::Refused);
         }
-        match token::principal_of(self.stores(), organization, Arc::new(claims)).await? {
+        match token::principal_of(self.stores(), organization, claims).await? {
             Ok(principal) => Ok(principal),
             Err(dead) => {
                 tracing::debug!(%dead, "token is dead");

@@ -12,6 +12,7 @@ use crate::{
     grant::{AuthorizationCode, ClientCredentials, Grant, JwtBearer, RefreshToken, TokenExchange},
     keys::KeyProvider,
     store::{RateLimit, Stores},
+    token::VerifiedTokens,
 };
 
 /// Builds an [`AuthorizationServer`]. What is required was an argument; the rest has defaults.
@@ -126,6 +127,7 @@ impl Builder {
             failure_limit: self.failure_limit,
             foreign_keys: ForeignKeys::new(self.fetch.clone()),
             fetch: self.fetch,
+            verified: VerifiedTokens::new(),
         };
         Ok(AuthorizationServer { inner: Arc::new(inner) })
     }

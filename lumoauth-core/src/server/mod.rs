@@ -39,6 +39,7 @@ use crate::{
     organization::Organization,
     secret::Secret,
     store::{Admission, RateLimit, StoreError, Stores, Update},
+    token::VerifiedTokens,
     user::PasswordHash,
 };
 
@@ -125,6 +126,7 @@ struct Inner {
     failure_limit: Option<RateLimit>,
     fetch: Arc<dyn Fetch>,
     foreign_keys: ForeignKeys,
+    verified: VerifiedTokens,
 }
 
 /// A verified caller and where the request came from: what an audit event needs to know.
@@ -272,6 +274,7 @@ impl AuthorizationServer {
             foreign_keys: &self.inner.foreign_keys,
             fetch: &*self.inner.fetch,
             refusal,
+            verified: &self.inner.verified,
             now,
         }
     }

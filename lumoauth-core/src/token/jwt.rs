@@ -113,6 +113,16 @@ pub fn verify(
     issuer: &str,
     now: Timestamp,
 ) -> Result<AccessClaims, InvalidToken> {
+    verify_by(token, keys, issuer, now).map(|(claims, _)| claims)
+}
+
+/// The same, with the key that signed it.
+pub(super) fn verify_by<'k>(
+    token: &str,
+    keys: &'k [VerifyingKey],
+    issuer: &str,
+    now: Timestamp,
+) -> Result<(AccessClaims, &'k VerifyingKey), InvalidToken> {
     let (signed, header, payload, signature) = split(token)?;
     let header: serde_json::Value = json::parse(&header).map_err(|_| InvalidToken::Malformed)?;
     let header = Header::deserialize(header).map_err(|_| InvalidToken::Header)?;
@@ -130,6 +140,12 @@ pub fn verify(
     if claims.iss != issuer {
         return Err(InvalidToken::WrongIssuer);
     }
+    check_time(&claims, now)?;
+    Ok((claims, key))
+}
+
+/// Whether the time of the claims has come and is not over.
+pub(super) fn check_time(claims: &AccessClaims, now: Timestamp) -> Result<(), InvalidToken> {
     let now = now.unix_seconds();
     if claims.exp <= now {
         return Err(InvalidToken::Expired);
@@ -137,7 +153,7 @@ pub fn verify(
     if claims.nbf.max(claims.iat) > now + CLOCK_SKEW {
         return Err(InvalidToken::NotYetValid);
     }
-    Ok(claims)
+    Ok(())
 }
 
 /// The `iss` that `token` claims, before anything is verified: it only says whose keys to check it with.

@@ -8,6 +8,7 @@ pub(crate) mod foreign;
 mod jwt;
 mod lineage;
 mod liveness;
+mod verified;
 
 pub use claims::{AccessClaims, Act, Audience, MayAct};
 pub use jwt::{InvalidToken, MAX_TOKEN_BYTES, verify};
@@ -16,3 +17,4 @@ pub use liveness::{Dead, principal_of};
 
 pub(crate) use jwt::{sign, unverified_issuer};
 pub(crate) use lineage::{family_handle, token_handle};
+pub(crate) use verified::VerifiedTokens;

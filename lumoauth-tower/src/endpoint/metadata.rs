@@ -8,19 +8,30 @@ use crate::reply::{self, Reply};
 
 /// GET `.well-known/oauth-authorization-server`.
 pub(crate) async fn authorization_server(call: Call) -> Result<Reply, WireError> {
-    Ok(reply::metadata(&document(&call)))
+    let mut document = document(&call);
+    if call.people.is_some() {
+        // Clients that find this document check id_tokens as well, and believe in RS256 where nothing is said.
+        add_id_tokens(&call, &mut document).await?;
+    }
+    Ok(reply::metadata(&document))
 }
 
 /// GET `.well-known/openid-configuration`.
 pub(crate) async fn openid_configuration(call: Call) -> Result<Reply, WireError> {
+    let mut document = document(&call);
+    add_id_tokens(&call, &mut document).await?;
+    Ok(reply::metadata(&document))
+}
+
+/// How people are named and id_tokens are signed (OpenID Connect Discovery, section 3).
+async fn add_id_tokens(call: &Call, document: &mut Value) -> Result<(), WireError> {
     let keys = call.server.jwks(call.org()).await.map_err(ApiError::from).map_err(refuse)?;
     let mut algorithms: Vec<_> = keys.iter().map(|key| key.alg).collect();
     algorithms.sort_unstable();
     algorithms.dedup();
-    let mut document = document(&call);
     document["subject_types_supported"] = json!(["public"]);
     document["id_token_signing_alg_values_supported"] = json!(algorithms);
-    Ok(reply::metadata(&document))
+    Ok(())
 }
 
 /// GET `.well-known/jwks.json`.

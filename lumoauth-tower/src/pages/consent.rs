@@ -11,42 +11,47 @@ use crate::reply::Reply;
 
 /// Who wants what, for whom, and where the browser goes next; and two buttons. `submit_url` is where the form posts.
 pub(crate) fn consent(question: &Question, submit_url: &str) -> Reply {
-    let (kind, id) = match &question.client {
-        AuthenticatedClient::Agent(agent) => ("agent", agent.subject()),
-        AuthenticatedClient::Client(_) => ("application", String::new()),
+    let (kind, label, subject) = match &question.client {
+        AuthenticatedClient::Agent(agent) => ("agent", "Agent", Some(agent.subject())),
+        AuthenticatedClient::Client(_) => ("application", "Application", None),
     };
     let name = escaped(question.client.name());
     let mut main = String::with_capacity(2048);
     // Writing to a string cannot fail.
-    let _ = write!(
-        main,
-        "<h1>Allow the {kind} <bdi>{name}</bdi> to act for you?</h1><dl>\
-         <dt>Who asks</dt><dd><bdi>{name}</bdi> ({kind}) <code>{} {}</code></dd>\
-         <dt>For whom</dt><dd><bdi>{}</bdi></dd>",
-        escaped(question.client.client_id().as_str()),
-        escaped(&id),
-        escaped(&question.user.email),
-    );
-    if let Some(resource) = &question.resource {
-        let name = question.resource_name.as_deref().unwrap_or_default();
-        let _ = write!(
-            main,
-            "<dt>At</dt><dd><bdi>{}</bdi> <code>{}</code></dd>",
-            escaped(name),
-            escaped(resource)
-        );
-    }
-    let next = question.redirect_origin.as_deref().unwrap_or_default();
-    let _ = write!(main, "<dt>You go on to</dt><dd><code>{}</code></dd></dl>", escaped(next));
+    let _ = write!(main, "<h1>Allow the {kind} <bdi>{name}</bdi> to act for you?</h1>");
     if question.scopes.is_empty() {
-        main.push_str("<p>It asks for nothing in particular.</p>");
+        let _ = write!(main, "<p>This {kind} asks for nothing in particular.</p>");
     } else {
-        main.push_str("<p>It wants to:</p><ul>");
+        let _ = write!(main, "<p>This {kind} wants to:</p><ul>");
         for (item, text) in &question.scopes {
             let _ = write!(main, "<li><bdi>{}</bdi> <code>{}</code></li>", escaped(text), escaped(item));
         }
         main.push_str("</ul>");
     }
+    let _ = write!(main, "<dl><dt>{label}</dt><dd><bdi>{name}</bdi>");
+    if let Some(subject) = subject {
+        let _ = write!(main, "<br><code>{}</code>", escaped(&subject));
+    }
+    let _ = write!(
+        main,
+        "</dd><dt>Client ID</dt><dd><code>{}</code></dd>",
+        escaped(question.client.client_id().as_str()),
+    );
+    if let Some(resource) = &question.resource {
+        main.push_str("<dt>For use at</dt><dd>");
+        if let Some(name) = &question.resource_name {
+            let _ = write!(main, "<bdi>{}</bdi><br>", escaped(name));
+        }
+        let _ = write!(main, "<code>{}</code></dd>", escaped(resource));
+    }
+    let next = question.redirect_origin.as_deref().unwrap_or_default();
+    let _ = write!(
+        main,
+        "<dt>You are signed in as</dt><dd><bdi>{}</bdi></dd>\
+         <dt>Your browser goes on to</dt><dd><code>{}</code></dd></dl>",
+        escaped(&question.user.email),
+        escaped(next),
+    );
     let _ = write!(
         main,
         "<form method=\"post\" action=\"{}\" autocomplete=\"off\">\
@@ -58,5 +63,27 @@ pub(crate) fn consent(question: &Question, submit_url: &str) -> Reply {
         escaped(question.challenge_id.expose()),
         escaped(question.csrf_token.expose()),
     );
-    page(StatusCode::OK, "Allow access?", &main, question.redirect_origin.as_deref()).map(Bytes::from)
+    page(StatusCode::OK, "Allow access?", &main, question.redirect_origin.as_deref().map(source)).map(Bytes::from)
+}
+
+/// An origin as a source of a policy. An address in brackets is none (CSP level 3, section 2.3.1), so its scheme stands
+/// for it; only loopback addresses are written so.
+fn source(origin: &str) -> &str {
+    match origin.split_once("//[") {
+        Some((scheme, _)) => scheme,
+        None => origin,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_names_what_browsers_understand() {
+        assert_eq!(source("https://app.example:8443"), "https://app.example:8443");
+        assert_eq!(source("http://127.0.0.1:5000"), "http://127.0.0.1:5000");
+        assert_eq!(source("http://[::1]:5000"), "http:");
+        assert_eq!(source("com.example.app:"), "com.example.app:");
+    }
 }

@@ -174,7 +174,10 @@ async fn public_clients_reach_grants_that_take_them_and_nothing_else() {
     assert_eq!(row["target"]["id"], bench.public.client_id.as_str(), "{row}");
     assert_eq!(row["actor"]["kind"], "unknown");
     for grant in ["client_credentials", "urn:ietf:params:oauth:grant-type:token-exchange"] {
-        assert_eq!(bench.refused(&[("grant_type", grant), id]).await, (400, "unauthorized_client"));
+        let subject = ("subject_token", "x");
+        let kind = ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token");
+        let form = [("grant_type", grant), id, subject, kind];
+        assert_eq!(bench.refused(&form).await, (400, "unauthorized_client"));
     }
     assert_eq!(bench.refused(&[id, ("token", "x")]).await, (400, "unauthorized_client"));
     let guess = ("client_secret", "guess");

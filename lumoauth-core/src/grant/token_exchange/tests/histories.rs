@@ -33,7 +33,7 @@ use crate::{
     mcp::{McpServer, ResourceUri},
     organization::{ActOrder, Organization},
     store::{AgentKey, ConsentKey, Insert, MemoryStore, Revoked, StoreError, Stores, Update, UserKey},
-    token::{AccessClaims, ConsentEpoch, family_handle, principal_of, token_handle},
+    token::{AccessClaims, ConsentEpoch, VerifiedTokens, family_handle, principal_of, token_handle},
     user::User,
 };
 
@@ -182,6 +182,7 @@ impl World {
             foreign_keys: &ForeignKeys::new(Arc::new(NoFetch)),
             fetch: &NoFetch,
             refusal: &refusal,
+            verified: &VerifiedTokens::new(),
             now: self.now,
         })
         .await

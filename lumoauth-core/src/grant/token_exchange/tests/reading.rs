@@ -55,7 +55,7 @@ async fn introspection_shows_the_chain_to_those_it_concerns() {
     let own = cast.on.introspect(&cast.on.own(&cast.tool).await).await;
     assert!(own.get("act").is_none() && own.get("username").is_none());
     let hers = cast.on.introspect(&cast.alices("openid read:a").await).await;
-    assert_eq!((&hers["username"], &hers["scope"]), (&json!("alice@acme.test"), &json!("openid read:a")));
+    assert_eq!((&hers["username"], &hers["scope"]), (&json!("alice@acme.test"), &json!("read:a openid")));
 }
 
 #[tokio::test]

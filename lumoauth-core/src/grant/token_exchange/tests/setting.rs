@@ -22,7 +22,7 @@ use crate::{
     secret::Secret,
     server::{AuthorizationServer, Introspection, TokenRequest},
     store::{AgentKey, ConsentKey, Insert, MemoryStore, Page, Stores, Update, UserKey},
-    token::{self, AccessClaims},
+    token::{self, AccessClaims, VerifiedTokens},
     user::User,
     wire::Params,
 };
@@ -198,6 +198,7 @@ impl Setting {
             foreign_keys: &ForeignKeys::new(Arc::new(NoFetch)),
             fetch: &NoFetch,
             refusal: &refusal,
+            verified: &VerifiedTokens::new(),
             now: self.now(),
         };
         let mut new = NewToken::new(bearer, Resource::Own, scope(scopes), 3600);
