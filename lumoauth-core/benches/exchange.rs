@@ -1,10 +1,17 @@
-//! Exchanging tokens beside what an exchange is made of, checking chains of any depth, and ending a tree of tokens.
+//! Exchanging tokens beside what an exchange cannot do without, checking chains of any depth, and ending a tree of
+//! tokens at its root and at a leaf.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot be set up has nothing to measure")]
 
 use std::{hint::black_box, sync::Arc, time::Duration};
 
-use criterion::{BatchSize, Criterion};
+use aws_lc_rs::{
+    rand::SystemRandom,
+    signature::{
+        ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, ParsedPublicKey,
+    },
+};
+use criterion::{BatchSize, Criterion, SamplingMode};
 use futures_util::FutureExt;
 use lumoauth_core::{
     agent::Agent,
@@ -80,19 +87,53 @@ impl Setting {
     }
 
     fn check(&self, token: &str) {
-        let credential = Credential::Bearer(token);
-        let principal = self.server.authenticate(&self.organization, credential, Door::Own);
-        black_box(principal.now_or_never().unwrap().unwrap());
+        assert!(self.is_alive(token));
     }
 
-    /// Ends a token of the first agent.
-    fn revoke(&self, token: &str) {
-        let (id, secret) = (&self.agents[0].client_id, self.secret.expose());
+    fn is_alive(&self, token: &str) -> bool {
+        let credential = Credential::Bearer(token);
+        let principal = self.server.authenticate(&self.organization, credential, Door::Own);
+        black_box(principal.now_or_never().unwrap()).is_ok()
+    }
+
+    /// Ends a token of an agent.
+    fn revoke(&self, agent: usize, token: &str) {
+        let (id, secret) = (&self.agents[agent].client_id, self.secret.expose());
         let form = format!("token={token}&client_id={id}&client_secret={secret}");
         let params = Params::from_form(form.as_bytes()).unwrap();
         let origin = Origin::default();
         let request = TokenRequest { authorization: None, params: &params, origin: &origin };
         self.server.revoke(&self.organization, request).now_or_never().unwrap().unwrap();
+    }
+}
+
+/// A token of the first agent, and what the second one made of it, on a store of their own.
+struct Tree {
+    setting: Setting,
+    root: String,
+    leaf: String,
+}
+
+impl Tree {
+    fn new(descendants: usize) -> Self {
+        let setting = Setting::new();
+        let (root, actor) = (setting.request(&setting.own(0)), setting.request(&setting.own(1)));
+        let join = Setting::exchange(&root, &actor);
+        (1..descendants).for_each(|_| drop(black_box(setting.request(&join))));
+        let leaf = setting.request(&join);
+        Self { setting, root, leaf }
+    }
+
+    /// Ends everything; gives itself back, so that it is not taken apart while the time runs.
+    fn revoke_root(self) -> Self {
+        self.setting.revoke(0, &self.root);
+        self
+    }
+
+    /// Ends one token.
+    fn revoke_leaf(self) -> Self {
+        self.setting.revoke(1, &self.leaf);
+        self
     }
 }
 
@@ -109,32 +150,77 @@ fn main() {
         let subject = chain.last().unwrap();
         chain.push(setting.request(&Setting::exchange(subject, actor)));
     }
+    exchange(&mut criterion, &setting, &own);
+    check(&mut criterion, &setting, &chain);
+    revoke(&mut criterion);
+    criterion.final_summary();
+}
 
-    let mut exchange = criterion.benchmark_group("exchange");
-    let (plain, joined) = (setting.own(0), Setting::exchange(&own[0], &own[1]));
-    exchange.bench_function("client_credentials", |b| b.iter(|| setting.request(&plain)));
-    exchange.bench_function("check", |b| b.iter(|| setting.check(&own[0])));
-    exchange.bench_function("delegation", |b| b.iter(|| setting.request(&joined)));
-    exchange.finish();
+/// An exchange makes one signature, and checks those of its tokens that it has not seen before.
+fn exchange(criterion: &mut Criterion, setting: &Setting, own: &[String]) {
+    let random = random();
+    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref()).unwrap();
+    let public = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, pair.public_key().as_ref()).unwrap();
+    let (message, _) = own[0].rsplit_once('.').unwrap();
+    let sign = || pair.sign(&random, black_box(message.as_bytes())).unwrap();
+    let signature = sign();
+    let check = || public.verify_sig(black_box(message.as_bytes()), signature.as_ref()).unwrap();
 
-    let mut check = criterion.benchmark_group("check at depth");
-    for depth in [0, 1, 3] {
-        check.bench_function(depth.to_string(), |b| b.iter(|| setting.check(&chain[depth])));
+    let (plain, seen) = (setting.own(0), Setting::exchange(&own[0], &own[1]));
+    let unseen = || Setting::exchange(&setting.request(&setting.own(0)), &setting.request(&setting.own(1)));
+    let mut group = criterion.benchmark_group("exchange");
+    group.bench_function("bare signature", |b| b.iter(sign));
+    group.bench_function("bare signature and two checks", |b| {
+        b.iter(|| {
+            check();
+            check();
+            sign()
+        });
+    });
+    group.bench_function("client_credentials", |b| b.iter(|| setting.request(&plain)));
+    group.bench_function("tokens seen before", |b| b.iter(|| setting.request(&seen)));
+    group.bench_function("tokens never seen", |b| {
+        b.iter_batched(unseen, |params| setting.request(&params), BatchSize::SmallInput);
+    });
+    group.finish();
+}
+
+fn check(criterion: &mut Criterion, setting: &Setting, chain: &[String]) {
+    let mut group = criterion.benchmark_group("check");
+    group.bench_function("never seen", |b| {
+        let unseen = || setting.request(&setting.own(0));
+        b.iter_batched(unseen, |token| setting.check(&token), BatchSize::SmallInput);
+    });
+    for (depth, token) in chain.iter().enumerate() {
+        group.bench_function(format!("seen before, depth {depth}"), |b| b.iter(|| setting.check(token)));
     }
-    check.finish();
+    group.finish();
+}
 
-    let mut revoke = criterion.benchmark_group("revoke the root of");
-    for descendants in [0, 1, 1000] {
-        let tree = || {
-            let root = setting.request(&setting.own(0));
-            let join = Setting::exchange(&root, &own[1]);
-            (0..descendants).for_each(|_| drop(black_box(setting.request(&join))));
-            root
-        };
-        revoke.sample_size(10).bench_function(descendants.to_string(), |b| {
-            b.iter_batched(tree, |root| setting.revoke(&root), BatchSize::PerIteration);
+/// A token has no row, so its descendants are not there to be counted: their number must not matter.
+fn revoke(criterion: &mut Criterion) {
+    let tree = Tree::new(3).revoke_leaf();
+    assert!(tree.setting.is_alive(&tree.root) && !tree.setting.is_alive(&tree.leaf));
+    let tree = Tree::new(3).revoke_root();
+    assert!(!tree.setting.is_alive(&tree.root) && !tree.setting.is_alive(&tree.leaf));
+
+    let mut group = criterion.benchmark_group("revoke");
+    // Each sample needs a tree of its own.
+    group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    for descendants in [1, 1_000, 100_000] {
+        let new = || Tree::new(descendants);
+        group.bench_function(format!("root of {descendants}"), |b| {
+            b.iter_batched(new, Tree::revoke_root, BatchSize::PerIteration);
+        });
+        group.bench_function(format!("leaf of {descendants}"), |b| {
+            b.iter_batched(new, Tree::revoke_leaf, BatchSize::PerIteration);
         });
     }
-    revoke.finish();
-    criterion.final_summary();
+    group.finish();
+}
+
+#[expect(clippy::disallowed_methods, reason = "the yardstick uses nothing of this crate")]
+fn random() -> SystemRandom {
+    SystemRandom::new()
 }

@@ -1,12 +1,17 @@
 //! What people allowed clients and agents to do for them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    capability::Scope,
+    capability::{Capability, Scope},
     clock::Timestamp,
-    id::{ClientId, ConsentId, UserId},
+    id::{ClientId, ConsentId, McpServerId, UserId},
 };
+
+/// What a client may know about the person. It learns that here, so it does not matter for which resource it asked.
+const ABOUT_THE_PERSON: [&str; 3] = ["openid", "profile", "email"];
 
 /// What one person allows one client, an agent or an ordinary one.
 ///
@@ -21,28 +26,33 @@ pub struct Consent {
     pub user: UserId,
     /// To whom.
     pub client_id: ClientId,
-    /// What. An item is allowed if it is listed here, literally: people agree to what they read.
+    /// What, at this server itself; and what the client may know about the person, wherever it asked for it. An item is
+    /// allowed if it is listed, literally: people agree to what they read.
     pub scope: Scope,
+    /// What, at each MCP server. What is allowed at one is not allowed at another.
+    #[serde(default)]
+    pub at: BTreeMap<McpServerId, Scope>,
     /// Whether it holds.
     pub active: bool,
     /// Raised whenever all tokens that stand on it must die.
     pub epoch: u32,
     /// The version a store guards updates with.
     pub version: u64,
-    /// When the person first agreed.
+    /// When the person first agreed. What is older than its client was given to another one of the same id.
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
 }
 
 impl Consent {
-    /// A consent that holds.
+    /// A consent to this at the server itself, which holds.
     pub fn new(user: UserId, client_id: ClientId, scope: Scope, now: Timestamp) -> Self {
         Self {
             id: ConsentId::generate(),
             user,
             client_id,
             scope,
+            at: BTreeMap::new(),
             active: true,
             epoch: 0,
             version: 0,
@@ -51,16 +61,77 @@ impl Consent {
         }
     }
 
-    /// Whether it holds and lists every item of `scope`.
-    pub fn covers(&self, scope: &Scope) -> bool {
-        self.active && scope.as_slice().iter().all(|item| self.scope.as_slice().contains(item))
+    /// Whether it holds for a client that was registered at `registered_at`. Ids can be registered again after their client is
+    /// gone; nobody agreed to the newcomer.
+    pub fn holds_for(&self, registered_at: Timestamp) -> bool {
+        self.active && self.created_at >= registered_at
     }
 
-    /// Adds what the person agreed to. After a withdrawal only that holds.
-    pub fn grant(&mut self, scope: &Scope) {
-        let before = if self.active { std::mem::take(&mut self.scope) } else { Scope::default() };
-        self.scope = Scope::new(before.as_slice().iter().chain(scope.as_slice()).cloned());
-        self.active = true;
+    /// Whether it holds and lists every item of `scope` for `resource`; `None` is this server itself.
+    pub fn covers(&self, resource: Option<&McpServerId>, scope: &Scope) -> bool {
+        let listed = |item: &Capability| {
+            let place = if is_about_the_person(item) { None } else { resource };
+            self.listed_at(place).contains(item)
+        };
+        self.active && scope.as_slice().iter().all(listed)
+    }
+
+    /// Whether it lists `item` for an agent that the person did not send here, but that somebody hands their token to.
+    ///
+    /// For an MCP server, what the person allows there or at this server itself suffices. For this server only the latter
+    /// does: a token for it can be exchanged for one of any MCP server.
+    pub(crate) fn lets_act(&self, resource: Option<&McpServerId>, item: &Capability) -> bool {
+        self.listed_at(None).contains(item) || self.listed_at(resource).contains(item)
+    }
+
+    /// Adds what the person agreed to for `resource`. After a withdrawal only that holds.
+    pub fn grant(&mut self, resource: Option<&McpServerId>, scope: &Scope) {
+        if !self.active {
+            self.scope = Scope::default();
+            self.at.clear();
+            self.active = true;
+        }
+        let (person, rest) = split(scope);
+        self.change(None, |before| Scope::new(before.as_slice().iter().chain(&person).cloned()));
+        self.change(resource, |before| Scope::new(before.as_slice().iter().chain(&rest).cloned()));
+    }
+
+    /// Takes out what the person was asked for `resource` and did not choose. What was issued before lives on: to end that,
+    /// the person withdraws.
+    pub fn forget(&mut self, resource: Option<&McpServerId>, scope: &Scope) {
+        let (person, rest) = split(scope);
+        let without = |before: &Scope, gone: &[Capability]| {
+            Scope::new(before.as_slice().iter().filter(|item| !gone.contains(item)).cloned())
+        };
+        self.change(None, |before| without(before, &person));
+        self.change(resource, |before| without(before, &rest));
+    }
+
+    /// Everything it lists, wherever.
+    pub fn everything(&self) -> Scope {
+        let everywhere = self.at.values().flat_map(Scope::as_slice);
+        Scope::new(self.scope.as_slice().iter().chain(everywhere).cloned())
+    }
+
+    fn listed_at(&self, resource: Option<&McpServerId>) -> &[Capability] {
+        match resource {
+            None => self.scope.as_slice(),
+            Some(id) => self.at.get(id).map_or(&[], Scope::as_slice),
+        }
+    }
+
+    fn change(&mut self, resource: Option<&McpServerId>, change: impl FnOnce(&Scope) -> Scope) {
+        match resource {
+            None => self.scope = change(&self.scope),
+            Some(id) => {
+                let next = change(self.at.get(id).unwrap_or(&Scope::default()));
+                if next.is_empty() {
+                    self.at.remove(id);
+                } else {
+                    self.at.insert(id.clone(), next);
+                }
+            }
+        }
     }
 
     /// Withdraws it. Whether that changed anything.
@@ -75,6 +146,15 @@ impl Consent {
     }
 }
 
+fn is_about_the_person(item: &Capability) -> bool {
+    ABOUT_THE_PERSON.contains(&item.as_str())
+}
+
+/// What of `scope` is about the person, and the rest.
+fn split(scope: &Scope) -> (Vec<Capability>, Vec<Capability>) {
+    scope.as_slice().iter().cloned().partition(is_about_the_person)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,25 +163,86 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn consent(text: &str) -> Consent {
+        let client = ClientId::generate_for_agent();
+        Consent::new(UserId::generate(), client, scope(text), Timestamp::from_unix_seconds(100))
+    }
+
     #[test]
     fn what_was_withdrawn_does_not_come_back_with_a_new_consent() {
-        let now = Timestamp::default();
-        let mut consent =
-            Consent::new(UserId::generate(), ClientId::generate_for_agent(), scope("read:a"), now);
-        consent.grant(&scope("read:b"));
-        assert!(consent.covers(&scope("read:b read:a")));
-        assert!(!consent.covers(&scope("read:c")));
+        let server = McpServerId::generate();
+        let mut consent = consent("read:a");
+        consent.grant(None, &scope("read:b"));
+        consent.grant(Some(&server), &scope("read:c"));
+        assert!(consent.covers(None, &scope("read:b read:a")));
+        assert!(!consent.covers(None, &scope("read:c")));
         assert!(consent.withdraw() && !consent.withdraw());
-        assert!(!consent.covers(&scope("")));
-        consent.grant(&scope("read:b"));
-        assert!(consent.covers(&scope("read:b")) && !consent.covers(&scope("read:a")));
+        assert!(!consent.covers(None, &scope("")) && !consent.covers(Some(&server), &scope("read:c")));
+        consent.grant(None, &scope("read:b"));
+        assert!(consent.covers(None, &scope("read:b")) && !consent.covers(None, &scope("read:a")));
+        assert!(!consent.covers(Some(&server), &scope("read:c")));
         assert_eq!(consent.epoch, 1);
     }
 
     #[test]
     fn an_item_is_only_covered_literally() {
-        let now = Timestamp::default();
-        let consent = Consent::new(UserId::generate(), ClientId::generate_for_agent(), scope("read:*"), now);
-        assert!(!consent.covers(&scope("read:a")));
+        assert!(!consent("read:*").covers(None, &scope("read:a")));
+    }
+
+    #[test]
+    fn what_is_allowed_at_one_resource_is_not_allowed_at_another() {
+        let [one, other] = [McpServerId::generate(), McpServerId::generate()];
+        let mut consent = consent("read:own");
+        consent.grant(Some(&one), &scope("read:all openid offline_access"));
+        let covers = |place, text| consent.covers(place, &scope(text));
+        assert!(covers(Some(&one), "read:all openid offline_access"));
+        for place in [None, Some(&other)] {
+            assert!(!covers(place, "read:all") && !covers(place, "offline_access"));
+            assert!(covers(place, "openid"), "what it knows about the person it knows");
+        }
+        assert!(covers(None, "read:own") && !covers(Some(&one), "read:own"));
+        assert_eq!(consent.everything(), scope("read:own openid read:all offline_access"));
+    }
+
+    #[test]
+    fn what_was_asked_and_not_chosen_is_gone_where_it_was_asked() {
+        let server = McpServerId::generate();
+        let mut consent = consent("read:a read:b");
+        consent.grant(Some(&server), &scope("read:a read:b email"));
+        consent.forget(Some(&server), &scope("read:b email"));
+        assert!(consent.covers(Some(&server), &scope("read:a")) && consent.covers(None, &scope("read:b")));
+        assert!(!consent.covers(Some(&server), &scope("read:b")) && !consent.covers(None, &scope("email")));
+        consent.forget(Some(&server), &scope("read:a"));
+        assert!(consent.at.is_empty());
+    }
+
+    #[test]
+    fn an_agent_is_let_act_where_the_person_allows_it() {
+        let [one, other] = [McpServerId::generate(), McpServerId::generate()];
+        let mut consent = consent("read:own");
+        consent.grant(Some(&one), &scope("read:one"));
+        let lets = |place, text| consent.lets_act(place, &Capability::parse(text).unwrap());
+        assert!(lets(None, "read:own") && lets(Some(&one), "read:own") && lets(Some(&other), "read:own"));
+        assert!(!lets(None, "read:one") && lets(Some(&one), "read:one") && !lets(Some(&other), "read:one"));
+        assert!(!lets(None, "read:other"));
+    }
+
+    #[test]
+    fn a_consent_to_an_earlier_client_of_the_same_id_holds_for_nobody() {
+        let consent = consent("read:a");
+        assert!(consent.holds_for(Timestamp::from_unix_seconds(100)));
+        assert!(!consent.holds_for(Timestamp::from_unix_seconds(101)));
+    }
+
+    #[test]
+    fn a_record_from_before_there_were_resources_is_read() {
+        let before = consent("read:a");
+        let mut json = serde_json::to_value(&before).unwrap();
+        json.as_object_mut().unwrap().remove("at").unwrap();
+        assert_eq!(serde_json::from_value::<Consent>(json).unwrap(), before);
+        let mut after = before;
+        after.grant(Some(&McpServerId::generate()), &scope("read:b"));
+        let json = serde_json::to_string(&after).unwrap();
+        assert_eq!(serde_json::from_str::<Consent>(&json).unwrap(), after);
     }
 }

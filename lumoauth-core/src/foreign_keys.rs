@@ -1,8 +1,8 @@
 //! The public keys of others, where they publish them: fetched through the [`Fetch`] port and kept for a while.
 //!
 //! 1. Keys are used for five minutes and then read again, so a key that its owner removed is refused within that time.
-//! 2. A `kid` that is not known makes one early read, at most every 30 seconds per source: a new key is found at once, and
-//!    invented ids cost nothing.
+//! 2. A `kid` that is not known makes one early read, and when that has ended none for 30 seconds per source: a new key is
+//!    found at once, and invented ids cost little.
 //! 3. Any number of requests that want one source at one time make one read and all wait for it.
 //! 4. While a source cannot be read, or what it answers is no key set, its last keys are used for up to an hour and then
 //!    none; it is tried every 30 seconds. Each source stands for itself.
@@ -131,7 +131,8 @@ struct State {
     known: Option<Known>,
     /// The last read, if it failed.
     failed: Option<(ForeignKeyError, Timestamp)>,
-    /// When an unknown `kid` last made a read.
+    /// When the last read began that an unknown `kid` made. One that nobody waited for to its end does not count, or whoever
+    /// asks and hangs up would take it from all others.
     forced_at: Option<Timestamp>,
     /// The read that is under way. Those who wait for it hold it; when all have gone, so has it.
     reading: Option<WeakShared<Reading>>,
@@ -163,13 +164,10 @@ impl Source {
         if let Some(reading) = state.reading.as_ref().and_then(WeakShared::upgrade) {
             return Some(reading);
         }
-        if let Reason::UnknownKid = reason {
-            state.forced_at = Some(now);
-        }
         let (source, fetch, address) = (self.clone(), fetch.clone(), address.clone());
         let reading: Reading = Box::pin(async move {
             let outcome = address.read(&*fetch).await;
-            source.lock().finish(outcome, now);
+            source.lock().finish(reason, outcome, now);
         });
         let reading = reading.shared();
         state.reading = reading.downgrade();
@@ -196,8 +194,16 @@ impl State {
         (unknown && rested).then_some(Reason::UnknownKid)
     }
 
-    fn finish(&mut self, outcome: Result<Arc<PublicKeys>, ForeignKeyError>, began: Timestamp) {
+    fn finish(
+        &mut self,
+        reason: Reason,
+        outcome: Result<Arc<PublicKeys>, ForeignKeyError>,
+        began: Timestamp,
+    ) {
         self.reading = None;
+        if let Reason::UnknownKid = reason {
+            self.forced_at = Some(began);
+        }
         match outcome {
             Ok(keys) => {
                 self.known = Some(Known { keys, since: began });

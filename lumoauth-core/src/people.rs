@@ -40,9 +40,14 @@ pub trait UserAuthenticator: fmt::Debug + Send + Sync + 'static {
         headers: &HeaderMap,
     ) -> Result<Option<SignedIn>, StoreError>;
 
-    /// What a browser gets that must sign in first: a page with a form, or a redirect to one. Afterwards it must come back
-    /// to `resume`, a path of this server with its query.
-    fn sign_in_page(&self, organization: &Organization, resume: &str) -> Response<String>;
+    /// What a browser that sent these headers gets to sign in first: a page with a form, or a redirect to one. Afterwards it
+    /// must come back to `resume`, a path of this server with its query.
+    fn sign_in_page(
+        &self,
+        organization: &Organization,
+        headers: &HeaderMap,
+        resume: &str,
+    ) -> Response<String>;
 
     /// Where programs that cannot show a page may send people, as a path of this server.
     fn sign_in_path(&self, organization: &Organization) -> String;

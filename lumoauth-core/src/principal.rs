@@ -8,6 +8,7 @@ use crate::{
     agent::Agent,
     api_key::ApiKey,
     audit::{Actor, ActorKind, Event},
+    authorize::IDENTITY_SCOPES,
     capability::{Capability, Decision, DenyReason, evaluate},
     client::Client,
     client_auth::AuthenticatedClient,
@@ -93,6 +94,24 @@ pub struct Person {
 }
 
 impl Person {
+    /// Whether the client may still have `capability` of the person: what it lost since is gone from their tokens.
+    fn lets_through(&self, capability: &Capability) -> bool {
+        let tools = match &self.client {
+            AuthenticatedClient::Agent(agent) => agent.allows_tool(capability),
+            AuthenticatedClient::Client(_) => true,
+        };
+        let identity = IDENTITY_SCOPES.contains(&capability.as_str());
+        identity || (tools && evaluate(self.client_scopes(), None, capability).is_allow())
+    }
+
+    /// What people may give the client.
+    fn client_scopes(&self) -> &[Capability] {
+        match &self.client {
+            AuthenticatedClient::Agent(agent) => &agent.capabilities,
+            AuthenticatedClient::Client(client) => &client.allowed_scopes,
+        }
+    }
+
     /// Whether the person acts by an ordinary application, and not by an agent.
     pub fn acts_in_person(&self) -> bool {
         matches!(self.client, AuthenticatedClient::Client(_))
@@ -207,9 +226,13 @@ impl Principal {
                     if !person.acts_in_person() || !person.user.is_admin {
                         return Decision::Deny(DenyReason::NotGranted);
                     }
-                    if granted.iter().any(|scope| scope.as_str() == "admin") {
+                    let everything = |scope: &Capability| scope.as_str() == "admin";
+                    if granted.iter().any(everything) && person.client_scopes().iter().any(everything) {
                         return Decision::Allow;
                     }
+                }
+                if !person.lets_through(capability) {
+                    return Decision::Deny(DenyReason::NotGranted);
                 }
                 evaluate(granted, None, capability)
             }

@@ -15,11 +15,16 @@ use lumoauth_core::{
 ///
 /// The token endpoint counts per client *and* peer address (an exchange without client authentication per subject token):
 /// somebody who guesses another's secret uses up their own share and not the victim's.
+///
+/// The authorization endpoint and pushed requests count per peer address alone. Who asks there has proven nothing yet and
+/// names any client they like, and most of what they ask is kept until it expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RateLimits {
     /// The token endpoint, per client and address.
     pub token: u32,
+    /// The authorization endpoint and pushed requests together, per address.
+    pub authorize: u32,
     /// Administrative reads, per credential.
     pub admin_read: u32,
     /// Administrative writes, per credential.
@@ -30,9 +35,10 @@ pub struct RateLimits {
 }
 
 impl RateLimits {
-    /// 30 tokens, 1000 administrative reads, 100 administrative writes and 60 failures a minute.
+    /// 30 tokens, 120 authorization requests, 1000 administrative reads, 100 administrative writes and 60 failures a
+    /// minute.
     pub const fn standard() -> Self {
-        Self { token: 30, admin_read: 1000, admin_write: 100, failures: 60 }
+        Self { token: 30, authorize: 120, admin_read: 1000, admin_write: 100, failures: 60 }
     }
 
     /// How often an address may fail to authenticate.
@@ -52,6 +58,7 @@ impl Default for RateLimits {
 /// What a request is counted as.
 pub(crate) enum Counted<'a> {
     Token { client: &'a str, peer: &'a str },
+    Authorize { peer: &'a str },
     AdminRead { actor: &'a str },
     AdminWrite { actor: &'a str },
 }
@@ -61,6 +68,7 @@ impl Counted<'_> {
     fn source(&self) -> String {
         let mut source = match self {
             Self::Token { client, peer } => format!("token {peer} {client}"),
+            Self::Authorize { peer } => format!("authorize {peer}"),
             Self::AdminRead { actor } => format!("admin-read {actor}"),
             Self::AdminWrite { actor } => format!("admin-write {actor}"),
         };
@@ -89,6 +97,7 @@ impl RateLimits {
     ) -> Result<Share, (WireError, Option<Share>)> {
         let max = match counted {
             Counted::Token { .. } => self.token,
+            Counted::Authorize { .. } => self.authorize,
             Counted::AdminRead { .. } => self.admin_read,
             Counted::AdminWrite { .. } => self.admin_write,
         };
@@ -151,5 +160,6 @@ mod tests {
         }
         let counted = Counted::Token { client: "app", peer: "192.0.2.1" };
         assert_eq!(counted.source(), "token 192.0.2.1 app");
+        assert_eq!(Counted::Authorize { peer: "192.0.2.1" }.source(), "authorize 192.0.2.1");
     }
 }

@@ -325,6 +325,8 @@ async fn count(
     let client = call.claimed_client();
     let counted = match (route.pattern, route.access, &route.method) {
         ("oauth/token" | "agents/{}/attest", _, _) => Counted::Token { client: &client, peer: &peer },
+        // A client id is the caller's choice here: it would bound nothing.
+        ("oauth/authorize" | "oauth/par", _, _) => Counted::Authorize { peer: &peer },
         (_, Access::Admin(_), &Method::GET) => Counted::AdminRead { actor: &actor },
         (_, Access::Admin(_), _) => Counted::AdminWrite { actor: &actor },
         _ => return Ok(None),

@@ -21,7 +21,6 @@ on_each_backend!(
     b15_sign_in_resumes_only_here,
     b16_sign_in_by_another_site,
     b17_sign_in_says_nothing_about_accounts,
-    b18_guessing_passwords_is_slowed_for_the_guesser,
     b19_loopback_may_vary_in_its_port_only,
     b20_pushed_request_of_another_client,
 );
@@ -312,13 +311,6 @@ fn b17_sign_in_says_nothing_about_accounts(server: &Server) {
     let unknown = alice.org.post("/oauth/login/json").json(body).send();
     assert_eq!((known.status, known.text()), (unknown.status, unknown.text()));
     assert_eq!(known.status, 401);
-}
-
-fn b18_guessing_passwords_is_slowed_for_the_guesser(server: &Server) {
-    let alice = server.acme().person();
-    let answers: Vec<_> = (0..40).map(|n| alice.try_sign_in(&format!("guess {n}")).status).collect();
-    assert!(answers.contains(&429), "{answers:?}");
-    assert!(!answers.contains(&200));
 }
 
 fn b19_loopback_may_vary_in_its_port_only(server: &Server) {

@@ -23,6 +23,8 @@ on_each_backend!(
     o17_blocked_person_gets_no_code_and_redeems_none,
     o18_session_ends_with_the_person,
     o19_siblings_live_on,
+    o20_agent_that_takes_the_client_id_of_a_deleted_one,
+    o21_token_of_a_workload_that_is_trusted_no_more,
 );
 
 /// Alice, two agents of hers one after the other, and all the tokens of the chain.
@@ -102,7 +104,7 @@ fn o03_consent_withdrawn_by_the_person(server: &Server) {
     let variables = server.variables();
     let app = json!({
         "name": lumoauth_tests::unique("App"), "isConfidential": true, "redirectUris": [lumoauth_tests::CALLBACK],
-        "allowedScopes": ["openid"], "grantTypes": ["authorization_code"],
+        "allowedScopes": ["openid", "consents"], "grantTypes": ["authorization_code"],
     });
     assert!(variables.contains_key("LUMOAUTH_APP_CLIENT_ID"));
     let app = chain.org.admin("POST", "/clients").json(app).send().expect(201).json()["data"].clone();
@@ -111,7 +113,7 @@ fn o03_consent_withdrawn_by_the_person(server: &Server) {
         ("response_type", "code"),
         ("client_id", id),
         ("redirect_uri", lumoauth_tests::CALLBACK),
-        ("scope", "openid"),
+        ("scope", "openid consents"),
         ("state", "s"),
     ];
     let challenge = chain.alice.authorize(&fields).ok();
@@ -262,4 +264,56 @@ fn o19_siblings_live_on(server: &Server) {
     let (for_alice, for_bob) = (agent.acting_for(&a.access), agent.acting_for(&b.access));
     agent.revoke(&a.refresh);
     assert!(!agent.sees_alive(&for_alice) && agent.sees_alive(&for_bob));
+}
+
+fn o20_agent_that_takes_the_client_id_of_a_deleted_one(server: &Server) {
+    let org = server.acme();
+    let alice = org.person();
+    let id = format!("cli_{}", lumoauth_tests::unique("recycled"));
+    let make = |redirect: &str| {
+        org.create_agent(json!({
+            "clientId": id, "capabilities": ["read:a", "delegate:on_behalf"], "redirectUris": [redirect],
+        }))
+    };
+    let first = make(lumoauth_tests::CALLBACK);
+    let (code, user) = (alice.code_for(&first, "read:a"), alice.allow(&first, "read:a"));
+    first.admin("DELETE", "").send().expect(200);
+    let second = make(lumoauth_tests::CALLBACK);
+    assert!(!second.sees_alive(&user.access) && !second.sees_alive(&user.refresh));
+    second.redeem(&code, &[]).refused(400, "invalid_grant");
+    second.refresh(&user.refresh, &[]).refused(400, "invalid_grant");
+    let fields = [
+        ("response_type", "code"),
+        ("client_id", id.as_str()),
+        ("redirect_uri", lumoauth_tests::CALLBACK),
+        ("scope", "read:a"),
+        ("state", "s"),
+    ];
+    assert!(
+        alice.authorize(&fields).ok()["challenge_id"].is_string(),
+        "what alice allowed was the other one"
+    );
+}
+
+fn o21_token_of_a_workload_that_is_trusted_no_more(server: &Server) {
+    let org = server.acme();
+    let issuer = lumoauth_tests::Issuer::start();
+    let subject = lumoauth_tests::unique("w");
+    let trust = json!({
+        "provider": "oidc", "issuer": issuer.url(), "subject": subject, "audience": "lumo", "jwks": issuer.jwks(),
+    });
+    let agent = org.create_agent(json!({
+        "identityType": "workload_identity", "capabilities": ["read:a"], "workloadIdentity": trust,
+    }));
+    let now = lumoauth_tests::unix_now();
+    let proof = issuer.sign(&json!({
+        "iss": issuer.url(), "sub": subject, "aud": "lumo", "iat": now, "exp": now + 600,
+    }));
+    let fields =
+        [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("assertion", proof.as_str())];
+    let body = org.post("/oauth/token").form(&fields).send().ok();
+    let token = text(&body["access_token"]);
+    agent.userinfo(token).ok();
+    agent.admin("PATCH", "").json(json!({ "workloadIdentity": {} })).send().ok();
+    assert_eq!(agent.userinfo(token).status, 401);
 }

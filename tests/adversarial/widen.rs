@@ -21,6 +21,9 @@ on_each_backend!(
     w15_two_audiences_at_once,
     w16_mcp_server_that_the_agent_may_not_use,
     w17_claims_in_the_request,
+    w18_capability_that_the_client_lost_is_gone_from_the_persons_token,
+    w19_narrow_token_makes_itself_a_key_of_its_agent,
+    w20_client_with_scopes_of_people_sees_everybodys_tokens,
 );
 
 fn w01_scope_beyond_what_the_person_allowed(server: &Server) {
@@ -217,4 +220,36 @@ fn w17_claims_in_the_request(server: &Server) {
     assert_eq!(claims["act"]["sub"], format!("agent:{}", agent.slug));
     assert_eq!(claims["organization"], org.slug());
     assert_eq!(list(&json!([claims["delegation_depth"]]))[0], 1);
+}
+
+fn w18_capability_that_the_client_lost_is_gone_from_the_persons_token(server: &Server) {
+    let org = server.acme();
+    let (alice, agent) = (org.person(), org.delegate(&["read:a", "read:b"]));
+    let code = alice.code_for(&agent, "read:a read:b");
+    let user = alice.allow(&agent, "read:a read:b");
+    agent.admin("PUT", "/scopes").json(json!({ "scopes": ["delegate:on_behalf", "read:b"] })).send().ok();
+    assert_eq!(org.introspect(&agent, &user.access)["scope"], "read:b");
+    let listed = org.get("/authz/permissions").bearer(&user.access).send().ok();
+    assert!(!listed.to_string().contains("read:a"), "{listed}");
+    assert_eq!(agent.redeem(&code, &[]).ok()["scope"], "read:b");
+}
+
+fn w19_narrow_token_makes_itself_a_key_of_its_agent(server: &Server) {
+    let org = server.acme();
+    let agent = org.agent(&["read:a", "read:b"]);
+    let narrow = agent.token_for("read:a");
+    let body = json!({
+        "name": agent.name, "client_id": agent.client_id, "jwks_uri": "https://attacker.test/jwks.json",
+    });
+    org.post("/agents/register").bearer(&narrow).json(body).send();
+    assert!(agent.admin("GET", "").send().ok()["data"]["jwksUri"].is_null());
+}
+
+fn w20_client_with_scopes_of_people_sees_everybodys_tokens(server: &Server) {
+    let org = server.acme();
+    let (id, secret) =
+        (server.variable("LUMOAUTH_APP_CLIENT_ID"), server.variable("LUMOAUTH_APP_CLIENT_SECRET"));
+    let token = org.agent(&["read:a"]).token();
+    let fields = [("token", token.as_str()), ("client_id", id), ("client_secret", secret)];
+    assert_eq!(org.post("/oauth/introspect").form(&fields).send().ok(), json!({ "active": false }));
 }

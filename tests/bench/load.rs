@@ -42,7 +42,7 @@ impl Round {
     }
 }
 
-/// A form posted to `path`, as it goes over the wire.
+/// A request for a token of a client, as it goes over the wire.
 pub(crate) fn token_request(
     address: SocketAddr,
     path: &str,
@@ -50,6 +50,11 @@ pub(crate) fn token_request(
     client_secret: &str,
 ) -> Vec<u8> {
     let body = format!("grant_type=client_credentials&client_id={client_id}&client_secret={client_secret}");
+    form(address, path, &body)
+}
+
+/// A form posted to `path`, as it goes over the wire.
+pub(crate) fn form(address: SocketAddr, path: &str, body: &str) -> Vec<u8> {
     format!(
         "POST {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: lumoauth-bench\r\nAccept: */*\r\n\
          Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",

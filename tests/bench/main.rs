@@ -72,13 +72,15 @@ struct Goal {
     measure: fn(&Options, &mut report::Report),
 }
 
-const GOALS: [Goal; 7] = [
+const GOALS: [Goal; 9] = [
     Goal { name: "g1", measure: goals::tokens::memory },
     Goal { name: "g2", measure: goals::tokens::durable },
+    Goal { name: "g4", measure: goals::exchange::exchange },
     Goal { name: "g7", measure: goals::charges::strict },
     Goal { name: "g8", measure: goals::pool::pool },
     Goal { name: "g10", measure: goals::sizes::sizes },
     Goal { name: "g12", measure: goals::appends::appends },
+    Goal { name: "g13", measure: goals::trees::trees },
     Goal { name: "g14", measure: goals::start::start },
 ];
 
@@ -87,7 +89,9 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         // The servers that the harness starts from its own binary.
-        ["bare", message, answer] => many_threads().block_on(bare::serve(number(message), number(answer))),
+        ["bare", message, answer, checks] => {
+            many_threads().block_on(bare::serve(number(message), number(answer), number(checks)));
+        }
         ["host", "memory", agents] => many_threads().block_on(host::memory(number(agents))),
         ["host", "postgres", url, appends] => {
             let together = *appends == Appends::Together.name();

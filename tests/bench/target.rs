@@ -57,6 +57,15 @@ impl Appends {
 impl Target {
     /// The reference server in `dev`, asked for tokens of its load test agent.
     pub(crate) fn reference(options: &Options, place: &Place) -> Self {
+        let (target, _) = Self::reference_with_variables(options, place);
+        target
+    }
+
+    /// The same, with what tells a client how to use its records.
+    pub(crate) fn reference_with_variables(
+        options: &Options,
+        place: &Place,
+    ) -> (Self, BTreeMap<String, String>) {
         let directory = place.directory();
         let variables_file = directory.join(unique("env"));
         let mut command = Command::new(&options.server);
@@ -77,21 +86,27 @@ impl Target {
         let request =
             load::token_request(address, &path, variable("LOAD_CLIENT_ID"), variable("LOAD_CLIENT_SECRET"));
         let name = format!("lumoauth-server, {}", place.kind.name());
-        Self { name, process, address, requests: [request].into() }
+        (Self { name, process, address, requests: [request].into() }, variables)
     }
 
     /// The yardstick, signing and answering about as many bytes as `real` does.
     pub(crate) fn bare_like(real: &Self) -> Self {
-        let answer = crate::one_thread().block_on(load::once(real.address, &real.requests[0]));
-        let answer = answer.expect("the server answers");
-        let json: serde_json::Value = serde_json::from_slice(&answer).expect("the answer is JSON");
-        let token = json["access_token"].as_str().expect("a token");
-        let signed = token.rfind('.').expect("a signature");
-        let (process, address) = own("bare", &[signed.to_string(), answer.len().to_string()]);
+        let (signed, answer) = answer_of(real.address, &real.requests[0]);
+        let (process, address) = own("bare", &[signed.to_string(), answer.to_string(), "0".to_owned()]);
         // Credentials of the same length, since they are parsed as well.
         let (client_id, client_secret) = agents::credentials(0);
         let request = load::token_request(address, bare::PATH, &client_id, &client_secret);
-        let name = format!("bare axum, signs {signed} B, answers {} B", answer.len());
+        let name = format!("bare axum, signs {signed} B, answers {answer} B");
+        Self { name, process, address, requests: [request].into() }
+    }
+
+    /// The yardstick for exchanges, which checks `checks` signatures: for one whose form is `body` and that `request`
+    /// asks of the server at `real`.
+    pub(crate) fn bare_exchange(real: SocketAddr, request: &[u8], body: &str, checks: usize) -> Self {
+        let (signed, answer) = answer_of(real, request);
+        let (process, address) = own("bare", &[signed, answer, checks].map(|number| number.to_string()));
+        let request = load::form(address, bare::EXCHANGE, body);
+        let name = format!("bare axum, signs {signed} B, checks {checks} signatures, answers {answer} B");
         Self { name, process, address, requests: [request].into() }
     }
 
@@ -152,6 +167,14 @@ impl Target {
     }
 }
 
+/// How many bytes are signed for this request, and how many are its answer.
+fn answer_of(address: SocketAddr, request: &[u8]) -> (usize, usize) {
+    let answer = crate::one_thread().block_on(load::once(address, request)).expect("the server answers");
+    let json: serde_json::Value = serde_json::from_slice(&answer).expect("the answer is JSON");
+    let token = json["access_token"].as_str().expect("a token");
+    (token.rfind('.').expect("a signature"), answer.len())
+}
+
 /// Starts one of the servers in this binary.
 fn own(verb: &str, arguments: &[String]) -> (Process, SocketAddr) {
     let mut command = Command::new(env::current_exe().expect("this binary has a path"));
@@ -167,7 +190,7 @@ pub(crate) fn announce(address: SocketAddr) {
     writeln!(output, "{address}").and_then(|()| output.flush()).expect("the harness listens");
 }
 
-fn token_path(org: &str) -> String {
+pub(crate) fn token_path(org: &str) -> String {
     format!("/orgs/{org}/api/v1/oauth/token")
 }
 

@@ -23,6 +23,7 @@ class Server:
         self.org = variables["LUMOAUTH_ORG_ID"]
         self.api_key = variables["LUMOAUTH_API_KEY"]
         self.log = log
+        self.up_since = time.monotonic()
 
     def admin(self, method, path, **arguments):
         """An administrator's request; any status is an answer, but never a server fault."""

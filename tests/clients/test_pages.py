@@ -21,7 +21,9 @@ VIEWPORTS = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 360, "he
 CALLBACK = "https://agent.example.test/callback"
 
 
-def visit(server, name, viewport, client_id, decision=None, redirect_uri=CALLBACK, **query):
+def visit(
+    server, name, viewport, client_id, decision=None, *, redirect_uri=CALLBACK, problems=(), **query
+):
     """What a person sees who follows an agent's link, and where the browser leaves the server."""
     folder = SCREENSHOTS / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +51,7 @@ def visit(server, name, viewport, client_id, decision=None, redirect_uri=CALLBAC
         },
     )
     # What the browser itself complains of, and what does not fit on the screen.
-    assert result["problems"] == []
+    assert result["problems"] == list(problems)
     for page in result["seen"]:
         assert (folder / f"{page}.png").stat().st_size > 1000
     if decision:
@@ -70,6 +72,7 @@ def test_a_person_reads_who_asks_for_what_and_says_yes(server, device):
         "approve",
         redirect_uri="http://127.0.0.1/callback",
         resource=variables["MCP_RESOURCE"],
+        scope="openid read:documents mcp:financial",
         prompt="consent",
     )
     assert result["query"]["code"]
@@ -77,13 +80,13 @@ def test_a_person_reads_who_asks_for_what_and_says_yes(server, device):
     text = result["seen"]["consent"]
     for words in [
         "Research Assistant Bot",
-        "agent:research-assistant-bot",
+        "agent:research-bot",
         variables["AGENT_CLIENT_ID"],
         variables["MCP_RESOURCE"],
         variables["USER_EMAIL"],
         "http://127.0.0.1",
         "Read documents read:documents",
-        "Change documents write:documents",
+        "mcp:financial",
         "Know who you are openid",
     ]:
         assert words in text, words
@@ -119,5 +122,6 @@ def test_the_browser_may_go_on_to_an_address_in_brackets(server):
 
 
 def test_a_person_is_told_why_a_request_is_refused(server):
-    result = visit(server, "refused", VIEWPORTS["phone"], "cli_nobody")
+    status = "Failed to load resource: the server responded with a status of 400 (Bad Request)"
+    result = visit(server, "refused", VIEWPORTS["phone"], "cli_nobody", problems=[status])
     assert "This request cannot be served" in result["seen"]["page"] and result["landed"] is None

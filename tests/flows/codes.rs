@@ -210,12 +210,7 @@ fn capability_lost_in_between_is_not_in_the_token(server: &Server) {
     let (alice, agent) = both(server);
     let code = alice.code_for(&agent, "read:a read:b");
     agent.admin("PUT", "/scopes").json(json!({ "scopes": ["read:a", "delegate:on_behalf"] })).send().ok();
-    let answer = agent.redeem(&code, &[]);
-    if answer.status != 200 {
-        answer.refused(400, "invalid_grant");
-        return;
-    }
-    let body = answer.ok();
+    let body = agent.redeem(&code, &[]).ok();
     let token = text(&body["access_token"]);
     assert_eq!(agent.org.introspect(&agent, token)["scope"], "read:a");
     assert_eq!(agent.act_for(token, &agent.token(), &[]).ok()["scope"], "read:a");
@@ -269,7 +264,8 @@ fn code_and_its_tokens_are_not_in_the_log(server: &Server) {
         .iter()
         .map(|row| org.admin("GET", &format!("/audit-logs/{}", row["id"])).send().ok().to_string())
         .collect();
-    for secret in [&code, text(&body["access_token"]), text(&body["refresh_token"]), text(&body["id_token"])] {
+    for secret in [&code, text(&body["access_token"]), text(&body["refresh_token"]), text(&body["id_token"])]
+    {
         assert!(!whole.contains(secret), "{whole}");
     }
 }

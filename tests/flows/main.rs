@@ -10,6 +10,7 @@ mod audit_export;
 mod audit_refusals;
 mod authority;
 mod authorize;
+mod authorize_tokens;
 mod authz;
 mod authz_subjects;
 mod budget;

@@ -11,9 +11,9 @@ use std::{
 };
 
 use lumoauth_tests::{
-    Agent, Backend, Response, ServeOptions, Server, Stopwatch,
+    Agent, Backend, Person, Response, ServeOptions, Server, Stopwatch, asking,
     services::{query, redis_command},
-    text, unique,
+    text, told, unique,
 };
 use serde_json::json;
 
@@ -225,6 +225,170 @@ fn replicas_have_the_same_signing_keys(backend: Backend) {
     replicas.end();
 }
 
+/// A person, two agents that act for them one after the other, and a resource server: all that comes of one consent, as
+/// two replicas see it.
+struct Chain<'a> {
+    alice: Person<'a>,
+    agents: [Agent<'a>; 2],
+    refresh: String,
+    /// The person's, the delegated, the nested and the bound token.
+    tokens: [String; 4],
+}
+
+impl<'a> Chain<'a> {
+    fn new(server: &'a Server) -> Self {
+        let org = server.acme();
+        let mcp = org.mcp_server(json!({}));
+        let (alice, first, second) = (org.person(), org.delegate(&["read:a"]), org.delegate(&["read:a"]));
+        let user = alice.allow(&first, "openid read:a");
+        let delegated = first.acting_for(&user.access);
+        let nested = second.acting_for(&delegated);
+        let bound = second.exchange(&nested, &[("resource", text(&mcp["resource_uri"]))]).ok();
+        let tokens = [user.access, delegated, nested, text(&bound["access_token"]).to_owned()];
+        Self { alice, agents: [first, second], refresh: user.refresh, tokens }
+    }
+
+    /// Which of its tokens are alive at this server.
+    fn alive(&self, server: &Server) -> [bool; 4] {
+        let [first, second] = [&self.agents[0], &self.agents[1]].map(|agent| agent.at(server));
+        let [user, delegated, nested, bound] = &self.tokens;
+        [
+            first.sees_alive(user),
+            first.sees_alive(delegated),
+            second.sees_alive(nested),
+            second.sees_alive(bound),
+        ]
+    }
+}
+
+/// Does `end` on the first replica, and waits until all of the chain but `rest` is dead on the second one.
+fn chain_dies_everywhere(backend: Backend, rest: [bool; 4], end: impl Fn(&Chain<'_>)) {
+    let replicas = Replicas::start(backend);
+    let chain = Chain::new(&replicas.a);
+    let [_, second] = [&chain.agents[0], &chain.agents[1]].map(|agent| agent.at(&replicas.b));
+    // The other replica has it all in its cache.
+    assert_eq!(chain.alive(&replicas.b), [true; 4]);
+    second.userinfo(&chain.tokens[2]).ok();
+    end(&chain);
+    let watch = Stopwatch::start();
+    while chain.alive(&replicas.b) != rest {
+        let seen = chain.alive(&replicas.b);
+        assert!(watch.elapsed() < PATIENCE, "{seen:?} after {:?}", watch.elapsed());
+        thread::sleep(Duration::from_millis(5));
+    }
+    eprintln!("dead on the other replica after {:?}", watch.elapsed());
+    second.userinfo(&chain.tokens[2]).refused(401, "invalid_token");
+    second.act_for(&chain.tokens[1], &second.token(), &[]).refused(400, "invalid_grant");
+    // Nor does it grow again out of what is left.
+    let first = chain.agents[0].at(&replicas.b);
+    first.refresh(&chain.refresh, &[]).refused_somehow();
+    drop(chain);
+    replicas.end();
+}
+
+fn revoked_refresh_token_ends_the_chain_on_the_other_replica(backend: Backend) {
+    chain_dies_everywhere(backend, [false; 4], |chain| chain.agents[0].revoke(&chain.refresh));
+}
+
+fn withdrawn_consent_ends_the_chain_on_the_other_replica(backend: Backend) {
+    chain_dies_everywhere(backend, [false; 4], |chain| {
+        let path = format!("/users/{}/consents/{}", chain.alice.id, chain.agents[0].client_id);
+        chain.alice.org.admin("DELETE", &path).send().ok();
+    });
+}
+
+fn blocked_person_ends_the_chain_on_the_other_replica(backend: Backend) {
+    chain_dies_everywhere(backend, [false; 4], |chain| {
+        chain.alice.org.admin("POST", &format!("/users/{}/block", chain.alice.id)).send().ok();
+    });
+}
+
+fn disabled_agent_ends_the_chain_on_the_other_replica(backend: Backend) {
+    chain_dies_everywhere(backend, [false; 4], |chain| {
+        chain.agents[0].admin("POST", "/disable").send().ok();
+        // It can ask nobody while it is off, and what was issued before does not come back.
+        chain.agents[0].admin("POST", "/enable").send().ok();
+        let watch = Stopwatch::start();
+        while chain.agents[0].ask_token(&[]).status != 200 {
+            assert!(watch.elapsed() < PATIENCE, "the agent does not come back");
+        }
+    });
+}
+
+fn codes_and_refresh_tokens_work_once_on_both_replicas(backend: Backend) {
+    let replicas = Replicas::start(backend);
+    let org = replicas.a.acme();
+    let (alice, here) = (org.person(), org.delegate(&["read:a"]));
+    let there = here.at(&replicas.b);
+    // Who redeems it twice loses what it gave, wherever that is.
+    let code = alice.code_for(&here, "read:a");
+    let first = here.redeem(&code, &[]).ok();
+    there.redeem(&code, &[]).refused(400, "invalid_grant");
+    assert!(
+        !here.sees_alive(text(&first["access_token"])) && !there.sees_alive(text(&first["access_token"]))
+    );
+    for _ in 0..5 {
+        let code = alice.code_for(&here, "read:a");
+        let (one, other) = thread::scope(|scope| {
+            let one = scope.spawn(|| here.redeem(&code, &[]));
+            let other = there.redeem(&code, &[]);
+            (one.join().expect("an answer"), other)
+        });
+        assert_eq!(
+            [one.status, other.status].iter().filter(|status| **status == 200).count(),
+            1,
+            "{one} {other}"
+        );
+        // One is asked for here and used there.
+        let code = alice.code_for(&here, "read:a");
+        let body = there.redeem(&code, &[]).ok();
+        let token = text(&body["refresh_token"]);
+        let (one, other) = thread::scope(|scope| {
+            let one = scope.spawn(|| here.refresh(token, &[]));
+            let other = there.refresh(token, &[]);
+            (one.join().expect("an answer"), other)
+        });
+        assert_eq!(
+            [one.status, other.status].iter().filter(|status| **status == 200).count(),
+            1,
+            "{one} {other}"
+        );
+        let next = if one.status == 200 { one.json() } else { other.json() };
+        here.refresh(text(&next["refresh_token"]), &[]).ok();
+    }
+    drop((alice, here, there, org));
+    replicas.end();
+}
+
+fn session_and_question_of_one_replica_are_known_to_the_other(backend: Backend) {
+    let replicas = Replicas::start(backend);
+    let org = replicas.a.acme();
+    let (here, agent) = (org.person(), org.delegate(&["read:a", "read:b"]));
+    let there = here.at(&replicas.b);
+    // Asked here, answered there; pushed there, asked here.
+    let asked = here.authorize(&asking(&agent.client_id, "read:a")).ok();
+    let answer = there.decide(&asked, "approve", &[]);
+    answer.ok();
+    here.decide(&asked, "approve", &[]).expect(409);
+    agent.redeem(&told(&answer)["code"], &[]).ok();
+    let push = there.org.post("/oauth/par").basic(&agent.client_id, &agent.secret);
+    let pushed = push.form(&asking(&agent.client_id, "read:a")).send().expect(201).json();
+    let fields = [("client_id", agent.client_id.as_str()), ("request_uri", text(&pushed["request_uri"]))];
+    here.authorize(&fields).expect(303);
+    // A session that was ended here is ended there.
+    org.admin("POST", &format!("/users/{}/block", here.id)).send().ok();
+    here.authorize(&asking(&agent.client_id, "read:a")).refused(401, "login_required");
+    until_refused("session", Stopwatch::start(), || {
+        let mut answer = there.authorize(&asking(&agent.client_id, "read:a"));
+        if answer.status == 303 {
+            answer.status = 200;
+        }
+        answer
+    });
+    drop((here, there, agent, org));
+    replicas.end();
+}
+
 /// One test for each function on each backend that replicas can share.
 macro_rules! on_shared_backends {
     ($($name:ident),* $(,)?) => {
@@ -245,4 +409,10 @@ on_shared_backends!(
     revoking_a_token_reaches_the_other_replica_at_once,
     replicas_have_one_budget_and_one_log,
     replicas_have_the_same_signing_keys,
+    revoked_refresh_token_ends_the_chain_on_the_other_replica,
+    withdrawn_consent_ends_the_chain_on_the_other_replica,
+    blocked_person_ends_the_chain_on_the_other_replica,
+    disabled_agent_ends_the_chain_on_the_other_replica,
+    codes_and_refresh_tokens_work_once_on_both_replicas,
+    session_and_question_of_one_replica_are_known_to_the_other,
 );

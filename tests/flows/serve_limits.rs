@@ -1,9 +1,13 @@
 //! The standard limits of `serve`. They count by clock minutes, so each test has a server and a minute of its own.
 
-use std::fs;
+use std::{
+    fs,
+    io::{Read, Write},
+};
 
-use lumoauth_tests::{Agent, Response, ServeOptions, Server, avoid_minute_edge, int, unique};
+use lumoauth_tests::{Agent, Person, Response, ServeOptions, Server, avoid_minute_edge, int, unique};
 use serde_json::json;
+use tokio::net::TcpSocket;
 
 fn number(response: &Response, name: &str) -> u64 {
     let value = response.header(name).unwrap_or_else(|| panic!("{name} is missing: {response}"));
@@ -119,4 +123,102 @@ fn limits_can_be_switched_off() {
     }
     drop(server);
     fs::remove_dir_all(options.dir()).expect("the directory can go");
+}
+
+#[test]
+fn guesses_at_passwords_are_slowed_for_the_guesser() {
+    let options = ServeOptions::new();
+    let server = Server::serve(&options);
+    let org = server.acme();
+    let (alice, bob) = (org.person(), org.person());
+    avoid_minute_edge();
+    let guess = |n: usize| alice.try_sign_in(&format!("guess {n}"));
+    let answers: Vec<_> = (0..12).map(guess).collect();
+    let wrong = answers.iter().take_while(|answer| answer.status == 401).count();
+    assert!((9..=10).contains(&wrong), "alice has signed in once herself: {wrong}");
+    for answer in &answers[wrong..] {
+        assert_slowed_down(answer);
+    }
+    // Whether the guess would be right is not said either, and the form says the same as the program's door.
+    let right = alice.try_sign_in(&alice.password);
+    assert_slowed_down(&right);
+    assert!(right.header("set-cookie").is_none());
+    // The address at another account, the name of the same account in another case.
+    bob.try_sign_in(&bob.password).ok();
+    let shouted = json!({ "email": alice.email.to_uppercase(), "password": "x" });
+    assert_slowed_down(&org.post("/oauth/login/json").json(shouted).send());
+    // Another organization counts for itself.
+    let elsewhere = server.request("POST", "/orgs/globex/api/v1/oauth/login/json");
+    let body = json!({ "email": alice.email, "password": "x" });
+    elsewhere.json(body).send().refused(401, "invalid_credentials");
+    drop((alice, bob, org));
+    drop(server);
+    fs::remove_dir_all(options.dir()).expect("the directory can go");
+}
+
+#[test]
+fn owner_of_the_account_is_not_locked_out_by_a_guesser() {
+    let options = ServeOptions::new();
+    let server = Server::serve(&options);
+    let alice = server.acme().person();
+    avoid_minute_edge();
+    for n in 0..12 {
+        alice.try_sign_in(&format!("guess {n}"));
+    }
+    assert_slowed_down(&alice.try_sign_in(&alice.password));
+    // The owner sits elsewhere.
+    assert_eq!(from("127.0.0.2", &server, &alice, &alice.password), 200);
+    assert_eq!(from("127.0.0.2", &server, &alice, "a slip"), 401);
+    assert_eq!(from("127.0.0.3", &server, &alice, &alice.password), 200);
+    assert_slowed_down(&alice.try_sign_in(&alice.password));
+    drop(server);
+    fs::remove_dir_all(options.dir()).expect("the directory can go");
+}
+
+#[test]
+fn address_that_guesses_at_many_accounts_is_slowed_down() {
+    let options = ServeOptions::new();
+    let server = Server::serve(&options);
+    let org = server.acme();
+    let alice = org.person();
+    avoid_minute_edge();
+    let mut wrong = 0;
+    let slowed = (0..80).any(|_| {
+        let body = json!({ "email": format!("{}@people.test", unique("nobody")), "password": "x" });
+        let answer = org.post("/oauth/login/json").json(body).send();
+        wrong += usize::from(answer.status == 401);
+        answer.status == 429
+    });
+    assert!(slowed && (50..=60).contains(&wrong), "{wrong}");
+    assert_slowed_down(&alice.try_sign_in(&alice.password));
+    assert_eq!(from("127.0.0.2", &server, &alice, &alice.password), 200);
+    // Who only fails to sign in still gets the tokens of its agents.
+    org.agent(&[]).token();
+    drop((alice, org));
+    drop(server);
+    fs::remove_dir_all(options.dir()).expect("the directory can go");
+}
+
+/// The status of a sign-in from another address of this machine.
+fn from(address: &str, server: &Server, person: &Person<'_>, password: &str) -> u16 {
+    let body = json!({ "email": person.email, "password": password }).to_string();
+    let head = format!(
+        "POST /orgs/{}/api/v1/oauth/login/json HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n",
+        person.org.slug(),
+        server.authority(),
+        body.len()
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+    let connect = async {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(format!("{address}:0").parse().expect("an address"))?;
+        socket.connect(server.authority().parse().expect("an address")).await?.into_std()
+    };
+    let mut stream = runtime.block_on(connect).expect("the server listens");
+    stream.set_nonblocking(false).expect("a socket can block");
+    stream.write_all(format!("{head}{body}").as_bytes()).expect("the server reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{answer}"))
 }

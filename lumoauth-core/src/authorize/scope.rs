@@ -124,6 +124,7 @@ pub(crate) fn describe(item: &Capability, server: Option<&McpServer>) -> String 
         "profile" => return "See your name".to_owned(),
         "email" => return "See your e-mail address".to_owned(),
         "offline_access" => return "Keep its access while you are away".to_owned(),
+        "consents" => return "See and take back what you allow others".to_owned(),
         "*" => return "Everything that you may do".to_owned(),
         _ => {}
     }

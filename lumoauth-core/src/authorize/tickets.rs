@@ -8,7 +8,7 @@ use crate::{
     capability::Scope,
     clock::Timestamp,
     grant::SignIn,
-    id::{ClientId, McpServerId, UserId},
+    id::{AgentId, ClientId, McpServerId, UserId},
     secret::SecretHash,
     store::StoreError,
     token::ConsentEpoch,
@@ -18,6 +18,10 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Authorized {
     pub(crate) client_id: ClientId,
+    /// The agent that it was, since an agent that is deleted and registered again may have the same client id and epoch.
+    /// `None` for an ordinary client, and in what was written before this was kept.
+    #[serde(default)]
+    pub(crate) agent: Option<AgentId>,
     pub(crate) user: UserId,
     pub(crate) scope: Scope,
     /// The MCP server that its access tokens are bound to.

@@ -19,7 +19,7 @@ use crate::{
     client::{Client, Secrets},
     clock::Timestamp,
     foreign_keys::ForeignKeys,
-    id::{ClientId, OrgId},
+    id::{AgentId, ClientId, OrgId},
     secret::Secret,
     store::{AgentKey, ClientKey, StoreError, Stores},
     wire::Params,
@@ -94,6 +94,14 @@ impl AuthenticatedClient {
         match self {
             Self::Agent(agent) => agent.epoch,
             Self::Client(client) => client.epoch,
+        }
+    }
+
+    /// The agent that it is.
+    pub(crate) fn agent_id(&self) -> Option<AgentId> {
+        match self {
+            Self::Agent(agent) => Some(agent.id),
+            Self::Client(_) => None,
         }
     }
 

@@ -347,3 +347,25 @@ async fn the_number_of_sources_is_bounded() {
     bench.keys.sources.run_pending_tasks();
     assert!(bench.keys.sources.entry_count() <= SOURCES);
 }
+
+#[tokio::test]
+async fn who_hangs_up_does_not_use_up_the_early_read() {
+    let bench = bench();
+    bench.answer(URI, set(&["a"]));
+    assert_eq!(bench.has("a", 0).await, Ok(true));
+    bench.answer(URI, set(&["a", "b"]));
+    let mut gone = Box::pin(bench.has("invented", 1));
+    assert!(futures_util::poll!(&mut gone).is_pending());
+    drop(gone);
+    assert_eq!(bench.has("b", 2).await, Ok(true), "the new key is found at once");
+    assert_eq!(bench.fetches(), 3);
+    assert_eq!(bench.has("invented", 31).await, Ok(false));
+    assert_eq!(bench.fetches(), 3, "the read that ended counts");
+    // What whoever hung up began is what others wait for.
+    let mut gone = Box::pin(bench.has("invented", 32));
+    let mut other = Box::pin(bench.has("c", 32));
+    assert!(futures_util::poll!(&mut gone).is_pending() && futures_util::poll!(&mut other).is_pending());
+    drop(gone);
+    assert_eq!(other.await, Ok(false));
+    assert_eq!((bench.has("invented", 61).await, bench.fetches()), (Ok(false), 4));
+}

@@ -3,7 +3,8 @@
 //! 1. The client proves who it is, or is public and has a `code_challenge` to answer.
 //! 2. The redirect URI and the verifier are those of the request. A verifier without a challenge is refused: somebody took
 //!    the challenge out of the request (RFC 9700 section 2.1.1).
-//! 3. The person, the client and the consent still stand as they did when the code was made.
+//! 3. The person, the client and the consent still stand as they did when the code was made. What the client lost since is
+//!    gone. A token for an MCP server is charged to an agent as in an exchange.
 //! 4. The code is used, and the refresh token kept, in one step; then the tokens are signed. Of any number of attempts one
 //!    wins, and a second use ends everything that came of the first.
 
@@ -13,7 +14,7 @@ use async_trait::async_trait;
 
 use super::{
     Grant, GrantContext, TokenError, TokenResponse,
-    authorized::{self, answer, check_resource, presenter, standing},
+    authorized::{self, answer, charge, check_resource, presenter, standing},
 };
 use crate::{
     audit::EventKind,
@@ -44,7 +45,7 @@ impl Grant for AuthorizationCode {
     }
 
     async fn handle(&self, context: &GrantContext<'_>, params: &Params) -> Result<TokenResponse, TokenError> {
-        let (client, _) = presenter(context, GRANT_TYPE)?;
+        let (client, proven) = presenter(context, GRANT_TYPE)?;
         if !may_use(&client) {
             return Err(TokenError::UnauthorizedClient);
         }
@@ -64,8 +65,10 @@ impl Grant for AuthorizationCode {
         if body.authorized.client_id != *client.client_id() {
             return Err(unknown);
         }
+        // A public client has named itself and proven nothing.
+        let method = if proven { GRANT_TYPE } else { "none" };
         let event =
-            |kind, message| authorized::event(context, &client, &body.authorized, kind, message, GRANT_TYPE);
+            |kind, message| authorized::event(context, &client, &body.authorized, kind, message, method);
         let used = match &client {
             AuthenticatedClient::Agent(_) => event(EventKind::AgentAuthenticated, "code redeemed"),
             AuthenticatedClient::Client(_) => event(EventKind::ClientAuthenticated, "code redeemed"),
@@ -78,7 +81,9 @@ impl Grant for AuthorizationCode {
             check_redirect(&body, params)?;
             check_verifier(&body, params)?;
             check_resource(context, params, &client, &body.authorized).await?;
-            ready = Some(standing(context, &body.authorized, &client).await?);
+            let stands = standing(context, &body.authorized, &client).await?;
+            charge(context, &client, &stands).await?;
+            ready = Some(stands);
             if body.offline {
                 refresh = Some((Secret::generate("rt_"), write(&body.authorized)?));
             }
@@ -99,9 +104,9 @@ impl Grant for AuthorizationCode {
         }
         // A code that was found used cannot come back unused.
         let Some(ready) = ready else { return Err(unknown) };
-        let scope = body.authorized.scope.clone();
         let nonce = body.nonce.as_deref();
-        let mut response = answer(context, &client, &body.authorized, &ready, family, scope, nonce).await?;
+        let mut response =
+            answer(context, &client, &body.authorized, &ready, family, nonce, GRANT_TYPE).await?;
         response.refresh_token = refresh.map(|(token, _)| token);
         Ok(response)
     }

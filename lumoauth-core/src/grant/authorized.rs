@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
+
 use super::{Bearer, GrantContext, NewToken, Resource, TokenError, TokenResponse, id_token, issue, target};
 use crate::{
     audit::{Event, EventKind, Target},
-    authorize::Authorized,
+    authorize::{Authorized, still_allowed},
+    budget_gate::charge_call,
     capability::Scope,
     client_auth::{AuthenticatedClient, Method},
     mcp::McpServer,
@@ -36,6 +39,8 @@ pub(super) fn presenter(
 pub(super) struct Standing {
     pub(super) user: Arc<User>,
     pub(super) server: Option<Arc<McpServer>>,
+    /// What the client may still have of what it was given.
+    pub(super) scope: Scope,
 }
 
 /// Whether nothing that the authorization stands on has died since: the person, the client, the organization, the consent.
@@ -53,6 +58,9 @@ pub(super) async fn standing(
     if authorized.epochs != [context.organization.epoch, user.epoch, client.epoch()] {
         return Err(over);
     }
+    if authorized.agent.is_some() && authorized.agent != client.agent_id() {
+        return Err(over);
+    }
     let consent = stores.consents.find(org, ConsentKey::Id(authorized.consent.id)).await?;
     if !consent.is_some_and(|consent| consent.active && consent.epoch == authorized.consent.epoch) {
         return Err(over);
@@ -61,15 +69,25 @@ pub(super) async fn standing(
         None => None,
         Some(id) => {
             let server = stores.mcp_servers.find(org, McpServerKey::ServerId(id)).await?;
-            let agent = match client {
-                AuthenticatedClient::Agent(agent) => Some(agent.id),
-                AuthenticatedClient::Client(_) => None,
-            };
-            let server = server.filter(|server| server.admits(client.client_id(), agent));
+            let server = server.filter(|server| server.admits(client.client_id(), client.agent_id()));
             Some(server.ok_or(TokenError::InvalidTarget)?)
         }
     };
-    Ok(Standing { user, server })
+    let scope = still_allowed(client, server.as_deref(), &authorized.scope);
+    Ok(Standing { user, server, scope })
+}
+
+/// Charges an agent for a token that is bound to an MCP server: that is an act, by whichever grant. It comes before the code
+/// or refresh token is used, so that a refusal leaves it as it is; what fails afterwards has cost its call.
+pub(super) async fn charge(
+    context: &GrantContext<'_>,
+    client: &AuthenticatedClient,
+    standing: &Standing,
+) -> Result<(), TokenError> {
+    if let (AuthenticatedClient::Agent(agent), Some(_)) = (client, &standing.server) {
+        charge_call(context.stores, context.org(), agent, context.origin, context.now).await??;
+    }
+    Ok(())
 }
 
 /// A request may repeat the resource it was authorized for (RFC 8707 section 2.2), and name no other.
@@ -89,17 +107,18 @@ pub(super) async fn check_resource(
     if same { Ok(()) } else { Err(TokenError::InvalidTarget) }
 }
 
-/// Signs what the authorization comes to. Whatever must be written has been written by then.
+/// Signs what the authorization comes to, after the code or refresh token was used; it leaves when the log has what is to be
+/// known of it.
 pub(super) async fn answer(
     context: &GrantContext<'_>,
     client: &AuthenticatedClient,
     authorized: &Authorized,
     standing: &Standing,
     family: Handle,
-    scope: Scope,
     nonce: Option<&str>,
+    grant_type: &'static str,
 ) -> Result<TokenResponse, TokenError> {
-    let Standing { user, server } = standing;
+    let Standing { user, server, scope } = standing;
     let bearer = Bearer::User { user, client, sign_in: &authorized.sign_in };
     let (resource, lifetime) = match server {
         Some(server) => (Resource::Mcp(server.clone()), server.token_lifetime.min(USER_TOKEN_LIFETIME)),
@@ -109,12 +128,20 @@ pub(super) async fn answer(
     let new = NewToken {
         ancestors: vec![family],
         consents: vec![authorized.consent],
-        ..NewToken::new(bearer, resource, scope, lifetime)
+        ..NewToken::new(bearer, resource, scope.clone(), lifetime)
     };
     let mut response = issue(context, new).await?;
     if wants_id {
         let token = id_token::sign(context, client, user, &authorized.sign_in, &response, nonce).await?;
         response.id_token = Some(Secret::from(token));
+    }
+    if let Some(server) = server {
+        let kind = EventKind::McpConnection;
+        let connected = event(context, client, authorized, kind, "token for an MCP server", grant_type)
+            .on(Target::new("mcp_server", server.server_id.as_str()).named(&*server.name))
+            .with("scope", scope.to_string())
+            .with("principal", json!({ "subject": user.id.to_string(), "actor_chain": [] }));
+        context.append(&[connected]).await?;
     }
     Ok(response)
 }

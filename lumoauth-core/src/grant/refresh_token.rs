@@ -4,18 +4,19 @@
 //! 2. The loser of a race, and a retry after an answer was lost, is refused and the family lives: within ten seconds, from
 //!    the client that has proven who it is, while the successor was not used. Any other use of an old one ends the family.
 //! 3. `scope` narrows the access token, never the refresh token. What the client lost since is gone from both.
+//! 4. A token for an MCP server is charged to an agent as in an exchange.
 
 use async_trait::async_trait;
 
 use super::{
     Grant, GrantContext, TokenError, TokenResponse,
     authorization_code::REFRESH_LIFE,
-    authorized::{self, answer, check_resource, presenter, standing},
+    authorized::{self, answer, charge, check_resource, presenter, standing},
     requested_scope,
 };
 use crate::{
     audit::EventKind,
-    authorize::{Authorized, narrowed, read, still_allowed},
+    authorize::{Authorized, narrowed, read},
     secret::{Secret, SecretHash},
     store::{FoundRefresh, RefreshToken as Kept, Rotation, UseEvents},
     wire::Params,
@@ -59,12 +60,12 @@ impl Grant for RefreshToken {
         }
         // The use of an old one is refused in any case, and must not end at a check before it is noticed.
         let ready = if own && !rotated {
-            let ready = standing(context, &authorized, &client).await?;
+            let mut ready = standing(context, &authorized, &client).await?;
             check_resource(context, params, &client, &authorized).await?;
-            let allowed = still_allowed(&client, ready.server.as_deref(), &authorized.scope);
-            let scope = narrowed(allowed, requested.as_ref())
+            ready.scope = narrowed(ready.scope, requested.as_ref())
                 .map_err(|item| TokenError::InvalidScope(item.to_string()))?;
-            Some((ready, scope))
+            charge(context, &client, &ready).await?;
+            Some(ready)
         } else {
             None
         };
@@ -86,8 +87,9 @@ impl Grant for RefreshToken {
             Rotation::Raced | Rotation::Reused | Rotation::Missing => return Err(unknown),
         }
         // A token that was found rotated cannot be rotated again.
-        let Some((ready, scope)) = ready else { return Err(unknown) };
-        let mut response = answer(context, &client, &authorized, &ready, found.family, scope, None).await?;
+        let Some(ready) = ready else { return Err(unknown) };
+        let mut response =
+            answer(context, &client, &authorized, &ready, found.family, None, GRANT_TYPE).await?;
         response.refresh_token = Some(successor);
         Ok(response)
     }

@@ -7,7 +7,9 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{ApiError, AuthorizationServer, Caller, retrying, token::RequestClient, written};
 use crate::{
-    agent::{Agent, AgentPatch, AgentStatus, StatusChange, Terminal, parse_capabilities, parse_policy},
+    agent::{
+        Agent, AgentPatch, AgentStatus, StatusChange, Terminal, https_url, parse_capabilities, parse_policy,
+    },
     audit::{Event, EventKind, Target},
     capability::{Capability, Scope},
     client::Secrets,
@@ -17,6 +19,7 @@ use crate::{
     id::{AgentId, ClientId, OrgId, Slug},
     organization::Organization,
     principal::{Identity, Principal},
+    random::random_bytes,
     secret::Secret,
     store::{AgentFilter, AgentKey, Insert, Listing, Page, Remove, Unique},
     wire::view,
@@ -60,7 +63,8 @@ pub struct RegistrationRequest {
     pub description: Option<String>,
     /// What it can do; only an administrator grants it.
     pub capabilities: Option<Vec<String>>,
-    /// Where its public keys are published.
+    /// Where its public keys are published. Kept if an administrator registers the agent; of an agent itself it is only
+    /// checked, since keys are credentials.
     pub jwks_uri: Option<String>,
     /// Not supported yet.
     pub jwks: Option<Value>,
@@ -105,6 +109,8 @@ impl AuthorizationServer {
         let mut agent = Agent::new("", patch.new_slug()?, now);
         if let Some(client_id) = patch.new_client_id()? {
             agent.client_id = client_id;
+            // Another agent may have had it. What was given to that one names the client and an epoch, and must not fit.
+            agent.epoch = u32::from_be_bytes(random_bytes()) >> 1;
         }
         patch.apply(&mut agent)?;
         let asked = patch.issue_secret == Some(true);
@@ -184,8 +190,12 @@ impl AuthorizationServer {
         let now = self.now();
         let (agent, ()) = self
             .modify_agent(org, name, now, |agent| {
-                let before = view::agent(agent);
+                let (before, proof) = (view::agent(agent), (agent.workload.clone(), agent.identity_type));
                 patch.apply(agent)?;
+                if (proof.0.is_some() && agent.workload != proof.0) || agent.identity_type != proof.1 {
+                    // It proves who it is in another way now; what it got by the old one ends.
+                    agent.epoch = agent.epoch.saturating_add(1);
+                }
                 Ok(recorded(caller, "agent updated", &before, agent, now))
             })
             .await?;
@@ -464,6 +474,10 @@ impl AuthorizationServer {
                     return Err(ApiError::Forbidden("An agent may only register itself."));
                 }
                 let wanted = parse_capabilities("capabilities", &request.capabilities.unwrap_or_default())?;
+                // Keys are credentials. Whoever holds a token, perhaps a narrow one, must not make some of its own.
+                if let Some(uri) = patch.jwks_uri.take() {
+                    https_url("jwks_uri", &uri)?;
+                }
                 let agent = self.describe_self(org, agent, &patch, &wanted, caller).await?;
                 Ok(Registration { agent, secret: None })
             }

@@ -9,7 +9,7 @@ use crate::{
         Address, AuthorizeError, Authorized, CodeBody, PushedBody, QuestionBody, Request, RequestError,
         decide_scope, describe, read, redirect, write,
     },
-    capability::Scope,
+    capability::{Capability, Scope},
     client_auth::{AuthenticatedClient, Method},
     clock::Timestamp,
     consent::Consent,
@@ -34,6 +34,8 @@ const CODE_MEMORY: Duration = Duration::from_secs(31 * 86_400);
 const QUESTION_LIFE: u32 = 600;
 /// How long a pushed request can be used, in seconds: long enough to sign in in between.
 const PUSHED_LIFE: u32 = 600;
+/// What a person agrees to when a client gets a refresh token (OpenID Connect Core section 11).
+const OFFLINE: &str = "offline_access";
 /// What the URIs of pushed requests begin with (RFC 9126 section 2.2).
 const REQUEST_URI: &str = "urn:ietf:params:oauth:request_uri:";
 
@@ -132,8 +134,9 @@ impl From<KeyError> for Stop {
 impl AuthorizationServer {
     /// Serves the authorization endpoint (RFC 6749 section 3.1). `signed_in` is who sits at the browser.
     ///
-    /// A question is bound to the browser session, the person and the request. Without `scope`, everything is asked for
-    /// that the client may be given, except administration and delegation.
+    /// A question is bound to the browser session, the person and the request. Nobody is asked for what they agreed to
+    /// before, for the same resource; a refresh token is part of that, as `offline_access`. Without `scope`, everything is
+    /// asked for that the client may be given, except administration and delegation.
     ///
     /// # Errors
     /// [`AuthorizeError`] if the browser must not be sent anywhere. Errors that the client may learn are
@@ -330,6 +333,7 @@ impl AuthorizationServer {
         let org = &organization.id;
         let server = self.resource(organization, client, request, origin, now).await?;
         let scope = decide_scope(client, request.scope.as_ref(), server.as_deref())?;
+        let scope = if wants_refresh(client, request) { with_offline(&scope) } else { scope };
         let prompt = request.prompt;
         let Some(there) = signed_in.filter(|there| is_fresh(there, request, asked_at, now)) else {
             if prompt.none {
@@ -346,7 +350,11 @@ impl AuthorizationServer {
         let user = user.filter(|user| user.is_active()).ok_or(RequestError::AccessDenied)?;
         let consents = &self.stores().consents;
         let consent = consents.find(org, ConsentKey::Between(user.id, client.client_id())).await?;
-        let agreed = consent.filter(|consent| consent.covers(&scope) && !must_ask(client, request));
+        let resource = server.as_ref().map(|server| &server.server_id);
+        let agreed = consent.filter(|consent| {
+            let counts = consent.holds_for(registered_at(client)) && consent.covers(resource, &scope);
+            counts && !must_ask(client, request)
+        });
         let sign_in = SignIn { at: there.at, amr: there.amr.clone() };
         if let Some(consent) = agreed {
             let agreed = Agreed { client, user: &user, scope, server: server.as_deref(), sign_in };
@@ -376,8 +384,7 @@ impl AuthorizationServer {
             family: None,
         };
         self.stores().grants.put_ticket(org, &ticket).await?;
-        let describe_item =
-            |item: &crate::capability::Capability| (item.to_string(), describe(item, server.as_deref()));
+        let describe_item = |item: &Capability| (item.to_string(), describe(item, server.as_deref()));
         let redirect_uri = request.address.redirect_uri.clone();
         Ok(Authorization::Ask(Box::new(Question {
             challenge_id,
@@ -404,21 +411,19 @@ impl AuthorizationServer {
     ) -> Result<Answer, StoreError> {
         let org = &organization.id;
         let Agreed { client, user, scope, server, sign_in } = agreed;
-        let asked = |name: &str| scope.as_slice().iter().any(|item| item.as_str() == name);
-        let registered = match client {
-            AuthenticatedClient::Agent(_) => false,
-            AuthenticatedClient::Client(client) => {
-                client.grant_types.iter().any(|name| name == "refresh_token")
-            }
-        };
+        // Without that in what was agreed to, no refresh token. A token lists it if it was asked for by that name.
+        let offline = scope.as_slice().iter().any(is_offline);
+        let by_name = request.scope.as_ref().is_some_and(|asked| asked.as_slice().iter().any(is_offline));
+        let scope = if by_name { scope } else { without_offline(&scope) };
         let body = CodeBody {
             redirect_uri: request.address.redirect_uri.clone(),
             redirect_named: request.address.redirect_named,
             code_challenge: request.code_challenge.clone(),
             nonce: request.nonce.clone(),
-            offline: request.offline || registered || asked("offline_access"),
+            offline,
             authorized: Authorized {
                 client_id: client.client_id().clone(),
+                agent: client.agent_id(),
                 user: user.id,
                 scope,
                 resource: server.map(|server| server.server_id.clone()),
@@ -449,6 +454,37 @@ pub(super) struct Agreed<'a> {
     pub(super) scope: Scope,
     pub(super) server: Option<&'a McpServer>,
     pub(super) sign_in: SignIn,
+}
+
+/// Whether the client gets a refresh token, if the person agrees: it asks for one, or is registered for them.
+fn wants_refresh(client: &AuthenticatedClient, request: &Request) -> bool {
+    request.offline
+        || match client {
+            AuthenticatedClient::Agent(_) => false,
+            AuthenticatedClient::Client(client) => {
+                client.grant_types.iter().any(|name| name == "refresh_token")
+            }
+        }
+}
+
+fn is_offline(item: &Capability) -> bool {
+    item.as_str() == OFFLINE
+}
+
+fn with_offline(scope: &Scope) -> Scope {
+    Scope::new(scope.as_slice().iter().cloned().chain(Capability::parse(OFFLINE)))
+}
+
+fn without_offline(scope: &Scope) -> Scope {
+    Scope::new(scope.as_slice().iter().filter(|item| !is_offline(item)).cloned())
+}
+
+/// When the client was registered. What people allowed an earlier one of the same id is not for it.
+pub(super) fn registered_at(client: &AuthenticatedClient) -> Timestamp {
+    match client {
+        AuthenticatedClient::Agent(agent) => agent.created_at,
+        AuthenticatedClient::Client(client) => client.created_at,
+    }
 }
 
 /// Whether the sign-in is as new as the request wants it.

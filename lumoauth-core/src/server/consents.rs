@@ -10,18 +10,77 @@ use crate::{
     consent::Consent,
     id::{ClientId, OrgId, UserId},
     organization::Organization,
-    principal::Principal,
+    principal::{Identity, Principal},
     store::{ConsentKey, Listing, Page},
 };
 
+/// The scopes with which an application sees and takes back what its user allowed others.
+const FOR_ALL: [&str; 2] = ["consents", "admin"];
+
+/// What of a person's consents a token lets see and take back.
+enum Sees<'a> {
+    All,
+    Only(&'a ClientId),
+}
+
+/// The person behind `principal`, if it is one in person.
+fn in_person(principal: &Principal) -> Result<(UserId, Sees<'_>), ApiError> {
+    match &principal.identity {
+        Identity::User(person) if person.acts_in_person() => {
+            let granted = principal.token_scope().unwrap_or_default();
+            let all = granted.iter().any(|item| FOR_ALL.contains(&item.as_str()));
+            let sees = if all { Sees::All } else { Sees::Only(person.client.client_id()) };
+            Ok((person.user.id, sees))
+        }
+        Identity::User(_) | Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) => {
+            Err(ApiError::Forbidden("This route is for people in person."))
+        }
+    }
+}
+
 impl AuthorizationServer {
-    /// The person behind `principal`, if it is one in person: an agent must not see or change what it is allowed.
+    /// A page of what the person behind `principal` allowed, if it is one in person. An application that the person did not
+    /// let see it all (scope `consents` or `admin`) is shown only what it is allowed itself.
     ///
     /// # Errors
-    /// [`ApiError::Forbidden`] if it is not.
-    pub fn in_person(&self, principal: &Principal) -> Result<UserId, ApiError> {
-        let person = principal.person().ok_or(ApiError::Forbidden("This route is for people in person."))?;
-        Ok(person.id)
+    /// [`ApiError::Forbidden`] if it is not: an agent must not see what it is allowed.
+    pub async fn own_consents(
+        &self,
+        org: &OrgId,
+        principal: &Principal,
+        page: Page,
+    ) -> Result<Listing<Arc<Consent>>, ApiError> {
+        let (user, sees) = in_person(principal)?;
+        let Sees::Only(client_id) = sees else { return self.consents(org, user, page).await };
+        let found = self.stores().consents.find(org, ConsentKey::Between(user, client_id)).await?;
+        let total = u64::from(found.is_some());
+        let here = found.filter(|_| page.offset == 0 && page.limit > 0);
+        Ok(Listing { items: here.into_iter().collect(), total })
+    }
+
+    /// Takes back what the person behind `principal` allowed the client with this id, as
+    /// [`withdraw_consent`](Self::withdraw_consent) does. An application that the person did not let do that (scope
+    /// `consents` or `admin`) can only give up what it is allowed itself.
+    ///
+    /// # Errors
+    /// [`ApiError::Forbidden`] if it is no person in person, [`ApiError::InsufficientScope`] for another client without that
+    /// scope, and what `withdraw_consent` says.
+    pub async fn withdraw_own_consent(
+        &self,
+        org: &OrgId,
+        principal: &Principal,
+        client_id: &str,
+        caller: &Caller,
+    ) -> Result<(), ApiError> {
+        let (user, sees) = in_person(principal)?;
+        if matches!(sees, Sees::Only(own) if own.as_str() != client_id) {
+            let granted = principal.token_scope().unwrap_or_default().iter().map(ToString::to_string);
+            return Err(ApiError::InsufficientScope {
+                required: FOR_ALL.map(ToOwned::to_owned).to_vec(),
+                granted: granted.collect(),
+            });
+        }
+        self.withdraw_consent(org, user, client_id, caller).await
     }
 
     /// A page of what `user` allowed, by client id, also what was taken back.
@@ -69,7 +128,8 @@ impl AuthorizationServer {
         .await
     }
 
-    /// A consent as the API shows it, with the name of its client if there still is one.
+    /// A consent as the API shows it, with the name of its client if there still is one. `scopes` is everything that it lists;
+    /// `resources` says what of that is for MCP servers, if anything is.
     ///
     /// # Errors
     /// [`ApiError`] if the stores cannot answer.
@@ -79,17 +139,23 @@ impl AuthorizationServer {
         consent: &Consent,
     ) -> Result<Value, ApiError> {
         let (kind, name) = self.client_name(organization, &consent.client_id).await?;
-        Ok(json!({
+        let mut view = json!({
             "id": consent.id.to_string(),
             "userId": consent.user.to_string(),
             "clientId": consent.client_id,
             "clientName": name,
             "clientKind": kind,
-            "scopes": consent.scope.as_slice(),
+            "scopes": consent.everything().as_slice(),
             "active": consent.active,
             "createdAt": consent.created_at.to_string(),
             "updatedAt": consent.updated_at.to_string(),
-        }))
+        });
+        if !consent.at.is_empty() {
+            let at =
+                consent.at.iter().map(|(id, scope)| json!({ "serverId": id, "scopes": scope.as_slice() }));
+            view["resources"] = at.collect();
+        }
+        Ok(view)
     }
 
     async fn client_name(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     ApiError, AuthorizationServer,
-    authorize::{Agreed, Answer, Authorization, Stop},
+    authorize::{Agreed, Answer, Authorization, Stop, registered_at},
     retrying,
 };
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     clock::Timestamp,
     consent::Consent,
     grant::SignIn,
+    id::McpServerId,
     mcp::McpServer,
     organization::Organization,
     people::SignedIn,
@@ -42,7 +43,9 @@ impl AuthorizationServer {
     /// Takes a person's answer. `signed_in` is who sits at the browser.
     ///
     /// The question is closed first, then the consent is written, then the code is made: a crash in between leaves a true
-    /// consent and no code.
+    /// consent and no code. What was asked for and not chosen is not allowed any more, if it was. A refusal is recorded, and
+    /// leaves what was allowed before as it is: to take that back, there are
+    /// [`withdraw_consent`](Self::withdraw_consent) and its routes.
     ///
     /// # Errors
     /// [`AuthorizeError`] if it was not this person's to answer, in this session, or was answered before.
@@ -116,40 +119,55 @@ impl AuthorizationServer {
             return Err(RequestError::InvalidTarget.into());
         }
         decide_scope(client, Some(&scope), server.as_deref())?;
-        let consent = self.record_consent(asked, &scope).await?;
+        let choice = Choice { resource: question.resource.as_ref(), asked: &question.scope, chosen: &scope };
+        let consent = self.record_consent(asked, choice).await?;
         let sign_in = SignIn { at: question.sign_in.at, amr: question.sign_in.amr.clone() };
         let agreed = Agreed { client, user, scope, server: server.as_deref(), sign_in };
         Ok(self.give_code(organization, &question.request, agreed, &consent, now).await?)
     }
 
-    /// Adds `scope` to what the person allows the client.
-    async fn record_consent(&self, asked: Asked<'_>, scope: &Scope) -> Result<Consent, AuthorizeError> {
+    /// Makes what the person allows the client what they chose.
+    async fn record_consent(&self, asked: Asked<'_>, choice: Choice<'_>) -> Result<Consent, AuthorizeError> {
         let Asked { organization, client, user, origin, now } = asked;
         let (org, consents) = (&organization.id, &self.stores().consents);
-        let event = || {
-            Event::new(EventKind::ConsentGranted, user_actor(user), "consent given", now)
+        // Another server's clock, by which the client was registered, may be a little ahead of this one.
+        let agreed_at = now.max(registered_at(client));
+        let event = |consent: &Consent| {
+            let event = Event::new(EventKind::ConsentGranted, user_actor(user), "consent given", now)
                 .on(client_target(client))
                 .from_origin(origin)
-                .with("scope", scope.to_string())
+                .with("consent", consent.id.to_string())
+                .with("scope", choice.chosen.to_string());
+            let event = match choice.resource {
+                Some(id) => event.with("mcp_server_id", id.as_str()),
+                None => event,
+            };
+            let rest = choice.not_chosen();
+            if rest.is_empty() { event } else { event.with("not_chosen", rest.to_string()) }
         };
         let recorded = retrying(|| async {
             let key = ConsentKey::Between(user.id, client.client_id());
             let Some(current) = consents.find(org, key).await? else {
-                let consent = Consent::new(user.id, client.client_id().clone(), scope.clone(), now);
-                let event = event().with("consent", consent.id.to_string());
-                return Ok(match consents.insert(org, &consent, &event).await? {
+                let client_id = client.client_id().clone();
+                let mut consent = Consent::new(user.id, client_id, Scope::default(), agreed_at);
+                choice.apply(&mut consent);
+                return Ok(match consents.insert(org, &consent, &event(&consent)).await? {
                     Insert::Inserted => Some(consent),
                     Insert::Taken(_) => None,
                 });
             };
-            if current.covers(scope) {
-                return Ok(Some((*current).clone()));
-            }
             let mut next = (*current).clone();
-            next.grant(scope);
+            if current.created_at < registered_at(client) {
+                // It was for an earlier client of the same id: whatever stands on it is dead.
+                let _ = next.withdraw();
+                next.created_at = agreed_at;
+            }
+            choice.apply(&mut next);
+            if next == *current {
+                return Ok(Some(next));
+            }
             next.updated_at = now;
-            let event = event().with("consent", next.id.to_string());
-            Ok(match consents.update(org, &next, &event).await? {
+            Ok(match consents.update(org, &next, &event(&next)).await? {
                 Update::Updated => Some(next),
                 Update::Stale | Update::Missing | Update::Taken(_) => None,
             })
@@ -168,6 +186,26 @@ struct Asked<'a> {
     user: &'a User,
     origin: &'a Origin,
     now: Timestamp,
+}
+
+/// What a person chose of what they were asked for.
+#[derive(Clone, Copy)]
+struct Choice<'a> {
+    resource: Option<&'a McpServerId>,
+    asked: &'a Scope,
+    chosen: &'a Scope,
+}
+
+impl Choice<'_> {
+    fn not_chosen(&self) -> Scope {
+        let rest = self.asked.as_slice().iter().filter(|item| !self.chosen.as_slice().contains(item));
+        Scope::new(rest.cloned())
+    }
+
+    fn apply(&self, consent: &mut Consent) {
+        consent.grant(self.resource, self.chosen);
+        consent.forget(self.resource, &self.not_chosen());
+    }
 }
 
 /// What the person agreed to of what was asked.

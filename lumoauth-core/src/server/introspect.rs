@@ -10,6 +10,7 @@ use crate::{
     authorize::still_allowed,
     budget::exceeded,
     capability::Scope,
+    client::Client,
     client_auth::{AuthenticatedClient, Method},
     clock::Timestamp,
     grant::{Refusal, TokenError},
@@ -269,7 +270,8 @@ impl AuthorizationServer {
         let (client_id, own_name, is_admin) = match caller {
             AuthenticatedClient::Agent(agent) => (&agent.client_id, agent.id.to_string(), false),
             AuthenticatedClient::Client(client) => {
-                let admin = client.allowed_scopes.iter().any(|scope| scope.as_str() == "admin");
+                let admin = acts_for_itself(client)
+                    && client.allowed_scopes.iter().any(|scope| scope.as_str() == "admin");
                 (&client.client_id, client.client_id.to_string(), admin)
             }
         };
@@ -285,6 +287,12 @@ impl AuthorizationServer {
             self.stores().mcp_servers.find(&organization.id, McpServerKey::ServerId(server_id)).await?;
         Ok(server.is_some_and(|server| server.resource_client_id.as_ref() == Some(client_id)))
     }
+}
+
+/// Whether the scopes of the client are its own, and not those that people may give it.
+fn acts_for_itself(client: &Client) -> bool {
+    let may_use = |grant| client.grant_types.iter().any(|one| one == grant);
+    client.confidential && may_use("client_credentials") && !may_use("authorization_code")
 }
 
 /// What a token may be used for now: what was withdrawn from anybody who bounds it since it was issued is gone from it.

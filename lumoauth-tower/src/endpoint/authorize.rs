@@ -2,19 +2,23 @@
 //!
 //! Browsers get pages and redirects; programs that accept `application/json` get the same as JSON.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use lumoauth_core::{
     authorize::AuthorizeError,
+    consent::Consent,
     people::{SignedIn, UserAuthenticator},
     secret::Secret,
     server::{Authorization, AuthorizationAnswer, DecisionRequest, Question},
+    store::Listing,
     wire::{Params, WireError},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Call, oauth, refuse};
+use super::{Call, Paging, oauth, refuse};
 use crate::{
     body, pages,
     reply::{self, Reply, log_outage},
@@ -101,7 +105,7 @@ async fn ask(
                 .with_member("resume", resume);
                 return Err(error);
             }
-            Ok(people.sign_in_page(&call.organization, &resume).map(Bytes::from))
+            Ok(people.sign_in_page(&call.organization, &call.parts.headers, &resume).map(Bytes::from))
         }
     }
 }
@@ -256,32 +260,36 @@ fn is_from_elsewhere(headers: &HeaderMap, public_url: &str) -> bool {
 
 /// GET `me/consents`.
 pub(crate) async fn own_consents(call: Call) -> Result<Reply, WireError> {
-    let user = call.server.in_person(call.principal()?).map_err(refuse)?;
-    list(&call, user).await
+    let paging = call.query().page()?;
+    let page = call.server.own_consents(call.org(), call.principal()?, paging.store_page()).await;
+    render(&call, &paging, &page.map_err(refuse)?).await
 }
 
 /// DELETE `me/consents/{}`.
 pub(crate) async fn withdraw_own(call: Call) -> Result<Reply, WireError> {
-    let user = call.server.in_person(call.principal()?).map_err(refuse)?;
-    withdraw(&call, user, call.name()).await
+    let (principal, caller) = (call.principal()?, call.caller());
+    let done = call.server.withdraw_own_consent(call.org(), principal, call.name(), &caller).await;
+    done.map_err(refuse)?;
+    Ok(withdrawn())
 }
 
 /// GET `admin/users/{}/consents`.
 pub(crate) async fn consents_of(call: Call) -> Result<Reply, WireError> {
     let user = call.server.user(call.org(), call.name()).await.map_err(refuse)?;
-    list(&call, user.id).await
+    let paging = call.query().page()?;
+    let page = call.server.consents(call.org(), user.id, paging.store_page()).await.map_err(refuse)?;
+    render(&call, &paging, &page).await
 }
 
 /// DELETE `admin/users/{}/consents/{}`.
 pub(crate) async fn withdraw_for(call: Call) -> Result<Reply, WireError> {
     let user = call.server.user(call.org(), call.name()).await.map_err(refuse)?;
     let client = call.params.get(1).map(String::as_str).unwrap_or_default();
-    withdraw(&call, user.id, client).await
+    call.server.withdraw_consent(call.org(), user.id, client, &call.caller()).await.map_err(refuse)?;
+    Ok(withdrawn())
 }
 
-async fn list(call: &Call, user: lumoauth_core::id::UserId) -> Result<Reply, WireError> {
-    let paging = call.query().page()?;
-    let page = call.server.consents(call.org(), user, paging.store_page()).await.map_err(refuse)?;
+async fn render(call: &Call, paging: &Paging, page: &Listing<Arc<Consent>>) -> Result<Reply, WireError> {
     let mut items = Vec::with_capacity(page.items.len());
     for consent in &page.items {
         items.push(call.server.consent_view(&call.organization, consent).await.map_err(refuse)?);
@@ -289,7 +297,6 @@ async fn list(call: &Call, user: lumoauth_core::id::UserId) -> Result<Reply, Wir
     Ok(reply::ok(&paging.render("consents", items, page.total)))
 }
 
-async fn withdraw(call: &Call, user: lumoauth_core::id::UserId, client: &str) -> Result<Reply, WireError> {
-    call.server.withdraw_consent(call.org(), user, client, &call.caller()).await.map_err(refuse)?;
-    Ok(reply::ok(&json!({ "message": "Consent withdrawn." })))
+fn withdrawn() -> Reply {
+    reply::ok(&json!({ "message": "Consent withdrawn." }))
 }

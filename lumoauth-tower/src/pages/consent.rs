@@ -63,7 +63,8 @@ pub(crate) fn consent(question: &Question, submit_url: &str) -> Reply {
         escaped(question.challenge_id.expose()),
         escaped(question.csrf_token.expose()),
     );
-    page(StatusCode::OK, "Allow access?", &main, question.redirect_origin.as_deref().map(source)).map(Bytes::from)
+    page(StatusCode::OK, "Allow access?", &main, question.redirect_origin.as_deref().map(source))
+        .map(Bytes::from)
 }
 
 /// An origin as a source of a policy. An address in brackets is none (CSP level 3, section 2.3.1), so its scheme stands

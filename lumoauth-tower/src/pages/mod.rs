@@ -1,4 +1,5 @@
-//! The pages that people see, as text, and the frame for pages of a host's own that look like them. They work without scripts and load nothing; what others wrote is shown as text.
+//! The pages that people see, as text, and the frame for pages of a host's own that look like them. They work without
+//! scripts and load nothing; what others wrote is shown as text.
 //!
 //! 1. Everything that is not ours goes through [`escaped`]: no markup, and no character that changes the direction or the
 //!    place of the text around it.
@@ -20,15 +21,18 @@ pub(crate) use consent::consent;
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;margin:0;background:#f4f5f7;color:#1c1e21}\
 main{max-width:34rem;margin:6vh auto;padding:1.5rem 2rem;background:#fff;border:1px solid #d9dce1;border-radius:.5rem}\
-h1{font-size:1.3rem;margin:0 0 1rem}dt{color:#5b616b;font-size:.85rem}dd{margin:0 0 .6rem}\
+h1{font-size:1.3rem;margin:0 0 1rem}ul{margin:.6rem 0 1.2rem}dt{color:#5b616b;font-size:.85rem}dd{margin:0 0 .6rem}\
 dd,li,h1{overflow-wrap:anywhere}code{font-size:.85em;color:#5b616b}li{margin:.3rem 0}\
 button{font:inherit;padding:.5rem 1.4rem;margin:.6rem .6rem 0 0;border:1px solid #8a909a;border-radius:.3rem;\
-background:#fff;cursor:pointer}button.yes{background:#1c4fa0;border-color:#1c4fa0;color:#fff}\
-label{display:block;margin:0 0 .2rem;font-size:.85rem;color:#5b616b}\
+color:inherit;background:#fff;cursor:pointer}\
+button.yes{background:#1c4fa0;border-color:#1c4fa0;color:#fff}\
+label{display:block;margin:0 0 .4rem;font-size:.85rem;color:#5b616b}\
 input{box-sizing:border-box;width:100%;font:inherit;color:inherit;padding:.5rem .6rem;margin:0 0 .8rem;\
 border:1px solid #8a909a;border-radius:.3rem;background:#fff}\
 :focus-visible{outline:3px solid #1c4fa0;outline-offset:2px}\
-.alarm{padding:.5rem .7rem;border:1px solid #a32020;border-radius:.3rem;color:#a32020}";
+.alarm{padding:.5rem .7rem;border:1px solid #a32020;border-radius:.3rem;color:#a32020}\
+@media(max-width:36rem){body{background:#fff}main{margin:0;padding:1.2rem 1rem;border:0}ul{padding-left:1.4rem}\
+button{display:block;width:100%;padding:.7rem;margin:.8rem 0 0}}";
 
 /// The source expression that lets exactly this style in (CSP level 3, section 2.3.1).
 static STYLE_HASH: LazyLock<String> =

@@ -6,10 +6,13 @@ use http::StatusCode;
 use lumoauth_core::{
     audit::{Actor, Event, EventKind},
     clock::Clock,
+    id::ClientId,
+    mcp::{McpServer, ResourceUri},
+    store::{AgentKey, ClientKey, ConsentKey, Update},
 };
 use serde_json::json;
 
-use crate::bench::{BASE, Bench, CHALLENGE, ISSUER, RESOURCE};
+use crate::bench::{Answer, BASE, Bench, CHALLENGE, ISSUER, RESOURCE};
 
 #[tokio::test]
 async fn a_question_says_who_wants_what_for_whom() {
@@ -108,6 +111,150 @@ async fn a_person_may_agree_to_a_part() {
     let tokens = bench.redeem(&decided.sent("code").unwrap(), &[]).await.json();
     assert_eq!(tokens["scope"], "read:files");
     assert!(tokens.get("id_token").is_none());
+}
+
+/// Answers with these of the scopes.
+async fn choose(bench: &Bench, changes: &[(&str, &str)], scopes: &[&str]) -> Answer {
+    let asked = bench.ask("sid=alice", changes).await;
+    assert_eq!(asked.status, StatusCode::OK, "{}", asked.text);
+    let asked = asked.json();
+    let body = json!({
+        "challenge_id": asked["challenge_id"], "csrf_token": asked["csrf_token"], "decision": "approve",
+        "scopes": scopes,
+    });
+    let decided = bench.decide_with("sid=alice", &body).await;
+    assert_eq!(decided.status, StatusCode::OK, "{}", decided.text);
+    decided
+}
+
+#[tokio::test]
+async fn what_is_allowed_at_one_resource_is_asked_for_at_another() {
+    let bench = Bench::new().await;
+    let now = bench.clock.now();
+    let uri = "https://mcp.acme.test/mail";
+    let mail = McpServer::new("Mail", ResourceUri::parse(uri).unwrap(), now);
+    let event = Event::new(EventKind::McpServerCreated, Actor::system(), "made", now);
+    let _ = bench.stores.mcp_servers.insert(&bench.org, &mail, &event).await.unwrap();
+    let places = [("resource", RESOURCE), ("resource", uri), ("resource", "")];
+    for (n, place) in places.into_iter().enumerate() {
+        for (m, other) in places.into_iter().enumerate() {
+            let expected = if m < n { StatusCode::SEE_OTHER } else { StatusCode::OK };
+            assert_eq!(bench.ask("sid=alice", &[other]).await.status, expected, "{place:?} {other:?}");
+            let silent = bench.ask("sid=alice", &[other, ("prompt", "none")]).await;
+            assert_eq!(silent.sent("code").is_some(), m < n);
+        }
+        bench.code(&[place]).await;
+        // Who the person is it knows from then on.
+        let known = bench.ask("sid=alice", &[("scope", "openid")]).await;
+        assert_eq!(known.status, StatusCode::SEE_OTHER);
+    }
+    assert_eq!(bench.ask("sid=alice", &[places[1]]).await.status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_part_of_what_is_agreed_to() {
+    let bench = Bench::new().await;
+    let offline = [("access_type", "offline")];
+    let has = async |code: &str| {
+        let tokens = bench.redeem(code, &[]).await.json();
+        assert_eq!(tokens["scope"], "read:files openid", "not asked for by that name");
+        tokens.get("refresh_token").is_some()
+    };
+    assert!(!has(&bench.code(&[]).await).await);
+    // It was not in that.
+    let asked = bench.ask("sid=alice", &offline).await.json();
+    let line = json!({ "name": "offline_access", "description": "Keep its access while you are away" });
+    assert!(asked["scopes"].as_array().unwrap().contains(&line), "{asked}");
+    let none = [("access_type", "offline"), ("prompt", "none")];
+    assert_eq!(bench.ask("sid=alice", &none).await.sent("error").unwrap(), "consent_required");
+    let decided = choose(&bench, &offline, &["openid", "read:files"]).await;
+    assert!(!has(&decided.sent("code").unwrap()).await);
+    let asked = bench.ask("sid=alice", &offline).await;
+    assert_eq!(asked.status, StatusCode::OK, "no is remembered by asking again");
+    let decided = bench.decide("sid=alice", &asked.json(), "approve").await;
+    assert!(has(&decided.sent("code").unwrap()).await);
+    assert!(has(&bench.ask("sid=alice", &offline).await.sent("code").unwrap()).await);
+    assert!(!has(&bench.ask("sid=alice", &[]).await.sent("code").unwrap()).await);
+    // Chosen away later.
+    let again = [("access_type", "offline"), ("prompt", "consent")];
+    assert!(!has(&choose(&bench, &again, &["openid", "read:files"]).await.sent("code").unwrap()).await);
+    assert_eq!(bench.ask("sid=alice", &offline).await.status, StatusCode::OK);
+
+    // By name it is a scope like others.
+    let named = bench.code(&[("scope", "read:files offline_access")]).await;
+    let tokens = bench.redeem(&named, &[]).await.json();
+    assert_eq!(tokens["scope"], "read:files offline_access");
+    assert!(tokens.get("refresh_token").is_some());
+
+    // Clients that are registered for it ask always.
+    let app = [("client_id", &*bench.app.id), ("redirect_uri", "https://portal.example/cb")];
+    let own = [&app[..], &[("client_secret", &*bench.app.secret)]].concat();
+    let decided = choose(&bench, &app, &["openid", "read:files"]).await;
+    let tokens = bench.redeem(&decided.sent("code").unwrap(), &own).await.json();
+    assert!(tokens["access_token"].is_string() && tokens.get("refresh_token").is_none());
+    let tokens = bench.redeem(&bench.code(&app).await, &own).await.json();
+    assert!(tokens.get("refresh_token").is_some());
+}
+
+#[tokio::test]
+async fn what_is_not_chosen_any_more_is_not_allowed_any_more() {
+    let bench = Bench::new().await;
+    let both = [("scope", "read:files write:files")];
+    bench.code(&both).await;
+    let renewed = [both[0], ("prompt", "consent")];
+    // No says nothing about what was allowed before.
+    let asked = bench.ask("sid=alice", &renewed).await.json();
+    let decided = bench.decide("sid=alice", &asked, "deny").await;
+    assert_eq!(decided.sent("error").unwrap(), "access_denied");
+    assert_eq!(bench.events("authorization.decided").await, 2);
+    assert_eq!(bench.ask("sid=alice", &both).await.status, StatusCode::SEE_OTHER);
+
+    choose(&bench, &renewed, &["read:files"]).await;
+    assert_eq!(bench.ask("sid=alice", &both).await.status, StatusCode::OK);
+    assert_eq!(bench.ask("sid=alice", &[("scope", "write:files")]).await.status, StatusCode::OK);
+    assert_eq!(bench.ask("sid=alice", &[("scope", "read:files")]).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(bench.events("consent.granted").await, 2);
+}
+
+#[tokio::test]
+async fn what_an_earlier_client_of_the_same_id_was_allowed_is_not_for_the_new_one() {
+    let bench = Bench::new().await;
+    let app = [("client_id", &*bench.app.id), ("redirect_uri", "https://portal.example/cb")];
+    let tokens = bench.tokens().await;
+    bench.code(&app).await;
+    let between = async |id: &str| {
+        let id = ClientId::parse(id).unwrap();
+        let key = ConsentKey::Between(bench.alice.id, &id);
+        bench.stores.consents.find(&bench.org, key).await.unwrap().unwrap()
+    };
+    let before = between(&bench.bot.id).await;
+
+    bench.clock.advance(Duration::from_secs(1));
+    let now = bench.clock.now();
+    let on = |kind| Event::new(kind, Actor::system(), "registered again", now);
+    let (bot, portal) = (ClientId::parse(&bench.bot.id).unwrap(), ClientId::parse(&bench.app.id).unwrap());
+    let found = bench.stores.agents.find(&bench.org, AgentKey::ClientId(&bot)).await.unwrap().unwrap();
+    let mut agent = (*found).clone();
+    agent.created_at = now;
+    let event = on(EventKind::AgentCreated);
+    assert_eq!(bench.stores.agents.update(&bench.org, &agent, &event).await.unwrap(), Update::Updated);
+    let found = bench.stores.clients.find(&bench.org, ClientKey::ClientId(&portal)).await.unwrap().unwrap();
+    let mut client = (*found).clone();
+    client.created_at = now;
+    let event = on(EventKind::ClientCreated);
+    assert_eq!(bench.stores.clients.update(&bench.org, &client, &event).await.unwrap(), Update::Updated);
+
+    for client in [&[][..], &app] {
+        assert_eq!(bench.ask("sid=alice", client).await.status, StatusCode::OK);
+        let silent = bench.ask("sid=alice", &[client, &[("prompt", "none")]].concat()).await;
+        assert_eq!(silent.sent("error").unwrap(), "consent_required");
+        bench.code(client).await;
+        assert_eq!(bench.ask("sid=alice", client).await.status, StatusCode::SEE_OTHER);
+    }
+    let after = between(&bench.bot.id).await;
+    assert_eq!((after.id, after.epoch, after.created_at), (before.id, before.epoch + 1, now));
+    assert!(!after.everything().to_string().contains("offline_access"), "only what was agreed to now");
+    assert!(!bench.is_active(&tokens["access_token"]).await);
 }
 
 #[tokio::test]

@@ -18,14 +18,14 @@ use lumoauth_core::{
     capability::{Capability, Scope},
     client::{Client, Secrets},
     clock::{Clock, ManualClock, Timestamp},
-    id::{OrgId, Slug, UserId},
+    id::{ClientId, OrgId, Slug, UserId},
     keys::{KeyRing, KeyRingConfig, MasterKey},
     mcp::{McpServer, ResourceUri},
     organization::Organization,
     people::{SignedIn, UserAuthenticator},
     secret::SecretHash,
     server::AuthorizationServer,
-    store::{AuditFilter, MemoryStore, Page, StoreError, Stores},
+    store::{AgentKey, AuditFilter, MemoryStore, Page, StoreError, Stores},
     user::User,
 };
 use lumoauth_tower::LumoauthService;
@@ -64,7 +64,7 @@ impl UserAuthenticator for Doorman {
         }))
     }
 
-    fn sign_in_page(&self, _: &Organization, resume: &str) -> Response<String> {
+    fn sign_in_page(&self, _: &Organization, _: &HeaderMap, resume: &str) -> Response<String> {
         Response::new(format!("<form>sign in, then {resume}"))
     }
 
@@ -165,7 +165,7 @@ impl Bench {
         let bot = bots.pop().unwrap();
         let (mut app, app_secret) = Client::new("Portal", now);
         app.redirect_uris = vec!["https://portal.example/cb".to_owned()];
-        app.allowed_scopes = capabilities("read:files admin");
+        app.allowed_scopes = capabilities("read:files admin consents");
         app.grant_types = vec!["authorization_code".to_owned(), "refresh_token".to_owned()];
         let _ = stores.clients.insert(&org, &app, &on(EventKind::ClientCreated)).await.unwrap();
         let mut publics = Vec::new();
@@ -323,6 +323,24 @@ impl Bench {
     pub(crate) async fn get(&self, path: &str, token: &str) -> Answer {
         let bearer = format!("Bearer {token}");
         self.send("GET", &format!("{BASE}/{path}"), &[("authorization", &bearer)], "").await
+    }
+
+    /// Changes what the bot may do, as an administrator does.
+    pub(crate) async fn change_bot(&self, change: impl FnOnce(&mut Agent)) {
+        let client = ClientId::parse(&self.bot.id).unwrap();
+        let found = self.stores.agents.find(&self.org, AgentKey::ClientId(&client)).await.unwrap();
+        let mut bot = (*found.unwrap()).clone();
+        change(&mut bot);
+        let on = Event::new(EventKind::AgentUpdated, Actor::system(), "changed", self.clock.now());
+        let _ = self.stores.agents.update(&self.org, &bot, &on).await.unwrap();
+    }
+
+    /// The events of this kind.
+    pub(crate) async fn log(&self, kind: &str) -> Vec<Event> {
+        let mut filter = AuditFilter::default();
+        filter.kind = Some(kind.to_owned());
+        let found = self.server.audit_log(&self.org, &filter, Page::first(100)).await.unwrap();
+        found.items.into_iter().map(|entry| entry.event).collect()
     }
 
     /// How many events of this kind there are.

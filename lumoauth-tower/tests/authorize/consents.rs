@@ -1,13 +1,18 @@
 //! Seeing and taking back what was allowed.
 
 use http::StatusCode;
+use serde_json::json;
 
-use crate::bench::{BASE, Bench};
+use crate::bench::{BASE, Bench, CHALLENGE, RESOURCE};
 
-/// A token of alice in person, by an ordinary application.
+/// A token of alice in person, by an ordinary application that sees what she allowed others.
 async fn in_person(bench: &Bench) -> String {
+    by_app(bench, "openid consents").await
+}
+
+async fn by_app(bench: &Bench, scope: &str) -> String {
     let app = [("client_id", &*bench.app.id), ("redirect_uri", "https://portal.example/cb")];
-    let code = bench.code(&[&app[..], &[("scope", "openid")]].concat()).await;
+    let code = bench.code(&[&app[..], &[("scope", scope)]].concat()).await;
     let secret = [("client_secret", &*bench.app.secret)];
     bench.redeem(&code, &[&app[..], &secret].concat()).await.json()["access_token"]
         .as_str()
@@ -67,6 +72,53 @@ async fn an_agent_neither_sees_nor_changes_what_it_is_allowed() {
         bench.send("GET", &format!("{BASE}/me/consents"), &key, "").await.status,
         StatusCode::UNAUTHORIZED
     );
+}
+
+#[tokio::test]
+async fn an_application_sees_and_takes_back_the_rest_only_if_the_person_let_it() {
+    let bench = Bench::new().await;
+    let tokens = bench.tokens().await;
+    let plain = by_app(&bench, "openid read:files").await;
+    let list = bench.get("me/consents", &plain).await.json();
+    assert_eq!((list["data"].as_array().unwrap().len(), &list["meta"]["total"]), (1, &1.into()));
+    assert_eq!(list["data"][0]["clientId"], bench.app.id);
+    let second = bench.get("me/consents?page=2", &plain).await.json();
+    assert_eq!(second["data"].as_array().unwrap().len(), 0);
+
+    let bearer = format!("Bearer {plain}");
+    let withdraw = async |client: &str| {
+        let path = format!("{BASE}/me/consents/{client}");
+        bench.send("DELETE", &path, &[("authorization", &bearer)], "").await
+    };
+    // What there is of others it is not told either.
+    for client in [&*bench.bot.id, &bench.other_bot.id, "nobody"] {
+        let refused = withdraw(client).await;
+        let told = (refused.status, refused.error());
+        assert_eq!(told, (StatusCode::FORBIDDEN, "forbidden".into()), "{client}");
+    }
+    assert!(bench.is_active(&tokens["access_token"]).await);
+    assert_eq!(bench.events("consent.revoked").await, 0);
+    assert_eq!(withdraw(&bench.app.id).await.status, StatusCode::OK);
+    assert_eq!(bench.get("me/consents", &plain).await.status, StatusCode::UNAUTHORIZED);
+
+    let all = by_app(&bench, "admin").await;
+    assert_eq!(bench.get("me/consents", &all).await.json()["meta"]["total"], 2);
+    let spa = [("client_id", &*bench.public), ("redirect_uri", "https://spa.example/cb")];
+    let pkce = [("code_challenge", CHALLENGE), ("code_challenge_method", "S256"), ("scope", "consents")];
+    let refused = bench.ask("sid=alice", &[&spa[..], &pkce].concat()).await;
+    assert_eq!(refused.sent("error").unwrap(), "invalid_scope", "only who is registered for it may ask");
+}
+
+#[tokio::test]
+async fn a_consent_says_where_it_holds() {
+    let bench = Bench::new().await;
+    bench.code(&[("resource", RESOURCE), ("scope", "openid read:files")]).await;
+    bench.code(&[("scope", "read:more")]).await;
+    let list = bench.get("me/consents", &in_person(&bench).await).await.json();
+    let seen = list["data"].as_array().unwrap().iter().find(|it| it["clientId"] == bench.bot.id).unwrap();
+    assert_eq!(seen["scopes"], json!(["openid", "read:more", "read:files"]));
+    assert_eq!(seen["resources"][0]["scopes"], json!(["read:files"]));
+    assert!(seen["resources"][0]["serverId"].as_str().unwrap().starts_with("mcp_"));
 }
 
 #[tokio::test]

@@ -4,8 +4,11 @@
 
 mod ask;
 mod bench;
+mod budgets;
 mod codes;
 mod consents;
+mod limits;
 mod pages;
 mod pushed;
 mod refresh;
+mod standing;

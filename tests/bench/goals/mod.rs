@@ -2,10 +2,12 @@
 
 pub(crate) mod appends;
 pub(crate) mod charges;
+pub(crate) mod exchange;
 pub(crate) mod pool;
 pub(crate) mod sizes;
 pub(crate) mod start;
 pub(crate) mod tokens;
+pub(crate) mod trees;
 
 use lumoauth_core::{
     audit::{Actor, ActorKind, Event, EventKind, Origin, Target as EventTarget},

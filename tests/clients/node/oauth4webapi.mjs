@@ -1,5 +1,5 @@
-// oauth4webapi against a running server: its strict checks of metadata, of RFC 9068 access tokens, and of the RFC 8693
-// and RFC 7523 grants. It takes its configuration as JSON in the first argument and prints `result <json>`.
+// oauth4webapi against a running server: its strict checks of metadata, of token exchange (RFC 8693) and of access tokens
+// (RFC 9068). It takes its configuration as JSON in the first argument and prints `result <json>`.
 import * as oauth from "oauth4webapi";
 
 const options = JSON.parse(process.argv[2]);

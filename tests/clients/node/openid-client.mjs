@@ -1,4 +1,5 @@
-// openid-client against a running server: discovery, PAR or not, code, refresh, introspection, revocation.
+// openid-client against a running server: discovery, PAR or not, code, refresh, introspection, revocation, and for an
+// agent with a key of its own also token exchange.
 //
 // It takes its configuration as JSON in the first argument, prints `open <url>` where a person is needed, reads from
 // standard input where the person's browser ended, and prints `result <json>`.
@@ -17,8 +18,8 @@ async function authentication() {
   const { kid, ...jwk } = options.privateJwk;
   const algorithm = { name: "ECDSA", namedCurve: "P-256" };
   const key = await crypto.subtle.importKey("jwk", jwk, algorithm, false, ["sign"]);
-  // The library's assertions live for 60 s and leave no room for clocks that differ; these live as long as the longest
-  // that the server takes.
+  // A server accepts none that ends more than 300 s from now, so one that ends then is surely new. Of the library's own,
+  // which live for 60 s, a server that has run for less than that cannot know whether it saw them before.
   const modifyAssertion = (header, payload) => {
     payload.exp = payload.iat + 300;
   };
@@ -74,4 +75,15 @@ try {
 } catch (error) {
   reused = error.error;
 }
-console.log(`result ${JSON.stringify({ claims, scope: tokens.scope, active, userinfo, inactive, reused })}`);
+
+let exchanged = null;
+if (options.privateJwk) {
+  const own = await client.clientCredentialsGrant(config);
+  exchanged = await client.genericGrantRequest(config, "urn:ietf:params:oauth:grant-type:token-exchange", {
+    subject_token: own.access_token,
+    subject_token_type: "urn:ietf:params:oauth:token-type:access_token",
+    scope: "read:documents",
+  });
+}
+const scope = tokens.scope;
+console.log(`result ${JSON.stringify({ claims, scope, active, userinfo, inactive, reused, exchanged })}`);

@@ -216,12 +216,18 @@ impl UserAuthenticator for Accounts {
         }
     }
 
-    fn sign_in_page(&self, organization: &Organization, resume: &str) -> Response<String> {
+    fn sign_in_page(
+        &self,
+        organization: &Organization,
+        headers: &HeaderMap,
+        resume: &str,
+    ) -> Response<String> {
         let Some(return_to) = site::checked_return(&organization.id, resume) else {
             return bad_return();
         };
         let form = Form { return_to, ..Form::default() };
-        self.page(organization, None, StatusCode::OK, form)
+        // A form that is open in another tab stays good.
+        self.page(organization, self.cookies.pre_session(headers), StatusCode::OK, form)
     }
 
     fn sign_in_path(&self, organization: &Organization) -> String {

@@ -67,7 +67,8 @@ pub(super) fn notice(status: StatusCode, title: &str, text: &str) -> Response<St
 }
 
 /// Where a submitted form may lead besides this server. Browsers hold `form-action` against every redirect that follows,
-/// and whoever has agreed before is sent on to the client without seeing another page.
+/// and whoever has agreed before is sent on to the client without seeing another page. Nobody has looked at the request
+/// yet: nothing goes into the policy that no client could have registered.
 fn afterwards(return_to: &str) -> Option<String> {
     let (_, query) = return_to.split_once('?')?;
     let mut pairs = url::form_urlencoded::parse(query.as_bytes());
@@ -76,13 +77,15 @@ fn afterwards(return_to: &str) -> Option<String> {
         return Some("https: http:".to_owned());
     };
     let uri = Url::parse(&uri).ok()?;
-    Some(match uri.host() {
-        Some(Host::Domain(_) | Host::Ipv4(_)) if uri.origin().is_tuple() => {
-            uri.origin().ascii_serialization()
-        }
-        // Addresses in brackets are no sources of a policy, private-use schemes have nothing but their name.
-        _ => format!("{}:", uri.scheme()),
-    })
+    let scheme = uri.scheme();
+    let web = matches!(scheme, "https" | "http");
+    match uri.host() {
+        Some(Host::Domain(_) | Host::Ipv4(_)) if web => Some(uri.origin().ascii_serialization()),
+        // Addresses in brackets are no sources of a policy, private-use schemes have nothing but their name. These have a
+        // dot (RFC 8252 section 7.1), as no scheme has that a browser would run or read.
+        _ if web || scheme.contains('.') => Some(format!("{scheme}:")),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -140,5 +143,18 @@ mod tests {
         assert_eq!(with("http%3A%2F%2F%5B%3A%3A1%5D%3A5000%2Fcb").unwrap(), "http:");
         assert_eq!(with("com.example.app%3A%2Fcb").unwrap(), "com.example.app:");
         assert_eq!(with("%3Bscript-src%20*"), None);
+        for run in [
+            "javascript:alert(1)",
+            "JavaScript://app.test/%250aalert(1)",
+            "data:text/html,x",
+            "blob:https://app.test/x",
+            "file:///etc/passwd",
+            "ftp://app.test/cb",
+            "ws://app.test/cb",
+            "myapp:/cb",
+            "*",
+        ] {
+            assert_eq!(with(run), None, "{run}");
+        }
     }
 }

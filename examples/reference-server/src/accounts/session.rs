@@ -27,7 +27,7 @@ pub(super) const LIFE: Duration = Duration::from_secs(12 * 3600);
 pub(super) struct Session {
     org: String,
     user: String,
-    /// When the person proved it, in Unix seconds.
+    /// When the person proved it, in Unix milliseconds: a request may want a sign-in that is newer than itself.
     at: u64,
     until: u64,
     /// What the epochs of the organization and of the person were: whatever ends their tokens ends this.
@@ -43,7 +43,7 @@ impl Session {
         Self {
             org: organization.id.as_str().to_owned(),
             user: user.id.to_string(),
-            at: now.unix_seconds(),
+            at: now.unix_millis(),
             until: now.plus(LIFE).unix_seconds(),
             org_epoch: organization.epoch,
             user_epoch: user.epoch,
@@ -67,7 +67,7 @@ impl Session {
 
     /// When the person proved who they are.
     pub(super) fn since(&self) -> Timestamp {
-        Timestamp::from_unix_seconds(self.at)
+        Timestamp::from_unix_millis(self.at)
     }
 }
 

@@ -273,7 +273,7 @@ async fn programs_must_say_what_they_send_and_pages_of_others_sign_nobody_in() {
 async fn a_person_signs_in_by_the_form_and_goes_where_they_came_from() {
     let fixture = Fixture::new().await;
     let organization = fixture.server.organization(&org("acme")).await.unwrap();
-    let page = fixture.accounts.sign_in_page(&organization, RETURN);
+    let page = fixture.accounts.sign_in_page(&organization, &HeaderMap::new(), RETURN);
     assert_eq!(page.status(), 200);
     let page = Answer { status: page.status(), headers: page.headers().clone(), text: page.body().clone() };
     assert!(page.text.contains("action=\"/orgs/acme/api/v1/oauth/login/submit\""), "{page:?}");
@@ -352,7 +352,26 @@ async fn nobody_is_sent_to_another_place() {
         assert!(answer.cookie().is_empty());
     }
     let organization = fixture.server.organization(&org("acme")).await.unwrap();
-    assert_eq!(fixture.accounts.sign_in_page(&organization, "https://evil.test/").status(), 400);
+    let page = fixture.accounts.sign_in_page(&organization, &HeaderMap::new(), "https://evil.test/");
+    assert_eq!(page.status(), 400);
+}
+
+#[tokio::test]
+async fn a_second_tab_leaves_the_form_of_the_first_good() {
+    let fixture = Fixture::new().await;
+    let organization = fixture.server.organization(&org("acme")).await.unwrap();
+    let first = fixture.open("/orgs/acme/api/v1/oauth/login", "").await;
+    let cookie = first.cookie();
+    let mut headers = HeaderMap::new();
+    headers.insert(header::COOKIE, cookie.parse().unwrap());
+    let second = fixture.accounts.sign_in_page(&organization, &headers, RETURN);
+    assert!(!second.headers().contains_key(header::SET_COOKIE));
+    let second = Answer { status: second.status(), headers: HeaderMap::new(), text: second.into_body() };
+    for page in [first, second] {
+        let token = page.field("csrf_token");
+        let fields = [("email", "alice@acme.test"), ("password", PASSWORD), ("csrf_token", &*token)];
+        assert_eq!(fixture.submit("acme", &cookie, &fields).await.status, 303);
+    }
 }
 
 #[tokio::test]

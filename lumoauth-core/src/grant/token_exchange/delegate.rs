@@ -5,8 +5,9 @@
 //!    a chain, the agent that is last in it must still be allowed to; the newcomer needs nothing but is bounded by what it
 //!    may do.
 //! 3. The person must have agreed to the first agent: the subject token was made for it, there is a consent, or an
-//!    administrator answers for everybody. That covers the sub-agents it hands work to: their
-//!    tokens name every one of them, stand on the same consent and end with it.
+//!    administrator answers for everybody. For an MCP server a consent to this server's own routes or to that server counts;
+//!    without one, to this server's own routes. That covers the sub-agents it hands work to: their tokens
+//!    name every one of them, stand on the same consent and end with it.
 //! 4. A chain has at most [`MAX_ACTORS`] actors, each a different agent.
 //! 5. A `may_act` of the subject names the only actor there can be (RFC 8693 section 4.4).
 
@@ -146,7 +147,7 @@ async fn agreed(
     }
     let key = ConsentKey::Between(user.id, &actor.client_id);
     match context.stores.consents.find(context.org(), key).await? {
-        Some(consent) if consent.active => Ok(Agreed::By(consent)),
+        Some(consent) if consent.holds_for(actor.created_at) => Ok(Agreed::By(consent)),
         Some(_) | None => Err(TokenError::ConsentRequired),
     }
 }
@@ -162,6 +163,7 @@ fn scope(
     agreed: &Agreed,
     server: Option<&McpServer>,
 ) -> Result<Scope, TokenError> {
+    let resource = server.map(|server| &server.server_id);
     let vocabulary = server.map_or(&[][..], |server| &server.scopes_supported);
     let mut bounds = vec![request.subject.claims.scope.as_slice(), actor.claims.scope.as_slice()];
     if !vocabulary.is_empty() {
@@ -171,7 +173,7 @@ fn scope(
     let mut scope = narrowed(&agents, request.scope.as_ref(), &bounds)?;
     let consented = |item: &Capability| match agreed {
         Agreed::Already => true,
-        Agreed::By(consent) => consent.scope.as_slice().contains(item),
+        Agreed::By(consent) => consent.lets_act(resource, item),
     };
     if request.scope.is_some() {
         if !scope.as_slice().iter().all(consented) {

@@ -8,7 +8,7 @@ use super::{ALL, RACERS, count, now, race, some_event, some_org};
 use crate::{
     capability::Scope,
     consent::Consent,
-    id::{ClientId, ConsentId, OrgId, UserId},
+    id::{ClientId, ConsentId, McpServerId, OrgId, UserId},
     store::{ConsentKey, ConsentStore, Insert, Page, Unique, Update},
 };
 
@@ -38,6 +38,8 @@ pub async fn round_trip(store: &dyn ConsentStore) {
     let mut full = some_consent();
     full.client_id = ClientId::parse("app_a-b").unwrap();
     full.scope = scope("write:b read:* openid mcp:files:read");
+    full.at.insert(McpServerId::generate(), scope("read:b offline_access"));
+    full.at.insert(McpServerId::generate(), scope("read:a"));
     full.active = false;
     full.epoch = u32::MAX;
     full.updated_at = now().plus(Duration::from_millis(1));
@@ -132,7 +134,7 @@ pub async fn updates_are_guarded(store: &dyn ConsentStore) {
     consent.updated_at = now().plus(Duration::from_millis(1));
     assert_eq!(store.update(&org, &consent, &some_event()).await.unwrap(), Update::Updated);
     let stored = Consent { version: 1, ..consent.clone() };
-    consent.grant(&scope("read:b"));
+    consent.grant(None, &scope("read:b"));
     assert_eq!(store.update(&org, &consent, &some_event()).await.unwrap(), Update::Stale);
 
     for key in every_key(&consent) {

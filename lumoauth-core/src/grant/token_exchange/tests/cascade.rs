@@ -173,7 +173,7 @@ async fn a_withdrawn_consent_stays_withdrawn_for_old_tokens() {
     on.withdraw(&consent).await;
     assert_eq!(tree.alive().await, [false; 3]);
     let mut again = (*on.stores.consents.find(on.org(), key).await.unwrap().unwrap()).clone();
-    again.grant(&super::setting::scope("read:a"));
+    again.grant(None, &super::setting::scope("read:a"));
     let outcome = on.stores.consents.update(on.org(), &again, &event(EventKind::ConsentGranted)).await;
     assert_eq!(outcome.unwrap(), Update::Updated);
     assert_eq!(tree.alive().await, [false; 3]);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::setting::{Cast, Setting, refused, scope};
+use super::setting::{Cast, Setting, caps, refused, scope};
 use crate::{
     agent::{Agent, DelegationConsent},
     client_auth::AuthenticatedClient,
@@ -118,6 +118,43 @@ async fn a_person_must_have_agreed_to_the_agent() {
     refused(exchange(&[]).await, 403, "consent_required");
     cast.on.change_agent(&cast.bot, |bot| bot.delegation_consent = DelegationConsent::Implicit).await;
     assert_eq!(exchange(&[]).await.unwrap().scope.to_string(), "read:a read:b");
+}
+
+#[tokio::test]
+async fn consent_at_one_mcp_server_is_none_at_another() {
+    let cast = Cast::new().await;
+    let (subject, actor) = (cast.alices("read:a read:b").await, cast.on.own(&cast.bot).await);
+    let [one, other] = ["urn:mcp:one", "urn:mcp:other"];
+    let server = cast.on.mcp_server(one, |server| server.scopes_supported = caps("read:a read:b")).await;
+    cast.on.mcp_server(other, |server| server.scopes_supported = caps("read:a read:b")).await;
+    let consent = cast.on.consent(&cast.alice, &cast.bot, "read:a").await;
+    let at = |uri, scope| [("audience", uri), ("scope", scope)];
+    for uri in [one, other] {
+        // What it may do here it may do there.
+        cast.on.exchanged(&subject, Some(&actor), &at(uri, "read:a")).await;
+        refused(cast.on.exchange(&subject, Some(&actor), &at(uri, "read:b")).await, 403, "consent_required");
+    }
+    cast.on
+        .change_consent(&consent, |consent| consent.grant(Some(&server.server_id), &scope("read:b")))
+        .await;
+    cast.on.exchanged(&subject, Some(&actor), &at(one, "read:a read:b")).await;
+    refused(cast.on.exchange(&subject, Some(&actor), &at(other, "read:b")).await, 403, "consent_required");
+    let narrow = cast.on.exchange(&subject, Some(&actor), &[("audience", other)]).await.unwrap();
+    assert_eq!(narrow.scope.to_string(), "read:a");
+    let here = cast.on.exchange(&subject, Some(&actor), &[]).await.unwrap();
+    assert_eq!(here.scope.to_string(), "read:a");
+}
+
+#[tokio::test]
+async fn consent_to_an_earlier_agent_of_the_same_client_id_is_none() {
+    let cast = Cast::new().await;
+    cast.on.consent(&cast.alice, &cast.bot, "read:a").await;
+    let subject = cast.alices("read:a").await;
+    let exchange = async || cast.on.exchange(&subject, Some(&cast.on.own(&cast.bot).await), &[]).await;
+    assert!(exchange().await.is_ok());
+    let later = cast.on.now().plus(std::time::Duration::from_millis(1));
+    cast.on.change_agent(&cast.bot, |bot| bot.created_at = later).await;
+    refused(exchange().await, 403, "consent_required");
 }
 
 #[tokio::test]

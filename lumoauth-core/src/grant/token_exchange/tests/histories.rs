@@ -396,7 +396,7 @@ impl World {
             let key = ConsentKey::Id(self.consents[n].id);
             let mut consent = (*self.stores.consents.find(self.org(), key).await.unwrap().unwrap()).clone();
             if !consent.withdraw() {
-                consent.grant(&Scope::new(dice.scopes()));
+                consent.grant(None, &Scope::new(dice.scopes()));
             }
             let on = event(EventKind::ConsentRevoked);
             assert_eq!(

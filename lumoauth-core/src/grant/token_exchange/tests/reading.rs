@@ -171,9 +171,13 @@ async fn doors_for_people_stay_shut_to_whoever_acts_for_them() {
             }
         }
     }
-    // In person she is let in.
-    let hers = cast.principal(&cast.alices(wide).await).await;
-    assert!(hers.person().is_some() && hers.decide(&Capability::parse("admin:users").unwrap()).is_allow());
+    // In person she is let in, by an application that may have that of her.
+    let admin = Capability::parse("admin:users").unwrap();
+    let console = crate::client_auth::AuthenticatedClient::Client(cast.on.client(wide).await);
+    let hers = cast.principal(&cast.on.of_user(&cast.alice, &console, wide).await).await;
+    assert!(hers.person().is_some() && hers.decide(&admin).is_allow());
+    let elsewhere = cast.principal(&cast.alices(wide).await).await;
+    assert!(!elsewhere.decide(&admin).is_allow());
 }
 
 #[tokio::test]

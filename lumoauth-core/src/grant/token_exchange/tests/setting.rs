@@ -171,9 +171,13 @@ impl Setting {
     }
 
     pub(super) async fn withdraw(&self, consent: &Consent) {
+        self.change_consent(consent, |consent| assert!(consent.withdraw())).await;
+    }
+
+    pub(super) async fn change_consent(&self, consent: &Consent, change: impl FnOnce(&mut Consent)) {
         let found = self.stores.consents.find(self.org(), ConsentKey::Id(consent.id)).await.unwrap().unwrap();
         let mut next = (*found).clone();
-        assert!(next.withdraw());
+        change(&mut next);
         let on = event(EventKind::ConsentRevoked);
         assert_eq!(self.stores.consents.update(self.org(), &next, &on).await.unwrap(), Update::Updated);
     }
