@@ -108,7 +108,7 @@ mod threads {
     use lumoauth_core::{
         agent::Agent,
         audit::{Actor, Event, EventKind, Target},
-        budget::{BudgetPolicy, Standing, Usage, account_lines, agent_account},
+        budget::{Account, BudgetPolicy, Standing, Usage, account_lines},
         id::{AgentId, Slug},
         store::{
             AgentKey, AgentStore, AuditFilter, AuditStore, BudgetStore, Charge, Charged, Insert, MemoryStore,
@@ -126,7 +126,7 @@ mod threads {
         let limit = THREADS * CALLS / 2;
         let mut policy = BudgetPolicy::default();
         policy.max_api_calls_per_hour = u64::try_from(limit).ok();
-        let account = agent_account(owner, 0);
+        let account = Account::agent(owner, 0);
         let lines: Arc<[_]> =
             account_lines(account, &policy, &Usage::ONE_CALL, Standing::MustFit, now()).into();
 

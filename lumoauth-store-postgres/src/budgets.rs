@@ -144,7 +144,7 @@ impl BudgetStore for PostgresStore {
             .repeatable(USAGE, || {
                 sqlx::query(SELECT_USED)
                     .bind(org.as_str())
-                    .bind(account.owner.uuid())
+                    .bind(account.owner)
                     .bind(i64::from(account.generation))
                     .bind(&meters)
                     .bind(&windows)
@@ -336,7 +336,7 @@ impl<'j> CounterKey<'j> {
     fn of(org: &'j OrgId, line: &Line) -> Self {
         Self {
             org: org.as_str(),
-            owner: line.account.owner.uuid(),
+            owner: line.account.owner,
             generation: i64::from(line.account.generation),
             meter: meter_code(line.meter),
             window_kind: window_code(line.window),

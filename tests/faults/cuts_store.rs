@@ -129,7 +129,7 @@ async fn charge(
     key: &str,
 ) -> Result<Charged, StoreError> {
     let keep_until = now().plus(Duration::from_secs(3600));
-    let id = ChargeId { actor: account.owner, key, request_hash: [7; 32], keep_until };
+    let id = ChargeId { actor: AgentId::from_uuid(account.owner), key, request_hash: [7; 32], keep_until };
     store.charge(org, &Charge::repeatable(id, &line(account)), now()).await
 }
 

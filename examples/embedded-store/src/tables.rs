@@ -226,7 +226,7 @@ pub(crate) fn counter_key(
     key(
         org,
         &[
-            account.owner.uuid().as_bytes(),
+            account.owner.as_bytes(),
             &account.generation.to_be_bytes(),
             &[meter, window],
             &start.unix_millis().to_be_bytes(),

@@ -51,7 +51,7 @@ pub mod conformance;
 pub use agents::{AgentFilter, AgentKey, AgentStore};
 pub use api_keys::{ApiKeyKey, ApiKeyStore};
 pub use audit::{AuditFilter, AuditKey, AuditStats, AuditStore, LogEntry, Outbox};
-pub use budgets::{BudgetStore, Charge, ChargeId, Charged};
+pub use budgets::{BudgetStore, Charge, ChargeId, Charged, HoldId, NewHold, Overdue, Resolved};
 pub use cached::{CacheConfig, Cached};
 pub use changes::{Change, ChangeFeed, ChangedRecord, Notice};
 pub use clients::{ClientKey, ClientStore};

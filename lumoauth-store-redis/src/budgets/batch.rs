@@ -164,7 +164,7 @@ impl Serialize for Hex {
 #[cfg(test)]
 mod tests {
     use lumoauth_core::{
-        budget::{BudgetPolicy, Standing, Usage, account_lines, agent_account},
+        budget::{Account, BudgetPolicy, Standing, Usage, account_lines},
         id::{AgentId, OrgId},
         store::Charge,
     };
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn charges_to_one_account_share_a_pool() {
         let lines = || {
-            let account = agent_account(AgentId::generate(), 0);
+            let account = Account::agent(AgentId::generate(), 0);
             let usage = Usage { tokens: 1, calls: 2, micro_usd: 3 };
             account_lines(
                 account,

@@ -225,7 +225,7 @@ impl Request {
 #[cfg(test)]
 mod tests {
     use lumoauth_core::{
-        budget::{BudgetPolicy, Standing, Usage, account_lines, agent_account},
+        budget::{Account, BudgetPolicy, Standing, Usage, account_lines},
         id::AgentId,
     };
 
@@ -236,7 +236,7 @@ mod tests {
     }
 
     fn lines() -> Vec<Line> {
-        let account = agent_account(AgentId::generate(), 0);
+        let account = Account::agent(AgentId::generate(), 0);
         let usage = Usage { tokens: 1, calls: 1, micro_usd: 1 };
         account_lines(account, &BudgetPolicy::default(), &usage, Standing::MustFit, Timestamp::default())
     }

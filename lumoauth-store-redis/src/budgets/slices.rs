@@ -70,7 +70,7 @@ impl Slice {
 #[cfg(test)]
 mod tests {
     use lumoauth_core::{
-        budget::{BudgetPolicy, Standing, Usage, account_lines, agent_account},
+        budget::{Account, BudgetPolicy, Standing, Usage, account_lines},
         clock::Timestamp,
         id::AgentId,
     };
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     fn slice(limit: Option<u64>, amount: u64, left: u64, debited: Option<u64>, max: Option<u64>) -> Slice {
-        let account = agent_account(AgentId::generate(), 0);
+        let account = Account::agent(AgentId::generate(), 0);
         let (policy, now) = (BudgetPolicy::default(), Timestamp::default());
         let mut line = account_lines(account, &policy, &Usage::ONE_CALL, Standing::MustFit, now)[0];
         (line.limit, line.amount) = (limit, amount);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use lumoauth_core::{
-    budget::{BudgetPolicy, MicroUsd, Standing, Usage, account_lines, agent_account},
+    budget::{Account, BudgetPolicy, MicroUsd, Standing, Usage, account_lines},
     id::{AgentId, OrgId},
     store::{BudgetStore, Charge, ChargeId, Charged},
 };
@@ -142,7 +142,7 @@ impl Shared {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let agent = self.agents[number % self.agents.len()];
         let usage = Usage { tokens: amount, calls: amount, micro_usd: amount };
-        let lines = account_lines(agent_account(agent, 0), &self.policy, &usage, Standing::MustFit, now);
+        let lines = account_lines(Account::agent(agent, 0), &self.policy, &usage, Standing::MustFit, now);
         assert_eq!(lines.len(), 3);
         let key = number.to_string();
         let charge = match id {

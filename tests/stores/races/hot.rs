@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use lumoauth_core::{
-    budget::{Account, BudgetPolicy, Line, Meter, Standing, Usage, Window, account_lines, agent_account},
+    budget::{Account, BudgetPolicy, Line, Meter, Standing, Usage, Window, account_lines},
     id::AgentId,
     random::random_bytes,
     store::{
@@ -32,7 +32,7 @@ fn charged(outcomes: &[Charged]) -> usize {
 /// Exactly as many are served as the limit has room for.
 pub(crate) async fn budgets_limit<S: BudgetStore>(stores: Two<S>) {
     for round in 0..rounds() {
-        let (org, account) = (some_org(), agent_account(AgentId::generate(), 0));
+        let (org, account) = (some_org(), Account::agent(AgentId::generate(), 0));
         // One, half, and nearly all of them.
         let room = [1, CALLERS / 2, CALLERS - 1][round % 3];
         let limit = u64::try_from(room).unwrap() * 3;
@@ -55,7 +55,7 @@ pub(crate) async fn budgets_limit<S: BudgetStore>(stores: Two<S>) {
 pub(crate) async fn budgets_chain<S: BudgetStore>(stores: Two<S>) {
     for _ in 0..rounds() {
         let org = some_org();
-        let accounts = [0; 3].map(|_| agent_account(AgentId::generate(), 0));
+        let accounts = [0; 3].map(|_| Account::agent(AgentId::generate(), 0));
         let outcomes = race(&stores, |caller, store| {
             let org = org.clone();
             async move {
@@ -77,7 +77,7 @@ pub(crate) async fn budgets_chain<S: BudgetStore>(stores: Two<S>) {
 pub(crate) async fn budgets_id<S: BudgetStore>(stores: Two<S>) {
     for _ in 0..rounds() {
         let (org, actor) = (some_org(), AgentId::generate());
-        let account = agent_account(actor, 0);
+        let account = Account::agent(actor, 0);
         let outcomes = race(&stores, |_, store| {
             let org = org.clone();
             async move {

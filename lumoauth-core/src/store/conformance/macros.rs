@@ -63,7 +63,9 @@ macro_rules! store_conformance {
         $crate::store_conformance!(@cases budgets $make;
             never_oversells, all_lines_or_none, first_charges_at_once, repeats_by_id, racing_repeats,
             refused_ids_are_free, ids_end, ids_are_per_actor, facts_overshoot, no_wrap, usage_by_window,
-            organizations_are_apart);
+            organizations_are_apart, holds_are_found, holds_are_settled, holds_end_once, holds_are_released,
+            settling_overshoots, late_holds, holds_are_forgotten, parked_holds, parked_holds_expire,
+            holds_of_another_window, holds_without_id, holds_are_their_makers, live_holds);
     };
     (@role clients $make:expr) => {
         $crate::store_conformance!(@cases clients $make;

@@ -42,6 +42,7 @@ pub mod changes;
 pub mod clients;
 pub mod consents;
 pub mod grants;
+mod holds;
 pub mod keys;
 mod macros;
 pub mod mcp_servers;

@@ -7,7 +7,7 @@ use super::{
     now, some_event, some_org,
 };
 use crate::{
-    budget::{Line, Meter, Window, agent_account},
+    budget::{Account, Line, Meter, Window},
     clock::Timestamp,
     id::AgentId,
     random::random_bytes,
@@ -176,7 +176,7 @@ pub async fn purge_keeps_charge_ids(budgets: &dyn BudgetStore, store: &dyn Upkee
 
 /// "Counters of windows that ended more than 48 hours ago" are dropped, and no others.
 pub async fn purge_keeps_counters(budgets: &dyn BudgetStore, store: &dyn Upkeep) {
-    let (org, account) = (some_org(), agent_account(AgentId::generate(), 0));
+    let (org, account) = (some_org(), Account::agent(AgentId::generate(), 0));
     let present =
         [(Meter::Tokens, Window::Day), (Meter::Calls, Window::Hour), (Meter::MicroUsd, Window::Month)];
     let recent = then().minus(48 * HOUR);

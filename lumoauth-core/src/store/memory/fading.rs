@@ -27,6 +27,11 @@ impl<K: Clone + Eq + Hash + Ord, V: Default> Fading<K, V> {
         self.entries.get(key).map(|(value, end)| (value, *end))
     }
 
+    /// The value of `key`, to be changed.
+    pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.entries.get_mut(key).map(|(value, _)| value)
+    }
+
     /// The value of `key`, made if there is none, that ends at `end` or later.
     pub(super) fn keep(&mut self, key: K, end: Timestamp) -> &mut V {
         match self.entries.entry(key) {

@@ -29,6 +29,11 @@ impl<T: Default> PerOrg<T> {
         change(&mut write(parts.entry(org.clone()).or_default()))
     }
 
+    /// Looks at every part, one after the other.
+    pub(super) fn read_each(&self, mut look: impl FnMut(&OrgId, &T)) {
+        read(&self.0).iter().for_each(|(org, part)| look(org, &read(part)));
+    }
+
     /// Changes every part, one after the other.
     pub(super) fn write_each(&self, mut change: impl FnMut(&mut T)) {
         read(&self.0).values().for_each(|part| change(&mut write(part)));
