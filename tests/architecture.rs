@@ -98,6 +98,7 @@ const LEVELS: &[(&str, &[&str])] = &[
             "client",
             "consent",
             "api_key",
+            "approval",
             "mcp",
             "audit",
             "workload",
@@ -109,7 +110,7 @@ const LEVELS: &[(&str, &[&str])] = &[
         &[
             "token",
             "principal",
-            "budget_gate",
+            "spending",
             "client_auth",
             "foreign_keys",
             "grant",

@@ -9,6 +9,7 @@ use crate::{
     api_key::ApiKey,
     audit::{Actor, ActorKind, Event},
     authorize::IDENTITY_SCOPES,
+    budget::Envelope,
     capability::{Capability, Decision, DenyReason, evaluate},
     client::Client,
     client_auth::AuthenticatedClient,
@@ -169,6 +170,11 @@ impl Principal {
     pub(crate) fn chain<'a>(&'a self, agent: &'a Agent) -> Vec<&'a Agent> {
         let chain: Vec<_> = self.agents().map(|agent| &**agent).collect();
         if chain.is_empty() { vec![agent] } else { chain }
+    }
+
+    /// The budgets that its token carries.
+    pub fn envelopes(&self) -> &[Envelope] {
+        self.claims.as_ref().map_or(&[], |claims| &claims.lin.budgets)
     }
 
     /// The person, if it is one in person: not through an agent, and nobody in between.

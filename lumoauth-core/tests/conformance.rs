@@ -206,9 +206,10 @@ mod complete {
         };
     }
 
-    const ROLES: [(&str, &str, &str); 15] = roles!(
+    const ROLES: [(&str, &str, &str); 16] = roles!(
         "agents",
         "api_keys",
+        "approvals",
         "audit",
         "budgets",
         "changes",

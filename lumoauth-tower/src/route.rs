@@ -69,6 +69,11 @@ pub(crate) const ORGANIZATION: &[Route] = routes! {
     GET "agents/me" Access::Token => me::identity;
     GET "agents/me/usage" Access::Token => me::usage;
     POST "agents/me/usage" Access::Token => me::report_usage;
+    GET "agents/me/budget" Access::Token => budget::budget;
+    POST "agents/me/budget/reservations" Access::Token => budget::reserve;
+    GET "agents/me/budget/reservations/{}" Access::Token => budget::reservation;
+    POST "agents/me/budget/reservations/{}/settle" Access::Token => budget::settle;
+    POST "agents/me/budget/reservations/{}/release" Access::Token => budget::release;
     POST "agents/register" Access::Anyone => me::register;
     POST "agents/{}/attest" Access::Open => attest::attest;
 

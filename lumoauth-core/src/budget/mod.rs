@@ -4,6 +4,7 @@
 //! [`Meter`] and [`Window`]. Windows are fixed and in UTC: the clock hour, the calendar day, the calendar
 //! month. Money is whole micro-dollars and is never held in a float.
 
+mod envelope;
 mod evaluate;
 mod hold;
 mod policy;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 
+pub use envelope::Envelope;
 pub use evaluate::{Account, Line, Standing, Usage, account_lines, admits, exceeded};
 pub use hold::{HeldLine, Hold, HoldState, Resolution, Verdict, amounts, recounted};
 pub use policy::{BudgetPolicy, InvalidPolicy};

@@ -4,9 +4,9 @@ use http::StatusCode;
 
 use crate::{
     agent::{InvalidAgent, Terminal},
-    budget_gate::Exhausted,
     grant::TokenError,
     keys::KeyError,
+    spending::Exhausted,
     store::StoreError,
     wire::WireError,
 };

@@ -18,6 +18,7 @@ use crate::{
     mcp::McpServer,
     organization::Organization,
     principal::{Delegation, Identity, Principal, Represented, client_actor},
+    spending::Payers,
     store::{McpServerKey, Revoked},
     token::{self, AccessClaims, Act, Audience, MayAct, token_handle},
     user::User,
@@ -163,16 +164,18 @@ impl AuthorizationServer {
         Ok(Introspection { active: true, token: Some(token) })
     }
 
-    /// Whether an agent has used up its budget, or an earlier one of its chain.
+    /// Whether somebody who pays for the agent's calls has used up a budget.
     async fn is_over_budget(
         &self,
         organization: &Organization,
         principal: &Principal,
         now: Timestamp,
     ) -> Result<bool, TokenError> {
-        for agent in principal.agents().filter(|agent| !agent.budget.is_empty()) {
-            let used = self.stores().budgets.usage(&organization.id, agent.account(), now).await?;
-            if exceeded(&agent.budget, &used, now).next().is_some() {
+        let agents: Vec<_> = principal.agents().map(|agent| &**agent).collect();
+        let payers = Payers::of_chain(&agents, principal.envelopes());
+        for payer in payers.iter().flat_map(Payers::iter).filter(|payer| !payer.policy.is_empty()) {
+            let used = self.stores().budgets.usage(&organization.id, payer.account, now).await?;
+            if exceeded(payer.policy, &used, now).next().is_some() {
                 return Ok(true);
             }
         }

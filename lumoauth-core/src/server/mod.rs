@@ -24,6 +24,8 @@ mod mcp;
 mod me;
 mod organizations;
 mod people;
+mod reservations;
+mod spend;
 mod token;
 
 use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc};
@@ -57,6 +59,7 @@ pub use error::ApiError;
 pub use introspect::{ActiveToken, Introspection};
 pub use mcp::{McpServerPatch, NewMcpServer, Visit};
 pub use people::{Approver, NewUserRequest};
+pub use reservations::{Reservation, ReservationRequest, SettleRequest};
 pub use token::TokenRequest;
 
 use token::RequestClient;

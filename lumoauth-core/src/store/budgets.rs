@@ -146,12 +146,12 @@ pub trait BudgetStore: fmt::Debug + Send + Sync + 'static {
     ///   in one atomic step with the counting, over all lines and all accounts. Under any concurrency no counter
     ///   with a limit passes it.
     /// - A counter that was never charged shows zero, also for any number of first charges at once.
-    /// - An id is looked up and stored in the same step, with the hold if there is one. Until its `keep_until`, a
-    ///   repetition changes nothing, whatever became of the hold. A refused charge stores no id.
+    /// - An id is looked up and stored in the same step, with the hold if there is one. Until its `keep_until`, and while
+    ///   its hold is parked, a repetition changes nothing, whatever became of the hold. A refused charge stores no id.
     /// - Counting saturates; it never wraps.
     ///
     /// Checked by `conformance::budgets::never_oversells`, `all_lines_or_none`, `first_charges_at_once`,
-    /// `repeats_by_id`, `racing_repeats`, `refused_ids_are_free`, `ids_end`, `ids_are_per_actor`,
+    /// `repeats_by_id`, `racing_repeats`, `refused_ids_are_free`, `ids_end`, `parked_ids_do_not_end`, `ids_are_per_actor`,
     /// `facts_overshoot` and `no_wrap`.
     ///
     /// # Errors
@@ -169,10 +169,11 @@ pub trait BudgetStore: fmt::Debug + Send + Sync + 'static {
     /// - What becomes of it is decided by [`Hold::resolve`], in one atomic step with correcting the counters: of any number of
     ///   resolutions at once, one that ends the hold is [`Resolved::Done`].
     /// - The counters of the hold's own windows are corrected, by [`crate::budget::recounted`], also if those windows are over.
-    /// - From the `keep_until` of its charge on, a hold is [`Resolved::Unknown`]; so is a charge with an id that was not held.
+    /// - From the `keep_until` of its charge on, a hold is [`Resolved::Unknown`], unless it is parked: that is known until it
+    ///   was freed. A charge with an id that was not held is unknown too.
     ///
     /// Checked by `conformance::budgets::holds_are_settled`, `holds_end_once`, `holds_are_released`,
-    /// `settling_overshoots`, `late_holds`, `holds_are_forgotten`, `parked_holds`, `parked_holds_expire`,
+    /// `settling_overshoots`, `late_holds`, `holds_are_forgotten`, `parked_ids_do_not_end`, `parked_holds`, `parked_holds_expire`,
     /// `holds_of_another_window`, `holds_without_id` and `holds_are_their_makers`.
     ///
     /// # Errors
@@ -186,7 +187,7 @@ pub trait BudgetStore: fmt::Debug + Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Resolved, StoreError>;
 
-    /// The hold with this id, until the `keep_until` of its charge. Checked by `conformance::budgets::holds_are_found`.
+    /// The hold with this id, until the `keep_until` of its charge and while it is parked. Checked by `conformance::budgets::holds_are_found`.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer.

@@ -27,6 +27,7 @@
 
 mod agents;
 mod api_keys;
+mod approvals;
 mod audit;
 mod budgets;
 mod cached;
@@ -50,6 +51,7 @@ pub mod conformance;
 
 pub use agents::{AgentFilter, AgentKey, AgentStore};
 pub use api_keys::{ApiKeyKey, ApiKeyStore};
+pub use approvals::{ApprovalStore, Decide};
 pub use audit::{AuditFilter, AuditKey, AuditStats, AuditStore, LogEntry, Outbox};
 pub use budgets::{BudgetStore, Charge, ChargeId, Charged, HoldId, NewHold, Overdue, Resolved};
 pub use cached::{CacheConfig, Cached};

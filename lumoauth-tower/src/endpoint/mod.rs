@@ -5,6 +5,7 @@ pub(crate) mod attest;
 pub(crate) mod audit;
 pub(crate) mod authorize;
 pub(crate) mod authz;
+pub(crate) mod budget;
 pub(crate) mod directory;
 pub(crate) mod mcp;
 pub(crate) mod me;

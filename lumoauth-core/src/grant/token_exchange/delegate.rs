@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use super::{
-    bounds::{DELEGATED_LIFETIME, Exchange, Holder, Price, ancestors, lifetime, narrowed},
+    bounds::{DELEGATED_LIFETIME, Exchange, Holder, Price, ancestors, envelopes, lifetime, narrowed},
     presented::{Actor, Request, Token},
 };
 use crate::{
@@ -55,6 +55,8 @@ pub(super) async fn decide(
     };
     let scope = scope(request, actor, &delegation, &agreed, server.as_deref())?;
     let sources = [&*subject.claims, &*actor.claims];
+    let agents: Vec<_> = delegation.agents().map(|agent| &**agent).collect();
+    let envelopes = envelopes(&sources, &agents, request.budget.as_ref())?;
     let longest = server.as_ref().map_or(u32::MAX, |server| server.token_lifetime).min(DELEGATED_LIFETIME);
     Ok(Exchange {
         holder: Holder::Chain(delegation),
@@ -67,6 +69,7 @@ pub(super) async fn decide(
         may_act: subject.claims.may_act.clone(),
         workload: None,
         test: subject.claims.test || actor.claims.test,
+        envelopes,
         price: Price::OneCall,
     })
 }

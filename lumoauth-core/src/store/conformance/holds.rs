@@ -197,6 +197,25 @@ pub async fn holds_are_forgotten(store: &dyn BudgetStore) {
     assert_eq!(settled, Resolved::Done { counters: counters(USED), late: true });
 }
 
+/// "Unless it is parked": until it was freed, its id is no new one, and it can be freed.
+pub async fn parked_ids_do_not_end(store: &dyn BudgetStore) {
+    let maker = Maker::new(store);
+    assert_eq!(maker.make(true, &maker.lines()).await, charged(HELD));
+    let lines = maker.lines();
+    let end = later(KEPT);
+    let next = ChargeId { actor: maker.agent, key: KEY, request_hash: [1; 32], keep_until: later(2 * KEPT) };
+    let again = async || store.charge(&maker.org, &Charge::repeatable(next, &lines), end).await.unwrap();
+    assert_eq!(again().await, Charged::Repeated);
+    assert_eq!(maker.hold(end).await.map(|hold| hold.state), Some(HoldState::Parked));
+    let live = store.live_holds(&maker.org, maker.agent, end, 9).await.unwrap();
+    assert_eq!(live.len(), 1);
+    assert_eq!(maker.resolve(Resolution::Expire, end).await, done(NOTHING));
+    // Now it is like any other.
+    assert_eq!(maker.hold(end).await, None);
+    assert_eq!(maker.resolve(Resolution::Expire, end).await, Resolved::Unknown);
+    assert!(matches!(again().await, Charged::Charged(_)));
+}
+
 /// "A human agreed: a parked hold is held from now on." Exactly once, and before that it cannot be settled.
 pub async fn parked_holds(store: &dyn BudgetStore) {
     let maker = Maker::new(store);

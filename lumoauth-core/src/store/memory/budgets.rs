@@ -35,7 +35,16 @@ type Key = (AgentId, String);
 #[derive(Default)]
 struct Known {
     request_hash: [u8; 32],
+    keep_until: Timestamp,
     hold: Option<Hold>,
+}
+
+impl Known {
+    /// When it may be forgotten. What is parked is known until somebody has freed it.
+    fn end(&self) -> Timestamp {
+        let parked = self.hold.as_ref().is_some_and(|hold| hold.state == HoldState::Parked);
+        if parked { Timestamp::from_unix_millis(u64::MAX) } else { self.keep_until }
+    }
 }
 
 type Counter = (Account, Meter, Window, Timestamp);
@@ -79,8 +88,10 @@ impl Book {
             let key = (id.actor, id.key.to_owned());
             let hold = charge.hold.map(|hold| hold.of(charge.lines));
             self.list(&key, hold.as_ref());
-            let known = Known { request_hash: id.request_hash, hold };
-            *self.charges.keep(key, id.keep_until) = known;
+            let known = Known { request_hash: id.request_hash, keep_until: id.keep_until, hold };
+            let end = known.end();
+            *self.charges.keep(key.clone(), end) = known;
+            self.charges.end_at(&key, end);
         }
         Charged::Charged(after)
     }
@@ -119,6 +130,8 @@ impl Book {
             self.list(&key, Some(&hold));
             if let Some(known) = self.charges.get_mut(&key) {
                 known.hold = Some(hold);
+                let end = known.end();
+                self.charges.end_at(&key, end);
             }
         }
         Resolved::Done { counters, late }

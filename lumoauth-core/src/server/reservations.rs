@@ -1,0 +1,417 @@
+//! Reservations: an agent holds a part of its budgets before it uses it, and says afterwards what it used.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json, value::RawValue};
+
+use super::{
+    ApiError, AuthorizationServer, Caller,
+    budget::{cost, count},
+};
+use crate::{
+    agent::Agent,
+    budget::{BudgetPolicy, HeldLine, Hold, HoldState, Line, Meter, MicroUsd, Resolution, Standing, Usage},
+    clock::Timestamp,
+    id::OrgId,
+    principal::Principal,
+    secret::sha256,
+    spending::{Payers, Remaining},
+    store::{Charge, ChargeId, Charged, HoldId, NewHold, Resolved, StoreError},
+};
+
+/// How long a reservation is held, unless the caller says otherwise.
+const LEASE: u32 = 60;
+
+/// The longest lease, in seconds.
+const LONGEST_LEASE: u32 = 3600;
+
+/// How long after its lease a reservation may still be settled, and its id is known.
+const KEEP: Duration = Duration::from_secs(86_400);
+
+/// What is to be reserved. Absent and `null` are the same; unknown members are ignored.
+#[derive(Debug, Default, Deserialize)]
+#[non_exhaustive]
+pub struct ReservationRequest {
+    /// The caller's own id: repeating the call returns the first outcome.
+    pub id: Option<String>,
+    /// Model tokens.
+    pub tokens: Option<Box<RawValue>>,
+    /// API calls.
+    pub api_calls: Option<Box<RawValue>>,
+    /// Cost, as a decimal.
+    pub cost_usd: Option<Box<RawValue>>,
+    /// The model that will be used.
+    pub model: Option<String>,
+    /// For how long, in seconds.
+    pub lease_seconds: Option<u32>,
+    /// What for, in the words of whoever is asked for approval.
+    pub action: Option<String>,
+}
+
+/// What was used. A meter that is not named was used as reserved.
+#[derive(Debug, Default, Deserialize)]
+#[non_exhaustive]
+pub struct SettleRequest {
+    /// Model tokens.
+    pub tokens: Option<Box<RawValue>>,
+    /// API calls.
+    pub api_calls: Option<Box<RawValue>>,
+    /// Cost, as a decimal.
+    pub cost_usd: Option<Box<RawValue>>,
+}
+
+/// Where a reservation stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a result, read by transports")]
+pub struct Reservation {
+    /// The caller's id.
+    pub id: String,
+    /// The hold.
+    pub hold: Hold,
+    /// What is left to the caller, as far as limits go.
+    pub remaining: Remaining,
+    /// The members of the caller's policy whose maximum is reached.
+    pub exceeded: Vec<&'static str>,
+    /// Whether this call made it what it is; a repetition did not.
+    pub new: bool,
+}
+
+/// What a reservation remembers of its request, beside the amounts.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Note {
+    /// The lease that was asked for, in seconds.
+    lease: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    action: Option<String>,
+}
+
+/// A request, read.
+struct Wanted<'a> {
+    id: &'a str,
+    usage: Usage,
+    note: Note,
+}
+
+impl<'a> Wanted<'a> {
+    fn read(request: &'a ReservationRequest) -> Result<Self, ApiError> {
+        let invalid = |member, problem: &str| ApiError::Invalid { member, problem: problem.to_owned() };
+        let id = request.id.as_deref().ok_or_else(|| invalid("id", "is required"))?;
+        if !(1..=128).contains(&id.len()) {
+            return Err(invalid("id", "must be 1 to 128 bytes"));
+        }
+        let lease = request.lease_seconds.unwrap_or(LEASE);
+        if !(1..=LONGEST_LEASE).contains(&lease) {
+            return Err(invalid("lease_seconds", "must be 1 to 3600"));
+        }
+        for (member, text) in [("model", &request.model), ("action", &request.action)] {
+            if text.as_ref().is_some_and(|text| text.len() > 128) {
+                return Err(invalid(member, "must be at most 128 bytes"));
+            }
+        }
+        let usage = Usage {
+            tokens: count("tokens", request.tokens.as_deref())?,
+            calls: count("api_calls", request.api_calls.as_deref())?,
+            micro_usd: cost("cost_usd", request.cost_usd.as_deref())?.micros(),
+        };
+        let note = Note { lease, model: request.model.clone(), action: request.action.clone() };
+        Ok(Self { id, usage, note })
+    }
+
+    fn lease(&self) -> Duration {
+        Duration::from_secs(self.note.lease.into())
+    }
+
+    /// What tells this request from another one under the same id.
+    fn hash(&self) -> [u8; 32] {
+        let Note { lease, model, action } = &self.note;
+        sha256(format!("{:?}\0{lease}\0{model:?}\0{action:?}", self.usage).as_bytes())
+    }
+}
+
+impl AuthorizationServer {
+    /// Holds a part of the budgets of everybody who pays for what `agent` does as `principal`: all of it, or nothing.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the request is not acceptable, the model is not allowed, somebody has no room, or the id was used for
+    /// something else.
+    pub async fn open_reservation(
+        &self,
+        org: &OrgId,
+        principal: &Principal,
+        agent: &Agent,
+        request: &ReservationRequest,
+        caller: &Caller,
+    ) -> Result<Reservation, ApiError> {
+        let now = self.now();
+        let wanted = Wanted::read(request)?;
+        let payers = Payers::of_caller(principal, agent);
+        if !payers.allow_model(wanted.note.model.as_deref()) {
+            return Err(ApiError::ModelNotAllowed);
+        }
+        if payers.need_approval(wanted.usage.micro_usd) {
+            return Err(ApiError::ApprovalRequired);
+        }
+        let ends = now.plus(wanted.lease());
+        let lines = payers.lines(&wanted.usage, Standing::Hold, now);
+        let note = json!(wanted.note).to_string();
+        let id = ChargeId {
+            actor: agent.id,
+            key: &stored_key(wanted.id),
+            request_hash: wanted.hash(),
+            keep_until: ends.plus(KEEP),
+        };
+        let hold = NewHold { parked: false, ends, note: &note };
+        match self.stores().budgets.charge(org, &Charge::held(id, &lines, hold), now).await? {
+            Charged::Charged(counters) => Ok(Reservation {
+                id: wanted.id.to_owned(),
+                hold: hold.of(&lines),
+                remaining: payers.remaining(&lines, &counters),
+                exceeded: reached(&agent.budget, &payers.remaining(&lines, &counters)),
+                new: true,
+            }),
+            Charged::Repeated => self.reservation(org, principal, agent, wanted.id).await,
+            Charged::Conflict => Err(ApiError::Conflict("This id was used for another reservation.")),
+            Charged::Exceeded { line, used } => {
+                let stores = self.stores();
+                Err(payers.exhausted(stores, org, &lines[line], used, &caller.origin, now).await?.into())
+            }
+        }
+    }
+
+    /// The reservation of `agent` with this id.
+    ///
+    /// # Errors
+    /// [`ApiError`] if there is none, or the store cannot answer.
+    pub async fn reservation(
+        &self,
+        org: &OrgId,
+        principal: &Principal,
+        agent: &Agent,
+        id: &str,
+    ) -> Result<Reservation, ApiError> {
+        let hold = self.found(org, agent, id, self.now()).await?;
+        self.described(org, principal, agent, id, hold, false).await
+    }
+
+    /// Records what was used of a reservation in place of what is held: a fact, also where it passes a limit or comes after
+    /// the lease. A repetition returns the first outcome.
+    ///
+    /// # Errors
+    /// [`ApiError`] if an amount is not acceptable, there is no such reservation, it was released, or it waits for approval.
+    pub async fn settle_reservation(
+        &self,
+        org: &OrgId,
+        principal: &Principal,
+        agent: &Agent,
+        id: &str,
+        request: &SettleRequest,
+        caller: &Caller,
+    ) -> Result<Reservation, ApiError> {
+        let hold = self.found(org, agent, id, self.now()).await?;
+        let held = amounts(&hold, agent);
+        let or_held = |given: Option<u64>, held| given.unwrap_or(held);
+        let given = |raw: &Option<Box<RawValue>>| raw.as_deref().filter(|raw| raw.get() != "null").is_some();
+        let usage = Usage {
+            tokens: or_held(
+                given(&request.tokens).then_some(count("tokens", request.tokens.as_deref())?),
+                held.tokens,
+            ),
+            calls: or_held(
+                given(&request.api_calls).then_some(count("api_calls", request.api_calls.as_deref())?),
+                held.calls,
+            ),
+            micro_usd: or_held(
+                given(&request.cost_usd).then_some(cost("cost_usd", request.cost_usd.as_deref())?.micros()),
+                held.micro_usd,
+            ),
+        };
+        let settled = self.resolved(org, principal, agent, id, hold, Resolution::Settle(usage)).await?;
+        match settled.hold.state {
+            HoldState::Settled(_) => {}
+            HoldState::Parked => return Err(ApiError::Conflict("The reservation waits for approval.")),
+            HoldState::Held | HoldState::Released | HoldState::Denied | HoldState::Expired => {
+                return Err(ApiError::Conflict("The reservation was released."));
+            }
+        }
+        if settled.new {
+            let payers = Payers::of_caller(principal, agent);
+            payers.record_exceeded(self.stores(), org, &caller.origin, self.now()).await?;
+        }
+        Ok(settled)
+    }
+
+    /// Frees a reservation of which nothing was used.
+    ///
+    /// # Errors
+    /// [`ApiError`] if there is no such reservation, or it was settled.
+    pub async fn release_reservation(
+        &self,
+        org: &OrgId,
+        principal: &Principal,
+        agent: &Agent,
+        id: &str,
+    ) -> Result<Reservation, ApiError> {
+        let hold = self.found(org, agent, id, self.now()).await?;
+        let released = self.resolved(org, principal, agent, id, hold, Resolution::Release).await?;
+        match released.hold.state {
+            HoldState::Settled(_) => Err(ApiError::Conflict("The reservation was settled.")),
+            _ => Ok(released),
+        }
+    }
+
+    /// What `agent` holds in the present windows, by reservations that are neither settled nor over.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the store cannot answer.
+    pub async fn held(&self, org: &OrgId, agent: &Agent) -> Result<Usage, ApiError> {
+        let now = self.now();
+        let holds = self.stores().budgets.live_holds(org, agent.id, now, MOST_LIVE).await?;
+        let mut held = Usage::default();
+        let account = agent.account();
+        for line in holds.iter().flat_map(|hold| &hold.lines) {
+            if line.account == account && line.window_start == line.window.start(now) {
+                let sum = match line.meter {
+                    Meter::Tokens => &mut held.tokens,
+                    Meter::Calls => &mut held.calls,
+                    Meter::MicroUsd => &mut held.micro_usd,
+                };
+                *sum = sum.saturating_add(line.amount);
+            }
+        }
+        Ok(held)
+    }
+
+    async fn found(&self, org: &OrgId, agent: &Agent, id: &str, now: Timestamp) -> Result<Hold, ApiError> {
+        let key = stored_key(id);
+        let id = HoldId { actor: agent.id, key: &key };
+        self.stores().budgets.hold(org, id, now).await?.ok_or(ApiError::NotFound("reservation"))
+    }
+
+    /// Makes `resolution` hold of a reservation, if its state allows it: what it is then.
+    async fn resolved(
+        &self,
+        org: &OrgId,
+        principal: &Principal,
+        agent: &Agent,
+        id: &str,
+        hold: Hold,
+        resolution: Resolution,
+    ) -> Result<Reservation, ApiError> {
+        let now = self.now();
+        let key = stored_key(id);
+        let hold_id = HoldId { actor: agent.id, key: &key };
+        match self.stores().budgets.resolve(org, Some(hold_id), &hold.lines, resolution, now).await? {
+            Resolved::Done { .. } => {
+                let hold = self.found(org, agent, id, now).await?;
+                self.described(org, principal, agent, id, hold, true).await
+            }
+            Resolved::Stays(_) => {
+                let hold = self.found(org, agent, id, now).await?;
+                self.described(org, principal, agent, id, hold, false).await
+            }
+            Resolved::Unknown => Err(ApiError::NotFound("reservation")),
+        }
+    }
+
+    async fn described(
+        &self,
+        org: &OrgId,
+        principal: &Principal,
+        agent: &Agent,
+        id: &str,
+        hold: Hold,
+        new: bool,
+    ) -> Result<Reservation, ApiError> {
+        let remaining = self.remaining(org, &Payers::of_caller(principal, agent)).await?;
+        let exceeded = reached(&agent.budget, &remaining);
+        Ok(Reservation { id: id.to_owned(), hold, remaining, exceeded, new })
+    }
+
+    /// What is left to everybody who pays.
+    async fn remaining(&self, org: &OrgId, payers: &Payers<'_>) -> Result<Remaining, StoreError> {
+        let now = self.now();
+        let lines: Vec<Line> = payers.lines(&Usage::default(), Standing::Hold, now);
+        let mut counters = Vec::with_capacity(lines.len());
+        let mut known: Option<(crate::budget::Account, Usage)> = None;
+        for line in &lines {
+            let usage = match known {
+                Some((account, usage)) if account == line.account => usage,
+                _ => self.stores().budgets.usage(org, line.account, now).await?,
+            };
+            known = Some((line.account, usage));
+            counters.push(usage.of(line.meter));
+        }
+        Ok(payers.remaining(&lines, &counters))
+    }
+}
+
+/// How many live holds of one agent are summed up.
+const MOST_LIVE: u32 = 10_000;
+
+/// The id of a reservation as stores know it: reports of use have ids of their own.
+fn stored_key(id: &str) -> String {
+    format!("reservation {id}")
+}
+
+/// The amounts of `hold` that stand on the account of `agent`.
+fn amounts(hold: &Hold, agent: &Agent) -> Usage {
+    let own = |meter| {
+        let lines = hold.lines.iter().filter(|line: &&HeldLine| line.account.owner == agent.id.uuid());
+        lines.filter(|line| line.meter == meter).map(|line| line.amount).next().unwrap_or_default()
+    };
+    Usage { tokens: own(Meter::Tokens), calls: own(Meter::Calls), micro_usd: own(Meter::MicroUsd) }
+}
+
+/// The members of `policy` of which nothing is left.
+fn reached(policy: &BudgetPolicy, remaining: &Remaining) -> Vec<&'static str> {
+    let none_left = |meter| match meter {
+        Meter::Tokens => remaining.tokens == Some(0),
+        Meter::Calls => remaining.calls.is_some_and(|calls| calls.left == 0),
+        Meter::MicroUsd => remaining.micro_usd == Some(0),
+    };
+    let limits = policy.limits().filter(|limit| none_left(limit.meter));
+    limits.map(|limit| BudgetPolicy::member_of(limit.meter)).collect()
+}
+
+/// Amounts as the wire shows them: whole numbers for tokens and calls, decimal text for money.
+fn shown(usage: &Usage) -> Value {
+    json!({
+        "tokens": usage.tokens,
+        "api_calls": usage.calls,
+        "cost_usd": MicroUsd::from_micros(usage.micro_usd).to_string(),
+    })
+}
+
+impl Reservation {
+    /// Whether it waits for a human.
+    pub fn is_pending(&self) -> bool {
+        self.hold.state == HoldState::Parked
+    }
+
+    /// The JSON of it, for `agent`; `prefix` begins the paths of links.
+    pub fn to_json(&self, agent: &Agent, _prefix: &str) -> Value {
+        let status = match self.hold.state {
+            HoldState::Held => "held",
+            HoldState::Parked => "pending_approval",
+            HoldState::Settled(_) => "settled",
+            HoldState::Released => "released",
+            HoldState::Denied => "denied",
+            HoldState::Expired => "expired",
+        };
+        let mut view = json!({
+            "id": self.id,
+            "status": status,
+            "held": shown(&amounts(&self.hold, agent)),
+            "remaining": self.remaining.to_json(),
+            "expires_at": self.hold.ends.to_string(),
+        });
+        if let HoldState::Settled(usage) = &self.hold.state {
+            view["charged"] = shown(usage);
+            view["exceeded"] = json!(self.exceeded);
+        }
+        view
+    }
+}

@@ -1,0 +1,63 @@
+//! The refusal of a call for which somebody has no budget left.
+
+use http::StatusCode;
+
+use crate::{
+    budget::{BudgetPolicy, Line, Meter, MicroUsd, Usage, exceeded},
+    clock::Timestamp,
+    wire::WireError,
+};
+
+/// A limit is used up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("budget exceeded: {limit}")]
+#[non_exhaustive]
+pub struct Exhausted {
+    /// The member of the policy.
+    pub limit: &'static str,
+    /// Its maximum.
+    pub max: u64,
+    /// What is used.
+    pub used: u64,
+    /// When its window ends.
+    pub resets_at: Timestamp,
+    /// Whole seconds until a call could pass, were nothing else used: until the last exceeded window ends.
+    pub retry_after: u64,
+    /// What is counted.
+    pub meter: Meter,
+}
+
+impl Exhausted {
+    /// The refusal of `line`, whose counter shows `used`.
+    pub(crate) fn new(policy: &BudgetPolicy, usage: &Usage, line: &Line, used: u64, now: Timestamp) -> Self {
+        let resets_at = line.window.end(now);
+        let last = exceeded(policy, usage, now).map(|(_, end)| end).fold(resets_at, Timestamp::max);
+        Self {
+            limit: BudgetPolicy::member_of(line.meter),
+            max: line.limit.unwrap_or(u64::MAX),
+            used,
+            resets_at,
+            retry_after: last.since(now).as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX),
+            meter: line.meter,
+        }
+    }
+
+    /// 429 `budget_exceeded` with the numbers.
+    pub fn to_wire(&self) -> WireError {
+        let sentence = match self.meter {
+            Meter::Tokens => "Daily token budget used up.",
+            Meter::Calls => "Hourly API call budget used up.",
+            Meter::MicroUsd => "Monthly cost budget used up.",
+        };
+        let amount = |n: u64| match self.meter {
+            Meter::Tokens | Meter::Calls => serde_json::json!(n),
+            Meter::MicroUsd => serde_json::json!(MicroUsd::from_micros(n)),
+        };
+        WireError::new(StatusCode::TOO_MANY_REQUESTS, "budget_exceeded", sentence)
+            .with_detail("limit", self.limit)
+            .with_detail("max", amount(self.max))
+            .with_detail("used", amount(self.used))
+            .with_detail("resets_at", self.resets_at.to_string())
+            .with_retry_after(self.retry_after)
+    }
+}
