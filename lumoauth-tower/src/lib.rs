@@ -27,6 +27,7 @@
 
 mod authenticate;
 mod body;
+mod budget;
 mod capability;
 mod endpoint;
 #[cfg(feature = "fetch")]
@@ -40,6 +41,7 @@ mod route;
 mod service;
 
 pub use authenticate::{Authenticate, AuthenticateLayer};
+pub use budget::{Budget, BudgetLayer, MeteredBody, UsageMeter};
 pub use capability::{RequireCapability, RequireCapabilityLayer};
 #[cfg(feature = "fetch")]
 pub use fetch::{GuardedFetch, GuardedFetchError};

@@ -6,6 +6,7 @@ use lumoauth_core::{
     capability::{Capability, DenyReason},
     principal::{Identity, Principal},
     server::{ApiError, AuthenticateError},
+    spending::SpendError,
     wire::WireError,
 };
 
@@ -32,6 +33,8 @@ pub enum RejectionReason {
     OtherOrganization,
     /// The caller may not do this.
     Denied(DenyReason),
+    /// The caller's budget does not allow it.
+    Budget,
     /// The stores or the keys do not answer; nothing is allowed then.
     Unavailable,
     /// A layer that must come first is missing.
@@ -74,6 +77,21 @@ impl Rejection {
         let mut response = reply::error(&self.wire).map(B::from);
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+impl From<SpendError> for Rejection {
+    fn from(error: SpendError) -> Self {
+        let (reason, wire) = match error {
+            SpendError::Exceeded(exhausted) => (RejectionReason::Budget, exhausted.to_wire()),
+            SpendError::ModelNotAllowed => (RejectionReason::Budget, ApiError::ModelNotAllowed.to_wire()),
+            SpendError::ApprovalRequired => (RejectionReason::Budget, ApiError::ApprovalRequired.to_wire()),
+            outage => {
+                tracing::error!(error = &outage as &dyn std::error::Error, "cannot charge a budget");
+                (RejectionReason::Unavailable, WireError::unavailable())
+            }
+        };
+        Self { reason, wire }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
-use lumoauth_core::{clock::Timestamp, server::ApiError, spending::Remaining, wire::WireError};
+use lumoauth_core::{server::ApiError, spending::Remaining, wire::WireError};
 use serde::Serialize;
 
 /// A response with a whole body.
@@ -23,17 +23,13 @@ pub(crate) fn ok(body: &impl Serialize) -> Reply {
 }
 
 /// A 200 of [`json`] to a call that a budget was charged for.
-pub(crate) fn budgeted(body: &impl Serialize, remaining: &Remaining, now: Timestamp) -> Reply {
-    with_rate_limit(ok(body), remaining, now)
+pub(crate) fn budgeted(body: &impl Serialize, remaining: &Remaining) -> Reply {
+    with_rate_limit(ok(body), remaining)
 }
 
 /// `reply` with the `RateLimit` headers of the calls that are left.
-pub(crate) fn with_rate_limit<B>(
-    mut reply: Response<B>,
-    remaining: &Remaining,
-    now: Timestamp,
-) -> Response<B> {
-    for (name, value) in remaining.rate_limit_headers(now).into_iter().flatten() {
+pub(crate) fn with_rate_limit<B>(mut reply: Response<B>, remaining: &Remaining) -> Response<B> {
+    for (name, value) in remaining.rate_limit_headers().into_iter().flatten() {
         if let Ok(value) = HeaderValue::from_str(&value) {
             reply.headers_mut().insert(HeaderName::from_static(name), value);
         }

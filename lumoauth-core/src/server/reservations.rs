@@ -168,8 +168,8 @@ impl AuthorizationServer {
             Charged::Charged(counters) => Ok(Reservation {
                 id: wanted.id.to_owned(),
                 hold: hold.of(&lines),
-                remaining: payers.remaining(&lines, &counters),
-                exceeded: reached(&agent.budget, &payers.remaining(&lines, &counters)),
+                remaining: payers.remaining(&lines, &counters, now),
+                exceeded: reached(&agent.budget, &payers.remaining(&lines, &counters, now)),
                 new: true,
             }),
             Charged::Repeated => self.reservation(org, principal, agent, wanted.id).await,
@@ -344,7 +344,7 @@ impl AuthorizationServer {
             known = Some((line.account, usage));
             counters.push(usage.of(line.meter));
         }
-        Ok(payers.remaining(&lines, &counters))
+        Ok(payers.remaining(&lines, &counters, now))
     }
 }
 

@@ -35,16 +35,16 @@ impl Budgets for AuthorizationServer {
         let now = self.now();
         let lines = payers.lines(&spend.usage, Standing::Hold, now);
         let counters = payers.charge(self.stores(), &caller.org, &lines, origin, now).await??;
-        let remaining = payers.remaining(&lines, &counters);
+        let remaining = payers.remaining(&lines, &counters, now);
         let lines = lines.iter().map(HeldLine::from).collect();
         Ok(Held::new(remaining, Receipt::Lines { org: caller.org.clone(), lines }))
     }
 
     async fn settle(&self, held: Held, used: &Usage) -> Result<(), SpendError> {
-        let Receipt::Lines { org, lines } = held.receipt else { return Ok(()) };
-        if lines.iter().all(|line| line.amount == used.of(line.meter)) {
+        if held.stands_for(used) {
             return Ok(());
         }
+        let Receipt::Lines { org, lines } = held.receipt else { return Ok(()) };
         let resolution = Resolution::Settle(*used);
         match self.stores().budgets.resolve(&org, None, &lines, resolution, self.now()).await? {
             Resolved::Done { .. } => Ok(()),

@@ -15,8 +15,7 @@ use crate::{
     agent::Agent,
     audit::{Event, EventKind, Origin, Target},
     budget::{
-        Account, BudgetPolicy, Envelope, Line, Meter, MicroUsd, Standing, Usage, Window, account_lines,
-        exceeded,
+        Account, BudgetPolicy, Envelope, Line, Meter, MicroUsd, Standing, Usage, account_lines, exceeded,
     },
     clock::Timestamp,
     id::{EventId, OrgId},
@@ -116,7 +115,7 @@ impl<'a> Payers<'a> {
     ) -> Result<Result<Remaining, Exhausted>, StoreError> {
         let lines = self.lines(&Usage::ONE_CALL, Standing::MustFit, now);
         let charged = self.charge(stores, org, &lines, origin, now).await?;
-        Ok(charged.map(|counters| self.remaining(&lines, &counters)))
+        Ok(charged.map(|counters| self.remaining(&lines, &counters, now)))
     }
 
     /// Charges `lines` of these payers without an id: the counters after it, or who has no room.
@@ -225,13 +224,14 @@ impl<'a> Payers<'a> {
 
     /// What is left of the limits of all of them after a charge of `lines`, whose counters show `counters`: the least of each
     /// meter.
-    pub(crate) fn remaining(&self, lines: &[Line], counters: &[u64]) -> Remaining {
+    pub(crate) fn remaining(&self, lines: &[Line], counters: &[u64], now: Timestamp) -> Remaining {
         let mut remaining = Remaining::default();
         for (line, used) in lines.iter().zip(counters) {
             let limit = self.all.iter().filter(|payer| payer.account == line.account);
             let limit = limit.flat_map(|payer| payer.policy.limits());
             for limit in limit.filter(|limit| limit.meter == line.meter && limit.window == line.window) {
-                remaining.lower(limit.meter, limit.max, *used);
+                let reset = limit.window.end(now).since(now).as_millis().div_ceil(1000);
+                remaining.lower(limit.meter, limit.max, *used, reset.try_into().unwrap_or(u64::MAX));
             }
         }
         remaining
@@ -258,18 +258,20 @@ pub struct CallsLeft {
     pub max: u64,
     /// What is left of it.
     pub left: u64,
+    /// In how many seconds the hour ends, rounded up.
+    pub resets_in: u64,
 }
 
 impl Remaining {
     /// Takes a counter into account that shows `used` of `max`.
-    fn lower(&mut self, meter: Meter, max: u64, used: u64) {
+    fn lower(&mut self, meter: Meter, max: u64, used: u64, resets_in: u64) {
         let left = max.saturating_sub(used);
         let least = |known: Option<u64>| Some(known.map_or(left, |known| known.min(left)));
         match meter {
             Meter::Tokens => self.tokens = least(self.tokens),
             Meter::Calls => {
                 if self.calls.is_none_or(|known| left < known.left) {
-                    self.calls = Some(CallsLeft { max, left });
+                    self.calls = Some(CallsLeft { max, left, resets_in });
                 }
             }
             Meter::MicroUsd => self.micro_usd = least(self.micro_usd),
@@ -289,12 +291,11 @@ impl Remaining {
 
     /// The values of `RateLimit-Policy` and `RateLimit` (IETF draft httpapi-ratelimit-headers) for the calls of the hour;
     /// `None` if they have no limit.
-    pub fn rate_limit_headers(&self, now: Timestamp) -> Option<[(&'static str, String); 2]> {
-        let CallsLeft { max, left } = self.calls?;
-        let reset = Window::Hour.end(now).since(now).as_secs() + 1;
+    pub fn rate_limit_headers(&self) -> Option<[(&'static str, String); 2]> {
+        let CallsLeft { max, left, resets_in } = self.calls?;
         Some([
             ("ratelimit-policy", format!("\"calls\";q={max};w=3600")),
-            ("ratelimit", format!("\"calls\";r={left};t={reset}")),
+            ("ratelimit", format!("\"calls\";r={left};t={resets_in}")),
         ])
     }
 }

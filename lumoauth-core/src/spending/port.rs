@@ -59,6 +59,15 @@ impl Held {
     pub const fn new(remaining: Remaining, receipt: Receipt) -> Self {
         Self { remaining, receipt }
     }
+
+    /// Whether nobody needs to be told that `used` was used: it is exactly what is held, and nothing waits for an answer.
+    pub fn stands_for(&self, used: &Usage) -> bool {
+        match &self.receipt {
+            Receipt::Nothing => true,
+            Receipt::Lines { lines, .. } => lines.iter().all(|line| line.amount == used.of(line.meter)),
+            Receipt::Reservation { .. } => false,
+        }
+    }
 }
 
 /// Where something is held.

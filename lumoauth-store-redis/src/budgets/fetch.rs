@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{
     CHARGING, DEADLINE, Pools, TURNS,
     batch::Batch,
-    request::{Answer, Request, Shortage},
+    request::{Answer, Outcome, Request, Shortage},
     slices::Credit,
 };
 use crate::error::Failure;
@@ -29,7 +29,7 @@ pub(super) struct Turn {
 }
 
 /// Charges a request whose pools were short.
-pub(super) async fn fetch_and_spend(pools: Arc<Pools>, mut request: Request) -> Result<Charged, StoreError> {
+pub(super) async fn fetch_and_spend(pools: Arc<Pools>, mut request: Request) -> Result<Outcome, StoreError> {
     let deadline = Instant::now() + DEADLINE;
     let line = &pools.turns[request.shard() % TURNS];
     let _turn = timeout_at(deadline, line.lock()).await.map_err(|_| Failure::TimedOut.during(CHARGING))?;
@@ -40,7 +40,7 @@ pub(super) async fn fetch_and_spend(pools: Arc<Pools>, mut request: Request) -> 
         // They are brought once.
         turn.credits.clear();
         match answer {
-            Answer::Done(charged) => return Ok(request.with_passed(charged)),
+            Answer::Done(outcome) => return Ok(request.with_passed(outcome)),
             Answer::Busy => sleep(POLL).await,
             Answer::Short(shortage) => match pools.fetch(&mut request, &shortage, deadline).await {
                 Ok(credits) => (turn.memory, turn.credits) = (shortage.memory, credits),

@@ -46,6 +46,12 @@ impl Slice {
         Self { line: short.line, units, missing, limit: line.limit }
     }
 
+    /// Only what is missing.
+    pub(super) const fn missing(line: &Line, short: &Short) -> Self {
+        let missing = line.amount.saturating_sub(short.left);
+        Self { line: short.line, units: missing, missing, limit: line.limit }
+    }
+
     /// The whole amount of a line.
     pub(super) const fn whole(line: &Line, index: usize) -> Self {
         Self { line: index, units: line.amount, missing: line.amount, limit: line.limit }

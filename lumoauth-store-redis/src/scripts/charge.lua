@@ -135,8 +135,8 @@ local function write_record(key, hash, keep_until, keep, hold)
 end
 
 -- Lists a hold where it is looked for.
-local function list(letter, ends, name, index, parked, keep)
-  after[#after + 1] = { letter, ends, name, KEYS[index], parked and KEYS[parked], keep }
+local function list(now, letter, ends, name, index, parked, keep)
+  after[#after + 1] = { now, letter, ends, name, KEYS[index], parked and KEYS[parked], keep }
 end
 
 local function spend(charge)
@@ -205,13 +205,13 @@ local function spend(charge)
   if id then
     write_record(KEYS[id[1]], id[2], id[3], id[4], hold)
     if hold then
-      list(hold[1], hold[2], hold[5], hold[6], hold[7], id[4])
+      list(charge.now, hold[1], hold[2], hold[5], hold[6], hold[7], id[4])
     end
   elseif old then
     local keep = math.min(math.max(tonumber(old[5]) + LATE_ID - charge.now, 1), 10 * KEEP_POOL)
     local ends = ending[4] == '0' and old[2] or ending[4]
     write_record(KEYS[ending[7]], hash, old[5], keep, { ending[3], ends, ending[5], old[4] })
-    list(ending[3], ends, ending[6], ending[8], ending[9], keep)
+    list(charge.now, ending[3], ends, ending[6], ending[8], ending[9], keep)
   end
   return reply
 end
@@ -230,7 +230,7 @@ for key, record in pairs(records) do
   redis.call('SET', key, record[1], 'PX', record[2])
 end
 for _, hold in ipairs(after) do
-  local letter, ends, name, index, parked, keep = unpack(hold, 1, 6)
+  local now, letter, ends, name, index, parked, keep = unpack(hold, 1, 7)
   local function add(key, score)
     redis.call('ZADD', key, score, name)
     local longest = string.format('%.0f', math.max(redis.call('PTTL', key), keep + KEEP_POOL))
@@ -240,6 +240,7 @@ for _, hold in ipairs(after) do
     redis.call('ZREM', index, name)
   else
     add(index, letter == 'p' and '+inf' or ends)
+    redis.call('ZREMRANGEBYSCORE', index, '-inf', string.format('%.0f', now - LATE_ID))
   end
   if letter == 'p' then
     add(parked, ends)

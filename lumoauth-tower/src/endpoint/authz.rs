@@ -24,7 +24,7 @@ pub(crate) async fn check(call: Call) -> Result<Reply, WireError> {
     if let Subject::User(user) = &checked.subject {
         body["user_id"] = user.id.to_string().into();
     }
-    Ok(reply::budgeted(&body, &checked.remaining, call.server.now()))
+    Ok(reply::budgeted(&body, &checked.remaining))
 }
 
 /// POST `authz/check-bulk`.
@@ -38,7 +38,7 @@ pub(crate) async fn check_bulk(call: Call) -> Result<Reply, WireError> {
         "subject_type": checked.subject.kind(),
         "subject_id": checked.subject.id(),
     });
-    Ok(reply::budgeted(&body, &checked.remaining, call.server.now()))
+    Ok(reply::budgeted(&body, &checked.remaining))
 }
 
 /// POST `authz/check-any`.
@@ -70,7 +70,7 @@ async fn combined(call: Call, verdict: fn(&[(String, bool)]) -> bool) -> Result<
     let checked = decide(&call, &request, request.several()).await?;
     let names: Vec<_> = checked.results.iter().map(|(name, _)| name).collect();
     let body = json!({ "allowed": verdict(&checked.results), "permissions": names });
-    Ok(reply::budgeted(&body, &checked.remaining, call.server.now()))
+    Ok(reply::budgeted(&body, &checked.remaining))
 }
 
 async fn decide(

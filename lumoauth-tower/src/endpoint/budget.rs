@@ -67,8 +67,7 @@ pub(crate) async fn settle(call: Call) -> Result<Reply, WireError> {
     let (principal, agent) = (call.principal()?, call.agent()?);
     let request: SettleRequest = call.json()?;
     let caller = call.caller();
-    let settle =
-        call.server.settle_reservation(call.org(), principal, agent, call.name(), &request, &caller);
+    let settle = call.server.settle_reservation(call.org(), principal, agent, call.name(), &request, &caller);
     answer(&call, StatusCode::OK, &settle.await.map_err(refuse)?)
 }
 
@@ -84,8 +83,7 @@ const POLL: HeaderValue = HeaderValue::from_static("2");
 
 fn answer(call: &Call, status: StatusCode, reservation: &Reservation) -> Result<Reply, WireError> {
     let body = reservation.to_json(call.agent()?, call.prefix());
-    let mut reply =
-        reply::with_rate_limit(reply::json(status, &body), &reservation.remaining, call.server.now());
+    let mut reply = reply::with_rate_limit(reply::json(status, &body), &reservation.remaining);
     if reservation.is_pending() {
         reply.headers_mut().insert(header::RETRY_AFTER, POLL);
     }

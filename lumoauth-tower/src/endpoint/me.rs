@@ -34,7 +34,7 @@ pub(crate) async fn ask(call: Call) -> Result<Reply, WireError> {
         .ask(&call.organization, principal, agent, &request, facts, &call.caller())
         .await
         .map_err(refuse)?;
-    Ok(reply::budgeted(&answer, &answer.remaining, call.server.now()))
+    Ok(reply::budgeted(&answer, &answer.remaining))
 }
 
 /// GET `agents/me/usage`.

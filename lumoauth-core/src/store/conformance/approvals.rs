@@ -1,6 +1,6 @@
 //! Cases of [`ApprovalStore`].
 
-use std::time::Duration;
+use std::{array, time::Duration};
 
 use serde_json::json;
 
@@ -193,12 +193,12 @@ pub async fn pending(store: &dyn ApprovalStore) {
     // Of one instant, in the order of bytes, which not every collation agrees with.
     let marks = ["-", "0", "A", "Z", "_", "a", "z"];
     let then = now().plus(Duration::from_secs(60));
-    let at_once = |n: usize| Approval {
+    let at_once: [Approval; 7] = array::from_fn(|n| Approval {
         token: token(marks[n]),
         on_behalf_of: [Some(user), Some(other), None][n % 3],
         expires_at: then,
         ..some_approval()
-    };
+    });
     let sooner = Approval { on_behalf_of: Some(user), expires_at: then.minus(MOMENT), ..some_approval() };
     let later = Approval { on_behalf_of: Some(user), expires_at: then.plus(MOMENT), ..some_approval() };
     let ended = Approval { on_behalf_of: Some(user), expires_at: now(), ..some_approval() };
@@ -211,13 +211,12 @@ pub async fn pending(store: &dyn ApprovalStore) {
         inserted(store, &org, approval).await;
     }
     for n in [3, 5, 0, 6, 1, 4, 2] {
-        inserted(store, &org, &at_once(n)).await;
+        inserted(store, &org, &at_once[n]).await;
     }
     for (approval, yes) in [(&approved, true), (&denied, false)] {
         assert_eq!(decided(store, &org, approval, &some_decision(yes), now()).await, Decide::Decided);
     }
-    let all: Vec<_> =
-        [sooner.clone()].into_iter().chain((0..7).map(at_once)).chain([later.clone()]).collect();
+    let all: Vec<_> = [sooner.clone()].into_iter().chain(at_once.clone()).chain([later.clone()]).collect();
     let of = |user: Option<UserId>| -> Vec<_> {
         all.iter().filter(|approval| user.is_none() || approval.on_behalf_of == user).cloned().collect()
     };

@@ -14,9 +14,9 @@ use crate::{
     id::AgentId,
     random::random_bytes,
     store::{
-        ApprovalStore, BudgetStore, Charge, ChargeId, Charged, Decide, GrantStore, Handle, HoldId, Insert, NewHold, REPLAY_GRACE, RateLimit,
-        RateLimitStore, RefreshToken, Remembered, ReplayStore, Resolved, Revoked, Rotation, Store, Ticket,
-        TicketUse, Upkeep,
+        ApprovalStore, BudgetStore, Charge, ChargeId, Charged, Decide, GrantStore, Handle, HoldId, Insert,
+        NewHold, REPLAY_GRACE, RateLimit, RateLimitStore, RefreshToken, Remembered, ReplayStore, Resolved,
+        Revoked, Rotation, Store, Ticket, TicketUse, Upkeep,
     },
 };
 
