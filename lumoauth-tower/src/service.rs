@@ -327,6 +327,7 @@ async fn count(
         ("oauth/token" | "agents/{}/attest", _, _) => Counted::Token { client: &client, peer: &peer },
         // A client id is the caller's choice here: it would bound nothing.
         ("oauth/authorize" | "oauth/par", _, _) => Counted::Authorize { peer: &peer },
+        ("agents/me/approvals", _, _) => Counted::Approval { agent: &actor },
         (_, Access::Admin(_), &Method::GET) => Counted::AdminRead { actor: &actor },
         (_, Access::Admin(_), _) => Counted::AdminWrite { actor: &actor },
         _ => return Ok(None),

@@ -5,6 +5,7 @@
 //! arguments and render its results.
 
 mod agents;
+mod approvals;
 mod ask;
 mod attest;
 mod audit;
@@ -46,6 +47,7 @@ use crate::{
 };
 
 pub use agents::{AgentPage, NewAgent, Registration, RegistrationRequest, TestTokenRequest};
+pub use approvals::{ApprovalDecisionRequest, ApprovalRequest, OpenedApproval};
 pub use ask::{Answer, AskRequest, RequestFacts};
 pub use attest::{Attestation, AttestedIdentity};
 pub use authenticate::{AuthenticateError, Credential, Door};

@@ -186,7 +186,7 @@ impl Pools {
     pub(super) async fn overdue(&self, now: Timestamp, max: u32) -> Result<Vec<Overdue>, Failure> {
         let all = script::NAMED.call(vec![keys::PARKING.to_vec()], ranged("-inf", "+inf", u32::MAX));
         let (listed, _): (Vec<String>, u64) = self.connection.call(&all).await?;
-        let orgs = listed.iter().filter_map(|org| OrgId::parse(org).ok());
+        let orgs: Vec<_> = listed.iter().filter_map(|org| OrgId::parse(org).ok()).collect();
         let until = now.unix_millis().to_string();
         let until = &until;
         let parked = stream::iter(orgs)

@@ -1,6 +1,7 @@
 //! The endpoints: each parses a request, calls the core, and renders the result.
 
 pub(crate) mod agents;
+pub(crate) mod approvals;
 pub(crate) mod attest;
 pub(crate) mod audit;
 pub(crate) mod authorize;

@@ -88,7 +88,8 @@ macro_rules! races {
             grants_revoke, grants_use_ticket, grants_rotate, grants_rotate_unproven, audit_sequence, audit_append);
     };
     ($make:path; hot) => {
-        crate::races::races!($make; hot: budgets_limit, budgets_chain, budgets_id, rate_limits_take, replay_remember);
+        crate::races::races!($make; hot: budgets_limit, budgets_chain, budgets_id, budgets_settle, budgets_unpark,
+            budgets_hold, rate_limits_take, replay_remember);
     };
 }
 pub(crate) use races;

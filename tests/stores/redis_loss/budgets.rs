@@ -4,6 +4,7 @@ use std::{sync::Arc, thread, time::Duration};
 
 use lumoauth_core::{
     budget::{Account, BudgetPolicy},
+    id::AgentId,
     store::{BudgetStore, Charge, ChargeId, Charged, MemoryStore},
 };
 use lumoauth_store_redis::RedisBudgets;
