@@ -321,14 +321,8 @@ impl AuthorizationServer {
 
     /// What waits for `approval` goes on, or ends, as far as its state at `now` says. Called after every decision and
     /// whenever its agent asks for it, so it must change nothing the second time.
-    async fn after_decision(
-        &self,
-        _org: &OrgId,
-        approval: &Approval,
-        _now: Timestamp,
-    ) -> Result<(), ApiError> {
-        let Some(_reservation) = &approval.reservation else { return Ok(()) };
-        Ok(())
+    async fn after_decision(&self, org: &OrgId, approval: &Approval, now: Timestamp) -> Result<(), ApiError> {
+        Ok(self.follow_decision(org, approval, now).await?)
     }
 }
 

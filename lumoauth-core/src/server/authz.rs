@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{ApiError, AuthorizationServer, Caller};
+use super::{ApiError, AuthorizationServer, Caller, error::ELSEWHERE};
 use crate::{
     agent::Agent,
     audit::{Event, EventKind, Target},
@@ -207,6 +207,7 @@ impl AuthorizationServer {
                 required: vec!["authz:read".to_owned()],
                 granted: key.scopes.iter().map(ToString::to_string).collect(),
             }),
+            Identity::Remote(_) => Err(ELSEWHERE),
         }
     }
 
@@ -221,6 +222,7 @@ impl AuthorizationServer {
                 Identity::Agent(agent) => Ok(Subject::Agent(agent.clone())),
                 Identity::Client(client) => Ok(Subject::Caller(client.client_id.to_string())),
                 Identity::User(person) => Ok(Subject::User(person.user.clone())),
+                Identity::Remote(_) => Err(ELSEWHERE),
                 Identity::ApiKey(key) => match key.created_by {
                     None => Ok(Subject::Caller(key.number.to_string())),
                     Some(id) => self

@@ -98,6 +98,9 @@ pub enum ApiError {
     Hash(#[from] super::HashError),
 }
 
+/// The refusal of a caller whose token was verified elsewhere: this server verifies its tokens itself.
+pub(super) const ELSEWHERE: ApiError = ApiError::Forbidden("This credential is not accepted here.");
+
 impl ApiError {
     /// The error as the client sees it.
     pub fn to_wire(&self) -> WireError {

@@ -309,7 +309,7 @@ fn usable_scope(principal: &Principal, claims: &AccessClaims, server: Option<&Mc
         Identity::Agent(agent) => agent.narrow(None, &bounds),
         Identity::Client(client) => AuthenticatedClient::Client(client.clone()).narrow(None, &bounds),
         Identity::User(person) => return still_allowed(&person.client, server, &claims.scope),
-        Identity::ApiKey(_) => Ok(Scope::default()),
+        Identity::ApiKey(_) | Identity::Remote(_) => Ok(Scope::default()),
     };
     let items = scope.unwrap_or_default();
     Scope::new(items.as_slice().iter().filter(|item| principal.decide(item).is_allow()).cloned())
@@ -320,7 +320,7 @@ fn resource_owner(principal: &Principal) -> Option<&User> {
     match (&principal.identity, principal.delegation.as_deref()) {
         (Identity::User(person), _) => Some(&person.user),
         (_, Some(Delegation { represented: Represented::User(user), .. })) => Some(user),
-        (Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_), _) => None,
+        (Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) | Identity::Remote(_), _) => None,
     }
 }
 

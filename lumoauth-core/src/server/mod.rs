@@ -24,6 +24,7 @@ mod maintenance;
 mod mcp;
 mod me;
 mod organizations;
+mod parking;
 mod people;
 mod reservations;
 mod spend;

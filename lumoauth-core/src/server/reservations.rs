@@ -8,6 +8,7 @@ use serde_json::{Value, json, value::RawValue};
 use super::{
     ApiError, AuthorizationServer, Caller,
     budget::{cost, count},
+    parking::Waiting,
 };
 use crate::{
     agent::Agent,
@@ -75,24 +76,36 @@ pub struct Reservation {
     pub exceeded: Vec<&'static str>,
     /// Whether this call made it what it is; a repetition did not.
     pub new: bool,
+    /// The instant it is described at.
+    pub now: Timestamp,
 }
 
 /// What a reservation remembers of its request, beside the amounts.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Note {
+pub(super) struct Note {
     /// The lease that was asked for, in seconds.
-    lease: u32,
+    pub(super) lease: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    model: Option<String>,
+    pub(super) model: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    action: Option<String>,
+    pub(super) action: Option<String>,
+    /// The approval that it waits for, or waited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) waiting: Option<Waiting>,
+}
+
+impl Note {
+    /// The note of `hold`. Every reservation has one; a hold of something else has none.
+    pub(super) fn of(hold: &Hold) -> Self {
+        serde_json::from_str(&hold.note).unwrap_or_default()
+    }
 }
 
 /// A request, read.
-struct Wanted<'a> {
-    id: &'a str,
-    usage: Usage,
-    note: Note,
+pub(super) struct Wanted<'a> {
+    pub(super) id: &'a str,
+    pub(super) usage: Usage,
+    pub(super) note: Note,
 }
 
 impl<'a> Wanted<'a> {
@@ -116,7 +129,8 @@ impl<'a> Wanted<'a> {
             calls: count("api_calls", request.api_calls.as_deref())?,
             micro_usd: cost("cost_usd", request.cost_usd.as_deref())?.micros(),
         };
-        let note = Note { lease, model: request.model.clone(), action: request.action.clone() };
+        let note =
+            Note { lease, model: request.model.clone(), action: request.action.clone(), waiting: None };
         Ok(Self { id, usage, note })
     }
 
@@ -126,7 +140,7 @@ impl<'a> Wanted<'a> {
 
     /// What tells this request from another one under the same id.
     fn hash(&self) -> [u8; 32] {
-        let Note { lease, model, action } = &self.note;
+        let Note { lease, model, action, .. } = &self.note;
         sha256(format!("{:?}\0{lease}\0{model:?}\0{action:?}", self.usage).as_bytes())
     }
 }
@@ -146,33 +160,43 @@ impl AuthorizationServer {
         caller: &Caller,
     ) -> Result<Reservation, ApiError> {
         let now = self.now();
-        let wanted = Wanted::read(request)?;
+        let mut wanted = Wanted::read(request)?;
         let payers = Payers::of_caller(principal, agent);
         if !payers.allow_model(wanted.note.model.as_deref()) {
             return Err(ApiError::ModelNotAllowed);
         }
         if payers.need_approval(wanted.usage.micro_usd) {
-            return Err(ApiError::ApprovalRequired);
+            wanted.note.waiting = Some(Waiting::begin(now));
         }
-        let ends = now.plus(wanted.lease());
+        let ends = match &wanted.note.waiting {
+            Some(waiting) => waiting.hold_ends(wanted.lease(), now),
+            None => now.plus(wanted.lease()),
+        };
         let lines = payers.lines(&wanted.usage, Standing::Hold, now);
         let note = json!(wanted.note).to_string();
-        let id = ChargeId {
-            actor: agent.id,
-            key: &stored_key(wanted.id),
-            request_hash: wanted.hash(),
-            keep_until: ends.plus(KEEP),
-        };
-        let hold = NewHold { parked: false, ends, note: &note };
+        let key = stored_key(wanted.id);
+        let id =
+            ChargeId { actor: agent.id, key: &key, request_hash: wanted.hash(), keep_until: ends.plus(KEEP) };
+        let hold = NewHold { parked: wanted.note.waiting.is_some(), ends, note: &note };
         match self.stores().budgets.charge(org, &Charge::held(id, &lines, hold), now).await? {
-            Charged::Charged(counters) => Ok(Reservation {
-                id: wanted.id.to_owned(),
-                hold: hold.of(&lines),
-                remaining: payers.remaining(&lines, &counters, now),
-                exceeded: reached(&agent.budget, &payers.remaining(&lines, &counters, now)),
-                new: true,
-            }),
-            Charged::Repeated => self.reservation(org, principal, agent, wanted.id).await,
+            Charged::Charged(counters) => {
+                // The amount is held first: an approval that nobody can use any more would be worse than a hold that
+                // nobody was asked about, which a repetition of this call makes good.
+                if let Some(waiting) = &wanted.note.waiting {
+                    self.ask_for_approval(principal, agent, &wanted, &key, waiting, caller).await?;
+                }
+                let remaining = payers.remaining(&lines, &counters, now);
+                let exceeded = reached(&agent.budget, &remaining);
+                let hold = hold.of(&lines);
+                Ok(Reservation { id: wanted.id.to_owned(), hold, remaining, exceeded, new: true, now })
+            }
+            Charged::Repeated => {
+                let repeated = self.reservation(org, principal, agent, wanted.id).await?;
+                if let (true, Some(waiting)) = (repeated.is_pending(), Note::of(&repeated.hold).waiting) {
+                    self.ask_for_approval(principal, agent, &wanted, &key, &waiting, caller).await?;
+                }
+                Ok(repeated)
+            }
             Charged::Conflict => Err(ApiError::Conflict("This id was used for another reservation.")),
             Charged::Exceeded { line, used } => {
                 let stores = self.stores();
@@ -284,10 +308,13 @@ impl AuthorizationServer {
         Ok(held)
     }
 
+    /// The hold of a reservation, with what was decided about it done.
     async fn found(&self, org: &OrgId, agent: &Agent, id: &str, now: Timestamp) -> Result<Hold, ApiError> {
         let key = stored_key(id);
         let id = HoldId { actor: agent.id, key: &key };
-        self.stores().budgets.hold(org, id, now).await?.ok_or(ApiError::NotFound("reservation"))
+        let hold =
+            self.stores().budgets.hold(org, id, now).await?.ok_or(ApiError::NotFound("reservation"))?;
+        Ok(self.followed(org, agent.id, &key, hold, now).await?)
     }
 
     /// Makes `resolution` hold of a reservation, if its state allows it: what it is then.
@@ -327,7 +354,7 @@ impl AuthorizationServer {
     ) -> Result<Reservation, ApiError> {
         let remaining = self.remaining(org, &Payers::of_caller(principal, agent)).await?;
         let exceeded = reached(&agent.budget, &remaining);
-        Ok(Reservation { id: id.to_owned(), hold, remaining, exceeded, new })
+        Ok(Reservation { id: id.to_owned(), hold, remaining, exceeded, new, now: self.now() })
     }
 
     /// What is left to everybody who pays.
@@ -377,7 +404,7 @@ fn reached(policy: &BudgetPolicy, remaining: &Remaining) -> Vec<&'static str> {
 }
 
 /// Amounts as the wire shows them: whole numbers for tokens and calls, decimal text for money.
-fn shown(usage: &Usage) -> Value {
+pub(super) fn shown(usage: &Usage) -> Value {
     json!({
         "tokens": usage.tokens,
         "api_calls": usage.calls,
@@ -388,14 +415,25 @@ fn shown(usage: &Usage) -> Value {
 impl Reservation {
     /// Whether it waits for a human.
     pub fn is_pending(&self) -> bool {
-        self.hold.state == HoldState::Parked
+        self.waiting().is_some()
+    }
+
+    /// The approval that it waits for, while somebody can still decide.
+    fn waiting(&self) -> Option<Waiting> {
+        if self.hold.state != HoldState::Parked {
+            return None;
+        }
+        Note::of(&self.hold).waiting.filter(|waiting| self.now < waiting.expires_at)
     }
 
     /// The JSON of it, for `agent`; `prefix` begins the paths of links.
-    pub fn to_json(&self, agent: &Agent, _prefix: &str) -> Value {
+    pub fn to_json(&self, agent: &Agent, prefix: &str) -> Value {
+        let waiting = self.waiting();
         let status = match self.hold.state {
             HoldState::Held => "held",
-            HoldState::Parked => "pending_approval",
+            HoldState::Parked if waiting.is_some() => "pending_approval",
+            // Nobody can decide any more; the amount is freed in a moment.
+            HoldState::Parked => "expired",
             HoldState::Settled(_) => "settled",
             HoldState::Released => "released",
             HoldState::Denied => "denied",
@@ -408,6 +446,11 @@ impl Reservation {
             "remaining": self.remaining.to_json(),
             "expires_at": self.hold.ends.to_string(),
         });
+        if let Some(Waiting { token, expires_at }) = waiting {
+            view["status_url"] = format!("{prefix}/agents/me/approvals/{}/status", token.as_str()).into();
+            view["approval_token"] = token.as_str().into();
+            view["expires_at"] = expires_at.to_string().into();
+        }
         if let HoldState::Settled(usage) = &self.hold.state {
             view["charged"] = shown(usage);
             view["exceeded"] = json!(self.exceeded);

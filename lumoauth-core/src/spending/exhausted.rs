@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 
+use super::Remaining;
 use crate::{
     budget::{BudgetPolicy, Line, Meter, MicroUsd, Usage, exceeded},
     clock::Timestamp,
@@ -25,6 +26,8 @@ pub struct Exhausted {
     pub retry_after: u64,
     /// What is counted.
     pub meter: Meter,
+    /// What is left to whoever refuses.
+    pub remaining: Remaining,
 }
 
 impl Exhausted {
@@ -39,6 +42,7 @@ impl Exhausted {
             resets_at,
             retry_after: last.since(now).as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX),
             meter: line.meter,
+            remaining: Remaining::of(policy, usage, now),
         }
     }
 
@@ -58,6 +62,7 @@ impl Exhausted {
             .with_detail("max", amount(self.max))
             .with_detail("used", amount(self.used))
             .with_detail("resets_at", self.resets_at.to_string())
+            .with_rate_limit(self.remaining.rate_limit_headers())
             .with_retry_after(self.retry_after)
     }
 }

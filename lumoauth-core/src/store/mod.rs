@@ -37,6 +37,7 @@ mod consents;
 mod error;
 mod grants;
 mod keys;
+mod leased;
 mod mcp_servers;
 mod memory;
 mod organizations;
@@ -64,6 +65,7 @@ pub use grants::{
     TicketPurpose, TicketUse, UseEvents,
 };
 pub use keys::{KeyStore, SealedKey};
+pub use leased::LeasedBudgets;
 pub use mcp_servers::{McpServerKey, McpServerStore};
 pub use memory::MemoryStore;
 pub use organizations::OrganizationStore;

@@ -27,6 +27,8 @@ pub struct WireError {
     pub retry_after: Option<u64>,
     /// The `WWW-Authenticate` header.
     pub challenge: Option<Box<Challenge>>,
+    /// Names and values of the `RateLimit` headers.
+    pub rate_limit: Option<Box<[(&'static str, String); 2]>>,
 }
 
 /// What a `WWW-Authenticate` header asks for.
@@ -51,6 +53,7 @@ impl WireError {
             details: Map::new(),
             retry_after: None,
             challenge: None,
+            rate_limit: None,
         }
     }
 
@@ -109,6 +112,13 @@ impl WireError {
     #[must_use]
     pub fn with_retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
+        self
+    }
+
+    /// The same with `RateLimit` headers.
+    #[must_use]
+    pub fn with_rate_limit(mut self, headers: Option<[(&'static str, String); 2]>) -> Self {
+        self.rate_limit = headers.map(Box::new);
         self
     }
 

@@ -4,6 +4,7 @@
 
 mod approvals;
 mod atomicity;
+mod budgets;
 mod consents;
 mod events;
 mod expiry;

@@ -171,8 +171,7 @@ pub(crate) async fn budgets_settle<S: BudgetStore>(stores: Two<S>) {
         let outcomes = race(&stores, |caller, store| {
             let holder = holder.clone();
             async move {
-                let resolution =
-                    if caller % 4 < 2 { Resolution::Settle(USED) } else { Resolution::Release };
+                let resolution = if caller % 4 < 2 { Resolution::Settle(USED) } else { Resolution::Release };
                 holder.resolve(&*store, "hold", resolution).await
             }
         })
@@ -189,7 +188,8 @@ pub(crate) async fn budgets_unpark<S: BudgetStore>(stores: Two<S>) {
         let outcomes = race(&stores, |caller, store| {
             let holder = holder.clone();
             async move {
-                let resolution = if caller % 4 < 2 { Resolution::Unpark(later(90)) } else { Resolution::Deny };
+                let resolution =
+                    if caller % 4 < 2 { Resolution::Unpark(later(90)) } else { Resolution::Deny };
                 holder.resolve(&*store, "hold", resolution).await
             }
         })

@@ -5,6 +5,7 @@
 
 mod away;
 mod budgets;
+mod holds;
 mod moves;
 mod roles;
 

@@ -44,7 +44,9 @@ pub(super) async fn decide(
     let delegation = joined(subject, &actor.agent)?;
     let agreed = match &subject.principal.identity {
         Identity::User(person) => agreed(context, &person.user, subject, &actor.agent).await?,
-        Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) => Agreed::Already,
+        Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) | Identity::Remote(_) => {
+            Agreed::Already
+        }
     };
     let server = match request.target {
         None => None,
@@ -105,7 +107,7 @@ fn joined(subject: &Token, actor: &Arc<Agent>) -> Result<Delegation, TokenError>
         (Some(chain), _) => (chain.represented.clone(), chain.actors.clone()),
         (None, Identity::User(person)) => (Represented::User(person.user.clone()), Vec::new()),
         (None, Identity::Agent(agent)) => (Represented::Agent(agent.clone()), Vec::new()),
-        (None, Identity::Client(_) | Identity::ApiKey(_)) => return Err(refused),
+        (None, Identity::Client(_) | Identity::ApiKey(_) | Identity::Remote(_)) => return Err(refused),
     };
     match actors.last() {
         None if !actor.may_delegate() => {
@@ -199,7 +201,9 @@ fn via(subject: &Token, actor: &Agent) -> Option<ClientEpoch> {
             Some(ClientEpoch { id: person.client.client_id().clone(), epoch: person.client.epoch() })
         }
         Identity::User(_) => None,
-        Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) => subject.claims.lin.via.clone(),
+        Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) | Identity::Remote(_) => {
+            subject.claims.lin.via.clone()
+        }
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) async fn decide(
         Identity::User(_) if client.is_none() => Err(TokenError::InvalidClient(Method::Body)),
         Identity::User(person) => for_person(context, request, person),
         Identity::Agent(agent) => for_agent(context, request, agent).await,
-        Identity::Client(_) | Identity::ApiKey(_) => Err(refused),
+        Identity::Client(_) | Identity::ApiKey(_) | Identity::Remote(_) => Err(refused),
     }
 }
 

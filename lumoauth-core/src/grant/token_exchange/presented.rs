@@ -167,7 +167,7 @@ async fn subject(context: &GrantContext<'_>, token: &str) -> Result<Token, Token
     let found = live(context, token).await?.ok_or(BAD_SUBJECT)?;
     match &found.principal.identity {
         Identity::Agent(_) | Identity::User(_) => Ok(found),
-        Identity::Client(_) | Identity::ApiKey(_) => Err(BAD_SUBJECT),
+        Identity::Client(_) | Identity::ApiKey(_) | Identity::Remote(_) => Err(BAD_SUBJECT),
     }
 }
 

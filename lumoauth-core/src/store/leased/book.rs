@@ -262,9 +262,10 @@ impl Book {
 
     /// The accounts for which something is left, or under way.
     pub(super) fn open(&self) -> Vec<Account> {
-        let open = self.purses.iter().filter(|(_, purse)| {
-            purse.flight.is_some() || purse.stocks.iter().any(|stock| stock.left > 0)
-        });
+        let open = self
+            .purses
+            .iter()
+            .filter(|(_, purse)| purse.flight.is_some() || purse.stocks.iter().any(|stock| stock.left > 0));
         open.map(|(account, _)| *account).collect()
     }
 
@@ -274,7 +275,8 @@ impl Book {
         for (meter, window) in COUNTERS {
             let start = window.start(now);
             let stocks = self.purses.get(&account).map_or(&[][..], |purse| &purse.stocks);
-            let units = stocks.iter().find(|stock| stock.is(meter, window, start)).map_or(0, |stock| stock.left);
+            let units =
+                stocks.iter().find(|stock| stock.is(meter, window, start)).map_or(0, |stock| stock.left);
             match meter {
                 Meter::Tokens => left.tokens = units,
                 Meter::Calls => left.calls = units,

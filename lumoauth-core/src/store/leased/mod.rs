@@ -39,10 +39,9 @@ const GIVING_BACK: &str = "giving back slices of budgets";
 /// - **Near a maximum it is exact.** A slice is worth 100 charges like the one that needs it, and is taken only while
 ///   there is room for four; from there on each charge is made in the durable store. Of several processes that keep
 ///   asking, the last unit is given to one; a process may be refused before, while another still has some left.
-/// - **A crash wastes what is left.** With charges of up to `a` units that is `101 a - 1` units of a counter and process at
-///   most, and never when less than `400 a` were left below the maximum when it was last asked. Waste counts as used
-///   until the window ends. [`Self::give_back`] at the end wastes nothing. A slice whose taking or giving back fails
-///   with an unknown outcome is waste too.
+/// - **A crash wastes what is left.** With charges of up to `a` units and slices of 100 that is at most `101 a - 1` units of
+///   each counter and process. Waste counts as used until the window ends. [`Self::give_back`] at the end of the process
+///   wastes nothing. A slice whose taking or giving back fails with an unknown outcome is waste too.
 /// - [`usage`](BudgetStore::usage) counts what other processes have left as used.
 ///
 /// ```
@@ -182,12 +181,7 @@ impl Leases {
     }
 
     /// Sees to it that accounts have what they need; whether it is worth trying again.
-    async fn provide(
-        self: &Arc<Self>,
-        org: &OrgId,
-        needs: Vec<(Account, Need)>,
-        now: Timestamp,
-    ) -> bool {
+    async fn provide(self: &Arc<Self>, org: &OrgId, needs: Vec<(Account, Need)>, now: Timestamp) -> bool {
         let flights = needs.into_iter().filter_map(|(account, need)| match need {
             Need::Slices(slices) => Some(self.fetch(org, account, slices, now)),
             Need::GiveBack => self.give_back(org, account, now),
@@ -228,12 +222,15 @@ impl BudgetStore for LeasedBudgets {
                         return Ok(Charged::Exceeded { line, used });
                     };
                     let used = leases.books.write(org, |book| book.learn_refused(refused, used));
+                    if attempts >= ATTEMPTS {
+                        return Ok(Charged::Exceeded { line, used });
+                    }
                     // Units that are on their way here, or back, count as used there.
                     let accounts = charge.lines.chunk_by(|a, b| a.account == b.account);
                     let accounts = accounts.map(|lines| lines[0].account);
                     let flights: Vec<_> =
                         accounts.filter_map(|account| leases.give_back(org, account, now)).collect();
-                    if flights.is_empty() || attempts >= ATTEMPTS {
+                    if flights.is_empty() {
                         return Ok(Charged::Exceeded { line, used });
                     }
                     attempts += 1;

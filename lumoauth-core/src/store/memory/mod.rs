@@ -34,7 +34,7 @@ use approvals::Approvals;
 use audit::Journal;
 use budgets::Book;
 use grants::Grants;
-use per_org::PerOrg;
+pub(super) use per_org::PerOrg;
 use table::Table;
 
 /// Every role in the memory of one process: for tests, for trying out, and for single-process hosts that can

@@ -1,0 +1,541 @@
+//! Human approvals (contract 2.8.1, security JI): who may ask, who may decide, and that it happens once.
+
+use std::{sync::Barrier, thread};
+
+use lumoauth_tests::{
+    Agent, Org, Person, Response, Server, avoid_hour_edge, int, list, on_each_backend, text,
+};
+use serde_json::{Value, json};
+
+on_each_backend!(
+    request_is_answered_with_a_token_to_poll,
+    approved_request_says_by_whom_and_when,
+    denied_request_says_why,
+    administrator_decides_for_others,
+    wrong_user_cannot_decide,
+    second_decision_is_a_conflict,
+    many_decisions_at_once_are_one,
+    nobody_with_a_channel_means_428_for_everybody_alike,
+    agent_that_may_not_delegate_asks_nobody,
+    test_token_asks_nobody,
+    only_agents_ask,
+    only_people_in_person_decide,
+    status_is_for_the_agent_that_asked,
+    unknown_approvals_are_not_found,
+    bad_requests_are_refused_by_member,
+    what_a_person_reads_is_what_was_written,
+    bad_notes_decide_nothing,
+    asking_is_charged_and_polling_is_free,
+    pending_list_is_of_the_person_and_paged,
+    delegated_agent_asks_in_its_own_name,
+    other_organization_sees_nothing,
+    get_decides_nothing,
+    every_step_is_in_the_log_without_the_token,
+);
+
+/// A person with an approver channel, and their token in person.
+struct Approver<'a> {
+    person: Person<'a>,
+    number: Value,
+    token: String,
+}
+
+fn approver<'a>(org: &Org<'a>) -> Approver<'a> {
+    approver_with(org, json!({}))
+}
+
+fn approver_with<'a>(org: &Org<'a>, mut members: Value) -> Approver<'a> {
+    members["approver"] = json!({ "enabled": true });
+    let person = org.person_with(members);
+    let user = org.admin("GET", &format!("/users/{}", person.id)).send().ok()["data"].clone();
+    assert_eq!(user["approver"]["enabled"], true, "{user}");
+    let token = person.in_person("openid");
+    Approver { number: user["userId"].clone(), token, person }
+}
+
+impl Approver<'_> {
+    fn says(&self, what: &str, approval: &str) -> Response {
+        self.says_with(what, approval, json!({}))
+    }
+
+    fn says_with(&self, what: &str, approval: &str, body: Value) -> Response {
+        decide(&self.person.org, &self.token, what, approval, body)
+    }
+
+    fn pending(&self, query: &str) -> Value {
+        self.person.org.get(&format!("/approvals/pending{query}")).bearer(&self.token).send().ok()
+    }
+}
+
+fn decide(org: &Org<'_>, token: &str, what: &str, approval: &str, body: Value) -> Response {
+    org.post(&format!("/approvals/{approval}/{what}")).bearer(token).json(body).send()
+}
+
+fn body_for(who: &str) -> Value {
+    json!({ "task_id": "t-9", "reason": "Pay invoice 88", "impact": "high", "on_behalf_of": who, "meta": null })
+}
+
+fn request(agent: &Agent<'_>, token: &str, body: Value) -> Response {
+    agent.org.post("/agents/me/approvals").bearer(token).json(body).send()
+}
+
+/// The token of an approval that `agent` asks for.
+#[track_caller]
+fn opened(agent: &Agent<'_>, token: &str, who: &Approver<'_>) -> String {
+    let body = request(agent, token, body_for(&who.person.email)).expect(201).json();
+    text(&body["approval_token"]).to_owned()
+}
+
+fn poll(agent: &Agent<'_>, token: &str, approval: &str) -> Response {
+    agent.org.get(&format!("/agents/me/approvals/{approval}/status")).bearer(token).send()
+}
+
+fn status(agent: &Agent<'_>, token: &str, approval: &str) -> String {
+    text(&poll(agent, token, approval).ok()["status"]).to_owned()
+}
+
+fn setting(server: &Server) -> (Org<'_>, Approver<'_>, Agent<'_>, String) {
+    let org = server.acme();
+    let (alice, agent) = (approver(&org), org.delegate(&[]));
+    let token = agent.token();
+    (org, alice, agent, token)
+}
+
+fn request_is_answered_with_a_token_to_poll(server: &Server) {
+    let (_, alice, agent, token) = setting(server);
+    let mut tokens = Vec::new();
+    for who in [&alice.person.email, &alice.person.id, &alice.person.email.to_uppercase()] {
+        let response = request(&agent, &token, body_for(who)).expect(201);
+        assert_eq!(response.header("cache-control"), Some("no-store"));
+        let body = response.json();
+        assert_eq!(
+            (&body["status"], &body["task_id"], &body["impact"]),
+            (&json!("pending"), &json!("t-9"), &json!("high"))
+        );
+        assert!(text(&body["expires_at"]).ends_with('Z'), "{body}");
+        let approval = text(&body["approval_token"]);
+        // 256 random bits, as base64url writes them.
+        assert!(approval.starts_with("apr_") && approval.len() == 47, "{approval}");
+        let seen = poll(&agent, &token, approval).ok();
+        for member in ["approval_token", "status", "task_id", "impact", "expires_at"] {
+            assert_eq!(seen[member], body[member], "{member}");
+        }
+        assert_eq!(seen["reason"], "Pay invoice 88");
+        for member in ["responded_at", "approved_by", "decision_note"] {
+            assert_eq!(seen.get(member), Some(&Value::Null), "{member}");
+        }
+        tokens.push(approval.to_owned());
+    }
+    tokens.dedup();
+    assert_eq!(tokens.len(), 3);
+}
+
+fn approved_request_says_by_whom_and_when(server: &Server) {
+    let (_, alice, agent, token) = setting(server);
+    let approval = opened(&agent, &token, &alice);
+    let answer = alice.says("approve", &approval).ok();
+    assert_eq!(answer["status"], "approved");
+    let seen = poll(&agent, &token, &approval).ok();
+    assert_eq!((&seen["status"], &seen["reason"]), (&json!("approved"), &json!("Pay invoice 88")));
+    assert!(text(&seen["responded_at"]).ends_with('Z'), "{seen}");
+    assert_eq!(seen["approved_by"], json!({ "user_id": alice.number }));
+    assert!(int(&seen["approved_by"]["user_id"]) > 0);
+    assert!(!seen.to_string().contains(&alice.person.email));
+}
+
+fn denied_request_says_why(server: &Server) {
+    let (_, alice, agent, token) = setting(server);
+    let approval = opened(&agent, &token, &alice);
+    alice.says_with("deny", &approval, json!({ "note": "Not this one." })).ok();
+    let seen = poll(&agent, &token, &approval).ok();
+    assert_eq!((&seen["status"], &seen["approved_by"]), (&json!("denied"), &Value::Null));
+    assert_eq!(
+        (&seen["reason"], &seen["decision_note"]),
+        (&json!("Pay invoice 88"), &json!("Not this one."))
+    );
+    assert!(text(&seen["responded_at"]).ends_with('Z'), "{seen}");
+}
+
+fn administrator_decides_for_others(server: &Server) {
+    let (org, alice, agent, token) = setting(server);
+    // Without a channel of their own: nobody is asked but the list shows it.
+    let admin = org.person_with(json!({ "isAdmin": true }));
+    let admin_token = admin.in_person("openid");
+    let approval = opened(&agent, &token, &alice);
+    let listed = org.get("/approvals/pending?limit=100").bearer(&admin_token).send().ok();
+    let found = list(&listed["data"]).iter().any(|item| item["approval_token"] == approval.as_str());
+    assert!(found || int(&listed["meta"]["total"]) > 100, "{listed}");
+    decide(&org, &admin_token, "approve", &approval, json!({})).ok();
+    let number = org.admin("GET", &format!("/users/{}", admin.id)).send().ok()["data"]["userId"].clone();
+    assert_eq!(poll(&agent, &token, &approval).ok()["approved_by"], json!({ "user_id": number }));
+}
+
+fn wrong_user_cannot_decide(server: &Server) {
+    let (org, alice, agent, token) = setting(server);
+    let bob = approver(&org);
+    let approval = opened(&agent, &token, &alice);
+    for what in ["approve", "deny"] {
+        bob.says(what, &approval).refused(403, "forbidden");
+        assert_eq!(org.post(&format!("/approvals/{approval}/{what}")).send().status, 401);
+        let with_key = org.post(&format!("/approvals/{approval}/{what}")).api_key(org.key()).send();
+        assert_eq!(with_key.status, 401, "{with_key}");
+    }
+    assert_eq!(status(&agent, &token, &approval), "pending");
+    alice.says("approve", &approval).ok();
+}
+
+fn second_decision_is_a_conflict(server: &Server) {
+    let (_, alice, agent, token) = setting(server);
+    for (first, state) in [("approve", "approved"), ("deny", "denied")] {
+        let approval = opened(&agent, &token, &alice);
+        alice.says(first, &approval).ok();
+        let decided = poll(&agent, &token, &approval).ok();
+        for again in ["approve", "deny"] {
+            let response = alice.says(again, &approval);
+            assert_eq!(response.status, 409, "{response}");
+            response.refused_somehow();
+        }
+        assert_eq!(poll(&agent, &token, &approval).ok(), decided);
+        assert_eq!(decided["status"], state);
+    }
+}
+
+fn many_decisions_at_once_are_one(server: &Server) {
+    const DECIDERS: usize = 16;
+    let (org, alice, agent, token) = setting(server);
+    let admin_token = org.person_with(json!({ "isAdmin": true })).in_person("openid");
+    for _ in 0..5 {
+        let approval = opened(&agent, &token, &alice);
+        let barrier = Barrier::new(DECIDERS);
+        let decides = |n: usize| {
+            let who = if n % 3 == 0 { &admin_token } else { &alice.token };
+            let what = if n % 2 == 0 { "approve" } else { "deny" };
+            barrier.wait();
+            (what, decide(&org, who, what, &approval, json!({})).status)
+        };
+        let answers: Vec<_> = thread::scope(|scope| {
+            let decides = &decides;
+            let handles: Vec<_> = (0..DECIDERS).map(|n| scope.spawn(move || decides(n))).collect();
+            handles.into_iter().map(|handle| handle.join().expect("no panic")).collect()
+        });
+        let won: Vec<_> = answers.iter().filter(|(_, status)| *status == 200).collect();
+        assert_eq!(won.len(), 1, "{answers:?}");
+        assert!(answers.iter().all(|(_, status)| matches!(status, 200 | 409)), "{answers:?}");
+        let state = if won[0].0 == "approve" { "approved" } else { "denied" };
+        assert_eq!(status(&agent, &token, &approval), state);
+    }
+}
+
+fn nobody_with_a_channel_means_428_for_everybody_alike(server: &Server) {
+    let (org, _, agent, token) = setting(server);
+    let without = org.person();
+    let blocked = approver(&org);
+    org.admin("POST", &format!("/users/{}/block", blocked.person.id)).send().ok();
+    let nobody = request(&agent, &token, body_for("nobody@people.test"));
+    let body = nobody.refused(428, "no_enrolled_device");
+    assert_eq!((&body["task_id"], body.get("approval_token")), (&json!("t-9"), None));
+    let names = [
+        without.email.as_str(),
+        &without.id,
+        &blocked.person.email,
+        &blocked.person.id,
+        "00000000-0000-4000-8000-000000000000",
+        "42",
+    ];
+    for who in names {
+        let other = request(&agent, &token, body_for(who));
+        assert_eq!((other.status, other.json()), (428, body.clone()), "{who}");
+    }
+}
+
+fn agent_that_may_not_delegate_asks_nobody(server: &Server) {
+    let (org, alice, _, _) = setting(server);
+    let agent = org.agent(&["read:a"]);
+    let response = request(&agent, &agent.token(), body_for(&alice.person.email));
+    response.refused(403, "delegation_not_allowed");
+    assert_eq!(alice.pending("")["meta"]["total"], 0);
+}
+
+fn test_token_asks_nobody(server: &Server) {
+    let (_, alice, agent, token) = setting(server);
+    let made = agent.admin("POST", "/token").json(json!({})).send().ok();
+    let test = text(&made["data"]["accessToken"]);
+    let body = request(&agent, test, body_for(&alice.person.email)).refused(403, "test_token_not_accepted");
+    assert_eq!(body["code"], "test_token_not_accepted");
+    let approval = opened(&agent, &token, &alice);
+    poll(&agent, test, &approval).refused(403, "test_token_not_accepted");
+}
+
+fn only_agents_ask(server: &Server) {
+    let (org, alice, agent, token) = setting(server);
+    let user_of_agent = alice.person.allow(&agent, "openid").access;
+    for user in [&alice.token, &user_of_agent] {
+        request(&agent, user, body_for(&alice.person.email)).refused(403, "forbidden");
+    }
+    let body = body_for(&alice.person.email);
+    assert_eq!(org.post("/agents/me/approvals").json(body.clone()).send().status, 401);
+    assert_eq!(org.post("/agents/me/approvals").api_key(org.key()).json(body).send().status, 401);
+    let approval = opened(&agent, &token, &alice);
+    poll(&agent, &alice.token, &approval).refused(403, "forbidden");
+    let path = format!("/agents/me/approvals/{approval}/status");
+    assert_eq!(org.get(&path).send().status, 401);
+    assert_eq!(org.get(&path).api_key(org.key()).send().status, 401);
+}
+
+fn only_people_in_person_decide(server: &Server) {
+    let (org, alice, agent, token) = setting(server);
+    let (admin, other) = (approver_with(&org, json!({ "isAdmin": true })), org.delegate(&[]));
+    let approval = opened(&agent, &token, &alice);
+    // What agents hold of people: by code, delegated, and handed on.
+    let user = alice.person.allow(&agent, "openid").access;
+    let delegated = agent.acting_for(&user);
+    let nested = other.acting_for(&delegated);
+    let of_admin = admin.person.allow(&other, "openid").access;
+    for (who, held) in [
+        ("itself", &token),
+        ("another agent", &other.token()),
+        ("a person through the agent", &user),
+        ("the agent for the person", &delegated),
+        ("another for the agent for the person", &nested),
+        ("an administrator through an agent", &of_admin),
+    ] {
+        for what in ["approve", "deny"] {
+            let response = decide(&org, held, what, &approval, json!({}));
+            assert_eq!(response.status, 403, "{who}: {response}");
+            response.refused_somehow();
+        }
+        org.get("/approvals/pending").bearer(held).send().refused(403, "forbidden");
+    }
+    assert_eq!(status(&agent, &token, &approval), "pending");
+    // An agent is not even given the scope for it.
+    let asked = alice.person.ask_for(&agent, "openid approvals.manage", &[]);
+    assert_ne!(asked.status, 200, "{asked}");
+}
+
+fn status_is_for_the_agent_that_asked(server: &Server) {
+    let (org, alice, agent, token) = setting(server);
+    let other = org.delegate(&[]);
+    let approval = opened(&agent, &token, &alice);
+    for _ in 0..2 {
+        poll(&other, &other.token(), &approval).refused(403, "forbidden");
+        // Once it is decided as well.
+        alice.says("approve", &approval);
+    }
+    assert_eq!(status(&agent, &token, &approval), "approved");
+}
+
+fn unknown_approvals_are_not_found(server: &Server) {
+    let (_, alice, agent, token) = setting(server);
+    let unknown = format!("apr_{}", "a".repeat(43));
+    for approval in [unknown.as_str(), "apr_", "x", "%00", "..", &"a".repeat(300)] {
+        poll(&agent, &token, approval).refused(404, "not_found");
+        for what in ["approve", "deny"] {
+            alice.says(what, approval).refused(404, "not_found");
+        }
+    }
+}
+
+fn bad_requests_are_refused_by_member(server: &Server) {
+    let (_, alice, agent, token) = setting(server);
+    let long = |n: usize| "\u{e9}".repeat(n);
+    let deep = json!({ "text": "m".repeat(9000) });
+    for (member, value) in [
+        ("task_id", Value::Null),
+        ("task_id", json!("")),
+        ("task_id", json!(" ")),
+        ("task_id", json!(long(129))),
+        ("task_id", json!("a\nb")),
+        ("task_id", json!(7)),
+        ("reason", Value::Null),
+        ("reason", json!("")),
+        ("reason", json!(long(481))),
+        ("reason", json!("a\u{0}b")),
+        ("reason", json!("Pay \u{202e}88")),
+        ("reason", json!(["Pay"])),
+        ("impact", json!("extreme")),
+        ("impact", json!("HIGH")),
+        ("impact", json!(1)),
+        ("on_behalf_of", Value::Null),
+        ("on_behalf_of", json!("")),
+        ("on_behalf_of", json!("a b@people.test")),
+        ("on_behalf_of", json!(long(255))),
+        ("on_behalf_of", json!({ "id": 1 })),
+        ("meta", json!("text")),
+        ("meta", json!([1])),
+        ("meta", deep),
+    ] {
+        let mut body = body_for(&alice.person.email);
+        body[member] = value.clone();
+        let refused = request(&agent, &token, body).refused(400, "validation_error");
+        assert!(!refused["details"][member].is_null(), "{member} {value}: {refused}");
+    }
+    for body in ["[]", "{", r#"{"task_id":"a","task_id":"b"}"#] {
+        let post = agent.org.post("/agents/me/approvals").bearer(&token);
+        let response = post.body("application/json", body).send();
+        assert_eq!(response.status, 400, "{response}");
+    }
+    assert_eq!(alice.pending("")["meta"]["total"], 0);
+}
+
+fn what_a_person_reads_is_what_was_written(server: &Server) {
+    let (org, alice, agent, token) = setting(server);
+    let mut body = body_for(&alice.person.email);
+    body["task_id"] = json!("\u{e9}".repeat(128));
+    body["reason"] = json!(format!("<b>Pay</b>\n*88* \u{1f4b8}{}", "x".repeat(450)));
+    body["impact"] = json!("critical");
+    body["meta"] = json!({ "amount_usd": "12.500000", "lines": [{ "n": 1 }, null], "\u{1f4b8}": true });
+    body["unknown"] = json!("ignored");
+    let approval =
+        text(&request(&agent, &token, body.clone()).expect(201).json()["approval_token"]).to_owned();
+    let pending = alice.pending("");
+    let [item] = &list(&pending["data"])[..] else { panic!("one approval: {pending}") };
+    for member in ["task_id", "reason", "impact", "meta"] {
+        assert_eq!(item[member], body[member], "{member}");
+    }
+    assert_eq!((&item["approval_token"], &item["status"]), (&json!(approval), &json!("pending")));
+    assert_eq!((&item["agent_id"], &item["agent_name"]), (&json!(agent.agent_id), &json!(agent.name)));
+    assert_eq!(
+        (&item["client_id"], &item["on_behalf_of"]),
+        (&json!(agent.client_id), &json!(alice.person.id))
+    );
+    // A client that says nothing about the impact means a medium one.
+    let short = json!({ "task_id": "t", "reason": "r", "on_behalf_of": alice.person.id });
+    assert_eq!(request(&agent, &token, short).expect(201).json()["impact"], "medium");
+    // The decision's answer shows it once more.
+    let answer = org.post(&format!("/approvals/{approval}/approve")).bearer(&alice.token).send().ok();
+    assert_eq!((&answer["reason"], &answer["meta"]), (&body["reason"], &body["meta"]));
+}
+
+fn bad_notes_decide_nothing(server: &Server) {
+    let (_, alice, agent, token) = setting(server);
+    let approval = opened(&agent, &token, &alice);
+    for note in [json!("n".repeat(481)), json!("a\u{7}b"), json!(7)] {
+        alice.says_with("approve", &approval, json!({ "note": note })).refused(400, "validation_error");
+    }
+    assert_eq!(status(&agent, &token, &approval), "pending");
+    alice.says_with("approve", &approval, json!({ "note": "" })).ok();
+    assert_eq!(poll(&agent, &token, &approval).ok()["decision_note"], Value::Null);
+}
+
+fn asking_is_charged_and_polling_is_free(server: &Server) {
+    avoid_hour_edge();
+    let org = server.acme();
+    let alice = approver(&org);
+    let agent = org.create_agent(json!({
+        "capabilities": ["delegate:on_behalf"], "budgetPolicy": { "max_api_calls_per_hour": 2 },
+    }));
+    let token = agent.token();
+    let used = || int(&agent.userinfo(&token).ok()["budget_policy"]["api_calls_this_hour"]);
+    // What is no request costs nothing; what reaches nobody costs as much as what reaches somebody.
+    request(&agent, &token, json!({})).refused(400, "validation_error");
+    assert_eq!(used(), 0);
+    request(&agent, &token, body_for("nobody@people.test")).refused(428, "no_enrolled_device");
+    let approval = opened(&agent, &token, &alice);
+    assert_eq!(used(), 2);
+    for who in [alice.person.email.as_str(), "nobody@people.test"] {
+        let refused = request(&agent, &token, body_for(who));
+        refused.refused(429, "budget_exceeded");
+        assert!(refused.header("retry-after").is_some_and(|value| value.parse::<u64>().is_ok()), "{refused}");
+    }
+    for _ in 0..5 {
+        assert_eq!(status(&agent, &token, &approval), "pending");
+    }
+    assert_eq!(used(), 2);
+    assert_eq!(alice.pending("")["meta"]["total"], 1);
+}
+
+fn pending_list_is_of_the_person_and_paged(server: &Server) {
+    let (org, alice, agent, token) = setting(server);
+    let bob = approver(&org);
+    let approvals: Vec<_> = (0..3).map(|_| opened(&agent, &token, &alice)).collect();
+    opened(&agent, &token, &bob);
+    let (first, second) = (alice.pending("?limit=2"), alice.pending("?limit=2&page=2"));
+    assert_eq!((&first["meta"]["total"], &first["meta"]["hasNextPage"]), (&json!(3), &json!(true)));
+    assert_eq!((&first["pagination"], &first["resourceType"]), (&first["meta"], &json!("approvals")));
+    let listed: Vec<_> = [&first, &second]
+        .iter()
+        .flat_map(|page| list(&page["data"]))
+        .map(|item| text(&item["approval_token"]).to_owned())
+        .collect();
+    let (mut listed, mut wanted) = (listed, approvals.clone());
+    listed.sort();
+    wanted.sort();
+    assert_eq!(listed, wanted);
+    alice.says("approve", &approvals[0]).ok();
+    alice.says("deny", &approvals[1]).ok();
+    let left = alice.pending("");
+    assert_eq!(
+        (&left["meta"]["total"], &left["data"][0]["approval_token"]),
+        (&json!(1), &json!(approvals[2]))
+    );
+    assert_eq!(bob.pending("")["meta"]["total"], 1);
+    assert_eq!(org.get("/approvals/pending").send().status, 401);
+    assert_eq!(org.get("/approvals/pending").api_key(org.key()).send().status, 401);
+    org.get("/approvals/pending?page=0").bearer(&alice.token).send().refused(400, "invalid_request");
+}
+
+fn delegated_agent_asks_in_its_own_name(server: &Server) {
+    let (_, alice, agent, token) = setting(server);
+    let delegated = agent.acting_for(&alice.person.allow(&agent, "openid").access);
+    let approval = opened(&agent, &delegated, &alice);
+    alice.says("approve", &approval).ok();
+    for held in [&delegated, &token] {
+        assert_eq!(status(&agent, held, &approval), "approved");
+    }
+    let rows = agent.org.audit(&format!("action=approval.requested&actor={}", agent.agent_id));
+    let row = agent.org.admin("GET", &format!("/audit-logs/{}", int(&rows[0]["id"]))).send().ok();
+    let row = if row["data"].is_object() { row["data"].clone() } else { row };
+    assert_eq!(row["context"]["principal"]["subject"], alice.person.id.as_str(), "{row}");
+}
+
+fn other_organization_sees_nothing(server: &Server) {
+    let (_, alice, agent, token) = setting(server);
+    let globex = server.globex();
+    let approval = opened(&agent, &token, &alice);
+    let theirs = approver_with(&globex, json!({ "isAdmin": true }));
+    for what in ["approve", "deny"] {
+        theirs.says(what, &approval).refused(404, "not_found");
+        // A person of ours at their door.
+        let response = decide(&globex, &alice.token, what, &approval, json!({}));
+        assert!(matches!(response.status, 401 | 403), "{response}");
+    }
+    let spy = globex.delegate(&[]);
+    poll(&spy, &spy.token(), &approval).refused(404, "not_found");
+    let listed = theirs.pending("?limit=100");
+    assert!(list(&listed["data"]).iter().all(|item| item["approval_token"] != approval.as_str()));
+    // Nor can their agents ask people of ours.
+    request(&spy, &spy.token(), body_for(&alice.person.email)).refused(428, "no_enrolled_device");
+    assert_eq!(status(&agent, &token, &approval), "pending");
+}
+
+fn get_decides_nothing(server: &Server) {
+    let (org, alice, agent, token) = setting(server);
+    let approval = opened(&agent, &token, &alice);
+    for what in ["approve", "deny"] {
+        let response = org.get(&format!("/approvals/{approval}/{what}")).bearer(&alice.token).send();
+        assert_eq!(response.status, 405, "{response}");
+        // A browser's session is no credential here, so no page of another site can decide.
+        let post = org.post(&format!("/approvals/{approval}/{what}"));
+        assert_eq!(post.header("Cookie", &alice.person.cookie).send().status, 401);
+    }
+    assert_eq!(status(&agent, &token, &approval), "pending");
+}
+
+fn every_step_is_in_the_log_without_the_token(server: &Server) {
+    let (org, alice, agent, token) = setting(server);
+    let (yes, no) = (opened(&agent, &token, &alice), opened(&agent, &token, &alice));
+    let target = text(&alice.says("approve", &yes).ok()["audit_target"]).to_owned();
+    alice.says("deny", &no).ok();
+    alice.says("deny", &no);
+    let asked = org.audit(&format!("action=approval.requested&actor={}", agent.agent_id));
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    let approved = org.audit(&format!("action=approval.approved&actor={}", alice.person.id));
+    assert_eq!((approved.len(), &approved[0]["actorType"]), (1, &json!("user")));
+    assert_eq!((&approved[0]["targetType"], &approved[0]["targetId"]), (&json!("approval"), &json!(target)));
+    assert_eq!(org.audit(&format!("action=approval.denied&actor={}", alice.person.id)).len(), 1);
+    for row in org.audit(&format!("targetId={target}")) {
+        let row = org.admin("GET", &format!("/audit-logs/{}", int(&row["id"]))).send().ok();
+        assert!(!row.to_string().contains("apr_") && !row.to_string().contains("invoice"), "{row}");
+    }
+    assert!(!server.log().contains(&yes) && !server.log().contains(&no));
+}
