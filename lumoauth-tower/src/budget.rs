@@ -1,28 +1,33 @@
 //! What a call costs: held before the inner service runs, settled when its answer has been sent.
 
+mod account;
+mod body;
+
 use std::{
     convert::Infallible,
     fmt, mem,
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, ready},
+    sync::Arc,
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response, request::Parts};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use lumoauth_core::{
-    audit::Origin,
     budget::Usage,
     principal::Principal,
-    spending::{Budgets, Held, Spend, SpendError},
+    spending::{Budgets, Remaining, Spend},
 };
-use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{rejection::Rejection, reply};
+use crate::{rejection::Rejection, reply, service::origin};
+
+pub use account::UsageMeter;
+pub use body::MeteredBody;
+
+use account::Account;
 
 /// Charges each call to the budget of its [`Principal`], and to everybody else who pays for that caller's calls.
 ///
@@ -79,12 +84,45 @@ impl BudgetLayer {
         self
     }
 
-    /// Holds what the call of `principal` is expected to use.
-    ///
-    /// # Errors
-    /// [`SpendError`] if the call may not be made.
-    pub async fn reserve(&self, principal: &Principal, spend: &Spend) -> Result<Held, SpendError> {
-        self.budgets.reserve(principal, spend, &Origin::default()).await
+    /// Holds what a request is expected to use, and puts a meter into its extensions.
+    pub(crate) async fn admit(&self, parts: &mut Parts) -> Result<Admitted, Rejection> {
+        let Some(principal) = parts.extensions.get::<Principal>() else {
+            return Err(Rejection::misconfigured("AuthenticateLayer"));
+        };
+        let spend = (self.estimate)(parts);
+        let origin = origin(&parts.headers, &parts.extensions);
+        let held = self.budgets.reserve(principal, &spend, &origin).await?;
+        let remaining = held.remaining;
+        let account = Account::new(self.budgets.clone(), held, spend.usage);
+        parts.extensions.insert(account.meter.clone());
+        Ok(Admitted { account, remaining })
+    }
+}
+
+/// A call that is paid for.
+pub(crate) struct Admitted {
+    account: Account,
+    remaining: Remaining,
+}
+
+impl Admitted {
+    /// The answer of `call`, which is settled when it ends.
+    pub(crate) async fn answer<B: Body>(
+        mut self,
+        call: impl Future<Output = Result<Response<B>, Infallible>>,
+    ) -> Response<MeteredBody<B>> {
+        let Ok(response) = call.await;
+        if let Some(used) = response.extensions().get::<Usage>() {
+            self.account.meter.record(*used);
+        }
+        // Nobody reads a body that ends before it begins.
+        if response.body().is_end_stream()
+            && let Some(settling) = self.account.settle()
+        {
+            settling.await;
+        }
+        let response = response.map(|body| MeteredBody::new(body, self.account));
+        reply::with_rate_limit(response, &self.remaining)
     }
 }
 
@@ -102,55 +140,6 @@ impl<S> Layer<S> for BudgetLayer {
     }
 }
 
-/// Where the service behind a [`BudgetLayer`] records what a call used in the end. It is in the extensions of the request.
-#[derive(Clone, Debug, Default)]
-pub struct UsageMeter(Arc<Mutex<Option<Usage>>>);
-
-impl UsageMeter {
-    /// Records what was used so far, in place of what was recorded before. What is recorded after the body of the answer has
-    /// ended comes too late.
-    pub fn record(&self, used: Usage) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(used);
-    }
-
-    /// What was recorded.
-    pub fn recorded(&self) -> Option<Usage> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What is held for a call, until it is settled. Dropping it settles it.
-struct Account {
-    budgets: Arc<dyn Budgets>,
-    held: Option<Held>,
-    estimate: Usage,
-    meter: UsageMeter,
-}
-
-impl Account {
-    /// What remains to be done, once.
-    fn settling(&mut self) -> Option<BoxFuture<'static, ()>> {
-        let used = self.meter.recorded().unwrap_or(self.estimate);
-        let held = self.held.take().filter(|held| !held.stands_for(&used))?;
-        let budgets = self.budgets.clone();
-        Some(Box::pin(async move {
-            if let Err(error) = budgets.settle(held, &used).await {
-                tracing::error!(error = &error as &dyn std::error::Error, "what was held counts as used");
-            }
-        }))
-    }
-}
-
-impl Drop for Account {
-    fn drop(&mut self) {
-        let Some(settling) = self.settling() else { return };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(settling)),
-            Err(_) => tracing::error!("no runtime to settle a budget in: what was held counts as used"),
-        }
-    }
-}
-
 /// The service of [`BudgetLayer`].
 #[derive(Clone, Debug)]
 pub struct Budget<S> {
@@ -163,7 +152,8 @@ where
     S: Service<Request<ReqBody>, Response = Response<ResBody>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
     ReqBody: Send + 'static,
-    ResBody: From<Bytes> + Send + 'static,
+    ResBody: Body + From<Bytes> + Send + 'static,
+    ResBody::Data: Send,
 {
     type Response = Response<MeteredBody<ResBody>>;
     type Error = Infallible;
@@ -180,87 +170,10 @@ where
         let layer = self.layer.clone();
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
-            let Some(principal) = parts.extensions.get::<Principal>() else {
-                return Ok(Rejection::misconfigured("AuthenticateLayer").into_response());
-            };
-            let spend = (layer.estimate)(&parts);
-            let held = match layer.reserve(principal, &spend).await {
-                Ok(held) => held,
-                Err(error) => return Ok(Rejection::from(error).into_response()),
-            };
-            let remaining = held.remaining;
-            let meter = UsageMeter::default();
-            let account = Account {
-                budgets: layer.budgets,
-                held: Some(held),
-                estimate: spend.usage,
-                meter: meter.clone(),
-            };
-            parts.extensions.insert(meter);
-            let Ok(response) = inner.call(Request::from_parts(parts, body)).await;
-            if let Some(used) = response.extensions().get::<Usage>() {
-                account.meter.record(*used);
+            match layer.admit(&mut parts).await {
+                Ok(admitted) => Ok(admitted.answer(inner.call(Request::from_parts(parts, body))).await),
+                Err(rejection) => Ok(rejection.into_response()),
             }
-            let response = response.map(|body| MeteredBody { body, account: Some(account), settling: None });
-            Ok(reply::with_rate_limit(response, &remaining))
         })
-    }
-}
-
-pin_project! {
-    /// The body of an answer behind a [`BudgetLayer`]: at its end, what the call used is settled.
-    #[project = Projected]
-    pub struct MeteredBody<B> {
-        #[pin]
-        body: B,
-        account: Option<Account>,
-        settling: Option<BoxFuture<'static, ()>>,
-    }
-}
-
-impl<B> From<Bytes> for MeteredBody<B>
-where
-    B: From<Bytes>,
-{
-    fn from(bytes: Bytes) -> Self {
-        Self { body: B::from(bytes), account: None, settling: None }
-    }
-}
-
-impl<B: fmt::Debug> fmt::Debug for MeteredBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MeteredBody").field("body", &self.body).finish_non_exhaustive()
-    }
-}
-
-impl<B: Body> Body for MeteredBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let Projected { body, account, settling } = self.project();
-        if settling.is_none() {
-            if let Some(frame) = ready!(body.poll_frame(cx)) {
-                return Poll::Ready(Some(frame));
-            }
-            *settling = account.take().and_then(|mut account| account.settling());
-        }
-        // The end is shown when it is settled: whoever asks next sees it.
-        if let Some(future) = settling {
-            ready!(future.as_mut().poll(cx));
-            *settling = None;
-        }
-        Poll::Ready(None)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.account.is_none() && self.settling.is_none() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

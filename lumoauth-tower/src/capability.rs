@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{Request, Response};
+use http::{Extensions, Request, Response};
 use lumoauth_core::{
     capability::{Capability, Decision, DenyReason},
     principal::Principal,
@@ -52,6 +52,17 @@ impl RequireCapabilityLayer {
         }
         refusal
     }
+
+    /// Whether a request with these extensions may pass.
+    pub(crate) fn admit(&self, extensions: &Extensions) -> Result<(), Rejection> {
+        let Some(principal) = extensions.get::<Principal>() else {
+            return Err(Rejection::misconfigured("AuthenticateLayer"));
+        };
+        match self.verify(principal) {
+            Decision::Allow => Ok(()),
+            Decision::Deny(reason) => Err(Rejection::denied(principal, &self.any_of, reason)),
+        }
+    }
 }
 
 impl<S> Layer<S> for RequireCapabilityLayer {
@@ -90,14 +101,9 @@ where
         let mut inner = mem::replace(&mut self.inner, clone);
         let layer = self.layer.clone();
         Box::pin(async move {
-            let Some(principal) = request.extensions().get::<Principal>() else {
-                return Ok(Rejection::misconfigured("AuthenticateLayer").into_response());
-            };
-            match layer.verify(principal) {
-                Decision::Allow => inner.call(request).await,
-                Decision::Deny(reason) => {
-                    Ok(Rejection::denied(principal, &layer.any_of, reason).into_response())
-                }
+            match layer.admit(request.extensions()) {
+                Ok(()) => inner.call(request).await,
+                Err(rejection) => Ok(rejection.into_response()),
             }
         })
     }

@@ -32,10 +32,13 @@ mod capability;
 mod endpoint;
 #[cfg(feature = "fetch")]
 mod fetch;
+mod guard;
 pub mod pages;
 mod path;
 mod rate_limit;
 mod rejection;
+#[cfg(feature = "fetch")]
+mod remote;
 mod reply;
 mod route;
 mod service;
@@ -45,8 +48,11 @@ pub use budget::{Budget, BudgetLayer, MeteredBody, UsageMeter};
 pub use capability::{RequireCapability, RequireCapabilityLayer};
 #[cfg(feature = "fetch")]
 pub use fetch::{GuardedFetch, GuardedFetchError};
+pub use guard::{Guard, Guarded};
 pub use rate_limit::RateLimits;
 pub use rejection::{Rejection, RejectionReason};
+#[cfg(feature = "fetch")]
+pub use remote::{RemoteBudgets, RemoteServer, RemoteServerError, RemoteTokens, ServiceAccount};
 pub use service::{LumoauthService, PeerAddr};
 
 /// The example of the README, compiled and run.

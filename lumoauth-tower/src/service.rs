@@ -205,7 +205,7 @@ where
                     let reply = match identity {
                         Identity::ApiKey(_) => inner.call(request).await?,
                         Identity::User(person) if person.acts_in_person() => inner.call(request).await?,
-                        Identity::Agent(_) | Identity::Client(_) | Identity::User(_) => {
+                        Identity::Agent(_) | Identity::Client(_) | Identity::User(_) | Identity::Remote(_) => {
                             Rejection::not_for_agents().into_response()
                         }
                     };
@@ -335,7 +335,8 @@ async fn count(
     limits.admit(&call.server, &call.organization.id, counted).await.map(Some)
 }
 
-fn origin(headers: &HeaderMap, extensions: &Extensions) -> Origin {
+/// Where a request came from, as far as its headers and the host tell.
+pub(crate) fn origin(headers: &HeaderMap, extensions: &Extensions) -> Origin {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let ip = extensions.get::<PeerAddr>().map(|peer| peer.0.ip());
     Origin::new(ip, text("user-agent"), text("x-request-id"))

@@ -1,6 +1,4 @@
-//! Human approvals (contract 2.8.1, security JI): who may ask, who may decide, and that it happens once.
-
-use std::{sync::Barrier, thread};
+//! Asking people to allow something (contract 2.8.1, security JI): who may ask, whom, and what becomes of it.
 
 use lumoauth_tests::{
     Agent, Org, Person, Response, Server, avoid_hour_edge, int, list, on_each_backend, text,
@@ -9,42 +7,32 @@ use serde_json::{Value, json};
 
 on_each_backend!(
     request_is_answered_with_a_token_to_poll,
-    approved_request_says_by_whom_and_when,
-    denied_request_says_why,
-    administrator_decides_for_others,
-    wrong_user_cannot_decide,
-    second_decision_is_a_conflict,
-    many_decisions_at_once_are_one,
     nobody_with_a_channel_means_428_for_everybody_alike,
     agent_that_may_not_delegate_asks_nobody,
     test_token_asks_nobody,
     only_agents_ask,
-    only_people_in_person_decide,
     status_is_for_the_agent_that_asked,
     unknown_approvals_are_not_found,
     bad_requests_are_refused_by_member,
     what_a_person_reads_is_what_was_written,
-    bad_notes_decide_nothing,
     asking_is_charged_and_polling_is_free,
-    pending_list_is_of_the_person_and_paged,
     delegated_agent_asks_in_its_own_name,
     other_organization_sees_nothing,
-    get_decides_nothing,
     every_step_is_in_the_log_without_the_token,
 );
 
 /// A person with an approver channel, and their token in person.
-struct Approver<'a> {
-    person: Person<'a>,
-    number: Value,
-    token: String,
+pub(crate) struct Approver<'a> {
+    pub(crate) person: Person<'a>,
+    pub(crate) number: Value,
+    pub(crate) token: String,
 }
 
-fn approver<'a>(org: &Org<'a>) -> Approver<'a> {
+pub(crate) fn approver<'a>(org: &Org<'a>) -> Approver<'a> {
     approver_with(org, json!({}))
 }
 
-fn approver_with<'a>(org: &Org<'a>, mut members: Value) -> Approver<'a> {
+pub(crate) fn approver_with<'a>(org: &Org<'a>, mut members: Value) -> Approver<'a> {
     members["approver"] = json!({ "enabled": true });
     let person = org.person_with(members);
     let user = org.admin("GET", &format!("/users/{}", person.id)).send().ok()["data"].clone();
@@ -54,20 +42,20 @@ fn approver_with<'a>(org: &Org<'a>, mut members: Value) -> Approver<'a> {
 }
 
 impl Approver<'_> {
-    fn says(&self, what: &str, approval: &str) -> Response {
+    pub(crate) fn says(&self, what: &str, approval: &str) -> Response {
         self.says_with(what, approval, json!({}))
     }
 
-    fn says_with(&self, what: &str, approval: &str, body: Value) -> Response {
+    pub(crate) fn says_with(&self, what: &str, approval: &str, body: Value) -> Response {
         decide(&self.person.org, &self.token, what, approval, body)
     }
 
-    fn pending(&self, query: &str) -> Value {
+    pub(crate) fn pending(&self, query: &str) -> Value {
         self.person.org.get(&format!("/approvals/pending{query}")).bearer(&self.token).send().ok()
     }
 }
 
-fn decide(org: &Org<'_>, token: &str, what: &str, approval: &str, body: Value) -> Response {
+pub(crate) fn decide(org: &Org<'_>, token: &str, what: &str, approval: &str, body: Value) -> Response {
     org.post(&format!("/approvals/{approval}/{what}")).bearer(token).json(body).send()
 }
 
@@ -81,20 +69,20 @@ fn request(agent: &Agent<'_>, token: &str, body: Value) -> Response {
 
 /// The token of an approval that `agent` asks for.
 #[track_caller]
-fn opened(agent: &Agent<'_>, token: &str, who: &Approver<'_>) -> String {
+pub(crate) fn opened(agent: &Agent<'_>, token: &str, who: &Approver<'_>) -> String {
     let body = request(agent, token, body_for(&who.person.email)).expect(201).json();
     text(&body["approval_token"]).to_owned()
 }
 
-fn poll(agent: &Agent<'_>, token: &str, approval: &str) -> Response {
+pub(crate) fn poll(agent: &Agent<'_>, token: &str, approval: &str) -> Response {
     agent.org.get(&format!("/agents/me/approvals/{approval}/status")).bearer(token).send()
 }
 
-fn status(agent: &Agent<'_>, token: &str, approval: &str) -> String {
+pub(crate) fn status(agent: &Agent<'_>, token: &str, approval: &str) -> String {
     text(&poll(agent, token, approval).ok()["status"]).to_owned()
 }
 
-fn setting(server: &Server) -> (Org<'_>, Approver<'_>, Agent<'_>, String) {
+pub(crate) fn setting(server: &Server) -> (Org<'_>, Approver<'_>, Agent<'_>, String) {
     let org = server.acme();
     let (alice, agent) = (approver(&org), org.delegate(&[]));
     let token = agent.token();
@@ -128,102 +116,6 @@ fn request_is_answered_with_a_token_to_poll(server: &Server) {
     }
     tokens.dedup();
     assert_eq!(tokens.len(), 3);
-}
-
-fn approved_request_says_by_whom_and_when(server: &Server) {
-    let (_, alice, agent, token) = setting(server);
-    let approval = opened(&agent, &token, &alice);
-    let answer = alice.says("approve", &approval).ok();
-    assert_eq!(answer["status"], "approved");
-    let seen = poll(&agent, &token, &approval).ok();
-    assert_eq!((&seen["status"], &seen["reason"]), (&json!("approved"), &json!("Pay invoice 88")));
-    assert!(text(&seen["responded_at"]).ends_with('Z'), "{seen}");
-    assert_eq!(seen["approved_by"], json!({ "user_id": alice.number }));
-    assert!(int(&seen["approved_by"]["user_id"]) > 0);
-    assert!(!seen.to_string().contains(&alice.person.email));
-}
-
-fn denied_request_says_why(server: &Server) {
-    let (_, alice, agent, token) = setting(server);
-    let approval = opened(&agent, &token, &alice);
-    alice.says_with("deny", &approval, json!({ "note": "Not this one." })).ok();
-    let seen = poll(&agent, &token, &approval).ok();
-    assert_eq!((&seen["status"], &seen["approved_by"]), (&json!("denied"), &Value::Null));
-    assert_eq!(
-        (&seen["reason"], &seen["decision_note"]),
-        (&json!("Pay invoice 88"), &json!("Not this one."))
-    );
-    assert!(text(&seen["responded_at"]).ends_with('Z'), "{seen}");
-}
-
-fn administrator_decides_for_others(server: &Server) {
-    let (org, alice, agent, token) = setting(server);
-    // Without a channel of their own: nobody is asked but the list shows it.
-    let admin = org.person_with(json!({ "isAdmin": true }));
-    let admin_token = admin.in_person("openid");
-    let approval = opened(&agent, &token, &alice);
-    let listed = org.get("/approvals/pending?limit=100").bearer(&admin_token).send().ok();
-    let found = list(&listed["data"]).iter().any(|item| item["approval_token"] == approval.as_str());
-    assert!(found || int(&listed["meta"]["total"]) > 100, "{listed}");
-    decide(&org, &admin_token, "approve", &approval, json!({})).ok();
-    let number = org.admin("GET", &format!("/users/{}", admin.id)).send().ok()["data"]["userId"].clone();
-    assert_eq!(poll(&agent, &token, &approval).ok()["approved_by"], json!({ "user_id": number }));
-}
-
-fn wrong_user_cannot_decide(server: &Server) {
-    let (org, alice, agent, token) = setting(server);
-    let bob = approver(&org);
-    let approval = opened(&agent, &token, &alice);
-    for what in ["approve", "deny"] {
-        bob.says(what, &approval).refused(403, "forbidden");
-        assert_eq!(org.post(&format!("/approvals/{approval}/{what}")).send().status, 401);
-        let with_key = org.post(&format!("/approvals/{approval}/{what}")).api_key(org.key()).send();
-        assert_eq!(with_key.status, 401, "{with_key}");
-    }
-    assert_eq!(status(&agent, &token, &approval), "pending");
-    alice.says("approve", &approval).ok();
-}
-
-fn second_decision_is_a_conflict(server: &Server) {
-    let (_, alice, agent, token) = setting(server);
-    for (first, state) in [("approve", "approved"), ("deny", "denied")] {
-        let approval = opened(&agent, &token, &alice);
-        alice.says(first, &approval).ok();
-        let decided = poll(&agent, &token, &approval).ok();
-        for again in ["approve", "deny"] {
-            let response = alice.says(again, &approval);
-            assert_eq!(response.status, 409, "{response}");
-            response.refused_somehow();
-        }
-        assert_eq!(poll(&agent, &token, &approval).ok(), decided);
-        assert_eq!(decided["status"], state);
-    }
-}
-
-fn many_decisions_at_once_are_one(server: &Server) {
-    const DECIDERS: usize = 16;
-    let (org, alice, agent, token) = setting(server);
-    let admin_token = org.person_with(json!({ "isAdmin": true })).in_person("openid");
-    for _ in 0..5 {
-        let approval = opened(&agent, &token, &alice);
-        let barrier = Barrier::new(DECIDERS);
-        let decides = |n: usize| {
-            let who = if n % 3 == 0 { &admin_token } else { &alice.token };
-            let what = if n % 2 == 0 { "approve" } else { "deny" };
-            barrier.wait();
-            (what, decide(&org, who, what, &approval, json!({})).status)
-        };
-        let answers: Vec<_> = thread::scope(|scope| {
-            let decides = &decides;
-            let handles: Vec<_> = (0..DECIDERS).map(|n| scope.spawn(move || decides(n))).collect();
-            handles.into_iter().map(|handle| handle.join().expect("no panic")).collect()
-        });
-        let won: Vec<_> = answers.iter().filter(|(_, status)| *status == 200).collect();
-        assert_eq!(won.len(), 1, "{answers:?}");
-        assert!(answers.iter().all(|(_, status)| matches!(status, 200 | 409)), "{answers:?}");
-        let state = if won[0].0 == "approve" { "approved" } else { "denied" };
-        assert_eq!(status(&agent, &token, &approval), state);
-    }
 }
 
 fn nobody_with_a_channel_means_428_for_everybody_alike(server: &Server) {
@@ -280,36 +172,6 @@ fn only_agents_ask(server: &Server) {
     let path = format!("/agents/me/approvals/{approval}/status");
     assert_eq!(org.get(&path).send().status, 401);
     assert_eq!(org.get(&path).api_key(org.key()).send().status, 401);
-}
-
-fn only_people_in_person_decide(server: &Server) {
-    let (org, alice, agent, token) = setting(server);
-    let (admin, other) = (approver_with(&org, json!({ "isAdmin": true })), org.delegate(&[]));
-    let approval = opened(&agent, &token, &alice);
-    // What agents hold of people: by code, delegated, and handed on.
-    let user = alice.person.allow(&agent, "openid").access;
-    let delegated = agent.acting_for(&user);
-    let nested = other.acting_for(&delegated);
-    let of_admin = admin.person.allow(&other, "openid").access;
-    for (who, held) in [
-        ("itself", &token),
-        ("another agent", &other.token()),
-        ("a person through the agent", &user),
-        ("the agent for the person", &delegated),
-        ("another for the agent for the person", &nested),
-        ("an administrator through an agent", &of_admin),
-    ] {
-        for what in ["approve", "deny"] {
-            let response = decide(&org, held, what, &approval, json!({}));
-            assert_eq!(response.status, 403, "{who}: {response}");
-            response.refused_somehow();
-        }
-        org.get("/approvals/pending").bearer(held).send().refused(403, "forbidden");
-    }
-    assert_eq!(status(&agent, &token, &approval), "pending");
-    // An agent is not even given the scope for it.
-    let asked = alice.person.ask_for(&agent, "openid approvals.manage", &[]);
-    assert_ne!(asked.status, 200, "{asked}");
 }
 
 fn status_is_for_the_agent_that_asked(server: &Server) {
@@ -406,17 +268,6 @@ fn what_a_person_reads_is_what_was_written(server: &Server) {
     assert_eq!((&answer["reason"], &answer["meta"]), (&body["reason"], &body["meta"]));
 }
 
-fn bad_notes_decide_nothing(server: &Server) {
-    let (_, alice, agent, token) = setting(server);
-    let approval = opened(&agent, &token, &alice);
-    for note in [json!("n".repeat(481)), json!("a\u{7}b"), json!(7)] {
-        alice.says_with("approve", &approval, json!({ "note": note })).refused(400, "validation_error");
-    }
-    assert_eq!(status(&agent, &token, &approval), "pending");
-    alice.says_with("approve", &approval, json!({ "note": "" })).ok();
-    assert_eq!(poll(&agent, &token, &approval).ok()["decision_note"], Value::Null);
-}
-
 fn asking_is_charged_and_polling_is_free(server: &Server) {
     avoid_hour_edge();
     let org = server.acme();
@@ -442,36 +293,6 @@ fn asking_is_charged_and_polling_is_free(server: &Server) {
     }
     assert_eq!(used(), 2);
     assert_eq!(alice.pending("")["meta"]["total"], 1);
-}
-
-fn pending_list_is_of_the_person_and_paged(server: &Server) {
-    let (org, alice, agent, token) = setting(server);
-    let bob = approver(&org);
-    let approvals: Vec<_> = (0..3).map(|_| opened(&agent, &token, &alice)).collect();
-    opened(&agent, &token, &bob);
-    let (first, second) = (alice.pending("?limit=2"), alice.pending("?limit=2&page=2"));
-    assert_eq!((&first["meta"]["total"], &first["meta"]["hasNextPage"]), (&json!(3), &json!(true)));
-    assert_eq!((&first["pagination"], &first["resourceType"]), (&first["meta"], &json!("approvals")));
-    let listed: Vec<_> = [&first, &second]
-        .iter()
-        .flat_map(|page| list(&page["data"]))
-        .map(|item| text(&item["approval_token"]).to_owned())
-        .collect();
-    let (mut listed, mut wanted) = (listed, approvals.clone());
-    listed.sort();
-    wanted.sort();
-    assert_eq!(listed, wanted);
-    alice.says("approve", &approvals[0]).ok();
-    alice.says("deny", &approvals[1]).ok();
-    let left = alice.pending("");
-    assert_eq!(
-        (&left["meta"]["total"], &left["data"][0]["approval_token"]),
-        (&json!(1), &json!(approvals[2]))
-    );
-    assert_eq!(bob.pending("")["meta"]["total"], 1);
-    assert_eq!(org.get("/approvals/pending").send().status, 401);
-    assert_eq!(org.get("/approvals/pending").api_key(org.key()).send().status, 401);
-    org.get("/approvals/pending?page=0").bearer(&alice.token).send().refused(400, "invalid_request");
 }
 
 fn delegated_agent_asks_in_its_own_name(server: &Server) {
@@ -505,19 +326,6 @@ fn other_organization_sees_nothing(server: &Server) {
     assert!(list(&listed["data"]).iter().all(|item| item["approval_token"] != approval.as_str()));
     // Nor can their agents ask people of ours.
     request(&spy, &spy.token(), body_for(&alice.person.email)).refused(428, "no_enrolled_device");
-    assert_eq!(status(&agent, &token, &approval), "pending");
-}
-
-fn get_decides_nothing(server: &Server) {
-    let (org, alice, agent, token) = setting(server);
-    let approval = opened(&agent, &token, &alice);
-    for what in ["approve", "deny"] {
-        let response = org.get(&format!("/approvals/{approval}/{what}")).bearer(&alice.token).send();
-        assert_eq!(response.status, 405, "{response}");
-        // A browser's session is no credential here, so no page of another site can decide.
-        let post = org.post(&format!("/approvals/{approval}/{what}"));
-        assert_eq!(post.header("Cookie", &alice.person.cookie).send().status, 401);
-    }
     assert_eq!(status(&agent, &token, &approval), "pending");
 }
 

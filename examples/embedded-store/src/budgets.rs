@@ -243,3 +243,71 @@ fn resolve(
 fn used_of(row: &[u8]) -> Result<u64, StoreError> {
     row.try_into().map(u64::from_be_bytes).map_err(|_| malformed(Table::Counters))
 }
+
+#[cfg(test)]
+mod tests {
+    use lumoauth_core::{
+        budget::HoldState,
+        store::{
+            ChargeId, NewHold, Upkeep,
+            conformance::{now, some_org},
+        },
+    };
+
+    use super::*;
+
+    async fn rows(store: &EmbeddedStore) -> [usize; 4] {
+        let mut rows = [0; 4];
+        let tables = [Table::Charges, Table::LiveHolds, Table::ParkedHolds, Table::Expiries];
+        for (table, rows) in tables.into_iter().zip(&mut rows) {
+            let visit = |_: &[u8], _: &[u8]| {
+                *rows += 1;
+                Ok(Visit::Next)
+            };
+            store.latest().walk(table, Vec::new()..vec![0xff; 99], Order::Ascending, visit).await.unwrap();
+        }
+        rows
+    }
+
+    /// Charges, live holds, parked holds and expiries, as a hold goes its way.
+    #[tokio::test]
+    async fn no_row_that_leads_to_a_hold_is_left_behind() {
+        let file = std::env::temp_dir().join(format!("lumoauth-holds-{}", AgentId::generate()));
+        let store = EmbeddedStore::open(&file).unwrap();
+        let (org, actor) = (some_org(), AgentId::generate());
+        let at = |seconds| now().plus(Duration::from_secs(seconds));
+        let make = async |key, parked, at: Timestamp| {
+            let keep_until = at.plus(Duration::from_secs(100));
+            let id = ChargeId { actor, key, request_hash: [1; 32], keep_until };
+            let hold = NewHold { parked, ends: at.plus(Duration::from_secs(60)), note: "" };
+            let charged = store.charge(&org, &Charge::held(id, &[], hold), at).await.unwrap();
+            assert_eq!(charged, Charged::Charged(vec![]));
+        };
+        let resolve = async |key, resolution| {
+            let id = Some(HoldId { actor, key });
+            let resolved = store.resolve(&org, id, &[], resolution, now()).await.unwrap();
+            assert!(matches!(resolved, Resolved::Done { .. }), "{resolved:?}");
+        };
+
+        make("a", true, now()).await;
+        make("b", false, now()).await;
+        assert_eq!(rows(&store).await, [2, 2, 1, 1]);
+        resolve("a", Resolution::Unpark(at(90))).await;
+        assert_eq!(rows(&store).await, [2, 2, 0, 2]);
+        resolve("a", Resolution::Settle(Usage::default())).await;
+        assert_eq!(rows(&store).await, [2, 1, 0, 2]);
+        // An id that ended is made anew, also over a hold whose lease ended.
+        make("b", true, at(100)).await;
+        assert_eq!(rows(&store).await, [2, 1, 1, 1]);
+        assert_eq!(store.purge(at(9999), 9).await.unwrap(), 1);
+        assert_eq!(rows(&store).await, [1, 1, 1, 0]);
+        resolve("b", Resolution::Deny).await;
+        let hold = store.hold(&org, HoldId { actor, key: "b" }, at(150)).await.unwrap();
+        assert_eq!(hold.map(|hold| hold.state), Some(HoldState::Denied));
+        make("c", false, now()).await;
+        assert_eq!(store.purge(at(9999), 9).await.unwrap(), 2);
+        assert_eq!(rows(&store).await, [0; 4]);
+        drop(store);
+        std::fs::remove_file(file).unwrap();
+    }
+}

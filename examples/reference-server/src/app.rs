@@ -1,6 +1,7 @@
 //! One request of one connection: its id, its answer, its line in the log.
 
 use std::{
+    borrow::Cow,
     fmt,
     net::SocketAddr,
     sync::{
@@ -71,7 +72,7 @@ impl App {
         tracing::info!(
             target: "lumoauth_server::access",
             method = %Printable(method.as_str()),
-            path = %Printable(uri.path()),
+            path = %Printable(&without_tokens(uri.path())),
             status = response.status().as_u16(),
             duration_ms = millis(started.elapsed()),
             request_id = %Printable(id.to_str().unwrap_or_default()),
@@ -123,6 +124,15 @@ fn is_harmless(id: &[u8]) -> bool {
         && id.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
+/// A path for a log line: the tokens of approvals, which stand in paths, do not get there.
+fn without_tokens(path: &str) -> Cow<'_, str> {
+    if !path.contains("/apr_") {
+        return path.into();
+    }
+    let shown = |segment| if str::starts_with(segment, "apr_") { "apr_..." } else { segment };
+    path.split('/').map(shown).collect::<Vec<_>>().join("/").into()
+}
+
 /// Text from outside for a log line: cut, and without what a terminal or a reader of the log could take for
 /// something else.
 struct Printable<'a>(&'a str);
@@ -164,6 +174,14 @@ mod tests {
     fn text_from_outside_cannot_forge_a_line() {
         assert_eq!(Printable("/a\u{202e}b\u{1b}[0m \"c\"\\n").to_string(), "/a?b?[0m??c??n");
         assert_eq!(Printable(&"x".repeat(10_000)).to_string().len(), 512);
+    }
+
+    #[test]
+    fn tokens_of_approvals_are_cut_out_of_paths() {
+        let path = "/orgs/a/api/v1/approvals/apr_secret/approve";
+        assert_eq!(without_tokens(path), "/orgs/a/api/v1/approvals/apr_.../approve");
+        assert_eq!(without_tokens("/t/a/api/v1/x/apr_a/apr_b"), "/t/a/api/v1/x/apr_.../apr_...");
+        assert_eq!(without_tokens("/orgs/apr/api"), "/orgs/apr/api");
     }
 
     #[test]

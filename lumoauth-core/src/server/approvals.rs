@@ -97,14 +97,19 @@ impl<'a> Wanted<'a> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Lines {
+pub(super) enum Lines {
     One,
     Several,
 }
 
 /// Text as it was written, if a person sees there what is written: some, not too much, and nothing in it that makes it look
 /// like something else.
-fn readable(member: &'static str, text: &str, most: usize, lines: Lines) -> Result<String, ApiError> {
+pub(super) fn readable(
+    member: &'static str,
+    text: &str,
+    most: usize,
+    lines: Lines,
+) -> Result<String, ApiError> {
     if text.trim().is_empty() {
         return Err(invalid(member, "is required"));
     }

@@ -14,12 +14,13 @@ use crate::{
     client_auth::{AuthenticatedClient, Method},
     clock::Timestamp,
     grant::{Refusal, TokenError},
+    id::{ClientId, OrgId},
     keys::KeyPurpose,
     mcp::McpServer,
     organization::Organization,
     principal::{Delegation, Identity, Principal, Represented, client_actor},
     spending::Payers,
-    store::{McpServerKey, Revoked},
+    store::{McpServerKey, Revoked, StoreError},
     token::{self, AccessClaims, Act, Audience, MayAct, token_handle},
     user::User,
 };
@@ -258,6 +259,9 @@ impl AuthorizationServer {
             Ok(_) => Err(refused),
             Err(super::AuthenticateError::Store(error)) => Err(error.into()),
             Err(super::AuthenticateError::Key(error)) => Err(error.into()),
+            Err(super::AuthenticateError::Remote(error)) => {
+                Err(StoreError::unavailable("authenticate", error).into())
+            }
             Err(super::AuthenticateError::Refused | super::AuthenticateError::OtherOrganization) => {
                 Err(refused)
             }
@@ -278,16 +282,25 @@ impl AuthorizationServer {
                 (&client.client_id, client.client_id.to_string(), admin)
             }
         };
-        if is_admin
-            || claims.client_id == *client_id
+        Ok(is_admin || self.is_party(&organization.id, client_id, &own_name, claims).await?)
+    }
+
+    /// Whether a token was issued to a client, or is meant for it or for an MCP server that names it.
+    pub(super) async fn is_party(
+        &self,
+        org: &OrgId,
+        client_id: &ClientId,
+        own_name: &str,
+        claims: &AccessClaims,
+    ) -> Result<bool, StoreError> {
+        if claims.client_id == *client_id
             || claims.aud.contains(client_id.as_str())
-            || claims.aud.contains(&own_name)
+            || claims.aud.contains(own_name)
         {
             return Ok(true);
         }
         let Some(server_id) = &claims.mcp_server_id else { return Ok(false) };
-        let server =
-            self.stores().mcp_servers.find(&organization.id, McpServerKey::ServerId(server_id)).await?;
+        let server = self.stores().mcp_servers.find(org, McpServerKey::ServerId(server_id)).await?;
         Ok(server.is_some_and(|server| server.resource_client_id.as_ref() == Some(client_id)))
     }
 }

@@ -23,6 +23,7 @@ mod introspect_refresh;
 mod maintenance;
 mod mcp;
 mod me;
+mod on_behalf;
 mod organizations;
 mod parking;
 mod people;

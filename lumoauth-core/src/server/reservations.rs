@@ -8,15 +8,16 @@ use serde_json::{Value, json, value::RawValue};
 use super::{
     ApiError, AuthorizationServer, Caller,
     budget::{cost, count},
+    on_behalf::payers,
     parking::Waiting,
 };
 use crate::{
     agent::Agent,
     budget::{BudgetPolicy, HeldLine, Hold, HoldState, Line, Meter, MicroUsd, Resolution, Standing, Usage},
     clock::Timestamp,
-    id::OrgId,
+    id::{AgentId, OrgId},
     principal::Principal,
-    secret::sha256,
+    secret::{Secret, sha256},
     spending::{Payers, Remaining},
     store::{Charge, ChargeId, Charged, HoldId, NewHold, Resolved, StoreError},
 };
@@ -48,6 +49,8 @@ pub struct ReservationRequest {
     pub lease_seconds: Option<u32>,
     /// What for, in the words of whoever is asked for approval.
     pub action: Option<String>,
+    /// The access token of whoever pays, if not the caller: of one who called the caller's service.
+    pub subject_token: Option<Secret>,
 }
 
 /// What was used. A meter that is not named was used as reserved.
@@ -92,6 +95,9 @@ pub(super) struct Note {
     /// The approval that it waits for, or waited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) waiting: Option<Waiting>,
+    /// The agents that pay in place of the caller, the one that called it last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) payers: Vec<AgentId>,
 }
 
 impl Note {
@@ -129,8 +135,8 @@ impl<'a> Wanted<'a> {
             calls: count("api_calls", request.api_calls.as_deref())?,
             micro_usd: cost("cost_usd", request.cost_usd.as_deref())?.micros(),
         };
-        let note =
-            Note { lease, model: request.model.clone(), action: request.action.clone(), waiting: None };
+        let (model, action) = (request.model.clone(), request.action.clone());
+        let note = Note { lease, model, action, waiting: None, payers: Vec::new() };
         Ok(Self { id, usage, note })
     }
 
@@ -140,13 +146,16 @@ impl<'a> Wanted<'a> {
 
     /// What tells this request from another one under the same id.
     fn hash(&self) -> [u8; 32] {
-        let Note { lease, model, action, .. } = &self.note;
-        sha256(format!("{:?}\0{lease}\0{model:?}\0{action:?}", self.usage).as_bytes())
+        let Note { lease, model, action, payers, .. } = &self.note;
+        sha256(format!("{:?}\0{lease}\0{model:?}\0{action:?}\0{payers:?}", self.usage).as_bytes())
     }
 }
 
 impl AuthorizationServer {
     /// Holds a part of the budgets of everybody who pays for what `agent` does as `principal`: all of it, or nothing.
+    ///
+    /// With a subject token, those pay whose token it is: for services that charge whoever calls them. The reservation is
+    /// the service's all the same. Such a token must be one that the service may introspect.
     ///
     /// # Errors
     /// [`ApiError`] if the request is not acceptable, the model is not allowed, somebody has no room, or the id was used for
@@ -161,11 +170,25 @@ impl AuthorizationServer {
     ) -> Result<Reservation, ApiError> {
         let now = self.now();
         let mut wanted = Wanted::read(request)?;
-        let payers = Payers::of_caller(principal, agent);
+        let subject = match &request.subject_token {
+            Some(token) => Some(self.subject_of(org, principal, agent, token).await?),
+            None => None,
+        };
+        let payers = match &subject {
+            Some(subject) => {
+                wanted.note.payers = subject.agents().map(|agent| agent.id).collect();
+                Payers::of_caller(subject, agent)
+            }
+            None => Payers::of_caller(principal, agent),
+        };
         if !payers.allow_model(wanted.note.model.as_deref()) {
             return Err(ApiError::ModelNotAllowed);
         }
         if payers.need_approval(wanted.usage.micro_usd) {
+            // Whoever is asked must see who wants what; a service cannot say it for its callers.
+            if subject.is_some() {
+                return Err(ApiError::ApprovalRequired);
+            }
             wanted.note.waiting = Some(Waiting::begin(now));
         }
         let ends = match &wanted.note.waiting {
@@ -186,7 +209,7 @@ impl AuthorizationServer {
                     self.ask_for_approval(principal, agent, &wanted, &key, waiting, caller).await?;
                 }
                 let remaining = payers.remaining(&lines, &counters, now);
-                let exceeded = reached(&agent.budget, &remaining);
+                let exceeded = reached(&payers.current().budget, &remaining);
                 let hold = hold.of(&lines);
                 Ok(Reservation { id: wanted.id.to_owned(), hold, remaining, exceeded, new: true, now })
             }
@@ -235,7 +258,7 @@ impl AuthorizationServer {
         caller: &Caller,
     ) -> Result<Reservation, ApiError> {
         let hold = self.found(org, agent, id, self.now()).await?;
-        let held = amounts(&hold, agent);
+        let held = amounts(&hold);
         let or_held = |given: Option<u64>, held| given.unwrap_or(held);
         let given = |raw: &Option<Box<RawValue>>| raw.as_deref().filter(|raw| raw.get() != "null").is_some();
         let usage = Usage {
@@ -261,7 +284,8 @@ impl AuthorizationServer {
             }
         }
         if settled.new {
-            let payers = Payers::of_caller(principal, agent);
+            let others = self.other_payers(org, &settled.hold).await?;
+            let payers = payers(principal, agent, &others);
             payers.record_exceeded(self.stores(), org, &caller.origin, self.now()).await?;
         }
         Ok(settled)
@@ -352,8 +376,10 @@ impl AuthorizationServer {
         hold: Hold,
         new: bool,
     ) -> Result<Reservation, ApiError> {
-        let remaining = self.remaining(org, &Payers::of_caller(principal, agent)).await?;
-        let exceeded = reached(&agent.budget, &remaining);
+        let others = self.other_payers(org, &hold).await?;
+        let payers = payers(principal, agent, &others);
+        let remaining = self.remaining(org, &payers).await?;
+        let exceeded = reached(&payers.current().budget, &remaining);
         Ok(Reservation { id: id.to_owned(), hold, remaining, exceeded, new, now: self.now() })
     }
 
@@ -383,13 +409,13 @@ fn stored_key(id: &str) -> String {
     format!("reservation {id}")
 }
 
-/// The amounts of `hold` that stand on the account of `agent`.
-fn amounts(hold: &Hold, agent: &Agent) -> Usage {
-    let own = |meter| {
-        let lines = hold.lines.iter().filter(|line: &&HeldLine| line.account.owner == agent.id.uuid());
-        lines.filter(|line| line.meter == meter).map(|line| line.amount).next().unwrap_or_default()
+/// The amounts of `hold`, which are the same for everybody who pays.
+fn amounts(hold: &Hold) -> Usage {
+    let of = |meter| {
+        let line = hold.lines.iter().find(|line: &&HeldLine| line.meter == meter);
+        line.map(|line| line.amount).unwrap_or_default()
     };
-    Usage { tokens: own(Meter::Tokens), calls: own(Meter::Calls), micro_usd: own(Meter::MicroUsd) }
+    Usage { tokens: of(Meter::Tokens), calls: of(Meter::Calls), micro_usd: of(Meter::MicroUsd) }
 }
 
 /// The members of `policy` of which nothing is left.
@@ -426,8 +452,8 @@ impl Reservation {
         Note::of(&self.hold).waiting.filter(|waiting| self.now < waiting.expires_at)
     }
 
-    /// The JSON of it, for `agent`; `prefix` begins the paths of links.
-    pub fn to_json(&self, agent: &Agent, prefix: &str) -> Value {
+    /// The JSON of it; `prefix` begins the paths of links.
+    pub fn to_json(&self, _agent: &Agent, prefix: &str) -> Value {
         let waiting = self.waiting();
         let status = match self.hold.state {
             HoldState::Held => "held",
@@ -442,7 +468,7 @@ impl Reservation {
         let mut view = json!({
             "id": self.id,
             "status": status,
-            "held": shown(&amounts(&self.hold, agent)),
+            "held": shown(&amounts(&self.hold)),
             "remaining": self.remaining.to_json(),
             "expires_at": self.hold.ends.to_string(),
         });

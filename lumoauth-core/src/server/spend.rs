@@ -6,7 +6,7 @@ use super::AuthorizationServer;
 use crate::{
     audit::Origin,
     budget::{HeldLine, Resolution, Standing, Usage},
-    principal::Principal,
+    principal::{Identity, Principal},
     spending::{Budgets, Held, Payers, Receipt, Remaining, Spend, SpendError},
     store::{Resolved, StoreError},
 };
@@ -22,6 +22,11 @@ impl From<StoreError> for SpendError {
 #[async_trait]
 impl Budgets for AuthorizationServer {
     async fn reserve(&self, caller: &Principal, spend: &Spend, origin: &Origin) -> Result<Held, SpendError> {
+        if matches!(caller.identity, Identity::Remote(_)) {
+            // Whose records are elsewhere has no budget here, and must not go free for it.
+            let text = "the caller's token was verified elsewhere: charge it there";
+            return Err(SpendError::Unavailable(text.into()));
+        }
         let Some(agent) = caller.agent() else {
             return Ok(Held::new(Remaining::default(), Receipt::Nothing));
         };

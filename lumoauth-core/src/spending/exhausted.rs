@@ -1,6 +1,7 @@
 //! The refusal of a call for which somebody has no budget left.
 
 use http::StatusCode;
+use serde_json::Value;
 
 use super::Remaining;
 use crate::{
@@ -44,6 +45,32 @@ impl Exhausted {
             meter: line.meter,
             remaining: Remaining::of(policy, usage, now),
         }
+    }
+
+    /// The refusal that `body`, the JSON of [`Exhausted::to_wire`], tells of; `None` if it is none. What is left is in headers.
+    pub fn from_wire(body: &Value, remaining: Remaining, retry_after: u64) -> Option<Self> {
+        let details = body.get("details").filter(|_| body["error"] == "budget_exceeded")?;
+        let name = details.get("limit")?.as_str()?;
+        let meter = [Meter::Tokens, Meter::Calls, Meter::MicroUsd]
+            .into_iter()
+            .find(|meter| BudgetPolicy::member_of(*meter) == name)?;
+        let amount = |name: &str| match (meter, details.get(name)?) {
+            (Meter::MicroUsd, Value::String(text)) => text.parse::<MicroUsd>().ok().map(MicroUsd::micros),
+            (Meter::MicroUsd, Value::Number(number)) => {
+                number.to_string().parse::<MicroUsd>().ok().map(MicroUsd::micros)
+            }
+            (Meter::Tokens | Meter::Calls, value) => value.as_u64(),
+            (Meter::MicroUsd, _) => None,
+        };
+        Some(Self {
+            limit: BudgetPolicy::member_of(meter),
+            max: amount("max")?,
+            used: amount("used")?,
+            resets_at: details.get("resets_at")?.as_str()?.parse().ok()?,
+            retry_after,
+            meter,
+            remaining,
+        })
     }
 
     /// 429 `budget_exceeded` with the numbers.

@@ -10,7 +10,6 @@ use crate::{
     budget::{HeldLine, Usage},
     id::OrgId,
     principal::Principal,
-    secret::Secret,
 };
 
 /// What a call is expected to use.
@@ -65,7 +64,7 @@ impl Held {
         match &self.receipt {
             Receipt::Nothing => true,
             Receipt::Lines { lines, .. } => lines.iter().all(|line| line.amount == used.of(line.meter)),
-            Receipt::Reservation { .. } => false,
+            Receipt::Reservation(_) => false,
         }
     }
 }
@@ -83,13 +82,8 @@ pub enum Receipt {
         /// What was counted.
         lines: Vec<HeldLine>,
     },
-    /// At another server, as a reservation.
-    Reservation {
-        /// Its id.
-        id: String,
-        /// The credential that it was made with.
-        credential: Secret,
-    },
+    /// At another server, as a reservation with this id.
+    Reservation(String),
 }
 
 /// Why a call may not be made.
@@ -99,6 +93,15 @@ pub enum SpendError {
     /// A limit is used up.
     #[error(transparent)]
     Exceeded(#[from] Exhausted),
+    /// A limit is used up, as the authorization server said before; which one is not known.
+    #[error("budget exceeded")]
+    UsedUp {
+        /// Whole seconds until the first limit can have room again.
+        retry_after: u64,
+    },
+    /// The caller's credential is not accepted any more.
+    #[error("credential not accepted")]
+    NotAccepted,
     /// The model is not in the budget policy of everybody who pays.
     #[error("model not allowed")]
     ModelNotAllowed,

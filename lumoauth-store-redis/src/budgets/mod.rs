@@ -45,6 +45,9 @@ const READING: &str = "reading holds in Redis";
 /// the crate's documentation says how much that is at most. One pool is shared by all processes: a limit is kept
 /// exactly, to the last unit.
 ///
+/// Holds live in Redis only. A hold that Redis has lost is unknown, and its amount counts as used. What was used beyond a
+/// hold and the pool is debited in the durable store before it is acknowledged.
+///
 /// A caller may go away at any time: its charge is then made once, or not at all.
 ///
 /// If Redis cannot be asked, a charge fails; there is no way around it to the durable store, since a charge whose

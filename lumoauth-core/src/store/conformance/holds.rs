@@ -45,8 +45,7 @@ impl<'s> Maker<'s> {
     }
 
     fn lines_at(&self, max_calls: Option<u64>, usage: &Usage, at: Timestamp) -> Vec<Line> {
-        let mut policy = BudgetPolicy::default();
-        policy.max_api_calls_per_hour = max_calls;
+        let policy = BudgetPolicy { max_api_calls_per_hour: max_calls, ..BudgetPolicy::default() };
         account_lines(self.account(), &policy, usage, Standing::Hold, at)
     }
 

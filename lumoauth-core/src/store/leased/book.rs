@@ -94,7 +94,7 @@ impl Stock {
         let max = line.limit.or((self.within < u64::MAX).then_some(self.within));
         let units = charges.saturating_mul(line.amount).max(1);
         let room = max.unwrap_or(BudgetPolicy::MAX_COUNT).saturating_sub(self.debited);
-        (room / ROOM >= units).then(|| Line { limit: max, amount: units, ..*line })
+        (room / ROOM >= units).then_some(Line { limit: max, amount: units, ..*line })
     }
 
     fn held(&self, account: Account) -> HeldLine {
