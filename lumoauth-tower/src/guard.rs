@@ -20,14 +20,14 @@ use lumoauth_core::{
 use tower_layer::Layer;
 use tower_service::Service;
 
+#[cfg(feature = "fetch")]
+use crate::remote::{RemoteBudgets, RemoteTokens, ServiceAccount};
 use crate::{
     authenticate::AuthenticateLayer,
     budget::{Admitted, BudgetLayer, MeteredBody},
     capability::RequireCapabilityLayer,
     rejection::Rejection,
 };
-#[cfg(feature = "fetch")]
-use crate::remote::{RemoteBudgets, RemoteTokens, ServiceAccount};
 
 /// Authentication, then perhaps a capability, then perhaps a budget, as one layer: whoever is not known does not learn which
 /// capability a route wants, and whoever may not call is not charged.
@@ -107,7 +107,11 @@ impl Guard<RemoteTokens> {
 
     /// Charges callers there what `estimate` says of a request, until it is known better: see [`BudgetLayer`] and
     /// [`RemoteBudgets`].
-    pub fn charge(self, account: &ServiceAccount, estimate: impl Fn(&Parts) -> Spend + Send + Sync + 'static) -> Self {
+    pub fn charge(
+        self,
+        account: &ServiceAccount,
+        estimate: impl Fn(&Parts) -> Spend + Send + Sync + 'static,
+    ) -> Self {
         self.charged(Arc::new(RemoteBudgets::new(account.clone())), estimate)
     }
 }

@@ -205,9 +205,10 @@ where
                     let reply = match identity {
                         Identity::ApiKey(_) => inner.call(request).await?,
                         Identity::User(person) if person.acts_in_person() => inner.call(request).await?,
-                        Identity::Agent(_) | Identity::Client(_) | Identity::User(_) | Identity::Remote(_) => {
-                            Rejection::not_for_agents().into_response()
-                        }
+                        Identity::Agent(_)
+                        | Identity::Client(_)
+                        | Identity::User(_)
+                        | Identity::Remote(_) => Rejection::not_for_agents().into_response(),
                     };
                     if reply.extensions().get::<Rejection>().is_none() {
                         return Ok(reply);

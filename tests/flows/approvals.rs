@@ -250,7 +250,7 @@ fn what_a_person_reads_is_what_was_written(server: &Server) {
     let approval =
         text(&request(&agent, &token, body.clone()).expect(201).json()["approval_token"]).to_owned();
     let pending = alice.pending("");
-    let [item] = &list(&pending["data"])[..] else { panic!("one approval: {pending}") };
+    let [item] = list(&pending["data"]) else { panic!("one approval: {pending}") };
     for member in ["task_id", "reason", "impact", "meta"] {
         assert_eq!(item[member], body[member], "{member}");
     }

@@ -98,8 +98,8 @@ fn many_decisions_at_once_are_one(server: &Server) {
         let approval = opened(&agent, &token, &alice);
         let barrier = Barrier::new(DECIDERS);
         let decides = |n: usize| {
-            let who = if n % 3 == 0 { &admin_token } else { &alice.token };
-            let what = if n % 2 == 0 { "approve" } else { "deny" };
+            let who = if n.is_multiple_of(3) { &admin_token } else { &alice.token };
+            let what = if n.is_multiple_of(2) { "approve" } else { "deny" };
             barrier.wait();
             (what, decide(&org, who, what, &approval, json!({})).status)
         };

@@ -199,7 +199,7 @@ fn bad_requests_reserve_nothing(server: &Server) {
         json!([]),
     ] {
         let refused = reserve(&agent, &token, bad.clone());
-        assert_eq!(refused.status, 400, "{bad}: {}", refused.body);
+        assert_eq!(refused.status, 400, "{bad}: {refused}");
     }
     let used = used(&agent, &token);
     assert_eq!((int(&used["tokens_used_today"]), int(&used["api_calls_this_hour"])), (0, 0));
@@ -392,7 +392,7 @@ fn envelope_only_narrows(server: &Server) {
         "capabilities": ["read:a", "delegate:on_behalf"],
         "budgetPolicy": { "max_tokens_per_day": 100, "allowed_models": ["gpt-4"] },
     });
-    let (parent, child) = (org.create_agent(members), org.agent(&["read:a"]));
+    let (parent, child) = (org.create_agent(members), org.agent(&["read:a", "delegate:on_behalf"]));
     let (parents, own) = (parent.token(), child.token());
     let exchange = |budget: &str| {
         let form = [

@@ -47,7 +47,7 @@ impl App {
     }
 
     /// Answers `request` and logs one line about it: method, path, status, duration, id. The query and the
-    /// headers never get there, since clients put credentials into them.
+    /// headers never get there, since clients put credentials into them, nor do the tokens of approvals.
     pub(crate) async fn handle(
         &self,
         mut request: Request<Incoming>,

@@ -14,10 +14,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{
-    FutureExt,
-    future::{Shared, WeakShared},
-};
+use futures_util::{FutureExt, future::WeakShared};
 use http::StatusCode;
 use lumoauth_core::{
     capability::Scope,
@@ -92,7 +89,11 @@ impl Answers {
         Self { account, staleness, tokens }
     }
 
-    pub(super) async fn caller(&self, token: &str, resource: &str) -> Result<RemoteCaller, AuthenticateError> {
+    pub(super) async fn caller(
+        &self,
+        token: &str,
+        resource: &str,
+    ) -> Result<RemoteCaller, AuthenticateError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(refused(InvalidToken::TooLong));
         }
@@ -135,10 +136,12 @@ fn ask(account: ServiceAccount, token: Secret, known: Arc<Mutex<Known>>, now: Ti
 }
 
 async fn introspect(account: &ServiceAccount, token: &Secret) -> Result<Option<Arc<Facts>>, RemoteError> {
-    let mut form = form_urlencoded::Serializer::new(String::new());
-    form.append_pair("token", token.expose()).append_pair("token_type_hint", "access_token");
+    let form = form_urlencoded::Serializer::new(String::new())
+        .append_pair("token", token.expose())
+        .append_pair("token_type_hint", "access_token")
+        .finish();
     let route = account.server.route("oauth/introspect");
-    let answer = account.server.http().post_form(&route, &account.basic, &Secret::from(form.finish())).await?;
+    let answer = account.server.http().post_form(&route, &account.basic, &Secret::from(form)).await?;
     if answer.status != StatusCode::OK {
         return Err(RemoteError::Status { what: "introspection", status: answer.status });
     }

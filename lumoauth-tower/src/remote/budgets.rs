@@ -158,8 +158,8 @@ impl Budgets for RemoteBudgets {
         let answer = self.post("", &body).await.map_err(unavailable)?;
         match answer.status {
             StatusCode::CREATED | StatusCode::OK => {
-                let body: Value =
-                    json::parse(&answer.body).map_err(|_| unavailable(RemoteError::Unusable("reservation")))?;
+                let body: Value = json::parse(&answer.body)
+                    .map_err(|_| unavailable(RemoteError::Unusable("reservation")))?;
                 if body["status"] != "held" {
                     return Err(unavailable(RemoteError::Unusable("reservation")));
                 }
@@ -228,4 +228,25 @@ fn calls_left(headers: &HeaderMap) -> Option<CallsLeft> {
         left: number("ratelimit", "r")?,
         resets_in: number("ratelimit", "t")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_the_hour_is_read_as_it_is_written() {
+        let left = CallsLeft { max: 500, left: 12, resets_in: 77 };
+        let mut headers = HeaderMap::new();
+        assert_eq!(calls_left(&headers), None);
+        let remaining = Remaining { calls: Some(left), ..Remaining::default() };
+        for (name, value) in remaining.rate_limit_headers().unwrap() {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_str(&value).unwrap());
+        }
+        assert_eq!(calls_left(&headers), Some(left));
+        headers.insert("ratelimit", HeaderValue::from_static("\"calls\";r=many;t=1"));
+        assert_eq!(calls_left(&headers), None);
+    }
 }

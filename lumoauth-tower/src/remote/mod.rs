@@ -147,7 +147,8 @@ impl ServiceAccount {
             return Ok(bearer.header.clone());
         }
         let form = Secret::from("grant_type=client_credentials");
-        let answer = self.server.http().post_form(&self.server.route("oauth/token"), &self.basic, &form).await?;
+        let answer =
+            self.server.http().post_form(&self.server.route("oauth/token"), &self.basic, &form).await?;
         if answer.status != StatusCode::OK {
             return Err(RemoteError::Status { what: "token", status: answer.status });
         }
@@ -180,6 +181,3 @@ fn sensitive(text: &str) -> HeaderValue {
     value.set_sensitive(true);
     value
 }
-
-#[cfg(test)]
-mod tests;
