@@ -25,6 +25,7 @@ on_each_backend!(
     o19_siblings_live_on,
     o20_agent_that_takes_the_client_id_of_a_deleted_one,
     o21_token_of_a_workload_that_is_trusted_no_more,
+    o22_what_came_of_an_id_token,
 );
 
 /// Alice, two agents of hers one after the other, and all the tokens of the chain.
@@ -316,4 +317,42 @@ fn o21_token_of_a_workload_that_is_trusted_no_more(server: &Server) {
     agent.userinfo(token).ok();
     agent.admin("PATCH", "").json(json!({ "workloadIdentity": {} })).send().ok();
     assert_eq!(agent.userinfo(token).status, 401);
+}
+
+fn o22_what_came_of_an_id_token(server: &Server) {
+    let org = server.acme();
+    let kind = "urn:ietf:params:oauth:token-type:id_token";
+    for cause in ["access token", "refresh token", "consent", "agent", "person"] {
+        let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
+        let tokens = agent.redeem(&alice.code_for(&agent, "openid read:a"), &[]).ok();
+        let actor = agent.token();
+        let exchange = |actor: &str| {
+            let fields = [
+                ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+                ("subject_token", text(&tokens["id_token"])),
+                ("subject_token_type", kind),
+                ("actor_token", actor),
+                ("actor_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+            ];
+            org.post("/oauth/token").form(&fields).send()
+        };
+        let body = exchange(&actor).ok();
+        let token = text(&body["access_token"]);
+        assert!(agent.sees_alive(token));
+        match cause {
+            "access token" => agent.revoke(text(&tokens["access_token"])),
+            "refresh token" => agent.revoke(text(&tokens["refresh_token"])),
+            "consent" => {
+                let path = format!("/users/{}/consents/{}", alice.id, agent.client_id);
+                org.admin("DELETE", &path).send().expect(200);
+            }
+            "agent" => {
+                agent.admin("POST", "/deactivate").send().ok();
+                agent.admin("POST", "/activate").send().ok();
+            }
+            _ => drop(org.admin("POST", &format!("/users/{}/block", alice.id)).send().ok()),
+        }
+        assert!(!agent.sees_alive(token), "{cause}");
+        exchange(&agent.token()).refused(400, "invalid_grant");
+    }
 }

@@ -241,7 +241,7 @@ fn w19_narrow_token_makes_itself_a_key_of_its_agent(server: &Server) {
     let body = json!({
         "name": agent.name, "client_id": agent.client_id, "jwks_uri": "https://attacker.test/jwks.json",
     });
-    org.post("/agents/register").bearer(&narrow).json(body).send();
+    org.post("/agents/register").bearer(&narrow).json(body).send().refused(403, "forbidden");
     assert!(agent.admin("GET", "").send().ok()["data"]["jwksUri"].is_null());
 }
 

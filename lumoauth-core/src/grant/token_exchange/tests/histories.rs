@@ -26,7 +26,8 @@ use crate::{
     fetch::NoFetch,
     foreign_keys::ForeignKeys,
     grant::{
-        Bearer, GrantContext, MAX_ACTORS, NewToken, Refusal, Resource, SignIn, TokenError, issue::alive,
+        Bearer, GrantContext, MAX_ACTORS, NewToken, Refusal, Resource, SignIn, TokenError, id_token,
+        issue::alive,
     },
     id::{OrgId, Slug},
     keys::{KeyRing, KeyRingConfig, MasterKey},
@@ -233,7 +234,22 @@ impl World {
             ..NewToken::new(bearer, Resource::Own, Scope::new(dice.scopes()), 3600)
         };
         stands_on.extend(consent.iter().map(|c| (c.id.to_string(), c.epoch)));
+        let at = self.nodes.len();
         self.mint(new, stands_on, Some(family)).await;
+        if family % 3 == 0 && at < self.nodes.len() {
+            self.mint_id_token(at).await;
+        }
+    }
+
+    /// The ID token beside a token.
+    async fn mint_id_token(&mut self, access: usize) {
+        let beside = self.nodes[access].claims.clone();
+        let claims = self.with_context(async |context| id_token::as_subject(context, &beside)).await;
+        assert!(claims.scope.is_empty());
+        let node = &self.nodes[access];
+        let (stands_on, families) = (node.stands_on.clone(), node.families.clone());
+        let lineage = [access, self.nodes.len()].into();
+        self.nodes.push(Node { claims: Arc::new(claims), lineage, stands_on, families });
     }
 
     /// The token, if the store takes it for alive.

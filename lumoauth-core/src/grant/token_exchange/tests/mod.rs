@@ -4,6 +4,7 @@ mod audit;
 mod cascade;
 mod delegation;
 mod histories;
+mod id_tokens;
 mod narrowing;
 mod reading;
 mod refusals;
