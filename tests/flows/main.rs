@@ -29,6 +29,7 @@ mod codes;
 mod consents;
 mod delegation;
 mod delegation_ends;
+mod delegation_retries;
 mod discovery;
 mod forged_claims;
 mod forged_keys;

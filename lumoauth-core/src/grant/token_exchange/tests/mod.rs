@@ -3,6 +3,7 @@
 mod audit;
 mod cascade;
 mod delegation;
+mod dice;
 mod histories;
 mod id_tokens;
 mod narrowing;
