@@ -338,6 +338,8 @@ event_kinds! {
     UserUnblocked = "user.unblocked",
     /// A person signed in, or failed to.
     UserAuthenticated = "user.authenticated",
+    /// A person signed out.
+    UserSignedOut = "user.signed_out",
     /// A person allowed a client something.
     ConsentGranted = "consent.granted",
     /// A person said no, or took back what a client was allowed.
@@ -350,6 +352,9 @@ event_kinds! {
     ApprovalDenied = "approval.denied",
     /// A person answered a client's request for authorization.
     AuthorizationDecided = "authorization.decided",
+    /// A request for authorization was refused that named an address that is not its client's, or an answer that came
+    /// from somebody else than the person who was asked or not from the page that asked.
+    AuthorizationRefused = "authorization.refused",
     /// A refresh token was rotated.
     TokenRefreshed = "token.refreshed",
     /// A code or refresh token was used a second time.

@@ -17,6 +17,10 @@ const ABOUT_THE_PERSON: [&str; 3] = ["openid", "profile", "email"];
 ///
 /// There is one record per person and client, for ever: withdrawing it raises its epoch, so that every token that stands
 /// on it is dead and stays dead, also when the person agrees anew.
+///
+/// What a person allows an agent covers the agents that it hands the work on to (a chain of actors): people know whom they
+/// asked, and not what it is made of. Each of those is named in the tokens and in the log, is bounded by what was allowed here
+/// and by what it may do itself, and stands on this record: withdrawing it ends them all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Consent {

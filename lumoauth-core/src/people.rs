@@ -41,14 +41,21 @@ pub trait UserAuthenticator: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Option<SignedIn>, StoreError>;
 
     /// What a browser that sent these headers gets to sign in first: a page with a form, or a redirect to one. Afterwards it
-    /// must come back to `resume`, a path of this server with its query.
-    fn sign_in_page(
+    /// must come back to `resume`, the authorization endpoint with its query. That is a path as browsers ask for it: it
+    /// begins with [`public_path`](crate::server::AuthorizationServer::public_path).
+    ///
+    /// A form of this page leads on to the client if the person has agreed before, so its content security policy must
+    /// allow that; [`answer_origin`](crate::server::AuthorizationServer::answer_origin) says where that is.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the page cannot be made now.
+    async fn sign_in_page(
         &self,
         organization: &Organization,
         headers: &HeaderMap,
         resume: &str,
-    ) -> Response<String>;
+    ) -> Result<Response<String>, StoreError>;
 
-    /// Where programs that cannot show a page may send people, as a path of this server.
+    /// Where programs that cannot show a page may send people, as a path as browsers ask for it.
     fn sign_in_path(&self, organization: &Organization) -> String;
 }

@@ -25,7 +25,8 @@ pub struct User {
     pub approver: bool,
     /// Whether the person can act.
     pub status: UserStatus,
-    /// A password hash in PHC form, made by the host's hasher; never the password.
+    /// A password hash in PHC form, made by the host's hasher; never the password. Whoever changes it raises `epoch`, or
+    /// what was begun with the old one goes on.
     pub password_hash: Option<PasswordHash>,
     /// Raised whenever all the person's tokens must die.
     pub epoch: u32,

@@ -138,7 +138,8 @@ CREATE TABLE ticket (
     used boolean NOT NULL,
     CONSTRAINT ticket_hash PRIMARY KEY (org_id, purpose, hash)
 );
-CREATE INDEX ticket_purge ON ticket (keep_until);
+-- One that was never used has nothing to be remembered for once it has ended.
+CREATE INDEX ticket_purge ON ticket ((CASE WHEN used THEN keep_until ELSE expires_at END));
 
 -- Only the newest of a family has no successor. The others are kept as long, to recognise who comes with one of them.
 CREATE TABLE refresh_token (

@@ -47,8 +47,9 @@ const PURGE_MARKS: &str = "\
 
 const PURGE_TICKETS: &str = "\
     WITH ended AS MATERIALIZED ( \
-        SELECT org_id, purpose, hash FROM ticket WHERE keep_until < $1 \
-        ORDER BY keep_until LIMIT $2 FOR UPDATE SKIP LOCKED) \
+        SELECT org_id, purpose, hash FROM ticket \
+        WHERE CASE WHEN used THEN keep_until ELSE expires_at END < $1 \
+        ORDER BY CASE WHEN used THEN keep_until ELSE expires_at END LIMIT $2 FOR UPDATE SKIP LOCKED) \
     DELETE FROM ticket USING ended \
     WHERE ticket.org_id = ended.org_id AND ticket.purpose = ended.purpose AND ticket.hash = ended.hash \
     RETURNING 1";

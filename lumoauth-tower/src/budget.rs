@@ -116,12 +116,14 @@ impl Admitted {
             self.account.meter.record(*used);
         }
         // Nobody reads a body that ends before it begins.
-        if response.body().is_end_stream()
-            && let Some(settling) = self.account.settle()
-        {
-            settling.await;
-        }
-        let response = response.map(|body| MeteredBody::new(body, self.account));
+        let response = if response.body().is_end_stream() {
+            if let Some(settling) = self.account.settle() {
+                settling.await;
+            }
+            response.map(MeteredBody::free)
+        } else {
+            response.map(|body| MeteredBody::new(body, self.account))
+        };
         reply::with_rate_limit(response, &self.remaining)
     }
 }

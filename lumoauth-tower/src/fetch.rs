@@ -10,11 +10,17 @@
 //! 3. The time limit is for all of it, from the look-up to the last byte; a body is cut off at the limit while it is read.
 //! 4. Only a plain 200 is a success.
 //!
-//! Origins that the host allows by name are exempt from the first half of 1 and from 2.
+//! Origins that the host allows by name are exempt from the first half of 1 and from 2. By `https` whoever answers always
+//! has a certificate of the name, from an authority that the system trusts.
 
 mod public_address;
 
-use std::{collections::HashSet, error::Error, fmt, net::SocketAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    error::Error,
+    fmt,
+    net::SocketAddr,
+};
 
 use async_trait::async_trait;
 use http::{HeaderValue, StatusCode, header};
@@ -45,6 +51,8 @@ pub struct GuardedFetch {
     /// For the allowed origins.
     open: Client,
     allowed: HashSet<String>,
+    /// Where hosts of allowed origins are that are not looked up.
+    addresses: HashMap<String, SocketAddr>,
 }
 
 /// There can be no such [`GuardedFetch`].
@@ -57,6 +65,9 @@ pub enum GuardedFetchError {
     /// Not an origin: scheme, host and port if it is not the scheme's own, and nothing else.
     #[error("`{0}` is not an origin")]
     Origin(String),
+    /// The origin has no name that could lead elsewhere, or a port that the address does not have.
+    #[error("`{0}` cannot be at that address")]
+    Address(String),
 }
 
 impl GuardedFetch {
@@ -65,13 +76,11 @@ impl GuardedFetch {
     /// # Errors
     /// [`GuardedFetchError::Client`] if TLS cannot be set up.
     pub fn new() -> Result<Self, GuardedFetchError> {
-        let client = |builder: ClientBuilder| {
-            builder.build().map_err(|error| GuardedFetchError::Client(Box::new(error)))
-        };
         Ok(Self {
             guarded: client(plain_builder().https_only(true).dns_resolver(PublicOnly))?,
             open: client(plain_builder())?,
             allowed: HashSet::new(),
+            addresses: HashMap::new(),
         })
     }
 
@@ -89,6 +98,27 @@ impl GuardedFetch {
         }
         self.allowed.insert(origin.to_owned());
         Ok(self)
+    }
+
+    /// The same, and its host is at `address`, whatever name servers say: for what has a public name and is reached inside
+    /// of the network, like the Security Token Service of AWS through an endpoint in a VPC. Who answers there needs a
+    /// certificate of the name all the same. An origin without a port is reached at that of `address`; one with a port must
+    /// have the same. A host has one address, the last that was given.
+    ///
+    /// # Errors
+    /// [`GuardedFetchError::Origin`] if it is not an origin, [`GuardedFetchError::Address`] if it cannot be at `address`,
+    /// [`GuardedFetchError::Client`] if TLS cannot be set up.
+    pub fn allow_origin_at(self, origin: &str, address: SocketAddr) -> Result<Self, GuardedFetchError> {
+        let mut fetch = self.allow_origin(origin)?;
+        let url = Url::parse(origin).map_err(|_| GuardedFetchError::Origin(origin.to_owned()))?;
+        let same_port = url.port().is_none_or(|port| port == address.port());
+        let (Some(host), true) = (url.domain(), same_port) else {
+            return Err(GuardedFetchError::Address(origin.to_owned()));
+        };
+        fetch.addresses.insert(host.to_owned(), address);
+        let known = fetch.addresses.iter();
+        fetch.open = client(known.fold(plain_builder(), |all, (host, at)| all.resolve(host, *at)))?;
+        Ok(fetch)
     }
 
     /// The client that may go to `url`, if one may.
@@ -172,6 +202,10 @@ fn failure(error: reqwest::Error) -> FetchError {
     }
     // Without its address: a query may hold what nobody should read in a log.
     FetchError::Unreachable(Box::new(error.without_url()))
+}
+
+fn client(builder: ClientBuilder) -> Result<Client, GuardedFetchError> {
+    builder.build().map_err(|error| GuardedFetchError::Client(Box::new(error)))
 }
 
 /// What is switched off here is off by default or a feature that nobody here asks for, unless the host's own tree does.

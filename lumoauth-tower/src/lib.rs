@@ -17,12 +17,13 @@
 //! # What a host should add
 //!
 //! - [`PeerAddr`] in the request's extensions, so that audit entries and rate limits know the peer.
-//! - [`LumoauthService::with_people`], if people are to let clients and agents act for them.
 //! - `server.maintenance()`, spawned once.
 //! - A way out, if clients or platforms publish keys: `GuardedFetch` (feature `fetch`), which reaches public addresses
 //!   only.
-//! - [`LumoauthService::with_people`], if people are to authorize agents; [`pages`] has the frame of the consent page for the
-//!   host's page to sign in.
+//! - [`LumoauthService::with_people`], if people are to let clients and agents act for them; [`pages`] has the frame of the
+//!   consent page for the host's page to sign in.
+//! - [`MatchedRoute`] in place of the path, where requests are logged.
+//! - Something that takes the path of the public URL away, if that has one, before a request gets here.
 //! - A limit on how long a request head may take; bodies are bounded here (64 KiB, 15 seconds).
 
 mod authenticate;
@@ -53,7 +54,7 @@ pub use rate_limit::RateLimits;
 pub use rejection::{Rejection, RejectionReason};
 #[cfg(feature = "fetch")]
 pub use remote::{RemoteBudgets, RemoteServer, RemoteServerError, RemoteTokens, ServiceAccount};
-pub use service::{LumoauthService, PeerAddr};
+pub use service::{LumoauthService, MatchedRoute, PeerAddr};
 
 /// The example of the README, compiled and run.
 #[cfg(doctest)]

@@ -17,7 +17,9 @@ use lumoauth_core::{
 /// somebody who guesses another's secret uses up their own share and not the victim's.
 ///
 /// The authorization endpoint and pushed requests count per peer address alone. Who asks there has proven nothing yet and
-/// names any client they like, and most of what they ask is kept until it expires.
+/// names any client they like, and most of what they ask is kept until it expires: pushed requests and questions for ten
+/// minutes, codes for a month, so that a second use is noticed. This limit is the only bound on how much that is. A service
+/// without limits, as the reference server's `dev`, keeps as much as somebody cares to send, so it is not for strangers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RateLimits {

@@ -28,6 +28,8 @@ pub(crate) struct Route {
     pub(crate) method: Method,
     /// Below the organization's prefix; `{}` stands for one segment.
     pub(crate) pattern: &'static str,
+    /// The whole path, with `{}` for each segment that a caller chooses.
+    pub(crate) template: &'static str,
     pub(crate) access: Access,
     pub(crate) handler: Handler,
 }
@@ -43,10 +45,11 @@ const AUDIT_READ: Access = Access::Admin(&["admin:audit", "admin:read"]);
 const KEYS: Access = Access::Admin(&["admin"]);
 
 macro_rules! routes {
-    ($($method:ident $pattern:literal $access:expr => $($handler:ident)::+;)*) => {
+    ($prefix:literal: $($method:ident $pattern:literal $access:expr => $($handler:ident)::+;)*) => {
         &[$(Route {
             method: Method::$method,
             pattern: $pattern,
+            template: concat!($prefix, "/", $pattern),
             access: $access,
             handler: |call| Box::pin(endpoint::$($handler)::+(call)),
         },)*]
@@ -54,7 +57,7 @@ macro_rules! routes {
 }
 
 /// Routes of an organization, below its prefix. The busiest come first: the table is searched in order.
-pub(crate) const ORGANIZATION: &[Route] = routes! {
+pub(crate) const ORGANIZATION: &[Route] = routes! { "/orgs/{}/api/v1":
     POST "oauth/token" Access::Open => oauth::token;
     POST "oauth/introspect" Access::Open => oauth::introspect;
     POST "oauth/revoke" Access::Open => oauth::revoke;
@@ -159,7 +162,7 @@ pub(crate) const ORGANIZATION: &[Route] = routes! {
 };
 
 /// Routes below `/api/v1` without an organization: the credential names it.
-pub(crate) const ORGLESS: &[Route] = routes! {
+pub(crate) const ORGLESS: &[Route] = routes! { "/api/v1":
     POST "authz/check" Access::Anyone => authz::check;
     POST "authz/check-bulk" Access::Anyone => authz::check_bulk;
     POST "authz/check-any" Access::Anyone => authz::check_any;

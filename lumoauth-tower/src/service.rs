@@ -31,11 +31,11 @@ use crate::{
     authenticate::AuthenticateLayer,
     body,
     capability::RequireCapabilityLayer,
-    endpoint::Call,
+    endpoint::{self, Call},
     path::{Location, locate},
     rate_limit::{Counted, RateLimits},
     rejection::Rejection,
-    reply::{self, Reply, fail},
+    reply::{self, Reply, fail, log_outage},
     route::{self, Access, Found, ORGANIZATION, ORGLESS, Route},
 };
 
@@ -44,6 +44,15 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "an address is all there is to it")]
 pub struct PeerAddr(pub SocketAddr);
+
+/// Which route answered, in the extensions of the response: its path with `{}` in place of everything that a caller chose,
+/// such as `/orgs/{}/api/v1/agents/{}/attest`. Both prefixes of an organization are one. A response without it is to a
+/// path, or a method, that there is no route for.
+///
+/// It is what a host may write to its log. Paths as they come are not fit for that: people paste tokens and keys into them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a path is all there is to it")]
+pub struct MatchedRoute(pub &'static str);
 
 /// All endpoints of an [`AuthorizationServer`] as one service over `http` types.
 ///
@@ -87,6 +96,7 @@ impl LumoauthService {
         self
     }
 
+    /// Answers, and says in the extensions which route it was.
     async fn serve<B>(&self, mut request: Request<B>) -> Reply
     where
         B: Body + Send + 'static,
@@ -104,14 +114,25 @@ impl LumoauthService {
             Found::OtherMethods(methods) => return other_method(request.method(), table, &rest, &methods),
             Found::Nothing => return not_found(),
         };
-        if let Some(org) = org {
-            match self.organization(&org).await {
+        let mut reply = match org {
+            None => self.serve_route(request, route, params).await,
+            Some(org) => match self.organization(&org).await {
                 Ok(organization) => {
                     request.extensions_mut().insert(organization);
+                    self.serve_route(request, route, params).await
                 }
-                Err(error) => return fail(&error),
-            }
-        }
+                Err(error) => stop(route, request.headers(), &outage(&error)),
+            },
+        };
+        reply.extensions_mut().insert(MatchedRoute(route.template));
+        reply
+    }
+
+    async fn serve_route<B>(&self, request: Request<B>, route: &'static Route, params: Vec<String>) -> Reply
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+    {
         let endpoint = EndpointService { service: self.clone(), route, params };
         let authenticate = || AuthenticateLayer::new(self.server.clone());
         let result = match route.access {
@@ -263,11 +284,11 @@ impl EndpointService {
         let principal = parts.extensions.remove::<Principal>();
         let body = match body::read(&parts.headers, body).await {
             Ok(body) => body,
-            Err(error) => return Ok(reply::error(&error)),
+            Err(error) => return Ok(stop(self.route, &parts.headers, &error)),
         };
         let organization = match self.organization_of(&mut parts, principal.as_ref()).await {
             Ok(organization) => organization,
-            Err(error) => return Ok(fail(&error)),
+            Err(error) => return Ok(stop(self.route, &parts.headers, &outage(&error))),
         };
         let origin = origin(&parts.headers, &parts.extensions);
         let call = Call {
@@ -285,7 +306,7 @@ impl EndpointService {
             Some(limits) => match count(limits, self.route, &call).await {
                 Ok(share) => share,
                 Err((error, share)) => {
-                    let mut reply = reply::error(&error);
+                    let mut reply = stop(self.route, &call.parts.headers, &error);
                     if let Some(share) = share {
                         share.write(reply.headers_mut());
                     }
@@ -341,6 +362,18 @@ pub(crate) fn origin(headers: &HeaderMap, extensions: &Extensions) -> Origin {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let ip = extensions.get::<PeerAddr>().map(|peer| peer.0.ip());
     Origin::new(ip, text("user-agent"), text("x-request-id"))
+}
+
+/// The answer to a request that its endpoint has not seen. People stand before one of them.
+fn stop(route: &Route, headers: &HeaderMap, error: &WireError) -> Reply {
+    match route.pattern {
+        "oauth/authorize" => endpoint::authorize::stopped(headers, error),
+        _ => reply::error(error),
+    }
+}
+
+fn outage(error: &ApiError) -> WireError {
+    log_outage(error, error.is_outage(), error.to_wire())
 }
 
 fn not_found() -> Reply {

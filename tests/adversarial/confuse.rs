@@ -1,6 +1,8 @@
 //! C: to pass one thing off as another.
 
-use lumoauth_tests::{AttackerKey, Server, Token, on_each_backend, text, unix_now};
+use lumoauth_tests::{
+    Agent, AttackerKey, Org, Person, Response, Server, Token, on_each_backend, text, unix_now,
+};
 use serde_json::{Value, json};
 
 on_each_backend!(
@@ -20,6 +22,12 @@ on_each_backend!(
     c14_mcp_token_as_the_subject_or_actor,
     c15_users_token_at_an_agents_route,
     c16_code_of_another_organization,
+    c17_id_token_of_another_client,
+    c18_id_token_declared_as_anything_else,
+    c19_scope_out_of_an_id_token,
+    c20_id_token_at_every_door,
+    c21_id_token_signed_by_somebody_else,
+    c22_trust_in_this_server_as_a_platform,
 );
 
 const PREFIX: &str = "urn:ietf:params:oauth:token-type:";
@@ -102,6 +110,12 @@ fn c07_subject_of_another_organization(server: &Server) {
     let user = alice.allow(&here, "read:a");
     there.act_for(&user.access, &there.token(), &[]).refused(400, "invalid_grant");
     there.exchange(&here.token(), &[("scope", "read:a")]).refused(400, "invalid_grant");
+    // Nor an agent or a chain from there, although none of them is anybody's who would have to agree.
+    let chain = here.acting_for(&user.access);
+    for subject in [here.token(), chain] {
+        there.act_for(&subject, &there.token(), &[]).refused(400, "invalid_grant");
+        assert!(here.sees_alive(&subject) && !there.sees_alive(&subject));
+    }
 }
 
 fn c08_actor_of_another_organization(server: &Server) {
@@ -109,6 +123,7 @@ fn c08_actor_of_another_organization(server: &Server) {
     let (alice, here, there) = (acme.person(), acme.delegate(&["read:a"]), globex.delegate(&["read:a"]));
     let user = alice.allow(&here, "read:a");
     here.act_for(&user.access, &there.token(), &[]).refused(400, "invalid_grant");
+    here.act_for(&user.access, &here.token(), &[]).ok();
 }
 
 fn c09_person_of_another_organization_signs_in_here(server: &Server) {
@@ -131,6 +146,7 @@ fn c10_forged_chain(server: &Server) {
     let org = server.acme();
     let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
     let real = Token::parse(&agent.acting_for(&alice.allow(&agent, "read:a").access));
+    assert!(agent.sees_alive(&real.text));
     let mut claims: Value = real.claims.clone();
     claims["scope"] = "read:a write:a admin".into();
     claims["exp"] = (unix_now() + 86_400).into();
@@ -151,6 +167,7 @@ fn c11_api_keys_as_tokens(server: &Server) {
         agent.act_for(&user.access, key, &[]).refused(400, "invalid_grant");
         agent.act_for(key, &agent.token(), &[]).refused(400, "invalid_grant");
     }
+    agent.act_for(&user.access, &agent.token(), &[]).ok();
 }
 
 fn c12_actor_without_its_type(server: &Server) {
@@ -168,7 +185,7 @@ fn c13_client_authentication_of_somebody_else(server: &Server) {
     let (user, actor) = (alice.allow(&agent, "read:a"), agent.token());
     let kind = format!("{PREFIX}access_token");
     let more = [("actor_token", actor.as_str()), ("actor_token_type", kind.as_str())];
-    other.as_client(&declared(&user.access, &kind, &more)).refused_somehow();
+    other.as_client(&declared(&user.access, &kind, &more)).refused(400, "invalid_grant");
     let mut wrong = declared(&user.access, &kind, &more);
     wrong.extend([("client_id", agent.client_id.as_str()), ("client_secret", "wrong")]);
     org.post("/oauth/token").form(&wrong).send().refused(401, "invalid_client");
@@ -185,14 +202,21 @@ fn c14_mcp_token_as_the_subject_or_actor(server: &Server) {
     agent.act_for(&user.access, bound, &[]).refused(400, "invalid_grant");
     let other = org.delegate(&["read:a"]);
     other.act_for(bound, &other.token(), &[]).refused(400, "invalid_grant");
+    assert!(agent.sees_alive(bound), "it is good where it is meant for");
 }
 
 fn c15_users_token_at_an_agents_route(server: &Server) {
     let org = server.acme();
     let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
     let user = alice.allow(&agent, "read:a");
-    org.get("/agents/me/usage").bearer(&user.access).send().refused_somehow();
-    assert_eq!(agent.userinfo(&user.access).status, 403, "userinfo of a person needs openid");
+    org.get("/agents/me/usage").bearer(&user.access).send().refused(403, "forbidden");
+    // Nor does it report, or register, in the agent's name.
+    let (usage, register) = (json!({ "tokens": 1 }), json!({ "name": "x", "client_id": agent.client_id }));
+    org.post("/agents/me/usage").bearer(&user.access).json(usage).send().refused(403, "forbidden");
+    org.post("/agents/register").bearer(&user.access).json(register).send().refused(403, "forbidden");
+    // Userinfo of a person needs openid.
+    agent.userinfo(&user.access).refused(403, "forbidden");
+    org.get("/agents/me/usage").bearer(&agent.token()).send().ok();
 }
 
 fn c16_code_of_another_organization(server: &Server) {
@@ -201,4 +225,116 @@ fn c16_code_of_another_organization(server: &Server) {
     let code = alice.code_for(&here, "read:a");
     there.redeem(&code, &[]).refused(400, "invalid_grant");
     here.redeem(&code, &[]).ok();
+}
+
+/// Alice's ID token at `agent`.
+fn id_token_at(alice: &Person<'_>, agent: &Agent<'_>) -> String {
+    let body = agent.redeem(&alice.code_for(agent, "openid read:a"), &[]).ok();
+    text(&body["id_token"]).to_owned()
+}
+
+/// An exchange of an ID token with an actor.
+fn acting_by_id(org: &Org<'_>, id_token: &str, kind: &str, actor: &str, more: &[(&str, &str)]) -> Response {
+    let (kind, actor_kind) = (format!("{PREFIX}{kind}"), format!("{PREFIX}access_token"));
+    let mut fields =
+        declared(id_token, &kind, &[("actor_token", actor), ("actor_token_type", actor_kind.as_str())]);
+    fields.extend_from_slice(more);
+    org.post("/oauth/token").form(&fields).send()
+}
+
+fn c17_id_token_of_another_client(server: &Server) {
+    let org = server.acme();
+    let (alice, agent, thief) = (org.person(), org.delegate(&["read:a"]), org.delegate(&["read:a"]));
+    // Not even one that she agreed to.
+    alice.allow(&thief, "read:a");
+    let id_token = id_token_at(&alice, &agent);
+    let client = [("client_id", thief.client_id.as_str()), ("client_secret", thief.secret.as_str())];
+    for more in [&[][..], &client] {
+        acting_by_id(&org, &id_token, "id_token", &thief.token(), more).refused(400, "invalid_grant");
+    }
+    let kind = format!("{PREFIX}id_token");
+    thief.as_client(&declared(&id_token, &kind, &[])).refused(400, "invalid_grant");
+    org.post("/oauth/token").form(&declared(&id_token, &kind, &[])).send().refused(400, "invalid_grant");
+    let named = [("client_id", agent.client_id.as_str())];
+    acting_by_id(&org, &id_token, "id_token", &thief.token(), &named).refused(401, "invalid_client");
+}
+
+fn c18_id_token_declared_as_anything_else(server: &Server) {
+    let org = server.acme();
+    let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
+    let (id_token, actor) = (id_token_at(&alice, &agent), agent.token());
+    for kind in ["access_token", "jwt"] {
+        acting_by_id(&org, &id_token, kind, &actor, &[]).refused(400, "invalid_grant");
+    }
+    acting_by_id(&org, &id_token, "refresh_token", &actor, &[]).refused(400, "invalid_request");
+    // Nor is it a platform's word about a workload.
+    let kind = format!("{PREFIX}id_token");
+    for platform in ["oidc", "kubernetes"] {
+        org.post("/oauth/token")
+            .form(&declared(&id_token, &kind, &[("subject_issuer", platform)]))
+            .send()
+            .refused(401, "workload_identity_failed");
+    }
+    acting_by_id(&org, &id_token, "id_token", &actor, &[]).ok();
+}
+
+fn c19_scope_out_of_an_id_token(server: &Server) {
+    let org = server.acme();
+    let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
+    let (id_token, actor) = (id_token_at(&alice, &agent), agent.token());
+    for scope in ["read:a", "openid", "profile"] {
+        acting_by_id(&org, &id_token, "id_token", &actor, &[("scope", scope)]).refused(400, "invalid_scope");
+    }
+    let body = acting_by_id(&org, &id_token, "id_token", &actor, &[]).ok();
+    let token = text(&body["access_token"]);
+    assert_eq!(Token::parse(token).claims["scope"], "");
+    let ask = json!({ "action": "read:a" });
+    assert_eq!(org.post("/agents/ask").bearer(token).json(ask).send().ok()["allowed"], false);
+    // Nothing regains it further down.
+    let second = org.delegate(&["read:a"]);
+    second.act_for(token, &second.token(), &[("scope", "read:a")]).refused(400, "invalid_scope");
+}
+
+fn c20_id_token_at_every_door(server: &Server) {
+    let org = server.acme();
+    let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
+    let id_token = id_token_at(&alice, &agent);
+    for path in ["/oauth/userinfo", "/agents/me", "/agents/me/usage", "/authz/permissions", "/me/consents"] {
+        let answer = org.get(path).bearer(&id_token).send();
+        assert_eq!(answer.status, 401, "{path}: {answer}");
+    }
+    let register = json!({ "client_id": agent.client_id, "name": "x" });
+    assert_eq!(org.post("/agents/register").bearer(&id_token).json(register).send().status, 401);
+    assert_eq!(org.introspect(&agent, &id_token), json!({ "active": false }));
+    let own = agent.token();
+    assert_eq!(
+        org.post("/oauth/introspect").bearer(&id_token).form(&[("token", own.as_str())]).send().status,
+        401
+    );
+    agent.act_for(&own, &id_token, &[]).refused(400, "invalid_grant");
+}
+
+fn c21_id_token_signed_by_somebody_else(server: &Server) {
+    let org = server.acme();
+    let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
+    let (real, actor) = (Token::parse(&id_token_at(&alice, &agent)), agent.token());
+    let key = AttackerKey::generate();
+    let mut claims = real.claims.clone();
+    claims["sub"] = org.person().id.into();
+    for claims in [&real.claims, &claims] {
+        let forged = key.sign(&real.header, claims);
+        acting_by_id(&org, &forged, "id_token", &actor, &[]).refused(400, "invalid_grant");
+    }
+    acting_by_id(&org, &real.text, "id_token", &actor, &[]).ok();
+}
+
+fn c22_trust_in_this_server_as_a_platform(server: &Server) {
+    let (org, other) = (server.acme(), server.globex());
+    for issuer in [org.issuer(), other.issuer()] {
+        let trust = json!({ "provider": "oidc", "issuer": issuer, "subject": "agent:x", "audience": "a" });
+        let body = json!({
+            "name": lumoauth_tests::unique("Agent"), "identityType": "workload_identity", "workloadIdentity": trust,
+        });
+        org.admin("POST", "/agents").json(body).send().refused(400, "validation_error");
+    }
 }

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import uuid
 
 import pytest
 import requests
@@ -111,6 +112,41 @@ def test_nothing_is_wider_than_what_alice_and_the_agent_both_may(server, orchest
     with pytest.raises(LumoAuthApiError, match="HTTP 400"):
         chain.delegate_to_sub_agent("s", helper("tool:search_web").access_token, scopes=["read:documents"])
     assert claims(chain.delegate_to_sub_agent("s", helper("tool:search_web").access_token))["scope"] == ""
+
+
+def test_a_delegated_token_for_a_resource_is_for_that_resource_only(server, orchestrator, helper):
+    resource, supported = f"https://{uuid.uuid4().hex}.test/mcp", ["read:documents", "tool:x"]
+    members = {"name": uuid.uuid4().hex, "resource_uri": resource, "scopes_supported": supported}
+    assert server.admin("POST", "/mcp/servers", json=members).status_code == 201
+    chain = consented(server, orchestrator, ["read:documents", "write:documents"])
+    own = chain.exchange("s")
+    assert claims(own)["aud"] == orchestrator.record["agentId"]
+
+    # The SDK sends the URL as it is, and keeps the token for what it does next.
+    bound = chain.exchange("s", resource=resource)
+    found = claims(bound)
+    assert found["aud"] == resource and found["scope"] == "read:documents"
+    assert DelegationChain.parse_actor_chain(bound) == [f"agent:{orchestrator.record['slug']}"]
+    assert DelegationChain.get_subject(bound) == DelegationChain.get_subject(own)
+    seen = introspect(server, bound, orchestrator)
+    assert seen["active"] and seen["aud"] == resource
+    assert chain.request("s", "GET", f"/orgs/{server.org}/api/v1/agents/me").status_code == 401
+    with pytest.raises(LumoAuthApiError, match="HTTP 400") as refused:
+        chain.delegate_to_sub_agent("s", helper("read:documents").access_token)
+    assert refused.value.code == "invalid_grant"
+    with pytest.raises(LumoAuthApiError, match="HTTP 400") as refused:
+        chain.exchange("s", scopes=["write:documents"], resource=resource)
+    assert refused.value.code == "invalid_scope"
+    with pytest.raises(LumoAuthApiError, match="HTTP 400") as refused:
+        chain.exchange("s", resource="https://nobody.test/mcp")
+    assert refused.value.code == "invalid_target"
+
+    # A sub-agent gets there by the token that is for this server.
+    chain.exchange("s")
+    sub = helper("read:documents")
+    nested = claims(chain.delegate_to_sub_agent("s", sub.access_token, resource=resource))
+    assert nested["aud"] == resource and nested["client_id"] == sub.client_id
+    assert nested["delegation_depth"] == 2
 
 
 def test_an_agent_that_may_not_delegate_is_told_so(server, agent_of):

@@ -95,6 +95,13 @@ fn assert_no_canary_sings(backend: Backend) {
     // Secrets in the wrong place: query, path, JSON members that hold secrets, broken bodies.
     org.get(&format!("/oauth/userinfo?access_token={}", canary("query"))).send();
     org.post(&format!("/oauth/token?client_secret={}", percent_encode(&canary("query")))).form(&[]).send();
+    for path in ["/agents/{}/attest", "/agents/{}", "/oauth/{}", "/admin/users/{}", "/mcp/{}/challenge"] {
+        org.post(&path.replace("{}", &canary("path"))).json(json!({})).send();
+        org.get(&path.replace("{}", &format!("lmk_{}", canary("path")))).send();
+    }
+    server.request("GET", &format!("/orgs/{}/api/v1/agents/me", canary("path"))).send();
+    server.request("POST", &format!("/t/{}/api/v1/oauth/login/json", canary("path"))).json(json!({})).send();
+    server.request("GET", &format!("/{}", canary("path"))).send();
     let body = json!({ "name": unique("x"), "clientSecret": canary("member"), "apiKey": canary("member") });
     org.admin("POST", "/agents").json(body).send();
     let email = format!("{}@acme-corp.test", unique("u"));

@@ -1,6 +1,8 @@
 //! Pushed authorization requests (RFC 9126).
 
-use lumoauth_tests::{Agent, CALLBACK, Person, Response, Server, asking, int, on_each_backend, text, told};
+use lumoauth_tests::{
+    Agent, CALLBACK, Person, Response, Server, asking, int, on_each_backend, percent_encode, text, told,
+};
 use serde_json::json;
 
 on_each_backend!(
@@ -14,7 +16,8 @@ on_each_backend!(
     pushed_request_is_of_its_organization,
     pushed_request_of_a_suspended_agent_is_dead,
     address_that_was_taken_away_meanwhile_gets_no_answer,
-    new_sign_in_is_one_after_the_push,
+    new_sign_in_is_one_for_this_request,
+    sign_in_page_leads_on_to_a_native_app,
     nobody_signed_in_comes_back_to_it,
 );
 
@@ -197,17 +200,48 @@ fn address_that_was_taken_away_meanwhile_gets_no_answer(server: &Server) {
     assert_eq!((answer.status, answer.header("location")), (400, None), "{answer}");
 }
 
-fn new_sign_in_is_one_after_the_push(server: &Server) {
+fn new_sign_in_is_one_for_this_request(server: &Server) {
     let (mut alice, agent) = both(server);
     let mut fields = asking(&agent.client_id, "read:a");
     fields.push(("prompt", "login"));
     let uri = uri_of(push(&agent, &fields));
     let request = [("client_id", agent.client_id.as_str()), ("request_uri", &uri)];
-    alice.authorize(&request).refused(401, "login_required");
-    // Nobody types a password in no time.
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    // One that came after the push and before the browser was for something else.
     alice.cookie = alice.sign_in();
+    for _ in 0..2 {
+        alice.authorize(&request).refused(401, "login_required");
+    }
+    alice.cookie = alice.sign_in();
+    let asked = alice.authorize(&request).ok();
+    // Nobody is sent to sign in for it again.
     assert!(alice.authorize(&request).ok()["challenge_id"].is_string());
+    alice.decide(&asked, "approve", &[]).ok();
+}
+
+fn sign_in_page_leads_on_to_a_native_app(server: &Server) {
+    let org = server.acme();
+    for (uri, target) in [
+        ("com.example.app:/cb", "com.example.app:"),
+        ("https://app.example.test/cb", "https://app.example.test"),
+        ("http://127.0.0.1/cb", "http://127.0.0.1"),
+    ] {
+        let app = org.app(json!({ "redirectUris": [uri], "allowedScopes": ["read:a"] }));
+        let fields = [
+            ("response_type", "code"),
+            ("client_id", &*app.client_id),
+            ("client_secret", &app.secret),
+            ("redirect_uri", uri),
+            ("scope", "read:a"),
+        ];
+        let pushed = uri_of(org.post("/oauth/par").form(&fields).send());
+        let query = format!("client_id={}&request_uri={}", app.client_id, percent_encode(&pushed));
+        for cookie in ["", &*org.person().cookie] {
+            let request = org.get(&format!("/oauth/authorize?{query}")).header("Accept", "text/html");
+            let page = request.header("Cookie", cookie).send().expect(200);
+            let policy = page.header("content-security-policy").unwrap_or_default();
+            assert!(policy.contains(&format!("form-action 'self' {target};")), "{uri}: {policy}");
+        }
+    }
 }
 
 fn nobody_signed_in_comes_back_to_it(server: &Server) {

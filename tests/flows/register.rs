@@ -11,6 +11,7 @@ on_each_backend!(
     created_secret_is_shown_once,
     missing_members_are_refused,
     jwks_uri_must_be_https,
+    agent_names_the_keys_that_an_administrator_registered_and_no_others,
     keys_in_the_body_are_refused,
     caller_without_a_credential_is_refused,
     narrow_key_is_refused,
@@ -107,9 +108,18 @@ fn jwks_uri_must_be_https(server: &Server) {
         let response = agent.org.post("/agents/register").bearer(&agent.token()).json(body).send();
         response.expect(400).refused_somehow();
     }
-    let body =
-        json!({ "client_id": agent.client_id, "name": agent.name, "jwks_uri": "https://agent.test/jwks" });
-    agent.org.post("/agents/register").bearer(&agent.token()).json(body).send().ok();
+}
+
+fn agent_names_the_keys_that_an_administrator_registered_and_no_others(server: &Server) {
+    let agent = server.acme().agent(&[]);
+    let uri = "https://agent.test/jwks";
+    let body = json!({ "client_id": agent.client_id, "name": agent.name, "jwks_uri": uri });
+    let own = || agent.org.post("/agents/register").bearer(&agent.token()).json(body.clone()).send();
+    own().refused(403, "forbidden");
+    assert!(agent.admin("GET", "").send().ok()["data"]["jwksUri"].is_null());
+    agent.org.post("/agents/register").api_key(agent.org.key()).json(body.clone()).send().ok();
+    own().ok();
+    assert_eq!(agent.admin("GET", "").send().ok()["data"]["jwksUri"], uri);
 }
 
 fn keys_in_the_body_are_refused(server: &Server) {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use lumoauth_tests::{
-    Agent, CALLBACK, Person, Response, Server, asking, on_each_backend, percent_encode, text, told,
+    Agent, Backend, CALLBACK, Options, Person, Response, Server, asking, on_each_backend, percent_encode,
+    text, told,
 };
 use serde_json::json;
 
@@ -18,6 +19,8 @@ on_each_backend!(
     programs_sign_in_with_json,
     malformed_sign_ins_are_refused,
     page_says_who_is_signed_in_and_signs_them_out,
+    copied_session_ends_with_the_one_it_was_copied_from,
+    session_of_a_blocked_person_ends_at_once,
     session_is_good_for_nothing_else,
     other_methods_are_refused,
     email_is_found_whatever_its_case,
@@ -40,15 +43,19 @@ fn question(agent: &Agent<'_>) -> String {
 /// What a browser keeps.
 struct Browser<'a> {
     server: &'a Server,
+    /// What a proxy takes away from each path.
+    base: &'a str,
     cookies: BTreeMap<String, String>,
 }
 
 impl<'a> Browser<'a> {
     fn new(server: &'a Server) -> Self {
-        Self { server, cookies: BTreeMap::new() }
+        Self { server, base: "", cookies: BTreeMap::new() }
     }
 
     fn send(&mut self, method: &str, path: &str, form: &[(&str, &str)]) -> Response {
+        let path =
+            path.strip_prefix(self.base).unwrap_or_else(|| panic!("{path} is not below {}", self.base));
         let mut request = self.server.request(method, path).header("Accept", "text/html,*/*;q=0.8");
         if !self.cookies.is_empty() {
             let pairs: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -284,6 +291,82 @@ fn page_says_who_is_signed_in_and_signs_them_out(server: &Server) {
     let foreign = alice.org.post("/oauth/logout").header("Origin", "https://evil.test");
     let foreign = foreign.header("Cookie", &alice.cookie).send();
     assert!(foreign.status >= 400 && foreign.header("set-cookie").is_none(), "{foreign}");
+}
+
+fn copied_session_ends_with_the_one_it_was_copied_from(server: &Server) {
+    let (alice, agent) = both(server);
+    let (copy, mut other) = (alice.clone(), alice.clone());
+    other.cookie = other.sign_in();
+    let fields = asking(&agent.client_id, "read:a");
+    let asked = copy.authorize(&fields).ok();
+    let out = alice.org.post("/oauth/logout").header("Cookie", &alice.cookie).send().expect(303);
+    assert!(out.header("set-cookie").is_some_and(|cookie| cookie.contains("Max-Age=0")), "{out}");
+    copy.authorize(&fields).refused(401, "login_required");
+    assert_eq!(copy.decide(&asked, "approve", &[]).status, 403);
+    // At another device nobody signed out.
+    assert!(other.authorize(&fields).ok()["challenge_id"].is_string());
+    let rows = alice.org.audit(&format!("userId={}&action=user.signed_out", alice.id));
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    alice.org.post("/oauth/logout").header("Cookie", &alice.cookie).send().expect(303);
+    let again = alice.org.audit(&format!("userId={}&action=user.signed_out", alice.id));
+    assert_eq!(again.len(), 1, "it ends once");
+}
+
+fn session_of_a_blocked_person_ends_at_once(server: &Server) {
+    let (alice, agent) = both(server);
+    let fields = asking(&agent.client_id, "read:a");
+    alice.authorize(&fields).ok();
+    for verb in ["block", "unblock"] {
+        alice.org.admin("POST", &format!("/users/{}/{verb}", alice.id)).send().ok();
+        alice.authorize(&fields).refused(401, "login_required");
+    }
+}
+
+#[test]
+fn everything_works_below_a_path() {
+    const BASE: &str = "/id/p";
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let authority = port.expect("a free port").to_string();
+    let options = Options::new(Backend::Memory).listen(&authority);
+    let server =
+        Server::start(&options.argument("--public-url").argument(&format!("http://{authority}{BASE}")));
+    let (alice, agent) = both(&server);
+    let mut browser = Browser { base: BASE, ..Browser::new(&server) };
+    let given = [("email", alice.email.as_str()), ("password", &alice.password)];
+    for more in ["", "&prompt=login"] {
+        let sign_in = browser.get(&format!("{BASE}{}{more}", question(&agent))).expect(200);
+        assert!(sign_in.text().contains("type=\"password\""), "{sign_in}");
+        let refused = browser.submit(&sign_in, &[("email", &alice.email), ("password", "wrong")]);
+        let signed_in = browser.submit(&refused, &given).expect(303);
+        let mut done = browser.follow(&signed_in);
+        // What was agreed to is not asked again.
+        if more.is_empty() {
+            done = browser.submit(&done, &[("decision", "approve")]);
+        }
+        let told = told(&done.expect(303));
+        assert!(told["iss"].starts_with(&format!("http://{authority}{BASE}/orgs/")), "{told:?}");
+        agent.redeem(&told["code"], &[]).ok();
+    }
+    let here = browser.get(&format!("{BASE}/orgs/acme-corp/api/v1/oauth/login"));
+    let out = browser.submit(&here, &[]).expect(303);
+    assert!(browser.follow(&out).text().contains("type=\"password\""));
+    // Programs are told the same paths, and nobody is sent to another place.
+    let mut program = alice.clone();
+    program.cookie = String::new();
+    let body = program.authorize(&asking(&agent.client_id, "read:a")).refused(401, "login_required");
+    for member in ["login_url", "resume"] {
+        assert!(text(&body[member]).starts_with(&format!("{BASE}/orgs/acme-corp/api/v1/oauth/")), "{body}");
+    }
+    let mut forced = asking(&agent.client_id, "read:a");
+    forced.push(("prompt", "consent"));
+    assert_eq!(
+        alice.authorize(&forced).ok()["submit_url"],
+        format!("{BASE}/orgs/acme-corp/api/v1/oauth/authorize")
+    );
+    for bad in ["//evil.test", "/orgs/acme-corp/api/v1/oauth/authorize", "/id/p/../x", "/id/p"] {
+        let path = format!("{BASE}/orgs/acme-corp/api/v1/oauth/login?return_to={}", percent_encode(bad));
+        assert_eq!(browser.get(&path).status, 400, "{bad}");
+    }
 }
 
 fn session_is_good_for_nothing_else(server: &Server) {

@@ -10,13 +10,16 @@
 
 mod forge;
 mod http;
+mod https;
 mod issuer;
 mod jwt;
+mod key_site;
 mod org;
 mod people;
 mod serve;
 mod server;
 pub mod services;
+mod sts;
 mod time;
 mod values;
 mod watchdog;
@@ -25,10 +28,13 @@ pub use forge::{AttackerKey, forged, unsigned};
 pub use http::{Connection, Request, Response, percent_encode, raw_exchange};
 pub use issuer::{Issuer, fetched_issuer};
 pub use jwt::{Jwks, Token, b64, unb64};
+pub use key_site::{KeyPage, KeySite};
 pub use org::{Agent, Org};
 pub use people::{App, CALLBACK, Person, UserTokens, asking, told};
 pub use serve::ServeOptions;
 pub use server::{Backend, Options, Server, run_server, shared};
+pub(crate) use sts::STS_HOSTS;
+pub use sts::{AwsCaller, Sts, altered, signature_in, sts_token};
 pub use time::{Stopwatch, avoid_hour_edge, avoid_minute_edge, rfc3339, unix_now};
 pub use values::{int, list, strings, text, unique};
 

@@ -10,7 +10,9 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use crate::{Backend, b64, run_server, server::Place, services::free_port, unique};
+use crate::{
+    Backend, KeySite, Sts, b64, https::Authority, run_server, server::Place, services::free_port, unique,
+};
 
 /// What `serve` is to run: a memory store with the organizations `acme-corp` and `globex`, on a free port, unless a
 /// test says otherwise.
@@ -25,6 +27,7 @@ pub struct ServeOptions {
     lines: String,
     master_key: String,
     api_key: String,
+    roots: Option<String>,
 }
 
 impl ServeOptions {
@@ -47,6 +50,7 @@ impl ServeOptions {
             lines: String::new(),
             master_key: STANDARD.encode(noise()),
             api_key: format!("lmk_acme-corp_{}", b64(noise())),
+            roots: None,
         }
     }
 
@@ -97,6 +101,19 @@ impl ServeOptions {
         self
     }
 
+    /// Knows of the sites that are served here by https, as [`Options::knowing_our_sites`](crate::Options) says.
+    ///
+    /// # Panics
+    /// When the certificate cannot be written.
+    #[must_use]
+    pub fn knowing_our_sites(mut self) -> Self {
+        let roots = self.dir.join("roots.pem");
+        fs::write(&roots, Authority::trusted().pem()).expect("the certificate can be written");
+        self.roots = Some(roots.display().to_string());
+        let origins = Sts::trusted().origins().chain([KeySite::trusted().origin().to_owned()]);
+        self.line(&format!("fetch.allow = {:?}", origins.collect::<Vec<_>>()))
+    }
+
     /// More of the file, before its tables.
     #[must_use]
     pub fn line(mut self, line: &str) -> Self {
@@ -130,7 +147,10 @@ impl ServeOptions {
 
     /// The variables that `serve` needs beside the file.
     pub fn variables(&self) -> Vec<(&str, &str)> {
-        vec![("LUMOAUTH_MASTER_KEY", &self.master_key), ("LUMOAUTH_BOOTSTRAP_API_KEY", &self.api_key)]
+        let roots = self.roots.as_deref().map(|file| ("SSL_CERT_FILE", file));
+        let secrets =
+            [("LUMOAUTH_MASTER_KEY", &*self.master_key), ("LUMOAUTH_BOOTSTRAP_API_KEY", &*self.api_key)];
+        secrets.into_iter().chain(roots).collect()
     }
 
     /// Writes the file and gives its path.

@@ -13,7 +13,8 @@ use std::{
 };
 
 use crate::{
-    Org, Request, ServeOptions, Stopwatch, fetched_issuer,
+    KeySite, Org, Request, ServeOptions, Stopwatch, Sts, fetched_issuer,
+    https::Authority,
     services::{Database, redis_url},
     unique,
     watchdog::Watchdog,
@@ -83,6 +84,7 @@ pub struct Options {
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
     wrapper: Vec<String>,
+    roots: Option<&'static str>,
 }
 
 impl Options {
@@ -99,6 +101,7 @@ impl Options {
             arguments: Vec::new(),
             variables: Vec::new(),
             wrapper: Vec::new(),
+            roots: None,
         }
     }
 
@@ -148,6 +151,15 @@ impl Options {
         self
     }
 
+    /// Knows of the sites that are served here by https, [`Sts`] and [`KeySite::trusted`]: trusts their certificate, as
+    /// `SSL_CERT_FILE` says, and may reach them on the loopback.
+    #[must_use]
+    pub fn knowing_our_sites(mut self) -> Self {
+        self.roots = Some(Authority::trusted().pem());
+        let origins = Sts::trusted().origins().chain([KeySite::trusted().origin().to_owned()]);
+        origins.fold(self, |options, origin| options.argument("--fetch-allow").argument(&origin))
+    }
+
     /// Runs the server under another program, which must replace itself with the server (`strace -D` does).
     #[must_use]
     pub fn under(mut self, program: &[&str]) -> Self {
@@ -168,6 +180,7 @@ pub struct Server {
     variables: BTreeMap<String, String>,
     dir: PathBuf,
     owns_dir: bool,
+    started: Stopwatch,
 }
 
 /// The server that all tests of this binary share, one per backend.
@@ -182,7 +195,7 @@ pub fn shared(backend: Backend) -> &'static Server {
         Backend::Postgres => &POSTGRES,
         Backend::PostgresRedis => &POSTGRES_REDIS,
     };
-    cell.get_or_init(|| Server::start(&Options::new(backend)))
+    cell.get_or_init(|| Server::start(&Options::new(backend).knowing_our_sites()))
 }
 
 impl Server {
@@ -212,6 +225,11 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log);
+        if let Some(roots) = options.roots {
+            let file = dir.join("roots.pem");
+            fs::write(&file, roots).expect("the certificate can be written");
+            command.env("SSL_CERT_FILE", file);
+        }
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let watchdog = Watchdog::kill(child.id(), options.dir.is_none().then_some(&*dir));
         let variables = wait_for_variables(&mut child, &env_file, &dir);
@@ -224,7 +242,8 @@ impl Server {
         let authority = authority.to_owned();
         let place = Some(options.place.clone());
         let owns_dir = options.dir.is_none();
-        Self { child, _watchdog: watchdog, _place: place, authority, variables, dir, owns_dir }
+        let started = Stopwatch::start();
+        Self { child, _watchdog: watchdog, _place: place, authority, variables, dir, owns_dir, started }
     }
 
     /// Starts `serve` and waits until it accepts connections. Only [`Server::acme`] has an administrator.
@@ -258,7 +277,8 @@ impl Server {
         let variables = variables.into_iter().map(variable).collect();
         let authority = options.authority().to_owned();
         let place = options.place().cloned();
-        Self { child, _watchdog: watchdog, _place: place, authority, variables, dir, owns_dir: false }
+        let (owns_dir, started) = (false, Stopwatch::start());
+        Self { child, _watchdog: watchdog, _place: place, authority, variables, dir, owns_dir, started }
     }
 
     /// `host:port`.
@@ -269,6 +289,11 @@ impl Server {
     /// Public URL, without a slash at its end.
     pub fn url(&self) -> String {
         format!("http://{}", self.authority)
+    }
+
+    /// Waits until it has been up for this long.
+    pub fn wait_until_up_for(&self, time: Duration) {
+        thread::sleep(time.saturating_sub(self.started.elapsed()));
     }
 
     /// Process id.

@@ -35,6 +35,11 @@ impl TicketRow {
     fn is_there(&self, now: Timestamp) -> bool {
         now < if self.used { self.keep_until } else { self.expires_at }
     }
+
+    fn ticket(self, purpose: TicketPurpose, hash: SecretHash) -> Ticket {
+        let Self { body, expires_at, keep_until, family, used: _ } = self;
+        Ticket { purpose, hash, body, expires_at, keep_until, family: family.map(Handle::from_bytes) }
+    }
 }
 
 /// A refresh token without what its key says, and what took its place.
@@ -129,11 +134,11 @@ impl GrantStore for EmbeddedStore {
 
     async fn put_ticket(&self, org: &OrgId, ticket: &Ticket) -> Result<(), StoreError> {
         let key = ticket_key(org, ticket.purpose, &ticket.hash);
-        let keep_until = ticket.keep_until;
+        let expires_at = ticket.expires_at;
         let row = TicketRow {
             body: ticket.body.clone(),
-            expires_at: ticket.expires_at,
-            keep_until,
+            expires_at,
+            keep_until: ticket.keep_until,
             family: ticket.family.map(|family| *family.as_bytes()),
             used: false,
         };
@@ -143,7 +148,8 @@ impl GrantStore for EmbeddedStore {
                 return Err(taken(Table::Tickets));
             }
             batch.put(Table::Tickets, &key, &json)?;
-            batch.expires(Table::Tickets, &key, None, keep_until)
+            // Until it is used there is nothing to remember after that.
+            batch.expires(Table::Tickets, &key, None, expires_at)
         };
         self.writer.submit(decide).await
     }
@@ -158,13 +164,8 @@ impl GrantStore for EmbeddedStore {
         let key = ticket_key(org, purpose, hash);
         let Some(row) = self.latest().get(Table::Tickets, &key)? else { return Ok(None) };
         let row: TicketRow = decode(Table::Tickets, row.value())?;
-        if !row.is_there(now) {
-            return Ok(None);
-        }
-        let TicketRow { body, expires_at, keep_until, family, used } = row;
-        let family = family.map(Handle::from_bytes);
-        let ticket = Ticket { purpose, hash: *hash, body, expires_at, keep_until, family };
-        Ok(Some(FoundTicket { ticket, used }))
+        let used = row.used;
+        Ok(row.is_there(now).then(|| FoundTicket { ticket: row.ticket(purpose, *hash), used }))
     }
 
     async fn use_ticket(
@@ -176,7 +177,8 @@ impl GrantStore for EmbeddedStore {
         now: Timestamp,
         on: UseEvents<'_>,
     ) -> Result<TicketUse, StoreError> {
-        let (org, key, on) = (org.clone(), ticket_key(org, purpose, hash), EncodedEvents::of(on)?);
+        let (org, hash, on) = (org.clone(), *hash, EncodedEvents::of(on)?);
+        let key = ticket_key(&org, purpose, &hash);
         let refresh = refresh.map(|token| NewToken::of(&org, token)).transpose()?;
         let decide = move |batch: &mut Batch<'_>| {
             let Some(stored) = batch.get(Table::Tickets, &key)? else { return Ok(TicketUse::Missing) };
@@ -186,13 +188,15 @@ impl GrantStore for EmbeddedStore {
             }
             if row.used {
                 if let Some(family) = row.family.map(Handle::from_bytes) {
-                    let _ = mark(batch, &org, family, row.keep_until, &on.reused)?;
+                    let dead_until = row.ticket(purpose, hash).dead_until(now);
+                    let _ = mark(batch, &org, family, dead_until, &on.reused)?;
                 }
                 return Ok(TicketUse::Reused);
             }
             refresh.iter().try_for_each(|token| token.must_be_new(batch))?;
             row.used = true;
             batch.put(Table::Tickets, &key, &encode(Table::Tickets, &row)?)?;
+            batch.expires(Table::Tickets, &key, Some(row.expires_at), row.keep_until)?;
             refresh.iter().try_for_each(|token| token.add(batch))?;
             batch.record(&org, &on.used)?;
             Ok(TicketUse::Used)

@@ -1,7 +1,6 @@
 //! One request of one connection: its id, its answer, its line in the log.
 
 use std::{
-    borrow::Cow,
     fmt,
     net::SocketAddr,
     sync::{
@@ -13,10 +12,10 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response};
+use http_body::Body;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use lumoauth_core::random::random_bytes;
-use lumoauth_tower::{LumoauthService, PeerAddr};
+use lumoauth_tower::{LumoauthService, MatchedRoute, PeerAddr};
 use tokio::time::Instant;
 use tower::ServiceExt;
 
@@ -46,13 +45,14 @@ impl App {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Answers `request` and logs one line about it: method, path, status, duration, id. The query and the
-    /// headers never get there, since clients put credentials into them, nor do the tokens of approvals.
-    pub(crate) async fn handle(
-        &self,
-        mut request: Request<Incoming>,
-        peer: SocketAddr,
-    ) -> Response<Full<Bytes>> {
+    /// Answers `request` and logs one line about it: method, route, status, duration, id. Clients put credentials into
+    /// headers and queries, and by mistake into paths, so nothing of these gets there: of the path only which route it is.
+    pub(crate) async fn handle<B>(&self, mut request: Request<B>, peer: SocketAddr) -> Response<Full<Bytes>>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let started = Instant::now();
         let method = request.method().clone();
         let uri = request.uri().clone();
@@ -60,11 +60,14 @@ impl App {
         request.headers_mut().insert(&REQUEST_ID, id.clone());
         request.extensions_mut().insert(PeerAddr(peer));
 
-        let mut response = match (Probe::at(uri.path()), Door::at(uri.path())) {
-            (Some(probe), _) => probe.answer(&method, &self.needs, self.phase()).await,
-            (None, Some(door)) => self.accounts.answer(door, request, peer).await,
+        let (route, mut response) = match (Probe::at(uri.path()), Door::at(uri.path())) {
+            (Some(probe), _) => (probe.path(), probe.answer(&method, &self.needs, self.phase()).await),
+            (None, Some(door)) => (door.template(), self.accounts.answer(door, request, peer).await),
             (None, None) => match self.service.clone().oneshot(request).await {
-                Ok(response) => response,
+                Ok(response) => {
+                    let matched = response.extensions().get::<MatchedRoute>();
+                    (matched.map_or("-", |matched| matched.0), response)
+                }
                 Err(never) => match never {},
             },
         };
@@ -72,7 +75,7 @@ impl App {
         tracing::info!(
             target: "lumoauth_server::access",
             method = %Printable(method.as_str()),
-            path = %Printable(&without_tokens(uri.path())),
+            path = route,
             status = response.status().as_u16(),
             duration_ms = millis(started.elapsed()),
             request_id = %Printable(id.to_str().unwrap_or_default()),
@@ -124,15 +127,6 @@ fn is_harmless(id: &[u8]) -> bool {
         && id.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-/// A path for a log line: the tokens of approvals, which stand in paths, do not get there.
-fn without_tokens(path: &str) -> Cow<'_, str> {
-    if !path.contains("/apr_") {
-        return path.into();
-    }
-    let shown = |segment| if str::starts_with(segment, "apr_") { "apr_..." } else { segment };
-    path.split('/').map(shown).collect::<Vec<_>>().join("/").into()
-}
-
 /// Text from outside for a log line: cut, and without what a terminal or a reader of the log could take for
 /// something else.
 struct Printable<'a>(&'a str);
@@ -154,7 +148,19 @@ fn millis(duration: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::{io, sync::Mutex};
+
+    use lumoauth_core::{
+        audit::{Actor, Origin},
+        id::OrgId,
+        keys::{KeyRing, KeyRingConfig, MasterKey},
+        organization::ActOrder,
+        server::{AuthorizationServer, Caller},
+        store::{MemoryStore, Stores},
+    };
+
     use super::*;
+    use crate::passwords::Argon2id;
 
     #[test]
     fn a_harmless_id_is_kept_and_any_other_is_replaced() {
@@ -177,15 +183,79 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_approvals_are_cut_out_of_paths() {
-        let path = "/orgs/a/api/v1/approvals/apr_secret/approve";
-        assert_eq!(without_tokens(path), "/orgs/a/api/v1/approvals/apr_.../approve");
-        assert_eq!(without_tokens("/t/a/api/v1/x/apr_a/apr_b"), "/t/a/api/v1/x/apr_.../apr_...");
-        assert_eq!(without_tokens("/orgs/apr/api"), "/orgs/apr/api");
-    }
-
-    #[test]
     fn durations_have_parts_of_a_millisecond() {
         assert_eq!(millis(Duration::from_micros(1_234)).to_string(), "1.234");
+    }
+
+    /// What was written to the log.
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_of_a_path_that_a_caller_chose_reaches_the_log() {
+        const CANARY: &str = "eyJhbGciOiJFUzI1NiJ9.c4n4ry.s1gn4ture";
+        let app = app().await;
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_writer(move || writer.clone())
+            .finish();
+        let logging = tracing::subscriber::set_default(subscriber);
+        let mut expected = Vec::new();
+        for (method, path, route) in [
+            ("POST", "/orgs/acme/api/v1/agents/CANARY/attest", "/orgs/{}/api/v1/agents/{}/attest"),
+            ("POST", "/t/CANARY/api/v1/agents/a/attest", "/orgs/{}/api/v1/agents/{}/attest"),
+            ("GET", "//orgs/acme/api/v1/admin/users/CANARY", "/orgs/{}/api/v1/admin/users/{}"),
+            ("GET", "/orgs/acme/api/v1/agents/CANARY/attest", "-"),
+            ("GET", "/orgs/acme/api/v1/CANARY", "-"),
+            ("GET", "/CANARY", "-"),
+            ("POST", "/api/v1/authz/check?token=CANARY", "/api/v1/authz/check"),
+            ("POST", "/orgs/CANARY/api/v1/oauth/login/json", "/orgs/{}/api/v1/oauth/login/json"),
+            ("GET", "/t/acme/api/v1/oauth/login?return_to=CANARY", "/orgs/{}/api/v1/oauth/login"),
+            ("GET", "/healthz?CANARY", "/healthz"),
+        ] {
+            let request = Request::builder().method(method).uri(path.replace("CANARY", CANARY));
+            let request = request.body(Full::<Bytes>::default()).unwrap();
+            app.handle(request, "192.0.2.1:4711".parse().unwrap()).await;
+            expected.push(format!("path=\"{route}\""));
+        }
+        drop(logging);
+        let log = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains("lumoauth_server::access")).collect();
+        assert_eq!(lines.len(), expected.len(), "{log}");
+        for (line, expected) in lines.iter().zip(&expected) {
+            assert!(line.contains(expected), "{expected}: {line}");
+        }
+        for part in CANARY.split('.') {
+            assert!(!log.contains(part), "{log}");
+        }
+    }
+
+    /// With an organization, in memory.
+    async fn app() -> App {
+        let master = MasterKey::generate();
+        let stores = Stores::all(Arc::new(MemoryStore::new()));
+        let keys = KeyRing::new(stores.keys.clone(), master.clone(), KeyRingConfig::default());
+        let server =
+            AuthorizationServer::builder("http://127.0.0.1:8080", stores, Arc::new(keys)).build().unwrap();
+        let caller = Caller { actor: Actor::system(), origin: Origin::default() };
+        let acme = OrgId::parse("acme").unwrap();
+        server.create_organization(&acme, "Acme", ActOrder::default(), &caller).await.unwrap();
+        let accounts = Accounts::new(server.clone(), Arc::new(Argon2id::new()), &master, None).unwrap();
+        let accounts = Arc::new(accounts);
+        let service = LumoauthService::new(server).with_people(accounts.clone());
+        App::new(service, accounts, Needs::new(Vec::new(), None))
     }
 }

@@ -56,7 +56,8 @@ pub(crate) struct DevArgs {
     /// PostgreSQL, nowhere for `memory`].
     #[arg(long, value_name = "FILE")]
     pub(crate) credentials: Option<PathBuf>,
-    /// Fetch keys from this origin wherever it is, also from a private address or by http; repeatable.
+    /// Fetch from this origin wherever it is, also from a private address or by http; with `=IP:PORT` behind it, from
+    /// there; repeatable.
     #[arg(long = "fetch-allow", value_name = "ORIGIN")]
     pub(crate) fetch_allow: Vec<String>,
     /// Use this credential in place of a generated one, such as AGENT_CLIENT_SECRET=...; repeatable.

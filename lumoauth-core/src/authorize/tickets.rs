@@ -49,7 +49,8 @@ pub(crate) struct CodeBody {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PushedBody {
     pub(crate) request: Request,
-    pub(crate) at: Timestamp,
+    /// When its person was sent to sign in for it: only a sign-in after that is one for it. `None` as long as nobody was.
+    pub(crate) sent_at: Option<Timestamp>,
 }
 
 /// A question to a person.

@@ -6,7 +6,8 @@
 //! 3. The person, the client and the consent still stand as they did when the code was made. What the client lost since is
 //!    gone. A token for an MCP server is charged to an agent as in an exchange.
 //! 4. The code is used, and the refresh token kept, in one step; then the tokens are signed. Of any number of attempts one
-//!    wins, and a second use ends everything that came of the first.
+//!    wins, and a second use ends everything that came of the first, in the step that notices it. The family is marked for
+//!    longer than what it was given last can live ([`Ticket::dead_until`](crate::store::Ticket::dead_until)).
 
 use std::time::Duration;
 
@@ -21,14 +22,14 @@ use crate::{
     authorize::{CodeBody, pkce, read, write},
     client_auth::AuthenticatedClient,
     secret::{Secret, SecretHash},
-    store::{Handle, RefreshToken, Revoked, StoreError, TicketPurpose, TicketUse, UseEvents},
+    store::{RefreshToken, TicketPurpose, TicketUse, UseEvents},
     wire::Params,
 };
 
 const GRANT_TYPE: &str = "authorization_code";
 
 /// How long a refresh token works after it was made.
-pub(super) const REFRESH_LIFE: Duration = Duration::from_secs(30 * 86_400);
+pub(crate) const REFRESH_LIFE: Duration = Duration::from_secs(30 * 86_400);
 
 /// The longest code that is looked at.
 const MAX_CODE: usize = 128;
@@ -96,11 +97,7 @@ impl Grant for AuthorizationCode {
         });
         match grants.use_ticket(context.org(), purpose, &hash, kept.as_ref(), context.now, on).await? {
             TicketUse::Used => {}
-            TicketUse::Reused => {
-                keep_dead(context, family, &reused).await?;
-                return Err(unknown);
-            }
-            TicketUse::Missing => return Err(unknown),
+            TicketUse::Reused | TicketUse::Missing => return Err(unknown),
         }
         // A code that was found used cannot come back unused.
         let Some(ready) = ready else { return Err(unknown) };
@@ -109,19 +106,6 @@ impl Grant for AuthorizationCode {
             answer(context, &client, &body.authorized, &ready, family, nonce, GRANT_TYPE).await?;
         response.refresh_token = refresh.map(|(token, _)| token);
         Ok(response)
-    }
-}
-
-/// The mark that a reuse made holds as long as the code is remembered, and a refresh token of the family may have been
-/// rotated until now: the mark must outlive that too.
-async fn keep_dead(
-    context: &GrantContext<'_>,
-    family: Handle,
-    reused: &crate::audit::Event,
-) -> Result<(), StoreError> {
-    let until = context.now.plus(REFRESH_LIFE + Duration::from_secs(86_400));
-    match context.stores.grants.revoke(context.org(), family, until, reused).await? {
-        Revoked::Revoked | Revoked::AlreadyRevoked => Ok(()),
     }
 }
 

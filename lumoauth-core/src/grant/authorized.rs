@@ -132,9 +132,11 @@ pub(super) async fn answer(
         consents: vec![authorized.consent],
         ..NewToken::new(bearer, resource, scope.clone(), lifetime)
     };
-    let mut response = issue(context, new).await?;
-    if wants_id {
-        let token = id_token::sign(context, client, user, &authorized.sign_in, &response, nonce).await?;
+    let claims = issue::claims(context, new)?;
+    let beside = wants_id.then(|| claims.clone());
+    let mut response = issue::signed(context, claims).await?;
+    if let Some(claims) = beside {
+        let token = id_token::sign(context, user, &response, &claims, nonce).await?;
         response.id_token = Some(Secret::from(token));
     }
     if let Some(server) = server {

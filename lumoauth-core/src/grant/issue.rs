@@ -125,7 +125,11 @@ pub(crate) async fn alive(context: &GrantContext<'_>, new: NewToken<'_>) -> Resu
     }
 }
 
-async fn signed(context: &GrantContext<'_>, claims: AccessClaims) -> Result<TokenResponse, TokenError> {
+/// The token with these claims.
+pub(super) async fn signed(
+    context: &GrantContext<'_>,
+    claims: AccessClaims,
+) -> Result<TokenResponse, TokenError> {
     let signer = context.keys.signer(context.org(), KeyPurpose::AccessToken, context.now).await?;
     let token = token::sign(&*signer, "at+jwt", &claims).await?;
     Ok(TokenResponse {
@@ -215,7 +219,8 @@ fn nested(actors: &[Arc<Agent>], order: ActOrder) -> Option<Box<Act>> {
     }
 }
 
-fn claims(context: &GrantContext<'_>, new: NewToken<'_>) -> Result<AccessClaims, TokenError> {
+/// The claims of a token.
+pub(super) fn claims(context: &GrantContext<'_>, new: NewToken<'_>) -> Result<AccessClaims, TokenError> {
     if new.scope.text_len() > MAX_SCOPE_BYTES {
         return Err(TokenError::ScopeTooLarge);
     }

@@ -57,6 +57,7 @@ pub use refresh_token::RefreshToken;
 pub use token_exchange::TokenExchange;
 pub use workload::{AWS_STS_REQUEST, JwtBearer};
 
+pub(crate) use authorization_code::REFRESH_LIFE;
 pub(crate) use issue::{Bearer, NewToken, Resource, SignIn, issue, issue_alive};
 pub(crate) use workload::{attest, only_names_agent};
 

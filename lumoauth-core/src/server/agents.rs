@@ -8,7 +8,8 @@ use serde_json::{Value, json, value::RawValue};
 use super::{ApiError, AuthorizationServer, Caller, retrying, token::RequestClient, written};
 use crate::{
     agent::{
-        Agent, AgentPatch, AgentStatus, StatusChange, Terminal, https_url, parse_capabilities, parse_policy,
+        Agent, AgentPatch, AgentStatus, InvalidAgent, StatusChange, Terminal, https_url, parse_capabilities,
+        parse_policy,
     },
     audit::{Event, EventKind, Target},
     capability::{Capability, Scope},
@@ -63,8 +64,8 @@ pub struct RegistrationRequest {
     pub description: Option<String>,
     /// What it can do; only an administrator grants it.
     pub capabilities: Option<Vec<String>>,
-    /// Where its public keys are published. Kept if an administrator registers the agent; of an agent itself it is only
-    /// checked, since keys are credentials.
+    /// Where its public keys are published, if an administrator registers the agent. An agent itself may only name what is
+    /// registered: keys are credentials.
     pub jwks_uri: Option<String>,
     /// Not supported yet.
     pub jwks: Option<Value>,
@@ -113,6 +114,7 @@ impl AuthorizationServer {
             agent.epoch = u32::from_be_bytes(random_bytes()) >> 1;
         }
         patch.apply(&mut agent)?;
+        self.check_workload(org, &agent)?;
         let asked = patch.issue_secret == Some(true);
         let secret = (agent.identity_type.may_use_secret() || asked).then(|| {
             let secret = Secret::generate("lms_");
@@ -126,6 +128,12 @@ impl AuthorizationServer {
         let api_key = by_key.then(|| agent.rotate_api_key(org));
         self.insert_agent(org, &agent, caller, now).await?;
         Ok(NewAgent { agent: Arc::new(agent), secret, api_key })
+    }
+
+    /// What the record alone cannot say about the workload that an agent trusts.
+    fn check_workload(&self, org: &OrgId, agent: &Agent) -> Result<(), ApiError> {
+        let Some(trust) = &agent.workload else { return Ok(()) };
+        Ok(trust.check_is_foreign(&self.issuer(org)).map_err(InvalidAgent::from)?)
     }
 
     async fn insert_agent(
@@ -192,6 +200,9 @@ impl AuthorizationServer {
             .modify_agent(org, name, now, |agent| {
                 let (before, proof) = (view::agent(agent), (agent.workload.clone(), agent.identity_type));
                 patch.apply(agent)?;
+                if agent.workload != proof.0 {
+                    self.check_workload(org, agent)?;
+                }
                 if (proof.0.is_some() && agent.workload != proof.0) || agent.identity_type != proof.1 {
                     // It proves who it is in another way now; what it got by the old one ends.
                     agent.epoch = agent.epoch.saturating_add(1);
@@ -474,9 +485,12 @@ impl AuthorizationServer {
                     return Err(ApiError::Forbidden("An agent may only register itself."));
                 }
                 let wanted = parse_capabilities("capabilities", &request.capabilities.unwrap_or_default())?;
-                // Keys are credentials. Whoever holds a token, perhaps a narrow one, must not make some of its own.
-                if let Some(uri) = patch.jwks_uri.take() {
-                    https_url("jwks_uri", &uri)?;
+                // Keys are credentials. Whoever holds a token, perhaps a narrow one, must not make some of its own. Those
+                // that an administrator registered may be named again.
+                if let Some(uri) = patch.jwks_uri.take()
+                    && agent.jwks_uri.as_deref() != Some(&https_url("jwks_uri", &uri)?)
+                {
+                    return Err(ApiError::Forbidden("Only an administrator sets the keys of an agent."));
                 }
                 let agent = self.describe_self(org, agent, &patch, &wanted, caller).await?;
                 Ok(Registration { agent, secret: None })

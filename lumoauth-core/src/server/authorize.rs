@@ -2,42 +2,34 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{AuthorizationServer, TokenRequest, token::RequestClient};
+use super::{
+    AuthorizationServer,
+    codes::{Agreed, with_offline},
+    decide::client_target,
+    token::RequestClient,
+};
 use crate::{
-    audit::Origin,
+    audit::{Actor, ActorKind, Event, EventKind, Origin, cleaned},
     authorize::{
-        Address, AuthorizeError, Authorized, CodeBody, PushedBody, QuestionBody, Request, RequestError,
-        decide_scope, describe, read, redirect, write,
+        Address, AuthorizeError, QuestionBody, Request, RequestError, decide_scope, describe, redirect, write,
     },
-    capability::{Capability, Scope},
-    client_auth::{AuthenticatedClient, Method},
+    capability::Capability,
+    client_auth::AuthenticatedClient,
     clock::Timestamp,
-    consent::Consent,
     grant::{Refusal, SignIn, TokenError, target},
-    id::{ClientId, OrgId, TokenId},
+    id::ClientId,
     keys::KeyError,
     mcp::McpServer,
     organization::Organization,
     people::SignedIn,
-    secret::{Secret, SecretHash},
+    secret::Secret,
     store::{AgentKey, ClientKey, ConsentKey, StoreError, Ticket, TicketPurpose, UserKey},
-    token::{ConsentEpoch, family_handle},
     user::User,
     wire::Params,
 };
 
-/// How long a code works.
-const CODE_LIFE: Duration = Duration::from_secs(300);
-/// How long the second use of a code is recognised: longer than anything that came of its first use lives by itself.
-const CODE_MEMORY: Duration = Duration::from_secs(31 * 86_400);
 /// How long a question waits for its answer, in seconds.
 const QUESTION_LIFE: u32 = 600;
-/// How long a pushed request can be used, in seconds: long enough to sign in in between.
-const PUSHED_LIFE: u32 = 600;
-/// What a person agrees to when a client gets a refresh token (OpenID Connect Core section 11).
-const OFFLINE: &str = "offline_access";
-/// What the URIs of pushed requests begin with (RFC 9126 section 2.2).
-const REQUEST_URI: &str = "urn:ietf:params:oauth:request_uri:";
 
 /// What the browser gets.
 #[derive(Debug)]
@@ -48,7 +40,8 @@ pub enum Authorization {
     Answer(Answer),
     /// The person must sign in, and come back with the same request; or with this `request_uri` in its place.
     SignIn {
-        /// Stands for the request, if it asked for a new sign-in: only one after this instant counts.
+        /// Stands for the request, if it wants a newer sign-in than there is and came as it is: only one after this
+        /// instant counts. A request that came by a `request_uri` comes back by the same one.
         request_uri: Option<String>,
     },
     /// The person is asked.
@@ -91,16 +84,6 @@ pub struct Question {
     pub expires_in: u32,
 }
 
-/// A pushed request (RFC 9126 section 2.2).
-#[derive(Debug, serde::Serialize)]
-#[non_exhaustive]
-pub struct PushedAuthorization {
-    /// Stands for the request at the authorization endpoint.
-    pub request_uri: String,
-    /// For how long, in seconds.
-    pub expires_in: u32,
-}
-
 /// Why there is no answer yet: something for the client, or for the person.
 pub(super) enum Stop {
     Client(RequestError),
@@ -131,6 +114,26 @@ impl From<KeyError> for Stop {
     }
 }
 
+/// A request, and how it came.
+struct Came<'a> {
+    request: Request,
+    /// What stood for it, if it was kept.
+    uri: Option<&'a str>,
+    /// When the person was sent to sign in for it, if that has happened.
+    sent_at: Option<Timestamp>,
+}
+
+impl Came<'_> {
+    /// Whether the sign-in is as new as the request wants it. One that was made for it always is: nobody is sent to sign in
+    /// twice for one request, however slow they are.
+    fn is_fresh(&self, there: &SignedIn, now: Timestamp) -> bool {
+        let made_for_it = self.sent_at.is_some_and(|sent_at| there.at > sent_at);
+        let Request { prompt, max_age, .. } = &self.request;
+        let old = max_age.is_some_and(|age| there.at.plus(Duration::from_secs(age.into())) < now);
+        made_for_it || (!prompt.login && !old)
+    }
+}
+
 impl AuthorizationServer {
     /// Serves the authorization endpoint (RFC 6749 section 3.1). `signed_in` is who sits at the browser.
     ///
@@ -149,118 +152,84 @@ impl AuthorizationServer {
         origin: &Origin,
     ) -> Result<Authorization, AuthorizeError> {
         let now = self.now();
-        let named =
-            params.get("client_id").ok_or(AuthorizeError::InvalidRequest("client_id is required."))?;
-        let client = self.asking_client(organization, named).await?;
-        let (request, asked_at) = match params.get("request_uri") {
-            Some(uri) => {
-                let pushed = self.pushed(organization, &client, uri, now).await?;
-                (pushed.request, Some(pushed.at))
-            }
-            None => {
-                let address = Address::parse(params, &client)?;
-                match Request::parse(params, &client, address.clone()) {
-                    Ok(request) => (request, None),
+        let client = self.asking_client(organization, named_client(params)?).await?;
+        let came = match params.get("request_uri") {
+            Some(uri) => self.kept_request(organization, &client, uri, now).await.map(|kept| Came {
+                request: kept.request,
+                uri: Some(uri),
+                sent_at: kept.sent_at,
+            }),
+            None => match Address::parse(params, &client) {
+                Ok(address) => match Request::parse(params, &client, address.clone()) {
+                    Ok(request) => Ok(Came { request, uri: None, sent_at: None }),
                     Err(error) => return Ok(self.refusal(organization, &address, &error)),
-                }
-            }
+                },
+                Err(error) => Err(error),
+            },
         };
-        match self.answer(organization, &client, &request, asked_at, signed_in, origin, now).await {
+        let came = match came {
+            Ok(came) => came,
+            Err(AuthorizeError::RedirectUri) => {
+                self.record_bad_address(organization, &client, params, origin, now).await?;
+                return Err(AuthorizeError::RedirectUri);
+            }
+            Err(error) => return Err(error),
+        };
+        match self.answer(organization, &client, &came, signed_in, origin, now).await {
             Ok(answer) => Ok(answer),
-            Err(Stop::Client(error)) => Ok(self.refusal(organization, &request.address, &error)),
+            Err(Stop::Client(error)) => Ok(self.refusal(organization, &came.request.address, &error)),
             Err(Stop::Person(error)) => Err(error),
         }
     }
 
-    /// Takes a request before the browser comes with it (RFC 9126). The client authenticates as at the token endpoint; a
-    /// public one names itself.
+    /// Where the answer to a request leads, as a content security policy names it: `https://client.example`, or the scheme
+    /// of a native app. `None` if it leads nowhere.
+    ///
+    /// For the page to sign in. Browsers hold `form-action` against every redirect that follows a form, and whoever has
+    /// agreed before is sent on to the client without seeing another page.
     ///
     /// # Errors
-    /// [`TokenError`] if the client does not authenticate, or the request would be refused at the authorization endpoint.
-    pub async fn push_authorization(
+    /// [`StoreError`] if that cannot be found out now.
+    pub async fn answer_origin(
         &self,
         organization: &Organization,
-        request: TokenRequest<'_>,
-    ) -> Result<PushedAuthorization, TokenError> {
-        let now = self.now();
-        let refusal = Refusal::default();
-        match self.push(organization, request, &refusal, now).await {
-            Ok(pushed) => Ok(pushed),
-            Err(error) => {
-                let message = "pushed authorization request refused";
-                Err(self.refuse(organization, request.origin, message, refusal, error, now).await)
-            }
-        }
-    }
-
-    async fn push(
-        &self,
-        organization: &Organization,
-        request: TokenRequest<'_>,
-        refusal: &Refusal,
-        now: Timestamp,
-    ) -> Result<PushedAuthorization, TokenError> {
-        let authenticated = self.authenticate_client(organization, request, refusal, now).await?;
-        let client = authenticated.either().ok_or(TokenError::InvalidClient(Method::Body))?;
-        if !organization.is_active() {
-            return Err(TokenError::InvalidClient(Method::Body));
-        }
-        if request.params.get("request_uri").is_some() {
-            return Err(TokenError::InvalidRequest("request_uri cannot be pushed."));
-        }
-        let address = Address::parse(request.params, &client).map_err(|error| match error {
-            AuthorizeError::InvalidRequest(text) => TokenError::InvalidRequest(text),
-            _ => TokenError::InvalidRequest("redirect_uri is missing, malformed or not registered."),
-        })?;
-        let parsed = Request::parse(request.params, &client, address)?;
-        let server = match self.resource(organization, &client, &parsed, request.origin, now).await {
-            Ok(server) => server,
-            Err(Stop::Client(error)) => return Err(error.into()),
-            Err(Stop::Person(AuthorizeError::Store(error))) => return Err(error.into()),
-            Err(Stop::Person(AuthorizeError::Key(error))) => return Err(error.into()),
-            Err(Stop::Person(_)) => return Err(TokenError::InvalidTarget),
+        params: &Params,
+    ) -> Result<Option<String>, StoreError> {
+        let found = async {
+            let client = self.asking_client(organization, named_client(params)?).await?;
+            let address = match params.get("request_uri") {
+                Some(uri) => self.kept_request(organization, &client, uri, self.now()).await?.request.address,
+                None => Address::parse(params, &client)?,
+            };
+            Ok(redirect::origin(&address.redirect_uri))
         };
-        decide_scope(&client, parsed.scope.as_ref(), server.as_deref())?;
-        let request_uri = self.keep_request(&organization.id, parsed, now).await?;
-        Ok(PushedAuthorization { request_uri, expires_in: PUSHED_LIFE })
+        match found.await {
+            Ok(origin) => Ok(origin),
+            Err(AuthorizeError::Store(error)) => Err(error),
+            Err(_) => Ok(None),
+        }
     }
 
-    async fn keep_request(
-        &self,
-        org: &OrgId,
-        request: Request,
-        now: Timestamp,
-    ) -> Result<String, StoreError> {
-        let handle = Secret::generate("");
-        let expires_at = now.plus(Duration::from_secs(PUSHED_LIFE.into()));
-        let ticket = Ticket {
-            purpose: TicketPurpose::PushedRequest,
-            hash: handle.hash(),
-            body: write(&PushedBody { request, at: now })?,
-            expires_at,
-            keep_until: expires_at,
-            family: None,
-        };
-        self.stores().grants.put_ticket(org, &ticket).await?;
-        Ok(format!("{REQUEST_URI}{}", handle.expose()))
-    }
-
-    async fn pushed(
+    /// Records that a request of `client` named an address that is not the client's: a mistake, or somebody who wants its
+    /// codes. Of the address only the origin is written down, and nothing if the peer has failed too often.
+    async fn record_bad_address(
         &self,
         organization: &Organization,
         client: &AuthenticatedClient,
-        uri: &str,
+        params: &Params,
+        origin: &Origin,
         now: Timestamp,
-    ) -> Result<PushedBody, AuthorizeError> {
-        let handle = uri.strip_prefix(REQUEST_URI).filter(|it| it.len() <= 64);
-        let hash = SecretHash::of(handle.ok_or(AuthorizeError::RequestUri)?);
-        let grants = &self.stores().grants;
-        let found = grants.find_ticket(&organization.id, TicketPurpose::PushedRequest, &hash, now).await?;
-        let pushed: PushedBody = read(&found.ok_or(AuthorizeError::RequestUri)?.ticket.body)?;
-        if pushed.request.client_id != *client.client_id() {
-            return Err(AuthorizeError::RequestUri);
-        }
-        if pushed.request.address.is_of(client) { Ok(pushed) } else { Err(AuthorizeError::RedirectUri) }
+    ) -> Result<(), StoreError> {
+        let nobody = Actor::new(ActorKind::Unknown, "anonymous");
+        let event = Event::new(EventKind::AuthorizationRefused, nobody, "address not registered", now)
+            .on(client_target(client))
+            .from_origin(origin)
+            .failed("redirect_uri");
+        let event = match params.get("redirect_uri").and_then(redirect::origin) {
+            Some(place) => event.with("redirect_origin", cleaned(&place)),
+            None => event,
+        };
+        self.record_failure(&organization.id, event, now).await.map(drop)
     }
 
     /// The active client or agent with this client id.
@@ -319,29 +288,27 @@ impl AuthorizationServer {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what an answer depends on")]
     async fn answer(
         &self,
         organization: &Organization,
         client: &AuthenticatedClient,
-        request: &Request,
-        asked_at: Option<Timestamp>,
+        came: &Came<'_>,
         signed_in: Option<&SignedIn>,
         origin: &Origin,
         now: Timestamp,
     ) -> Result<Authorization, Stop> {
-        let org = &organization.id;
+        let (org, request) = (&organization.id, &came.request);
         let server = self.resource(organization, client, request, origin, now).await?;
         let scope = decide_scope(client, request.scope.as_ref(), server.as_deref())?;
         let scope = if wants_refresh(client, request) { with_offline(&scope) } else { scope };
         let prompt = request.prompt;
-        let Some(there) = signed_in.filter(|there| is_fresh(there, request, asked_at, now)) else {
+        let Some(there) = signed_in.filter(|there| came.is_fresh(there, now)) else {
             if prompt.none {
                 return Err(RequestError::LoginRequired.into());
             }
-            // A new sign-in only counts if it comes after the request, so the request must be kept.
-            let request_uri = match (prompt.login, asked_at) {
-                (true, None) => Some(self.keep_request(org, request.clone(), now).await?),
+            let anew = prompt.login || signed_in.is_some();
+            let request_uri = match came.sent_at {
+                None if anew => self.send_to_sign_in(org, request, came.uri, now).await?,
                 _ => None,
             };
             return Ok(Authorization::SignIn { request_uri });
@@ -399,61 +366,10 @@ impl AuthorizationServer {
             expires_in: QUESTION_LIFE,
         })))
     }
-
-    /// Makes a code. It grants nothing by itself, so nothing is recorded.
-    pub(super) async fn give_code(
-        &self,
-        organization: &Organization,
-        request: &Request,
-        agreed: Agreed<'_>,
-        consent: &Consent,
-        now: Timestamp,
-    ) -> Result<Answer, StoreError> {
-        let org = &organization.id;
-        let Agreed { client, user, scope, server, sign_in } = agreed;
-        // Without that in what was agreed to, no refresh token. A token lists it if it was asked for by that name.
-        let offline = scope.as_slice().iter().any(is_offline);
-        let by_name = request.scope.as_ref().is_some_and(|asked| asked.as_slice().iter().any(is_offline));
-        let scope = if by_name { scope } else { without_offline(&scope) };
-        let body = CodeBody {
-            redirect_uri: request.address.redirect_uri.clone(),
-            redirect_named: request.address.redirect_named,
-            code_challenge: request.code_challenge.clone(),
-            nonce: request.nonce.clone(),
-            offline,
-            authorized: Authorized {
-                client_id: client.client_id().clone(),
-                agent: client.agent_id(),
-                user: user.id,
-                scope,
-                resource: server.map(|server| server.server_id.clone()),
-                sign_in,
-                consent: ConsentEpoch { id: consent.id, epoch: consent.epoch },
-                epochs: [organization.epoch, user.epoch, client.epoch()],
-            },
-        };
-        let code = Secret::generate("ac_");
-        let ticket = Ticket {
-            purpose: TicketPurpose::AuthorizationCode,
-            hash: code.hash(),
-            body: write(&body)?,
-            expires_at: now.plus(CODE_LIFE),
-            keep_until: now.plus(CODE_MEMORY),
-            family: Some(family_handle(org, &TokenId::generate().to_string())),
-        };
-        self.stores().grants.put_ticket(org, &ticket).await?;
-        let redirect_to = request.address.answer(&self.issuer(org), &[("code", code.expose())]).into();
-        Ok(Answer { redirect_to, code: Some(code) })
-    }
 }
 
-/// Who agreed to what.
-pub(super) struct Agreed<'a> {
-    pub(super) client: &'a AuthenticatedClient,
-    pub(super) user: &'a User,
-    pub(super) scope: Scope,
-    pub(super) server: Option<&'a McpServer>,
-    pub(super) sign_in: SignIn,
+fn named_client(params: &Params) -> Result<&str, AuthorizeError> {
+    params.get("client_id").ok_or(AuthorizeError::InvalidRequest("client_id is required."))
 }
 
 /// Whether the client gets a refresh token, if the person agrees: it asks for one, or is registered for them.
@@ -467,32 +383,12 @@ fn wants_refresh(client: &AuthenticatedClient, request: &Request) -> bool {
         }
 }
 
-fn is_offline(item: &Capability) -> bool {
-    item.as_str() == OFFLINE
-}
-
-fn with_offline(scope: &Scope) -> Scope {
-    Scope::new(scope.as_slice().iter().cloned().chain(Capability::parse(OFFLINE)))
-}
-
-fn without_offline(scope: &Scope) -> Scope {
-    Scope::new(scope.as_slice().iter().filter(|item| !is_offline(item)).cloned())
-}
-
 /// When the client was registered. What people allowed an earlier one of the same id is not for it.
 pub(super) fn registered_at(client: &AuthenticatedClient) -> Timestamp {
     match client {
         AuthenticatedClient::Agent(agent) => agent.created_at,
         AuthenticatedClient::Client(client) => client.created_at,
     }
-}
-
-/// Whether the sign-in is as new as the request wants it.
-fn is_fresh(there: &SignedIn, request: &Request, asked_at: Option<Timestamp>, now: Timestamp) -> bool {
-    let new = !request.prompt.login || asked_at.is_some_and(|asked_at| there.at > asked_at);
-    let old = |age: u32| there.at.plus(Duration::from_secs(age.into())) < now;
-    // `max_age=0` wants a new sign-in, which `prompt` stands for.
-    new && !request.max_age.filter(|age| *age > 0 || request.prompt.none).is_some_and(old)
 }
 
 /// Whether the person is asked, whatever was agreed to before: because the client wants that, or because anybody on the

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use url::Url;
 
-use super::{AuthorizationServer, Inner, PasswordHasher};
+use super::{AuthorizationServer, Inner, PasswordHasher, public_path};
 use crate::{
     clock::{Clock, SystemClock},
     fetch::{Fetch, NoFetch},
@@ -33,7 +33,8 @@ pub struct Builder {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The public URL is not an absolute http(s) URL without query, fragment and user information.
+    /// The public URL is not an absolute http(s) URL without query, fragment and user information, or its path is not
+    /// written as browsers write it.
     #[error("`{0}` is not a usable public url")]
     PublicUrl(String),
     /// Two grants have one type.
@@ -106,6 +107,10 @@ impl Builder {
                 && url.fragment().is_none()
                 && url.username().is_empty()
                 && url.password().is_none()
+                // Pages name this path as it is written. It must mean to browsers what it means to us: with two slashes at
+                // its begin it would be another host.
+                && url.path().trim_end_matches('/') == public_path(trimmed)
+                && !url.path().contains("//")
         });
         if !usable {
             return Err(ConfigError::PublicUrl(self.public_url));
@@ -130,5 +135,50 @@ impl Builder {
             verified: VerifiedTokens::new(),
         };
         Ok(AuthorizationServer { inner: Arc::new(inner) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        keys::{KeyRing, KeyRingConfig, MasterKey},
+        store::MemoryStore,
+    };
+
+    fn path_of(public_url: &str) -> Option<String> {
+        let store = Arc::new(MemoryStore::new());
+        let keys = KeyRing::new(store.clone(), MasterKey::generate(), KeyRingConfig::default());
+        let built = Builder::new(public_url, Stores::all(store), Arc::new(keys)).build();
+        built.ok().map(|server| server.public_path().to_owned())
+    }
+
+    #[test]
+    fn a_public_url_may_have_a_path_that_browsers_write_so() {
+        for (url, path) in [
+            ("https://auth.example", ""),
+            ("https://auth.example/", ""),
+            ("HTTPS://Auth.Example:443", ""),
+            ("https://auth.example/id/p/", "/id/p"),
+            ("http://127.0.0.1:8080/a%20b", "/a%20b"),
+        ] {
+            assert_eq!(path_of(url).as_deref(), Some(path), "{url}");
+        }
+        for url in [
+            "auth.example",
+            "ftp://auth.example",
+            "https://u@auth.example",
+            "https://auth.example?x",
+            "https://auth.example#x",
+            "https://auth.example//evil.example",
+            "https://auth.example/a//b",
+            "https://auth.example\\evil.example",
+            "https://auth.example/a/../b",
+            "https://auth.example/a b",
+            "https://auth.example/\u{e9}",
+            "https://auth.example/a\tb",
+        ] {
+            assert_eq!(path_of(url), None, "{url}");
+        }
     }
 }

@@ -4,24 +4,25 @@ use std::sync::Arc;
 
 use super::{
     ApiError, AuthorizationServer,
-    authorize::{Agreed, Answer, Authorization, Stop, registered_at},
+    authorize::{Answer, Authorization, Stop, registered_at},
+    codes::Agreed,
     retrying,
 };
 use crate::{
-    audit::{Event, EventKind, Origin, Target},
+    audit::{Actor, ActorKind, Event, EventKind, Origin, Target},
     authorize::{AuthorizeError, QuestionBody, RequestError, decide_scope, read},
     capability::Scope,
     client_auth::AuthenticatedClient,
     clock::Timestamp,
     consent::Consent,
     grant::SignIn,
-    id::McpServerId,
+    id::{McpServerId, OrgId},
     mcp::McpServer,
     organization::Organization,
     people::SignedIn,
     principal::user_actor,
     secret::{Secret, SecretHash},
-    store::{ConsentKey, Insert, TicketPurpose, TicketUse, Update, UseEvents, UserKey},
+    store::{ConsentKey, Insert, StoreError, TicketPurpose, TicketUse, Update, UseEvents, UserKey},
     user::User,
 };
 
@@ -69,6 +70,8 @@ impl AuthorizationServer {
         let same = signed_in
             .is_some_and(|there| there.session.equals(&question.session) && there.user == question.user);
         if !same || !question.csrf.matches(&decision.csrf_token) {
+            let reason = if same { "csrf_token" } else { "other_session" };
+            self.record_foreign_answer(org, &question, signed_in, reason, origin, now).await?;
             return Err(AuthorizeError::OtherSession);
         }
         if found.used {
@@ -108,6 +111,28 @@ impl AuthorizationServer {
                 Authorization::SignIn { .. } | Authorization::Ask(_) => Err(AuthorizeError::UnknownChallenge),
             },
         }
+    }
+
+    /// Records that an answer came from somebody else than the person who was asked, or not from the page that asked.
+    async fn record_foreign_answer(
+        &self,
+        org: &OrgId,
+        question: &QuestionBody,
+        signed_in: Option<&SignedIn>,
+        reason: &'static str,
+        origin: &Origin,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let actor = match signed_in {
+            Some(there) => Actor::new(ActorKind::User, there.user.to_string()),
+            None => Actor::new(ActorKind::Unknown, "anonymous"),
+        };
+        let event = Event::new(EventKind::AuthorizationRefused, actor, "answer not taken", now)
+            .on(Target::new("client", question.request.client_id.as_str()))
+            .from_origin(origin)
+            .failed(reason)
+            .with("asked", question.user.to_string());
+        self.record_failure(org, event, now).await.map(drop)
     }
 
     async fn agree(&self, asked: Asked<'_>, question: &QuestionBody, scope: Scope) -> Result<Answer, Stop> {

@@ -15,6 +15,7 @@ mod authz;
 mod budget;
 mod builder;
 mod clients;
+mod codes;
 mod consents;
 mod decide;
 mod error;
@@ -27,6 +28,7 @@ mod on_behalf;
 mod organizations;
 mod parking;
 mod people;
+mod pushed;
 mod reservations;
 mod spend;
 mod token;
@@ -53,7 +55,7 @@ pub use approvals::{ApprovalDecisionRequest, ApprovalRequest, OpenedApproval};
 pub use ask::{Answer, AskRequest, RequestFacts};
 pub use attest::{Attestation, AttestedIdentity};
 pub use authenticate::{AuthenticateError, Credential, Door};
-pub use authorize::{Answer as AuthorizationAnswer, Authorization, PushedAuthorization, Question};
+pub use authorize::{Answer as AuthorizationAnswer, Authorization, Question};
 pub use authz::{CheckRequest, Checked, Permission, Subject, SubjectRef};
 pub use budget::{UsageReport, UsageRequest};
 pub use builder::{Builder, ConfigError};
@@ -63,6 +65,7 @@ pub use error::ApiError;
 pub use introspect::{ActiveToken, Introspection};
 pub use mcp::{McpServerPatch, NewMcpServer, Visit};
 pub use people::{Approver, NewUserRequest};
+pub use pushed::PushedAuthorization;
 pub use reservations::{Reservation, ReservationRequest, SettleRequest};
 pub use token::TokenRequest;
 
@@ -178,6 +181,12 @@ fn written<T>(outcome: Update, what: &'static str, value: impl FnOnce() -> T) ->
     }
 }
 
+/// The path of a URL without query and fragment, as it is written.
+fn public_path(url: &str) -> &str {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    rest.find('/').map_or("", |at| rest[at..].trim_end_matches('/'))
+}
+
 impl AuthorizationServer {
     /// Starts building a server that is reached at `public_url` (scheme, host, optional port and path; no
     /// trailing slash).
@@ -188,6 +197,12 @@ impl AuthorizationServer {
     /// The URL under which clients reach the server.
     pub fn public_url(&self) -> &str {
         &self.inner.public_url
+    }
+
+    /// The path of that URL, without a slash at its end; empty if it has none. Something in front of the server takes it
+    /// away, so it stands before every path that a browser is given, and before none that arrives.
+    pub fn public_path(&self) -> &str {
+        public_path(&self.inner.public_url)
     }
 
     /// The issuer of an organization: one string everywhere, whatever path prefix a client used.

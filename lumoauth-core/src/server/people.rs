@@ -1,6 +1,6 @@
 //! The people of an organization.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
 
@@ -9,10 +9,11 @@ use crate::{
     agent::checked_text,
     audit::{Actor, ActorKind, Event, EventKind, Origin, Target},
     capability::Capability,
+    clock::Timestamp,
     id::{Number, OrgId, UserId},
     principal::Principal,
-    secret::Secret,
-    store::{Insert, Listing, Page, StoreError, UserKey},
+    secret::{Secret, SecretHash, sha256},
+    store::{Handle, Insert, Listing, Page, Revoked, StoreError, UserKey},
     user::{User, is_email},
 };
 
@@ -149,6 +150,38 @@ impl AuthorizationServer {
         self.stores().audit.append(org, &[event]).await
     }
 
+    /// Ends a session of the host's: from now on [`is_session_ended`](Self::is_session_ended) is true, on every replica.
+    /// `session` is what [`SignedIn`](crate::people::SignedIn) calls it, `until` the instant from which it would not hold
+    /// anyway.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be ended now; the host must not say that it was.
+    pub async fn end_session(
+        &self,
+        org: &OrgId,
+        user: UserId,
+        session: &SecretHash,
+        until: Timestamp,
+        origin: &Origin,
+    ) -> Result<(), StoreError> {
+        let actor = Actor::new(ActorKind::User, user.to_string());
+        let event = Event::new(EventKind::UserSignedOut, actor, "signed out", self.now())
+            .on(Target::new("user", user.to_string()))
+            .from_origin(origin);
+        let keep_until = until.plus(SESSION_SKEW);
+        match self.stores().grants.revoke(org, session_handle(org, session), keep_until, &event).await? {
+            Revoked::Revoked | Revoked::AlreadyRevoked => Ok(()),
+        }
+    }
+
+    /// Whether a session of the host's was ended before its time.
+    ///
+    /// # Errors
+    /// [`StoreError`] if that cannot be found out now; the session must not count then.
+    pub async fn is_session_ended(&self, org: &OrgId, session: &SecretHash) -> Result<bool, StoreError> {
+        self.stores().grants.any_revoked(org, &[session_handle(org, session)]).await
+    }
+
     /// A page of the people, by e-mail address.
     ///
     /// # Errors
@@ -194,6 +227,17 @@ impl AuthorizationServer {
         })
         .await
     }
+}
+
+/// How much later than this server's another one's clock may find a session at its end.
+const SESSION_SKEW: Duration = Duration::from_secs(300);
+
+/// What marks a session. Its kind keeps it apart from the handles of tokens.
+fn session_handle(org: &OrgId, session: &SecretHash) -> Handle {
+    let digest = sha256(&[org.as_str().as_bytes(), b"\0s\0", session.as_bytes()].concat());
+    let mut bytes = [b's'; 12];
+    bytes[1..].copy_from_slice(&digest[..11]);
+    Handle::from_bytes(bytes)
 }
 
 fn user_target(user: &User) -> Target {

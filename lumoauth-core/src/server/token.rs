@@ -205,7 +205,7 @@ impl AuthorizationServer {
     }
 
     /// Appends the event, unless its address has failed too often: then the instant from which it may fail again.
-    async fn record_failure(
+    pub(super) async fn record_failure(
         &self,
         org: &OrgId,
         event: Event,

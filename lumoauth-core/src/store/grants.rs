@@ -71,10 +71,18 @@ pub struct Ticket {
     pub body: String,
     /// It cannot be used from this instant on.
     pub expires_at: Timestamp,
-    /// Until when a second use must be recognised; not before `expires_at`.
+    /// Until when a second use must be recognised, once it was used; not before `expires_at`.
     pub keep_until: Timestamp,
     /// What dies when it is used a second time.
     pub family: Option<Handle>,
+}
+
+impl Ticket {
+    /// Until when its family is marked if it is used a second time at `now`: the mark lasts as long after that as a use is
+    /// remembered after the ticket's end. What was given to the family shortly before lives no longer.
+    pub fn dead_until(&self, now: Timestamp) -> Timestamp {
+        self.keep_until.max(now.plus(self.keep_until.since(self.expires_at)))
+    }
 }
 
 /// A ticket that was found.
@@ -205,9 +213,10 @@ pub trait GrantStore: fmt::Debug + Send + Sync + 'static {
     /// Uses the ticket, adds `refresh` if there is one, and writes the event of the outcome, in one step.
     ///
     /// Of any number of concurrent calls exactly one is [`TicketUse::Used`], and only its refresh token is added. A later
-    /// one, until `keep_until`, marks the ticket's family until `keep_until` of the ticket in the same step. A ticket that
-    /// was never used is [`TicketUse::Missing`] from `expires_at` on. Checked by
-    /// `conformance::grants::one_use_wins`, `reuse_marks_the_family` and `tickets_end`.
+    /// one, until `keep_until`, marks the ticket's family until [`Ticket::dead_until`] in the same step. A ticket that was
+    /// never used is [`TicketUse::Missing`] from `expires_at` on, and a purge may drop it then. Checked by
+    /// `conformance::grants::one_use_wins`, `reuse_marks_the_family`, `tickets_end` and
+    /// `conformance::upkeep::purge_keeps_tickets`.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer, or there is a refresh token with this hash already.

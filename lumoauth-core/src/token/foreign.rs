@@ -1,4 +1,5 @@
-//! JWTs that others issued (RFC 7519, RFC 8725): what platforms say about workloads, what clients say about themselves.
+//! JWTs that others issued (RFC 7519, RFC 8725): what platforms say about workloads, what clients say about themselves. And
+//! those that we issued for others to read: ID tokens that come back.
 //!
 //! They are read in two steps. [`read`] takes the text apart and shows what it claims, which only decides whose keys to
 //! look for; [`Unverified::verify`] gives the claims that somebody signed. Between them:
@@ -22,6 +23,7 @@ use crate::{
     clock::Timestamp,
     json,
     jwks::{JwsAlgorithm, MAX_KID_BYTES, PublicKeys},
+    keys::VerifyingKey,
 };
 
 /// A JWT that has been read but not checked: whatever it says may be a lie.
@@ -65,6 +67,11 @@ pub(crate) fn read(token: &str) -> Result<Unverified<'_>, InvalidToken> {
     })
 }
 
+/// Whether `text` has the three parts of a signed JWT, whatever they say.
+pub(crate) fn looks_like_jwt(text: &str) -> bool {
+    split(text).is_ok()
+}
+
 impl Unverified<'_> {
     /// Who it claims to be issued by.
     pub(crate) fn issuer(&self) -> Option<&str> {
@@ -93,6 +100,21 @@ impl Unverified<'_> {
     pub(crate) fn verify(self, keys: &PublicKeys) -> Result<ForeignClaims, InvalidToken> {
         let key = keys.find(self.kid(), self.algorithm).ok_or(InvalidToken::UnknownKey)?;
         if !key.verify(self.algorithm, self.signed.as_bytes(), &self.signature) {
+            return Err(InvalidToken::Signature);
+        }
+        Ok(ForeignClaims(self.claims))
+    }
+
+    /// The claims, if one of our own `keys` signed them. A token of ours always names its key.
+    ///
+    /// # Errors
+    /// [`InvalidToken::UnknownKey`] or [`InvalidToken::Signature`].
+    pub(crate) fn verify_own(self, keys: &[VerifyingKey]) -> Result<ForeignClaims, InvalidToken> {
+        let is_it = |key: &&VerifyingKey| {
+            self.kid() == Some(key.id().as_str()) && key.algorithm().as_str() == self.algorithm.as_str()
+        };
+        let key = keys.iter().find(is_it).ok_or(InvalidToken::UnknownKey)?;
+        if !key.verify(self.signed.as_bytes(), &self.signature) {
             return Err(InvalidToken::Signature);
         }
         Ok(ForeignClaims(self.claims))

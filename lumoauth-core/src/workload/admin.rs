@@ -10,7 +10,7 @@ use url::{Host, Url};
 
 use super::{
     GOOGLE, PinnedKeys, Provider, RoleArn, Workload, WorkloadTrust, aws::partition_of_region,
-    claims::azure_issuers,
+    claims::azure_issuers, is_of_this_server, shared::Shared,
 };
 use crate::jwks::{JwkSet, PublicKeys};
 
@@ -85,6 +85,9 @@ impl<'a> Members<'a> {
         if text.contains('*') {
             return Err(invalid(member, "must be exact: there are no wildcards"));
         }
+        if !text.chars().any(char::is_alphanumeric) {
+            return Err(invalid(member, "must name something"));
+        }
         if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err(invalid(member, "must not contain spaces or control characters"));
         }
@@ -145,6 +148,10 @@ impl<'a> Members<'a> {
                 Value::Number(number) => number.is_i64() || number.is_u64(),
                 Value::Null | Value::Array(_) | Value::Object(_) => false,
             };
+            // Who requires that an address is not verified requires nothing.
+            if name == "email_verified" && *value != Value::Bool(true) {
+                return Err(invalid("claims", "`email_verified` can only be required to be true"));
+            }
             if name.is_empty() || name.len() > 256 || !exact {
                 return Err(invalid(
                     "claims",
@@ -208,28 +215,43 @@ impl WorkloadTrust {
         }
     }
 
-    /// Some issuers serve everybody and let each customer shape `sub`: then another customer's can look the same.
+    /// Some issuers serve everybody and let each customer shape `sub`: then another customer's can look the same. So the
+    /// subject names whose it is, or a claim does that customers cannot choose.
     fn check_pins_tenant(&self, issuer: &str, subject: &str) -> Result<(), InvalidTrust> {
-        const SHARED: [(&str, &str, &[&str]); 4] = [
-            (
-                "https://token.actions.githubusercontent.com",
-                "repo:",
-                &["repository", "repository_id", "repository_owner", "repository_owner_id", "enterprise_id"],
-            ),
-            ("https://gitlab.com", "project_path:", &["project_id", "project_path", "namespace_id"]),
-            ("https://app.terraform.io", "organization:", &["terraform_organization_id"]),
-            ("https://agent.buildkite.com", "organization:", &["organization_id"]),
-        ];
-        let shared = SHARED.iter().find(|(shared, ..)| issuer.trim_end_matches('/') == *shared);
-        let Some((_, prefix, pins)) = shared else { return Ok(()) };
-        if subject.starts_with(prefix) || pins.iter().any(|pin| self.claims.contains_key(*pin)) {
+        let Some(shared) = Shared::of(issuer) else { return Ok(()) };
+        for pin in shared.pins {
+            // Customers of these issuers have names and numbers. `false` is nobody, though it looks like "not needed".
+            if matches!(self.claims.get(*pin), Some(Value::Bool(_))) {
+                return Err(invalid("claims", format!("`{pin}` must name one, as text or a number")));
+            }
+        }
+        if shared.owns(subject) || shared.pins.iter().any(|pin| self.claims.contains_key(*pin)) {
             return Ok(());
         }
-        let pins = pins.join(", ");
-        Err(invalid(
-            "subject",
-            format!("must begin with `{prefix}`, or one of these claims be required: {pins}"),
-        ))
+        let (form, pins) = (shared.form, shared.pins.join(", "));
+        Err(invalid("subject", format!("must be like `{form}`, or one of these claims be required: {pins}")))
+    }
+
+    /// Whether it is in somebody else than this server, of which `ours` is the issuer of one organization: its tokens are
+    /// about agents, and none of them makes another one.
+    ///
+    /// # Errors
+    /// [`InvalidTrust`] with the member that names this server.
+    pub(crate) fn check_is_foreign(&self, ours: &str) -> Result<(), InvalidTrust> {
+        let issuer = match &self.workload {
+            Workload::Kubernetes { issuer, .. } | Workload::Oidc { issuer, .. } => Some(issuer),
+            Workload::Aws { issuer, .. } | Workload::Spiffe { issuer, .. } => issuer.as_ref(),
+            Workload::Gcp { .. } | Workload::Azure { .. } => None,
+        };
+        if issuer.is_some_and(|issuer| is_of_this_server(ours, issuer)) {
+            return Err(invalid("issuer", "is this server: its tokens vouch for no workload"));
+        }
+        match &self.keys {
+            Some(PinnedKeys::JwksUri(uri)) if is_of_this_server(ours, uri) => {
+                Err(invalid("jwksUri", "is this server's: its tokens vouch for no workload"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The trust, as administrators see it.
@@ -356,7 +378,12 @@ fn guid(member: &'static str, text: String) -> Result<String, InvalidTrust> {
 
 fn oidc(members: &mut Members<'_>) -> Result<Workload, InvalidTrust> {
     let issuer = members.issuer()?.ok_or_else(|| invalid("issuer", "is required"))?;
-    Ok(Workload::Oidc { issuer, subject: members.required("subject")? })
+    let subject = members.required("subject")?;
+    // Nothing is a prefix here, and an issuer writes that only where it has nothing to say.
+    if subject.ends_with(':') {
+        return Err(invalid("subject", "must be the whole subject, and not how it begins"));
+    }
+    Ok(Workload::Oidc { issuer, subject })
 }
 
 fn spiffe(members: &mut Members<'_>, keys: Option<&PinnedKeys>) -> Result<Workload, InvalidTrust> {

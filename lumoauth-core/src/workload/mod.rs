@@ -10,6 +10,7 @@
 mod admin;
 mod aws;
 mod claims;
+mod shared;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -22,6 +23,14 @@ pub use admin::InvalidTrust;
 pub use aws::{InvalidArn, RoleArn};
 pub(crate) use aws::{StsHost, role_of_caller};
 pub use claims::Mismatch;
+
+/// Whether `url` is under an organization of the server whose issuer of one organization is `ours`, by either of its prefixes:
+/// what this server says about itself is no word of a platform.
+pub(crate) fn is_of_this_server(ours: &str, url: &str) -> bool {
+    let base = ours.strip_suffix("/api/v1").and_then(|text| text.rsplit_once("/orgs/")).map(|(base, _)| base);
+    let rest = base.and_then(|base| url.strip_prefix(base));
+    url == ours || rest.is_some_and(|rest| rest.starts_with("/orgs/") || rest.starts_with("/t/"))
+}
 
 /// The issuer of Google's identity tokens.
 const GOOGLE: &str = "https://accounts.google.com";

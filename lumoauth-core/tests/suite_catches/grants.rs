@@ -14,6 +14,7 @@ use lumoauth_core::{
         conformance::{
             grants,
             recorded::{Trail, writes_its_events},
+            upkeep,
         },
     },
 };
@@ -49,6 +50,8 @@ enum Fault {
     Generous,
     /// Does not see that a refresh token was rotated.
     Blind,
+    /// Keeps tickets that nobody used as long as those that somebody did.
+    Hoarding,
 }
 
 #[derive(Debug)]
@@ -128,7 +131,10 @@ impl GrantStore for Faulty {
     }
 
     async fn put_ticket(&self, org: &OrgId, ticket: &Ticket) -> Result<(), StoreError> {
-        let ticket = Ticket { purpose: self.purpose(ticket.purpose), ..ticket.clone() };
+        let mut ticket = Ticket { purpose: self.purpose(ticket.purpose), ..ticket.clone() };
+        if self.fault == Fault::Hoarding {
+            ticket.expires_at = ticket.keep_until;
+        }
         self.memory.put_ticket(&self.org(org, Fault::SharedTickets), &ticket).await
     }
 
@@ -253,6 +259,13 @@ found_out! {
     a_loser_that_adds_its_successor_is_found_out: one_rotation_wins over Generous says "left == right";
     a_rotation_that_is_not_told_is_found_out: refresh_tokens_round_trip over Blind says "is_rotated";
     a_refresh_token_without_an_end_is_found_out: refresh_tokens_end over Endless says "left == right";
+}
+
+#[tokio::test]
+#[should_panic(expected = "there is a ticket with this hash")]
+async fn a_purge_that_keeps_what_nobody_used_is_found_out() {
+    let store = Faulty::new(Fault::Hoarding);
+    upkeep::purge_keeps_tickets(&store, &store.memory).await;
 }
 
 #[tokio::test]

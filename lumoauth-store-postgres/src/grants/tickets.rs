@@ -117,7 +117,7 @@ pub(super) async fn use_up(
         return Ok(TicketUse::Missing);
     };
     if let Some(family) = ticket.family {
-        match marks::mark(pool, OPERATION, org, family, ticket.keep_until, on.reused).await? {
+        match marks::mark(pool, OPERATION, org, family, ticket.dead_until(now), on.reused).await? {
             Revoked::Revoked | Revoked::AlreadyRevoked => {}
         }
     }

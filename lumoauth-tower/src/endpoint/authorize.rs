@@ -36,7 +36,7 @@ pub(crate) async fn authorize(call: Call) -> Result<Reply, WireError> {
     let wants_json = accepts_json(&call.parts.headers);
     let result = match call.parts.method {
         Method::POST => match decision(&call) {
-            Ok(Some(decision)) => decide(&call, &*people, &decision, wants_json).await,
+            Ok(Some(decision)) => decide(&call, &*people, decision, wants_json).await,
             Ok(None) => {
                 let query = std::str::from_utf8(&call.body).unwrap_or_default();
                 ask(&call, &*people, query, wants_json).await
@@ -50,10 +50,25 @@ pub(crate) async fn authorize(call: Call) -> Result<Reply, WireError> {
         Err(error) if wants_json => reply::error(&error),
         Err(error) => pages::error(&error),
     };
-    // The page that the host shows to sign in brings its own policy.
-    pages::protect(&mut reply);
-    reply.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept, Cookie"));
+    dress(&mut reply);
     Ok(reply)
+}
+
+/// What stopped a request on its way to this endpoint, such as a limit or an outage: a page for browsers.
+pub(crate) fn stopped(headers: &HeaderMap, error: &WireError) -> Reply {
+    let mut reply = if accepted(headers).any(|item| item == "text/html") {
+        pages::error(error)
+    } else {
+        reply::error(error)
+    };
+    dress(&mut reply);
+    reply
+}
+
+/// The headers of every answer of this endpoint. The page that the host shows to sign in brings its own policy.
+fn dress(reply: &mut Reply) {
+    pages::protect(reply);
+    reply.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept, Cookie"));
 }
 
 /// POST `oauth/par` (RFC 9126).
@@ -105,7 +120,8 @@ async fn ask(
                 .with_member("resume", resume);
                 return Err(error);
             }
-            Ok(people.sign_in_page(&call.organization, &call.parts.headers, &resume).map(Bytes::from))
+            let page = people.sign_in_page(&call.organization, &call.parts.headers, &resume).await;
+            Ok(page.map_err(|error| wire(AuthorizeError::Store(error)))?.map(Bytes::from))
         }
     }
 }
@@ -113,14 +129,15 @@ async fn ask(
 async fn decide(
     call: &Call,
     people: &dyn UserAuthenticator,
-    decision: &DecisionRequest,
+    mut decision: DecisionRequest,
     wants_json: bool,
 ) -> Result<Reply, WireError> {
     if is_from_elsewhere(&call.parts.headers, call.server.public_url()) {
-        return Err(WireError::forbidden("This answer came from another site."));
+        // A page of another site proves nothing, whatever it knows. It is refused, and recorded, as any that does not.
+        decision.csrf_token = Secret::from("");
     }
     let there = signed_in(call, people).await?;
-    let decided = call.server.decide(&call.organization, decision, there.as_ref(), &call.origin).await;
+    let decided = call.server.decide(&call.organization, &decision, there.as_ref(), &call.origin).await;
     let answer = decided.map_err(wire)?;
     if !wants_json {
         return redirect(&answer);
@@ -139,9 +156,9 @@ fn wire(error: AuthorizeError) -> WireError {
     log_outage(&error, error.is_outage(), error.to_wire())
 }
 
-/// Where the answers to questions are posted: this path, in the form the caller used.
+/// Where the answers to questions are posted: this path, in the form the caller used, as browsers ask for it.
 fn submit_url(call: &Call) -> String {
-    format!("{}/oauth/authorize", call.prefix())
+    format!("{}{}/oauth/authorize", call.server.public_path(), call.prefix())
 }
 
 /// Back to the client. Programs find the same in the body.
@@ -238,12 +255,16 @@ fn decision(call: &Call) -> Result<Option<DecisionRequest>, WireError> {
 
 /// Whether the client wants JSON: it says so, and does not also ask for a page as browsers do.
 fn accepts_json(headers: &HeaderMap) -> bool {
+    accepted(headers).any(|item| item == "application/json")
+        && !accepted(headers).any(|item| item == "text/html")
+}
+
+/// The media types that the client names, in lower case.
+fn accepted(headers: &HeaderMap) -> impl Iterator<Item = String> {
     let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let types: Vec<_> = accept
+    accept
         .flat_map(|value| value.split(','))
         .map(|item| item.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
-        .collect();
-    types.iter().any(|item| item == "application/json") && !types.iter().any(|item| item == "text/html")
 }
 
 /// Whether a browser says that another site sent this. The token of the form is what counts; this is a second lock.

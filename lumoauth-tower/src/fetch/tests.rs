@@ -77,6 +77,41 @@ fn ok(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
+/// A name that nobody's resolver knows is at the address that the host gave, under its own name and nowhere else.
+#[tokio::test]
+async fn an_allowed_origin_is_at_the_address_that_the_host_gives() {
+    let mut server = Server::fixed(ok("{}")).await;
+    let at: SocketAddr = server.origin.strip_prefix("http://").unwrap().parse().unwrap();
+    let fetch = GuardedFetch::new().unwrap().allow_origin_at("http://sts.invalid", at).unwrap();
+    let fetch = fetch.allow_origin_at("http://keys.invalid", at).unwrap();
+    let get = async |url: &str| fetch.fetch(FetchRequest::get(url.parse().unwrap())).await;
+    for host in ["sts.invalid", "keys.invalid"] {
+        assert_eq!(get(&format!("http://{host}/x")).await.unwrap(), b"{}");
+        let request = server.requests.recv().await.unwrap().to_ascii_lowercase();
+        assert!(request.contains(&format!("host: {host}\r\n")), "{request}");
+    }
+    for other in ["http://a.sts.invalid/", "http://sts.invalid:81/", &server.origin] {
+        assert!(matches!(get(other).await, Err(FetchError::NotAllowed)), "{other}");
+    }
+    assert!(get("https://sts.invalid/").await.is_err(), "another scheme is another origin");
+    assert_eq!(server.connections(), 2);
+}
+
+#[test]
+fn an_address_is_given_for_a_name_and_its_port() {
+    let at = |origin: &str| {
+        GuardedFetch::new().unwrap().allow_origin_at(origin, "127.0.0.1:9000".parse().unwrap()).map(drop)
+    };
+    at("https://sts.eu-west-1.amazonaws.com").unwrap();
+    at("https://keys.test:9000").unwrap();
+    for origin in ["https://keys.test:9001", "https://10.0.0.1", "https://[::1]:9000"] {
+        assert!(matches!(at(origin), Err(GuardedFetchError::Address(_))), "{origin}");
+    }
+    for origin in ["keys.test", "https://keys.test/", "https://keys.test/x", "ftp://keys.test"] {
+        assert!(matches!(at(origin), Err(GuardedFetchError::Origin(_))), "{origin}");
+    }
+}
+
 #[tokio::test]
 async fn a_plain_success_is_its_body() {
     let mut server = Server::fixed(ok("{}")).await;

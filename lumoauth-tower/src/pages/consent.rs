@@ -63,28 +63,5 @@ pub(crate) fn consent(question: &Question, submit_url: &str) -> Reply {
         escaped(question.challenge_id.expose()),
         escaped(question.csrf_token.expose()),
     );
-    page(StatusCode::OK, "Allow access?", &main, question.redirect_origin.as_deref().map(source))
-        .map(Bytes::from)
-}
-
-/// An origin as a source of a policy. An address in brackets is none (CSP level 3, section 2.3.1), so its scheme stands
-/// for it; only loopback addresses are written so.
-fn source(origin: &str) -> &str {
-    match origin.split_once("//[") {
-        Some((scheme, _)) => scheme,
-        None => origin,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_policy_names_what_browsers_understand() {
-        assert_eq!(source("https://app.example:8443"), "https://app.example:8443");
-        assert_eq!(source("http://127.0.0.1:5000"), "http://127.0.0.1:5000");
-        assert_eq!(source("http://[::1]:5000"), "http:");
-        assert_eq!(source("com.example.app:"), "com.example.app:");
-    }
+    page(StatusCode::OK, "Allow access?", &main, question.redirect_origin.as_deref()).map(Bytes::from)
 }

@@ -73,8 +73,8 @@ fn is_misleading(c: char) -> bool {
 }
 
 /// A whole page with the headers that protect it. `title` and `main` are markup, so what others wrote goes through
-/// [`escaped`] first; `form_targets` are the origins (source expressions of CSP) that the answer to its form may lead to.
-pub fn page(status: StatusCode, title: &str, main: &str, form_targets: Option<&str>) -> Response<String> {
+/// [`escaped`] first; `form_target` is the origin, or the scheme of a native app, that the answer to its form may lead to.
+pub fn page(status: StatusCode, title: &str, main: &str, form_target: Option<&str>) -> Response<String> {
     let mut html = String::with_capacity(main.len() + 2048);
     // Writing to a string cannot fail.
     let _ = write!(
@@ -88,9 +88,9 @@ pub fn page(status: StatusCode, title: &str, main: &str, form_targets: Option<&s
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
     // Anything else could end the directive and begin another.
-    let harmless = |b: u8| b == b' ' || (b.is_ascii_graphic() && !matches!(b, b';' | b',' | b'\''));
-    let form_action = match form_targets {
-        Some(origins) if origins.bytes().all(harmless) => format!("'self' {origins}"),
+    let harmless = |b: u8| b.is_ascii_graphic() && !matches!(b, b';' | b',' | b'\'' | b'*');
+    let form_action = match form_target.map(source) {
+        Some(target) if target.bytes().all(harmless) => format!("'self' {target}"),
         _ => "'self'".to_owned(),
     };
     let policy = format!(
@@ -103,6 +103,15 @@ pub fn page(status: StatusCode, title: &str, main: &str, form_targets: Option<&s
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     protect(&mut reply);
     reply
+}
+
+/// An origin as a source of a policy. An address in brackets is none (CSP level 3, section 2.3.1), so its scheme stands
+/// for it; only loopback addresses are written so.
+fn source(origin: &str) -> &str {
+    match origin.split_once("//[") {
+        Some((scheme, _)) => scheme,
+        None => origin,
+    }
 }
 
 /// Headers that every answer of the authorization endpoint has, whoever rendered it. What the host's page to sign in says
@@ -160,7 +169,17 @@ mod tests {
         let good = policy(Some("https://app.example"));
         assert!(good.contains("form-action 'self' https://app.example;"), "{good}");
         assert!(good.starts_with("default-src 'none'; style-src 'sha256-"), "{good}");
-        assert!(policy(Some("https://x; script-src *")).contains("form-action 'self';"));
+        for bad in ["https://x; script-src *", "https: http:", "*", "'unsafe-inline'", "https://*.example"] {
+            assert!(policy(Some(bad)).contains("form-action 'self';"), "{bad}");
+        }
         assert!(!STYLE.contains('<'));
+    }
+
+    #[test]
+    fn a_policy_names_what_browsers_understand() {
+        assert_eq!(source("https://app.example:8443"), "https://app.example:8443");
+        assert_eq!(source("http://127.0.0.1:5000"), "http://127.0.0.1:5000");
+        assert_eq!(source("http://[::1]:5000"), "http:");
+        assert_eq!(source("com.example.app:"), "com.example.app:");
     }
 }

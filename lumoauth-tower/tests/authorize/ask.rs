@@ -83,6 +83,20 @@ async fn a_question_is_answered_once_by_whom_it_was_put_to() {
     let body = json!({ "challenge_id": asked["challenge_id"], "decision": "approve" });
     assert_eq!(bench.decide_with("sid=alice", &body).await.status, StatusCode::FORBIDDEN);
     assert_eq!(bench.events("consent.granted").await, 0);
+    // Who had the question and not the right to answer it is recorded, without what they sent.
+    let log = bench.log("authorization.refused").await;
+    let rows: Vec<_> =
+        log.iter().rev().map(|event| (&*event.actor.id, event.reason.as_deref().unwrap())).collect();
+    let (alice, bob) = (bench.alice.id.to_string(), bench.bob.id.to_string());
+    let other = "other_session";
+    let nobody = ("anonymous", other);
+    assert_eq!(rows, [(&*bob, other), (&*alice, other), nobody, nobody, (&*alice, "csrf_token")]);
+    for event in &log {
+        let target = event.target.as_ref().unwrap();
+        assert_eq!((target.kind.as_ref(), &*target.id), ("client", &*bench.bot.id));
+        let row = format!("{event:?}");
+        assert!(!row.contains("ach_") && !row.contains(asked["csrf_token"].as_str().unwrap()), "{row}");
+    }
 
     assert_eq!(bench.decide("sid=alice", &asked, "approve").await.status, StatusCode::OK);
     assert_eq!(bench.decide("sid=alice", &asked, "approve").await.status, StatusCode::CONFLICT);
@@ -410,4 +424,26 @@ async fn without_people_there_is_no_endpoint() {
     assert_eq!(with["code_challenge_methods_supported"], json!(["S256"]));
     assert_eq!(with["response_modes_supported"], json!(["query"]));
     assert!(without.get("pushed_authorization_request_endpoint").is_none());
+}
+
+#[tokio::test]
+async fn an_address_that_is_not_the_clients_is_recorded() {
+    let bench = Bench::new().await;
+    for (uri, place) in [
+        ("https://evil.example/cb?secret=canary", "https://evil.example"),
+        ("com.example.evil:/canary", "com.example.evil:"),
+        ("canary", ""),
+    ] {
+        let refused = bench.ask("sid=alice", &[("redirect_uri", uri)]).await;
+        assert_eq!((refused.status, refused.headers.get("location")), (StatusCode::BAD_REQUEST, None));
+        let log = bench.log("authorization.refused").await;
+        let (event, target) = (&log[0], log[0].target.as_ref().unwrap());
+        assert_eq!((target.kind.as_ref(), target.name.as_deref()), ("agent", Some("Invoice Bot")));
+        assert_eq!(event.reason.as_deref(), Some("redirect_uri"));
+        assert_eq!(event.context.get("redirect_origin").map_or("", |it| it.as_str().unwrap()), place);
+        assert!(!format!("{event:?}").contains("canary"), "{event:?}");
+    }
+    // A client that is not there has nothing to lose.
+    bench.ask("sid=alice", &[("client_id", "cli_000000000000000000000000")]).await;
+    assert_eq!(bench.events("authorization.refused").await, 3);
 }

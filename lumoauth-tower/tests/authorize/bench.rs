@@ -64,8 +64,13 @@ impl UserAuthenticator for Doorman {
         }))
     }
 
-    fn sign_in_page(&self, _: &Organization, _: &HeaderMap, resume: &str) -> Response<String> {
-        Response::new(format!("<form>sign in, then {resume}"))
+    async fn sign_in_page(
+        &self,
+        _: &Organization,
+        _: &HeaderMap,
+        resume: &str,
+    ) -> Result<Response<String>, StoreError> {
+        Ok(Response::new(format!("<form>sign in, then {resume}")))
     }
 
     fn sign_in_path(&self, _: &Organization) -> String {
@@ -135,12 +140,17 @@ pub(crate) fn payload(token: &str) -> Value {
 
 impl Bench {
     pub(crate) async fn new() -> Self {
+        Self::at("https://auth.example").await
+    }
+
+    /// At a public URL.
+    pub(crate) async fn at(public_url: &str) -> Self {
         let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1_790_000_000)));
         let now = clock.now();
         let store = Arc::new(MemoryStore::new());
         let keys = KeyRing::new(store.clone(), MasterKey::generate(), KeyRingConfig::default());
         let stores = Stores::all(store);
-        let server = AuthorizationServer::builder("https://auth.example", stores.clone(), Arc::new(keys))
+        let server = AuthorizationServer::builder(public_url, stores.clone(), Arc::new(keys))
             .with_clock(clock.clone())
             .build()
             .unwrap();

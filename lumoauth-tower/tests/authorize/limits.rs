@@ -1,11 +1,19 @@
 //! How often somebody may ask who has proven nothing.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::Full;
-use lumoauth_tower::{LumoauthService, PeerAddr, RateLimits};
+use lumoauth_core::{
+    clock::Timestamp,
+    id::OrgId,
+    keys::{KeyRing, KeyRingConfig, MasterKey},
+    server::AuthorizationServer,
+    store::{Admission, RateLimit, RateLimitStore, StoreError, Stores},
+};
+use lumoauth_tower::{LumoauthService, MatchedRoute, PeerAddr, RateLimits};
 use tower::ServiceExt;
 
 use crate::bench::{BASE, Bench};
@@ -73,6 +81,75 @@ async fn an_address_asks_120_times_a_minute_whatever_client_it_names() {
     // The next minute is a new one.
     bench.clock.advance(std::time::Duration::from_secs(60));
     assert_eq!(from(&service, one, ("POST", "oauth/par"), &pushed).await.0, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn browsers_are_stopped_by_a_page_and_programs_by_json() {
+    let mut limits = RateLimits::standard();
+    limits.authorize = 0;
+    let mut bench = Bench::new().await;
+    bench.service = bench.service.with_rate_limits(limits);
+    for method in ["GET", "POST"] {
+        for (accept, kind) in [
+            ("text/html,application/xhtml+xml,*/*;q=0.8", "text/html; charset=utf-8"),
+            ("Application/JSON", "application/json; charset=utf-8"),
+            ("*/*", "application/json; charset=utf-8"),
+            ("", "application/json; charset=utf-8"),
+        ] {
+            let path = format!("{BASE}/oauth/authorize?{}", bench.query(&[]));
+            let stopped = bench.send(method, &path, &[("accept", accept)], "").await;
+            let header = |name: &str| stopped.headers[name].to_str().unwrap();
+            assert_eq!((stopped.status, header("content-type")), (StatusCode::TOO_MANY_REQUESTS, kind));
+            assert!((1..=60).contains(&header("retry-after").parse::<u64>().unwrap()));
+            assert_eq!((header("x-ratelimit-remaining"), header("vary")), ("0", "Accept, Cookie"));
+            assert_eq!((header("cache-control"), header("x-frame-options")), ("no-store", "DENY"));
+            if kind.starts_with("text/html") {
+                let policy = header("content-security-policy");
+                assert!(policy.starts_with("default-src 'none';") && policy.contains("form-action 'self';"));
+            } else {
+                assert_eq!(stopped.error(), "rate_limit_exceeded");
+            }
+        }
+    }
+    // No other route has pages.
+    let path = format!("{BASE}/oauth/par");
+    let stopped = bench.send("POST", &path, &[("accept", "text/html")], "").await;
+    assert_eq!(stopped.error(), "rate_limit_exceeded");
+}
+
+/// Counters that nobody can reach.
+#[derive(Debug)]
+struct Down;
+
+#[async_trait]
+impl RateLimitStore for Down {
+    async fn take(&self, _: &OrgId, _: &str, _: RateLimit, _: Timestamp) -> Result<Admission, StoreError> {
+        Err(StoreError::unavailable("rate_limits.take", std::io::Error::other("down")))
+    }
+}
+
+#[tokio::test]
+async fn an_outage_is_a_page_for_browsers_too() {
+    let bench = Bench::new().await;
+    let stores = Stores { rate_limits: Arc::new(Down), ..bench.stores.clone() };
+    let keys = KeyRing::new(stores.keys.clone(), MasterKey::generate(), KeyRingConfig::default());
+    let server =
+        AuthorizationServer::builder("https://auth.example", stores, Arc::new(keys)).build().unwrap();
+    let service = LumoauthService::new(server).with_people(bench.doorman.clone());
+    let service = service.with_rate_limits(RateLimits::standard());
+    for (accept, kind) in [("text/html", "text/html"), ("application/json", "application/json")] {
+        let request = Request::get(format!("{BASE}/oauth/authorize?{}", bench.query(&[])));
+        let request = request.header("accept", accept).body(Full::<Bytes>::default()).unwrap();
+        let stopped = service.clone().oneshot(request).await.unwrap();
+        assert_eq!(stopped.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let header = |name: &str| stopped.headers()[name].to_str().unwrap();
+        assert!(header("content-type").starts_with(kind), "{accept}");
+        assert!(header("retry-after").parse::<u64>().is_ok());
+        assert_eq!((header("cache-control"), header("x-frame-options")), ("no-store", "DENY"));
+        assert_eq!(stopped.headers().contains_key("content-security-policy"), kind == "text/html");
+        let route = stopped.extensions().get::<MatchedRoute>().unwrap();
+        assert_eq!(route.0, "/orgs/{}/api/v1/oauth/authorize");
+    }
 }
 
 #[tokio::test]

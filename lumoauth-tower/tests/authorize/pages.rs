@@ -76,6 +76,7 @@ async fn the_consent_page_says_everything_and_its_form_works() {
         assert_eq!(refused.status, StatusCode::FORBIDDEN, "{foreign:?}");
         assert_protected(&refused);
     }
+    assert_eq!(bench.events("authorization.refused").await, 3);
     let done = post(&[("sec-fetch-site", "same-origin"), ("origin", "null")]).await;
     assert_eq!(done.status, StatusCode::SEE_OTHER);
     assert!(done.headers["location"].to_str().unwrap().starts_with("https://bot.example/cb?code=ac_"));
@@ -136,4 +137,27 @@ async fn a_request_may_come_by_form() {
     let asked = bench.send("POST", path, &headers, &bench.query(&[])).await;
     assert_eq!(asked.status, StatusCode::OK, "{}", asked.text);
     assert_eq!(asked.json()["submit_url"], path);
+}
+
+#[tokio::test]
+async fn below_a_path_browsers_are_given_that_path() {
+    let bench = Bench::at("https://auth.example/id/p").await;
+    for base in [BASE, "/t/acme/api/v1"] {
+        let path = format!("{base}/oauth/authorize?{}", bench.query(&[]));
+        let outside = format!("/id/p{base}/oauth/authorize");
+        let html = [("accept", "text/html"), ("cookie", "sid=alice")];
+        let shown = bench.send("GET", &path, &html, "").await;
+        assert!(shown.text.contains(&format!("action=\"{outside}\"")), "{}", shown.text);
+        let json = [("accept", "application/json"), ("cookie", "sid=alice")];
+        let asked = bench.send("GET", &path, &json, "").await.json();
+        assert_eq!(asked["submit_url"], outside);
+        let told = bench.send("GET", &path, &json[..1], "").await;
+        assert_eq!(told.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(told.json()["resume"], format!("/id/p{path}"));
+        let page = bench.send("GET", &path, &html[..1], "").await;
+        assert!(page.text.ends_with(&format!("then /id/p{path}")), "{}", page.text);
+        let again = bench.send("GET", &format!("{path}&prompt=login"), &json, "").await;
+        let resume = again.json()["resume"].as_str().unwrap().to_owned();
+        assert!(resume.starts_with(&format!("{outside}?client_id=")), "{resume}");
+    }
 }

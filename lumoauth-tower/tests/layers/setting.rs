@@ -62,6 +62,8 @@ pub(crate) struct Setting {
     pub(crate) app: (ClientId, String),
     pub(crate) api_key: String,
     pub(crate) line: Arc<Line>,
+    #[cfg_attr(not(feature = "fetch"), expect(dead_code, reason = "signs for tests of other hosts"))]
+    pub(crate) keys: Arc<KeyRing>,
 }
 
 /// The wire between a service and the authorization server.
@@ -127,9 +129,9 @@ impl Setting {
         let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1_790_000_000)));
         let now = clock.now();
         let store = Arc::new(MemoryStore::new());
-        let keys = KeyRing::new(store.clone(), MasterKey::generate(), KeyRingConfig::default());
+        let keys = Arc::new(KeyRing::new(store.clone(), MasterKey::generate(), KeyRingConfig::default()));
         let stores = Stores::all(store);
-        let server = AuthorizationServer::builder(public_url, stores.clone(), Arc::new(keys))
+        let server = AuthorizationServer::builder(public_url, stores.clone(), keys.clone())
             .with_clock(clock.clone())
             .build()
             .unwrap();
@@ -173,6 +175,7 @@ impl Setting {
             app: (app.client_id.clone(), secret.expose().to_owned()),
             api_key: api_key.expose().to_owned(),
             line: Arc::default(),
+            keys,
         }
     }
 

@@ -20,7 +20,7 @@ use lumoauth_core::{
 use super::{CALLERS, Two, one_winner, race, rounds};
 
 /// API calls of the present hour.
-fn calls(account: Account, limit: Option<u64>, amount: u64) -> Line {
+pub(super) fn calls(account: Account, limit: Option<u64>, amount: u64) -> Line {
     let mut policy = BudgetPolicy::default();
     policy.max_api_calls_per_hour = limit;
     let lines = account_lines(account, &policy, &Usage::ONE_CALL, Standing::MustFit, now());

@@ -23,7 +23,6 @@ use super::{
     Accounts, SignIn, bad_return,
     page::{self, Form},
     session::Session,
-    site,
 };
 
 /// A route of accounts, and the organization it was asked of.
@@ -56,6 +55,16 @@ impl<'a> Door<'a> {
             _ => return None,
         };
         Some(Self { org, route })
+    }
+
+    /// The path with nothing in it that a caller chose, for the log.
+    pub(crate) const fn template(&self) -> &'static str {
+        match self.route {
+            Route::Page => "/orgs/{}/api/v1/oauth/login",
+            Route::Form => "/orgs/{}/api/v1/oauth/login/submit",
+            Route::Json => "/orgs/{}/api/v1/oauth/login/json",
+            Route::Logout => "/orgs/{}/api/v1/oauth/logout",
+        }
     }
 }
 
@@ -111,7 +120,7 @@ impl Accounts {
                     Route::Page => self.show(&organization, &visit).await,
                     Route::Form => self.submit(&organization, &visit).await,
                     Route::Json => self.json(&organization, &visit).await,
-                    Route::Logout => Ok(self.sign_out(&organization, &visit)),
+                    Route::Logout => self.sign_out(&organization, &visit).await,
                 }
             }
         };
@@ -129,7 +138,9 @@ impl Accounts {
         let query = visit.uri.query().unwrap_or_default();
         let wanted = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "return_to");
         let wanted = wanted.map(|(_, value)| value).unwrap_or_default();
-        let Some(return_to) = where_to(&organization.id, &wanted) else { return Ok(whole(bad_return())) };
+        let Some(return_to) = self.where_to(&organization.id, &wanted) else {
+            return Ok(whole(bad_return()));
+        };
         if return_to.is_empty()
             && let Some((.., user)) = self.session(organization, &visit.headers, self.server.now()).await?
         {
@@ -138,7 +149,7 @@ impl Accounts {
         }
         let form = Form { return_to, ..Form::default() };
         let pre_session = self.cookies.pre_session(&visit.headers);
-        Ok(whole(self.page(organization, pre_session, StatusCode::OK, form)))
+        Ok(whole(self.page(organization, pre_session, StatusCode::OK, form).await?))
     }
 
     async fn submit(
@@ -153,29 +164,29 @@ impl Accounts {
             return Ok(whole(page::notice(StatusCode::BAD_REQUEST, "This did not work", text)));
         };
         let of = |name| params.get(name).unwrap_or_default();
-        let Some(return_to) = where_to(org, of("return_to")) else { return Ok(whole(bad_return())) };
+        let Some(return_to) = self.where_to(org, of("return_to")) else { return Ok(whole(bad_return())) };
         let email = of("email").trim();
-        let again = |status, text| {
+        let again = async |status, text| {
             let form = Form { email, return_to, problem: Some(text), ..Form::default() };
-            whole(self.page(organization, self.cookies.pre_session(&visit.headers), status, form))
+            let pre_session = self.cookies.pre_session(&visit.headers);
+            self.page(organization, pre_session, status, form).await.map(whole)
         };
         if !self.cookies.accepts_form(org, &visit.headers, of("csrf_token")) {
             let text = "This page was open for too long, or cookies are off. Please try again.";
-            return Ok(again(StatusCode::FORBIDDEN, text));
+            return Ok(again(StatusCode::FORBIDDEN, text).await?);
         }
         let password = params.secret("password").unwrap_or_else(|| Secret::from(""));
         match self.sign_in(organization, email, &password, &visit.origin).await? {
             SignIn::Accepted(user) => {
-                let target =
-                    if return_to.is_empty() { site::path(org, "login") } else { return_to.to_owned() };
-                let mut reply = see_other(&self.site.outside(&target));
+                let page = self.site.url(org, "login");
+                let mut reply = see_other(if return_to.is_empty() { &page } else { return_to });
                 self.begin(organization, &user, reply.headers_mut());
                 Ok(reply)
             }
             // For a browser this is a page like any other, so it comes as one.
-            SignIn::Refused => Ok(again(StatusCode::OK, REFUSED)),
+            SignIn::Refused => Ok(again(StatusCode::OK, REFUSED).await?),
             SignIn::TooMany(seconds) => {
-                let mut reply = again(StatusCode::TOO_MANY_REQUESTS, TOO_MANY);
+                let mut reply = again(StatusCode::TOO_MANY_REQUESTS, TOO_MANY).await?;
                 reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
                 Ok(reply)
             }
@@ -222,15 +233,32 @@ impl Accounts {
         })
     }
 
-    fn sign_out(&self, organization: &Organization, visit: &Visit) -> Response<Full<Bytes>> {
+    /// Ends the session of this browser: here first, so that the cookie is only taken away once it is worth nothing.
+    async fn sign_out(
+        &self,
+        organization: &Organization,
+        visit: &Visit,
+    ) -> Result<Response<Full<Bytes>>, ApiError> {
         if self.site.is_from_elsewhere(&visit.uri, &visit.headers) {
-            return error(&WireError::forbidden("Pages of other sites sign nobody out."));
+            return Ok(error(&WireError::forbidden("Pages of other sites sign nobody out.")));
+        }
+        if let Some((session, cookie)) = self.cookies.session(&visit.headers)
+            && let Some((org, user)) = session.owner()
+            && self.server.now() < session.until()
+        {
+            // It may be of another organization than this page: browsers keep one cookie for all of them.
+            self.server.end_session(&org, user, &cookie.hash(), session.until(), &visit.origin).await?;
         }
         let mut reply = see_other(&self.site.url(&organization.id, "login"));
         if let Some(cookie) = self.cookies.end() {
             reply.headers_mut().insert(header::SET_COOKIE, cookie);
         }
-        reply
+        Ok(reply)
+    }
+
+    /// Where to go after signing in: nowhere, or to the authorization endpoint. `None` for anywhere else.
+    fn where_to<'a>(&self, org: &OrgId, wanted: &'a str) -> Option<&'a str> {
+        if wanted.is_empty() { Some(wanted) } else { self.site.checked_return(org, wanted) }
     }
 
     fn begin(&self, organization: &Organization, user: &lumoauth_core::user::User, headers: &mut HeaderMap) {
@@ -247,11 +275,6 @@ impl Visit {
         let origin = Origin::new(Some(peer.ip()), text("user-agent"), text("x-request-id"));
         Self { origin, headers: parts.headers, uri: parts.uri, body }
     }
-}
-
-/// Where to go after signing in: nowhere, or to the authorization endpoint. `None` for anywhere else.
-fn where_to<'a>(org: &OrgId, wanted: &'a str) -> Option<&'a str> {
-    if wanted.is_empty() { Some(wanted) } else { site::checked_return(org, wanted) }
 }
 
 async fn read<B>(body: B) -> Result<Bytes, WireError>

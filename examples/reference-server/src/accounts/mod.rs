@@ -5,7 +5,10 @@
 //! | GET `login?return_to=` | the page |
 //! | POST `login/submit` | its form: `email`, `password`, `return_to`, `csrf_token`; 303 to `return_to` |
 //! | POST `login/json` | `{"email","password"}`; 200 with the person |
-//! | POST `logout` | ends the session in this browser |
+//! | POST `logout` | ends the session, also for whoever has a copy of its cookie |
+//!
+//! Where the public URL has a path, browsers ask for all of these below it, and every path in a page and in `return_to`
+//! begins with it; something in front of the server takes it away.
 //!
 //! A session is good for the authorization endpoint and nothing else: no other route takes a cookie, so none of them
 //! has to fear what another site makes a browser send.
@@ -33,6 +36,7 @@ use lumoauth_core::{
     server::{ApiError, AuthorizationServer},
     store::{RateLimit, StoreError},
     user::{User, is_email},
+    wire::Params,
 };
 use lumoauth_tower::RateLimits;
 
@@ -94,7 +98,8 @@ impl Accounts {
         Ok(Self { server, passwords, cookies, site, limits })
     }
 
-    /// Checks a password. Every try is recorded, and takes as long for an account that is not there.
+    /// Checks a password. Every password that is looked at is recorded, and takes as long for an account that is not there.
+    /// Who tries too often is refused before that and leaves nothing behind: the log does not grow by guessing.
     async fn sign_in(
         &self,
         organization: &Organization,
@@ -170,28 +175,45 @@ impl Accounts {
         let Some((session, cookie)) = self.cookies.session(headers) else { return Ok(None) };
         let Some(holder) = session.holder(organization, now) else { return Ok(None) };
         let user = self.person(organization, &UserId::to_string(&holder)).await?;
-        Ok(user.filter(|user| session.stands_on(user)).map(|user| (session, cookie, user)))
+        let Some(user) = user.filter(|user| session.stands_on(user)) else { return Ok(None) };
+        let ended = self.server.is_session_ended(&organization.id, &cookie.hash()).await?;
+        Ok((!ended).then_some((session, cookie, user)))
     }
 
     /// The sign-in page, for a browser with this pre-session or with none yet.
-    fn page(
+    async fn page(
         &self,
         organization: &Organization,
         pre_session: Option<String>,
         status: StatusCode,
         form: Form<'_>,
-    ) -> Response<String> {
+    ) -> Result<Response<String>, StoreError> {
         let org = &organization.id;
+        let target = self.target(organization, form.return_to).await?;
         let fresh = pre_session.is_none();
         let pre_session = pre_session.unwrap_or_else(Cookies::new_pre_session);
         let token = self.cookies.form_token(org, &pre_session);
         let action = self.site.url(org, "login/submit");
         let form = Form { action: &action, organization: &organization.name, token: &token, ..form };
-        let mut page = page::sign_in(status, &form);
+        let mut page = page::sign_in(status, &form, target.as_deref());
         if fresh && let Some(cookie) = self.cookies.begin_pre_session(&pre_session) {
             page.headers_mut().insert(header::SET_COOKIE, cookie);
         }
-        page
+        Ok(page)
+    }
+
+    /// Where a submitted form may lead besides this server: to the client whose request waits at `return_to`, if that is a
+    /// good one.
+    async fn target(
+        &self,
+        organization: &Organization,
+        return_to: &str,
+    ) -> Result<Option<String>, StoreError> {
+        let query = return_to.split_once('?').map_or("", |(_, query)| query);
+        match Params::from_form(query.as_bytes()) {
+            Ok(params) => self.server.answer_origin(organization, &params).await,
+            Err(_) => Ok(None),
+        }
     }
 }
 
@@ -216,22 +238,22 @@ impl UserAuthenticator for Accounts {
         }
     }
 
-    fn sign_in_page(
+    async fn sign_in_page(
         &self,
         organization: &Organization,
         headers: &HeaderMap,
         resume: &str,
-    ) -> Response<String> {
-        let Some(return_to) = site::checked_return(&organization.id, resume) else {
-            return bad_return();
+    ) -> Result<Response<String>, StoreError> {
+        let Some(return_to) = self.site.checked_return(&organization.id, resume) else {
+            return Ok(bad_return());
         };
         let form = Form { return_to, ..Form::default() };
         // A form that is open in another tab stays good.
-        self.page(organization, self.cookies.pre_session(headers), StatusCode::OK, form)
+        self.page(organization, self.cookies.pre_session(headers), StatusCode::OK, form).await
     }
 
     fn sign_in_path(&self, organization: &Organization) -> String {
-        site::path(&organization.id, "login")
+        self.site.url(&organization.id, "login")
     }
 }
 

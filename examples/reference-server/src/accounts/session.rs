@@ -1,7 +1,8 @@
 //! What a browser carries: the cookie of a session, and the cookie that a sign-in form belongs to.
 //!
-//! A session is its cookie and nothing else. It is authenticated under a key that comes from the master key, so every
-//! replica reads what any of them wrote, a restart ends nothing, and no store grows by people who sign in.
+//! A session is its cookie. It is authenticated under a key that comes from the master key, so every replica reads what any of
+//! them wrote, a restart ends nothing, and no store grows by people who sign in. Signing out marks the cookie's hash in the
+//! store until the session would have ended anyway, so a copy of the cookie is worth nothing then.
 
 use std::{fmt, time::Duration};
 
@@ -56,13 +57,23 @@ impl Session {
         let holds = self.org == organization.id.as_str()
             && self.org_epoch == organization.epoch
             && organization.is_active()
-            && now < Timestamp::from_unix_seconds(self.until);
+            && now < self.until();
         if holds { UserId::parse(&self.user).ok() } else { None }
     }
 
     /// Whether `user`, its holder, is still as they were when they signed in.
     pub(super) fn stands_on(&self, user: &User) -> bool {
         user.is_active() && user.epoch == self.user_epoch
+    }
+
+    /// Whose it is and in which organization, whether it holds or not.
+    pub(super) fn owner(&self) -> Option<(OrgId, UserId)> {
+        Some((OrgId::parse(&self.org).ok()?, UserId::parse(&self.user).ok()?))
+    }
+
+    /// From when on it holds no more.
+    pub(super) fn until(&self) -> Timestamp {
+        Timestamp::from_unix_seconds(self.until)
     }
 
     /// When the person proved who they are.
@@ -159,7 +170,8 @@ impl Cookies {
         format!("{name}={value}; Path=/{life}; HttpOnly; SameSite=Lax{secure}")
     }
 
-    /// A browser takes `__Host-` only over TLS, and then from this host alone: no neighbour can plant one.
+    /// A browser takes `__Host-` only over TLS, and then from this host alone: no neighbour can plant one. It wants `Path=/`
+    /// for that, also where the public URL has a path.
     const fn session_name(&self) -> &'static str {
         if self.secure { "__Host-lumoauth_session" } else { "lumoauth_session" }
     }

@@ -33,12 +33,20 @@ impl Site {
 
     /// A route below an organization's `oauth/`, as browsers must ask for it.
     pub(super) fn url(&self, org: &OrgId, name: &str) -> String {
-        self.outside(&path(org, name))
+        format!("{}/orgs/{org}/api/v1/oauth/{name}", self.base)
     }
 
-    /// A path of this server, as browsers must ask for it.
-    pub(super) fn outside(&self, path: &str) -> String {
-        format!("{}{path}", self.base)
+    /// `text`, if it is the path of the authorization endpoint of `org`, as browsers ask for it, with its query. Nobody is
+    /// sent anywhere else after signing in.
+    pub(super) fn checked_return<'a>(&self, org: &OrgId, text: &'a str) -> Option<&'a str> {
+        // As much as the authorization endpoint looks at, and its path.
+        const LONGEST: usize = 17 * 1024;
+        let ours = ["orgs", "t"].iter().any(|prefix| {
+            let rest = text.strip_prefix(&*format!("{}/{prefix}/{org}/api/v1/oauth/authorize", self.base));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('?'))
+        });
+        let plain = text.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+        (ours && plain && text.len() <= LONGEST).then_some(text)
     }
 
     /// Whether a page of another site sent the request. Programs that are no browsers say nothing of where they are.
@@ -63,24 +71,6 @@ impl Site {
     }
 }
 
-/// A route below an organization's `oauth/`, as a path of this server.
-pub(super) fn path(org: &OrgId, name: &str) -> String {
-    format!("/orgs/{org}/api/v1/oauth/{name}")
-}
-
-/// `text`, if it is a path of this server to the authorization endpoint of `org`, with its query. Nobody is sent anywhere
-/// else after signing in.
-pub(super) fn checked_return<'a>(org: &OrgId, text: &'a str) -> Option<&'a str> {
-    // As much as the authorization endpoint looks at, and its path.
-    const LONGEST: usize = 17 * 1024;
-    let ours = ["orgs", "t"].iter().any(|prefix| {
-        let rest = text.strip_prefix(&*format!("/{prefix}/{org}/api/v1/oauth/authorize"));
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('?'))
-    });
-    let plain = text.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
-    (ours && plain && text.len() <= LONGEST).then_some(text)
-}
-
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
@@ -90,12 +80,21 @@ mod tests {
     #[test]
     fn only_the_authorization_endpoint_of_the_organization_is_returned_to() {
         let acme = OrgId::parse("acme").unwrap();
+        let site = Site::at("https://auth.test");
         for good in [
             "/orgs/acme/api/v1/oauth/authorize",
             "/orgs/acme/api/v1/oauth/authorize?client_id=x&redirect_uri=https%3A%2F%2Fevil.test%2F",
             "/t/acme/api/v1/oauth/authorize?a=b",
         ] {
-            assert_eq!(checked_return(&acme, good), Some(good));
+            assert_eq!(site.checked_return(&acme, good), Some(good));
+            // Below a path, it is there and nowhere else.
+            let below = Site::at("https://auth.test/id/p/");
+            assert_eq!(below.checked_return(&acme, good), None);
+            let inside = format!("/id/p{good}");
+            assert_eq!(below.checked_return(&acme, &inside), Some(&*inside));
+            for bad in ["/id", "//id/p", "/id/p/", "/id/p/x", "/id/px", "/ID/p", "/id/p/.."] {
+                assert_eq!(below.checked_return(&acme, &format!("{bad}{good}")), None, "{bad}");
+            }
         }
         let long = format!("/orgs/acme/api/v1/oauth/authorize?{}", "x".repeat(17 * 1024));
         for bad in [
@@ -114,7 +113,7 @@ mod tests {
             "http://auth.test/orgs/acme/api/v1/oauth/authorize",
             &long,
         ] {
-            assert_eq!(checked_return(&acme, bad), None, "{bad}");
+            assert_eq!(site.checked_return(&acme, bad), None, "{bad}");
         }
     }
 

@@ -40,13 +40,16 @@ fn every_key_is_read() {
         cert = 'cert.pem'
         key = 'key.pem'
         [fetch]
-        allow = ['https://kubernetes.default.svc', 'http://127.0.0.1:8080']
+        allow = ['https://kubernetes.default.svc', 'https://sts.amazonaws.com=10.0.0.7:443']
         [[organizations]]
         slug = 'acme-corp'
         name = 'Acme Corp'
     ";
     let config = parse(text, &[]).unwrap();
-    assert_eq!(config.fetch_allow, ["https://kubernetes.default.svc", "http://127.0.0.1:8080"]);
+    assert_eq!(
+        config.fetch_allow,
+        ["https://kubernetes.default.svc", "https://sts.amazonaws.com=10.0.0.7:443"]
+    );
     assert_eq!(config.listen.port(), 443);
     assert_eq!(config.public_url, "https://auth.example/base");
     assert!(matches!(config.store, StoreUrl::Embedded(path) if path == *"/var/lib/lumoauth/data"));
@@ -110,7 +113,18 @@ fn a_store_with_a_password_can_be_a_variable() {
 
 #[test]
 fn what_may_be_fetched_anywhere_are_origins() {
-    for bad in ["https://a.test/path", "a.test", "ftp://a.test", "*"] {
+    for bad in [
+        "https://a.test/path",
+        "a.test",
+        "ftp://a.test",
+        "*",
+        "https://a.test=",
+        "https://a.test=10.0.0.7",
+        "https://a.test=b.test:443",
+        "https://a.test:8443=10.0.0.7:443",
+        "https://10.0.0.1=10.0.0.7:443",
+        "a.test=10.0.0.7:443",
+    ] {
         let problems = problems(&format!("{LEAST}[fetch]\nallow = ['{bad}']"), &[]);
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert!(problems[0].contains("`fetch.allow`"), "{problems:?}");

@@ -7,10 +7,10 @@ use crate::{
     agent::Agent,
     budget::BudgetPolicy,
     capability::Scope,
-    grant::{AWS_STS_REQUEST, GrantContext, TokenError, requested_scope, target},
+    grant::{AWS_STS_REQUEST, GrantContext, TokenError, id_token, requested_scope, target, workload},
     json,
     principal::{Identity, Principal},
-    token::{AccessClaims, unverified_issuer},
+    token::AccessClaims,
     wire::Params,
 };
 
@@ -94,13 +94,8 @@ pub(super) async fn read<'a>(
         return Err(TokenError::InvalidRequest("Only access tokens are issued."));
     }
     let issuer = params.get("subject_issuer");
-    let of_a_workload = match declared {
-        TokenType::Jwt | TokenType::Id => issuer.is_some() || is_foreign(context, token),
-        TokenType::AwsStsRequest => true,
-        TokenType::Access | TokenType::Refresh => false,
-    };
     match declared {
-        _ if of_a_workload => {
+        _ if workload::is_workload_exchange(params, context.issuer) => {
             if actor.is_some() {
                 return Err(TokenError::InvalidRequest("A workload proves itself and takes no actor."));
             }
@@ -110,8 +105,7 @@ pub(super) async fn read<'a>(
             return Err(TokenError::InvalidRequest("A refresh token is not delegated."));
         }
         TokenType::Refresh | TokenType::AwsStsRequest => return Err(MISDECLARED),
-        TokenType::Id => return id_token(),
-        TokenType::Access | TokenType::Jwt => {}
+        TokenType::Access | TokenType::Jwt | TokenType::Id => {}
     }
     if context.public_client.is_some() {
         return Err(TokenError::UnauthorizedClient);
@@ -122,7 +116,10 @@ pub(super) async fn read<'a>(
     let target = target::requested(params)?.filter(|target| *target != context.issuer);
     let scope = requested_scope(params)?;
     let budget = budget(params)?;
-    let subject = subject(context, token).await?;
+    let subject = match declared {
+        TokenType::Id => person(context, token).await?,
+        _ => subject(context, token).await?,
+    };
     let actor = match actor {
         None => None,
         Some((actor, TokenType::Access | TokenType::Jwt)) => {
@@ -137,6 +134,9 @@ pub(super) async fn read<'a>(
             return Err(TokenError::InvalidGrant("The actor token is not of the declared type."));
         }
     };
+    if declared == TokenType::Id && !is_issued_to(context, &subject, actor.as_ref()) {
+        return Err(BAD_SUBJECT);
+    }
     Ok(Presented::Ours(Box::new(Request { subject, actor, target, scope, budget })))
 }
 
@@ -149,18 +149,19 @@ fn budget(params: &Params) -> Result<Option<BudgetPolicy>, TokenError> {
     Ok(Some(policy).filter(|policy| !policy.is_empty()))
 }
 
-/// Whether somebody else issued the token, as it says itself. One of another organization of this server is no
-/// workload's.
-fn is_foreign(context: &GrantContext<'_>, token: &str) -> bool {
-    let ours =
-        context.issuer.strip_suffix("/api/v1").and_then(|text| text.strip_suffix(context.org().as_str()));
-    unverified_issuer(token).is_ok_and(|issuer| ours.is_none_or(|ours| !issuer.starts_with(ours)))
+/// The person of an ID token, as a subject without scope.
+async fn person(context: &GrantContext<'_>, token: &str) -> Result<Token, TokenError> {
+    let principal = id_token::principal(context, token).await?.ok_or(BAD_SUBJECT)?;
+    let claims = principal.claims.clone().ok_or(BAD_SUBJECT)?;
+    Ok(Token { principal, claims })
 }
 
-/// An ID token says who signed in and authorizes nothing: it has no scope to pass on, and none of the epochs and handles
-/// by which what comes of it would end with it. So none is exchanged, whoever it was issued to.
-fn id_token<'a>() -> Result<Presented<'a>, TokenError> {
-    Err(BAD_SUBJECT)
+/// An ID token tells its client who signed in. Whoever else holds it learned nothing that it may pass on, so its client must
+/// be the one that asks: as the actor, or by client authentication.
+fn is_issued_to(context: &GrantContext<'_>, subject: &Token, actor: Option<&Actor>) -> bool {
+    let client = &subject.claims.client_id;
+    actor.is_some_and(|actor| actor.agent.client_id == *client)
+        || context.client.is_some_and(|proven| proven.client_id() == client)
 }
 
 async fn subject(context: &GrantContext<'_>, token: &str) -> Result<Token, TokenError> {

@@ -11,7 +11,7 @@ use crate::{
         InvalidToken,
         foreign::{self, Unverified},
     },
-    workload::{Mismatch, PinnedKeys, Provider, WorkloadKey, WorkloadTrust},
+    workload::{Mismatch, PinnedKeys, Provider, WorkloadKey, WorkloadTrust, is_of_this_server},
 };
 
 /// The longest issuer that is looked at, in bytes.
@@ -50,7 +50,7 @@ pub(super) async fn prove(
     if issuer.is_some_and(|issuer| issuer.len() > MAX_ISSUER) {
         return Err(refused(context, "the issuer is too long"));
     }
-    if issuer.is_some_and(|issuer| is_of_this_server(context, issuer)) {
+    if issuer.is_some_and(|issuer| is_of_this_server(context.issuer, issuer)) {
         return Err(refused(context, "the token is of this server"));
     }
     if !has_usual_type(&unverified) {
@@ -109,13 +109,6 @@ async fn check(
     let claims = foreign::read(token)?.verify(&keys)?;
     claims.check_times(context.now, Some(MAX_AGE), SKEW)?;
     Ok(trust.check(issuer, &claims.audience(), claims.all(), context.issuer)?)
-}
-
-/// Whether an organization of this server issued it.
-fn is_of_this_server(context: &GrantContext<'_>, issuer: &str) -> bool {
-    let organizations =
-        context.issuer.strip_suffix("/api/v1").and_then(|text| text.strip_suffix(context.org().as_str()));
-    issuer == context.issuer || organizations.is_some_and(|ours| issuer.starts_with(ours))
 }
 
 /// Whether it is a plain JWT or an access token, as platforms issue them, and not a token with a purpose of its own

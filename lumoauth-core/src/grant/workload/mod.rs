@@ -27,9 +27,9 @@ use crate::{
     id::{AgentId, Slug},
     principal::agent_actor,
     store::AgentKey,
-    token::unverified_issuer,
+    token::{foreign::looks_like_jwt, unverified_issuer},
     wire::Params,
-    workload::{Provider, WorkloadTrust},
+    workload::{Provider, WorkloadTrust, is_of_this_server},
 };
 
 pub use bearer::JwtBearer;
@@ -138,11 +138,19 @@ pub(super) fn is_workload_exchange(params: &Params, issuer: &str) -> bool {
     match params.get("subject_token_type") {
         Some(AWS_STS_REQUEST) => true,
         Some("urn:ietf:params:oauth:token-type:jwt" | "urn:ietf:params:oauth:token-type:id_token") => {
-            let token = params.get("subject_token").unwrap_or_default();
             params.get("subject_issuer").is_some()
-                || unverified_issuer(token).is_ok_and(|other| other != issuer)
+                || is_foreign(params.get("subject_token").unwrap_or_default(), issuer)
         }
         _ => false,
+    }
+}
+
+/// Whether a JWT is not of this server, as far as it says itself. Ours say so in one way only: whatever else has the form of
+/// a JWT (no issuer, a list of them, claims that cannot be read) is some platform's, and an unacceptable one.
+fn is_foreign(token: &str, issuer: &str) -> bool {
+    match unverified_issuer(token) {
+        Ok(other) => !is_of_this_server(issuer, &other),
+        Err(_) => looks_like_jwt(token),
     }
 }
 

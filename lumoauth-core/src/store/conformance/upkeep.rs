@@ -80,8 +80,8 @@ pub async fn purge_keeps_marks(grants: &dyn GrantStore, store: &dyn Upkeep) {
     assert!(grants.any_revoked(&org, &[prolonged]).await.unwrap());
 }
 
-/// "A later one, until `keep_until`, marks the ticket's family until `keep_until` of the ticket." What has ended makes
-/// room.
+/// "A later one, until `keep_until`, marks the ticket's family until [`Ticket::dead_until`]." "A purge may drop" one that was
+/// never used "from `expires_at` on", and what has ended makes room.
 pub async fn purge_keeps_tickets(grants: &dyn GrantStore, store: &dyn Upkeep) {
     let (org, early) = (some_org(), then().minus(HOUR));
     let ticket = |expires_at, keep_until| {
@@ -92,7 +92,10 @@ pub async fn purge_keeps_tickets(grants: &dyn GrantStore, store: &dyn Upkeep) {
     let used = ticket(early.plus(MOMENT), then().plus(MOMENT));
     let reused = ticket(early.plus(MOMENT), then().plus(MOMENT));
     let ended: Vec<_> = (0..4).map(|_| ticket(early.plus(MOMENT), then().minus(MOMENT))).collect();
-    for ticket in ended.iter().chain([&unused, &used, &reused]) {
+    let lapsed = ticket(then().minus(MOMENT), now());
+    // Reused so late that what it gave may live on after it is forgotten.
+    let late = ticket(early.plus(MOMENT), then().minus(MOMENT));
+    for ticket in ended.iter().chain([&unused, &used, &reused, &lapsed, &late]) {
         grants.put_ticket(&org, ticket).await.unwrap();
     }
     // Marked before the reuse: one mark for less than the ticket needs it, the other for more.
@@ -109,15 +112,18 @@ pub async fn purge_keeps_tickets(grants: &dyn GrantStore, store: &dyn Upkeep) {
     ] {
         assert_eq!(use_ticket(grants, &org, ticket, None, early).await.unwrap(), outcome);
     }
+    for (at, outcome) in [(early, TicketUse::Used), (then().minus(2 * MOMENT), TicketUse::Reused)] {
+        assert_eq!(use_ticket(grants, &org, &late, None, at).await.unwrap(), outcome);
+    }
 
     purge(store).await;
 
     assert_eq!(use_ticket(grants, &org, &used, None, then()).await.unwrap(), TicketUse::Reused);
     assert_eq!(use_ticket(grants, &org, &unused, None, then()).await.unwrap(), TicketUse::Used);
-    for ticket in &ended {
+    for ticket in ended.iter().chain([&lapsed, &late]) {
         grants.put_ticket(&org, ticket).await.unwrap();
     }
-    for marked in [&reused, &ended[0]] {
+    for marked in [&reused, &ended[0], &late] {
         assert!(grants.any_revoked(&org, &[marked.family.unwrap()]).await.unwrap());
     }
 }

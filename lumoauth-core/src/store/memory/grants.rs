@@ -112,7 +112,7 @@ impl GrantStore for MemoryStore {
                 return Err(StoreError::other("grants.put_ticket", "there is a ticket with this hash"));
             }
             let found = FoundTicket { ticket: ticket.clone(), used: false };
-            *grants.tickets.keep((ticket.purpose, ticket.hash), ticket.keep_until) = Some(found);
+            *grants.tickets.keep((ticket.purpose, ticket.hash), ticket.expires_at) = Some(found);
             Ok(())
         })
     }
@@ -145,7 +145,8 @@ impl GrantStore for MemoryStore {
             };
             let Ticket { family, keep_until, .. } = found.ticket;
             if found.used {
-                let marked = family.is_some_and(|family| grants.mark(family, keep_until).is_change());
+                let dead_until = found.ticket.dead_until(now);
+                let marked = family.is_some_and(|family| grants.mark(family, dead_until).is_change());
                 return Done { outcome: Ok(TicketUse::Reused), event: marked.then_some(Told::Reused) };
             }
             if refresh.is_some_and(|token| grants.issued(&token.hash).is_some()) {

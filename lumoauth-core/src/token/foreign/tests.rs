@@ -1,9 +1,13 @@
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::json;
 
 use super::*;
-use crate::jwks::{
-    JwkSet,
-    test_key::{TestKey, b64},
+use crate::{
+    id::KeyId,
+    jwks::{
+        JwkSet,
+        test_key::{TestKey, b64},
+    },
 };
 
 const NOW: u64 = 1_790_000_000;
@@ -223,4 +227,27 @@ fn times_are_whole_seconds_and_exp_is_required() {
     assert_eq!(times(&json!({"iat": u64::MAX}))(NOW, None), Err(InvalidToken::NotYetValid));
     assert_eq!(times(&json!({"iat": null}))(NOW, None), Ok(()));
     assert_eq!(times(&json!({"iat": null}))(NOW, Some(MINUTE)), Err(InvalidToken::Malformed));
+}
+
+#[test]
+fn our_own_keys_verify_what_names_them_and_nothing_else() {
+    let (key, other) = (TestKey::new(JwsAlgorithm::Es256, "k"), TestKey::new(JwsAlgorithm::Es256, "k"));
+    let own = |key: &TestKey, kid: &str| {
+        let jwk = key.jwk();
+        let part = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
+        let point = [vec![4], part("x"), part("y")].concat();
+        VerifyingKey::es256(KeyId::parse(kid).unwrap(), &point).unwrap()
+    };
+    let check = |token: &str, keys: &[VerifyingKey]| read(token)?.verify_own(keys).map(|_| ());
+    let token = key.token(&claims());
+    assert_eq!(check(&token, &[own(&key, "k")]), Ok(()));
+    assert_eq!(check(&token, &[own(&other, "k")]), Err(InvalidToken::Signature));
+    assert_eq!(check(&token, &[own(&key, "j")]), Err(InvalidToken::UnknownKey));
+    assert_eq!(check(&token, &[]), Err(InvalidToken::UnknownKey));
+    for header in
+        [json!({"alg": "ES256"}), json!({"alg": "ES384", "kid": "k"}), json!({"alg": "RS256", "kid": "k"})]
+    {
+        let token = key.raw(&header.to_string(), &claims().to_string());
+        assert_eq!(check(&token, &[own(&key, "k")]), Err(InvalidToken::UnknownKey), "{header}");
+    }
 }

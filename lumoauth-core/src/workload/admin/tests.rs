@@ -103,6 +103,12 @@ fn nothing_that_could_match_more_than_one_workload_is_accepted() {
         for bad in [json!("*"), json!("a*"), json!(""), json!(" "), json!("a b"), json!(7), json!(["a"])] {
             refused(&with(good().remove(at), member, bad), member);
         }
+        for bad in ["?", "%", "**", ":", ".+", "/"] {
+            refused(&with(good().remove(at), member, bad), member);
+        }
+    }
+    for prefix in ["bot:", "repo:", "system:serviceaccount:ops:", "a:b:"] {
+        refused(&with(good().remove(6), "subject", prefix), "subject");
     }
     for (member, bad) in
         [("namespace", "ops:x"), ("serviceAccount", "x:bot"), ("namespace", "Ops"), ("namespace", "a.b")]
@@ -224,6 +230,68 @@ fn an_issuer_that_serves_everybody_needs_a_pin() {
     refused(&github, "subject");
     assert!(WorkloadTrust::parse(&with(github.clone(), "subject", "repo:acme/bot:environment:prod")).is_ok());
     assert!(WorkloadTrust::parse(&with(github, "claims", json!({"repository_id": "7"}))).is_ok());
+}
+
+#[test]
+fn the_subject_of_an_issuer_that_serves_everybody_names_its_owner() {
+    let at = |issuer: &str, subject: &str| with(with(good().remove(6), "issuer", issuer), "subject", subject);
+    let issuers = [
+        ("https://token.actions.githubusercontent.com", "repo:", "owner/name"),
+        ("https://gitlab.com", "project_path:", "group/sub/project"),
+        ("https://app.terraform.io", "organization:", "acme"),
+        ("https://agent.buildkite.com", "organization:", "acme"),
+    ];
+    for (issuer, prefix, name) in issuers {
+        for rest in ["", ":ref:main", ":environment:prod"] {
+            assert!(WorkloadTrust::parse(&at(issuer, &format!("{prefix}{name}{rest}"))).is_ok());
+        }
+        for bad in ["", ":", "/", "/name", ":owner/name", "owner//name", "owner/", "*", "owner/*"] {
+            refused(&at(issuer, &format!("{prefix}{bad}")), "subject");
+        }
+        refused(&at(issuer, name), "subject");
+        refused(&at(&format!("{issuer}/"), prefix), "subject");
+    }
+    refused(&at(issuers[0].0, "repo:owner"), "subject");
+    refused(&at(issuers[0].0, "repo:owner:ref:refs/heads/main"), "subject");
+    refused(&at(issuers[1].0, "project_path:group"), "subject");
+}
+
+#[test]
+fn a_flag_is_no_pin_and_no_address_needs_to_be_unverified() {
+    let github = with(good().remove(6), "issuer", "https://token.actions.githubusercontent.com");
+    for pin in ["repository", "repository_id", "repository_owner", "repository_owner_id"] {
+        for flag in [true, false] {
+            for subject in ["environment:prod", "repo:acme/bot"] {
+                let config = with(github.clone(), "subject", subject);
+                refused(&with(config, "claims", json!({ pin: flag })), "claims");
+            }
+        }
+    }
+    for bad in [json!(false), json!("true"), json!(1)] {
+        refused(&with(good().remove(6), "claims", json!({ "email_verified": bad })), "claims");
+    }
+    assert!(WorkloadTrust::parse(&with(good().remove(6), "claims", json!({"email_verified": true}))).is_ok());
+}
+
+#[test]
+fn nobody_trusts_this_server_as_a_platform() {
+    const OURS: &str = "https://auth.example/a/orgs/acme/api/v1";
+    let check = |config: Value| WorkloadTrust::parse(&config).unwrap().check_is_foreign(OURS);
+    for (at, member) in [(0, "issuer"), (2, "issuer"), (6, "issuer"), (8, "issuer"), (6, "jwksUri")] {
+        for bad in [
+            OURS.to_owned(),
+            format!("{OURS}/"),
+            "https://auth.example/a/orgs/globex/api/v1".to_owned(),
+            "https://auth.example/a/t/acme/api/v1".to_owned(),
+            "https://auth.example/a/orgs/".to_owned(),
+        ] {
+            assert_eq!(check(with(good().remove(at), member, bad)).unwrap_err().member, member);
+        }
+        for other in ["https://auth.example/b/orgs/acme/api/v1", "https://auth.example/k8s"] {
+            assert_eq!(check(with(good().remove(at), member, other)), Ok(()));
+        }
+    }
+    assert!(good().into_iter().all(|config| check(config).is_ok()));
 }
 
 #[test]

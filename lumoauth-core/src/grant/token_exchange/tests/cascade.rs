@@ -10,17 +10,13 @@ use async_trait::async_trait;
 use super::setting::{Cast, Setting, event, refused};
 use crate::{
     agent::StatusChange,
-    audit::{Event, EventKind},
+    audit::EventKind,
     client_auth::AuthenticatedClient,
     clock::Timestamp,
     id::OrgId,
-    keys::{KeyRing, KeyRingConfig, MasterKey},
+    keys::{KeyError, KeyProvider, KeyPurpose, KeyRing, KeyRingConfig, MasterKey, Signer, VerifyingKey},
     organization::ActOrder,
-    secret::SecretHash,
-    store::{
-        CacheConfig, Cached, FoundRefresh, FoundTicket, GrantStore, Handle, MemoryStore, RefreshToken,
-        Revoked, Rotation, StoreError, Stores, Ticket, TicketPurpose, TicketUse, Update, UseEvents,
-    },
+    store::{CacheConfig, Cached, GrantStore, Handle, MemoryStore, Revoked, Stores, Update},
     token::family_handle,
 };
 
@@ -103,6 +99,32 @@ async fn revoking_any_token_ends_what_comes_of_it_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn what_has_ended_is_revoked_as_long_as_something_of_it_may_live() {
+    let cast = Cast::new().await;
+    let on = &cast.on;
+    on.mcp_server("urn:mcp:a", |server| server.token_lifetime = 86_400).await;
+    let own = on.own(&cast.bot).await;
+    on.wait(3599);
+    let bound = on.exchanged(&own, None, &[("audience", "urn:mcp:a")]).await;
+    on.wait(86_399);
+    assert!(!on.is_active(&own).await && on.is_active(&bound).await);
+    let bot = cast.bot.client_id.as_str();
+    let (head, _) = own.rsplit_once('.').unwrap();
+    on.revoke_as(bot, head).await;
+    on.revoke_as(bot, &format!("{head}.{}", "A".repeat(86))).await;
+    on.revoke_as(cast.tool.client_id.as_str(), &own).await;
+    assert!(on.is_active(&bound).await, "only the whole token, and its own client");
+    on.revoke_as(bot, &own).await;
+    assert!(!on.is_active(&bound).await);
+
+    let own = on.own(&cast.bot).await;
+    let before = on.events().await.len();
+    on.wait(3600 + 86_400 + 60);
+    on.revoke_as(bot, &own).await;
+    assert_eq!(on.events().await.len(), before, "nothing of it can be left");
+}
+
+#[tokio::test]
 async fn a_client_revokes_only_what_was_issued_to_it() {
     let tree = tree().await;
     tree.cast.on.revoke_as(tree.cast.tool.client_id.as_str(), &tree.chain[0]).await;
@@ -114,10 +136,7 @@ async fn a_client_revokes_only_what_was_issued_to_it() {
 async fn the_end_of_a_family_is_the_end_of_its_descendants() {
     let tree = tree().await;
     let on = &tree.cast.on;
-    let until = on.now().plus(std::time::Duration::from_secs(86_400));
-    let outcome =
-        on.stores.grants.revoke(on.org(), tree.family, until, &event(EventKind::TokenRevoked)).await;
-    assert_eq!(outcome.unwrap(), Revoked::Revoked);
+    on.revoke_handle(tree.family).await;
     assert_eq!(tree.alive().await, [false; 3]);
     assert!(!on.is_active(&tree.root).await && on.is_active(&tree.actor).await);
     assert!(tree.bystanders_alive().await);
@@ -180,100 +199,85 @@ async fn a_withdrawn_consent_stays_withdrawn_for_old_tokens() {
     assert!(tree.bystanders_alive().await, "they stand on the token that was made for the agent");
 }
 
-/// A grant store that revokes a handle right after the look-up with this number.
+/// When a family is revoked in the course of an exchange.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Moment {
+    /// The subject has been looked up; keys for the actor are asked for.
+    SubjectKnown,
+    /// Everything has been looked up once more; a signer is asked for.
+    Decided,
+}
+
+/// Keys whose use shows how far an exchange is.
 #[derive(Debug)]
-struct RevokesAfter {
-    inner: Arc<MemoryStore>,
-    countdown: AtomicUsize,
+struct RevokesAt {
+    moment: Moment,
     handle: Handle,
+    asked: AtomicUsize,
+    store: Arc<MemoryStore>,
+    ring: Arc<KeyRing>,
+}
+
+impl RevokesAt {
+    async fn at(&self, org: &OrgId, moment: Moment) {
+        if moment == self.moment {
+            let until = Timestamp::from_unix_seconds(u64::from(u32::MAX));
+            let on = event(EventKind::TokenRevoked);
+            let outcome = self.store.revoke(org, self.handle, until, &on).await;
+            assert_eq!(outcome.unwrap(), Revoked::Revoked);
+        }
+    }
 }
 
 #[async_trait]
-impl GrantStore for RevokesAfter {
-    async fn revoke(
+impl KeyProvider for RevokesAt {
+    async fn signer(
         &self,
         org: &OrgId,
-        handle: Handle,
-        keep_until: Timestamp,
-        on: &Event,
-    ) -> Result<Revoked, StoreError> {
-        self.inner.revoke(org, handle, keep_until, on).await
+        purpose: KeyPurpose,
+        now: Timestamp,
+    ) -> Result<Arc<dyn Signer>, KeyError> {
+        self.at(org, Moment::Decided).await;
+        self.ring.signer(org, purpose, now).await
     }
 
-    async fn any_revoked(&self, org: &OrgId, handles: &[Handle]) -> Result<bool, StoreError> {
-        let answer = self.inner.any_revoked(org, handles).await?;
-        if self.countdown.fetch_sub(1, Ordering::SeqCst) == 1 {
-            let until = Timestamp::from_unix_seconds(u64::from(u32::MAX));
-            let _ = self.inner.revoke(org, self.handle, until, &event(EventKind::TokenRevoked)).await?;
+    async fn verifying_keys(
+        &self,
+        org: &OrgId,
+        purpose: KeyPurpose,
+        now: Timestamp,
+    ) -> Result<Arc<[VerifyingKey]>, KeyError> {
+        if self.asked.fetch_add(1, Ordering::SeqCst) == 1 {
+            self.at(org, Moment::SubjectKnown).await;
         }
-        Ok(answer)
+        self.ring.verifying_keys(org, purpose, now).await
     }
 
-    async fn put_ticket(&self, org: &OrgId, ticket: &Ticket) -> Result<(), StoreError> {
-        self.inner.put_ticket(org, ticket).await
-    }
-
-    async fn find_ticket(
-        &self,
-        org: &OrgId,
-        purpose: TicketPurpose,
-        hash: &SecretHash,
-        now: Timestamp,
-    ) -> Result<Option<FoundTicket>, StoreError> {
-        self.inner.find_ticket(org, purpose, hash, now).await
-    }
-
-    async fn use_ticket(
-        &self,
-        org: &OrgId,
-        purpose: TicketPurpose,
-        hash: &SecretHash,
-        refresh: Option<&RefreshToken>,
-        now: Timestamp,
-        on: UseEvents<'_>,
-    ) -> Result<TicketUse, StoreError> {
-        self.inner.use_ticket(org, purpose, hash, refresh, now, on).await
-    }
-
-    async fn find_refresh(
-        &self,
-        org: &OrgId,
-        hash: &SecretHash,
-        now: Timestamp,
-    ) -> Result<Option<FoundRefresh>, StoreError> {
-        self.inner.find_refresh(org, hash, now).await
-    }
-
-    async fn rotate(
-        &self,
-        org: &OrgId,
-        hash: &SecretHash,
-        next: &RefreshToken,
-        proven: bool,
-        now: Timestamp,
-        on: UseEvents<'_>,
-    ) -> Result<Rotation, StoreError> {
-        self.inner.rotate(org, hash, next, proven, now, on).await
+    async fn maintain(&self, org: &OrgId, now: Timestamp) -> Result<(), KeyError> {
+        self.ring.maintain(org, now).await
     }
 }
 
 #[tokio::test]
 async fn a_revocation_in_mid_exchange_is_seen() {
-    // The subject is looked up first, then the actor, then everything once more.
-    for (after, seen) in [(1, true), (2, true), (3, false)] {
-        let memory = Arc::new(MemoryStore::new());
-        let keys = Arc::new(KeyRing::new(memory.clone(), MasterKey::generate(), KeyRingConfig::default()));
+    for moment in [Moment::SubjectKnown, Moment::Decided] {
+        let store = Arc::new(MemoryStore::new());
+        let ring = Arc::new(KeyRing::new(store.clone(), MasterKey::generate(), KeyRingConfig::default()));
         let handle = family_handle(&OrgId::parse("acme").unwrap(), "one");
-        let grants = RevokesAfter { inner: memory.clone(), countdown: AtomicUsize::new(after), handle };
-        let stores = Stores { grants: Arc::new(grants), ..Stores::all(memory) };
-        let cast = Cast::on(Setting::over(stores, keys, ActOrder::FirstOutermost).await).await;
+        let (asked, keys) = (AtomicUsize::new(0), ring.clone());
+        let provider = Arc::new(RevokesAt { moment, handle, asked, store: store.clone(), ring });
+        let order = ActOrder::FirstOutermost;
+        let cast = Cast::on(Setting::with_provider(Stores::all(store), keys, provider, order).await).await;
         let at_bot = AuthenticatedClient::Agent(cast.bot.clone());
         let subject =
             cast.on.of_user_with(&cast.alice, &at_bot, "read:a", |new| new.ancestors = vec![handle]).await;
         let result = cast.on.exchange(&subject, Some(&cast.on.own(&cast.bot).await), &[]).await;
-        match result {
-            Ok(response) => assert!(!seen && !cast.on.is_active(response.access_token.expose()).await),
-            Err(error) => assert!(seen && error.to_wire().error == "invalid_grant", "{error:?}"),
+        match (moment, result) {
+            (Moment::SubjectKnown, Err(error)) => assert_eq!(error.to_wire().error, "invalid_grant"),
+            (Moment::Decided, Ok(response)) => {
+                assert!(!cast.on.is_active(response.access_token.expose()).await);
+            }
+            (moment, result) => panic!("{moment:?}: {result:?}"),
         }
     }
 }

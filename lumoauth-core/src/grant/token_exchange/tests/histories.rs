@@ -3,6 +3,8 @@
 //! 1. No token carries more than every token and every agent that it comes from.
 //! 2. No token outlives the end of anything that it comes from, and none ends without a cause.
 //! 3. A chain grows by one actor at a time, at its end, and none is in it twice.
+//! 4. A token is for exactly what was asked for, or for whoever uses it; what is for a resource is handed on by the party of
+//!    that resource only.
 //!
 //! Signatures are left out: they are tested elsewhere and would be all that this measures.
 
@@ -13,6 +15,7 @@ use super::{
         decide,
         presented::{Actor, Request, Token},
     },
+    dice::Dice,
     setting::{NOW, event, scope},
 };
 use crate::{
@@ -26,14 +29,17 @@ use crate::{
     fetch::NoFetch,
     foreign_keys::ForeignKeys,
     grant::{
-        Bearer, GrantContext, MAX_ACTORS, NewToken, Refusal, Resource, SignIn, TokenError, issue::alive,
+        Bearer, GrantContext, MAX_ACTORS, NewToken, Refusal, Resource, SignIn, TokenError, id_token,
+        issue::alive,
     },
     id::{OrgId, Slug},
     keys::{KeyRing, KeyRingConfig, MasterKey},
     mcp::{McpServer, ResourceUri},
     organization::{ActOrder, Organization},
     store::{AgentKey, ConsentKey, Insert, MemoryStore, Revoked, StoreError, Stores, Update, UserKey},
-    token::{AccessClaims, ConsentEpoch, VerifiedTokens, family_handle, principal_of, token_handle},
+    token::{
+        AccessClaims, Audience, ConsentEpoch, VerifiedTokens, family_handle, principal_of, token_handle,
+    },
     user::User,
 };
 
@@ -44,28 +50,6 @@ const ISSUER: &str = "https://auth.example/orgs/acme/api/v1";
 const SCOPES: [&str; 8] = ["read:a", "read:b", "read:*", "write:a", "tool:x", "tool:*", "*", "openid"];
 /// What is asked about: whatever a scope covers, one of these tells.
 const ACTIONS: [&str; 6] = ["read:a", "read:b", "read:z", "write:a", "tool:x", "tool:y"];
-
-/// SplitMix64: the same numbers for the same history.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % sides as u64).unwrap()
-    }
-
-    fn once_in(&mut self, sides: usize) -> bool {
-        self.roll(sides) == 0
-    }
-
-    fn scopes(&mut self) -> Vec<Capability> {
-        let items = SCOPES.iter().filter(|_| self.roll(5) < 3);
-        items.map(|item| Capability::parse(item).unwrap()).collect()
-    }
-}
 
 /// What a token stands on, as the model sees it.
 struct Node {
@@ -86,6 +70,7 @@ struct World {
     users: Vec<User>,
     app: Arc<Client>,
     consents: Vec<Consent>,
+    servers: Vec<McpServer>,
     nodes: Vec<Node>,
     revoked: BTreeSet<usize>,
     ended_families: BTreeSet<usize>,
@@ -104,7 +89,7 @@ impl World {
         for n in 0..5 {
             let slug = format!("agent-{n}");
             let mut agent = Agent::new(&*slug, Slug::parse(&slug).unwrap(), now);
-            agent.capabilities = dice.scopes();
+            agent.capabilities = dice.some_of(&SCOPES);
             agent.can_act_on_behalf_of_users = dice.roll(4) > 0;
             if dice.once_in(4) {
                 agent.allowed_tools = vec!["x".to_owned()];
@@ -123,12 +108,14 @@ impl World {
                 if dice.once_in(2) {
                     continue;
                 }
-                let consent = Consent::new(user.id, agent.client_id.clone(), Scope::new(dice.scopes()), now);
+                let consent =
+                    Consent::new(user.id, agent.client_id.clone(), Scope::new(dice.some_of(&SCOPES)), now);
                 added(stores.consents.insert(&org, &consent, &event(EventKind::ConsentGranted)).await);
                 consents.push(consent);
             }
             users.push(user);
         }
+        let mut servers = Vec::new();
         for uri in ["urn:mcp:open", "urn:mcp:narrow"] {
             let mut server = McpServer::new(uri, ResourceUri::parse(uri).unwrap(), now);
             if uri == "urn:mcp:narrow" {
@@ -136,6 +123,7 @@ impl World {
             }
             server.resource_client_id = Some(agents[dice.roll(agents.len())].client_id.clone());
             added(stores.mcp_servers.insert(&org, &server, &event(EventKind::McpServerCreated)).await);
+            servers.push(server);
         }
         Self {
             stores,
@@ -146,6 +134,7 @@ impl World {
             users,
             app: Arc::new(app),
             consents,
+            servers,
             nodes: Vec::new(),
             revoked: BTreeSet::new(),
             ended_families: BTreeSet::new(),
@@ -201,7 +190,7 @@ impl World {
 
     async fn mint_for_agent(&mut self, dice: &mut Dice) {
         let agent = self.agents[dice.roll(self.agents.len())].clone();
-        let scope = if dice.once_in(2) { Some(Scope::new(dice.scopes())) } else { None };
+        let scope = if dice.once_in(2) { Some(Scope::new(dice.some_of(&SCOPES))) } else { None };
         let Ok(scope) = agent.narrow(scope.as_ref(), &[]) else { return };
         let stands_on = vec![(agent.id.to_string(), agent.epoch)];
         let holder = AuthenticatedClient::Agent(Arc::new(agent));
@@ -230,10 +219,25 @@ impl World {
         let new = NewToken {
             ancestors: vec![handle],
             consents: consent.iter().map(|c| ConsentEpoch { id: c.id, epoch: c.epoch }).collect(),
-            ..NewToken::new(bearer, Resource::Own, Scope::new(dice.scopes()), 3600)
+            ..NewToken::new(bearer, Resource::Own, Scope::new(dice.some_of(&SCOPES)), 3600)
         };
         stands_on.extend(consent.iter().map(|c| (c.id.to_string(), c.epoch)));
+        let at = self.nodes.len();
         self.mint(new, stands_on, Some(family)).await;
+        if family % 3 == 0 && at < self.nodes.len() {
+            self.mint_id_token(at).await;
+        }
+    }
+
+    /// The ID token beside a token.
+    async fn mint_id_token(&mut self, access: usize) {
+        let beside = self.nodes[access].claims.clone();
+        let claims = self.with_context(async |context| id_token::as_subject(context, &beside)).await;
+        assert!(claims.scope.is_empty());
+        let node = &self.nodes[access];
+        let (stands_on, families) = (node.stands_on.clone(), node.families.clone());
+        let lineage = [access, self.nodes.len()].into();
+        self.nodes.push(Node { claims: Arc::new(claims), lineage, stands_on, families });
     }
 
     /// The token, if the store takes it for alive.
@@ -271,7 +275,7 @@ impl World {
         };
         let target = [Some("urn:mcp:open"), Some("urn:mcp:narrow")].get(dice.roll(8)).copied().flatten();
         let scope = match dice.roll(6) {
-            0 => Some(Scope::new(dice.scopes())),
+            0 => Some(Scope::new(dice.some_of(&SCOPES))),
             1 => Some(Scope::new([Capability::parse(ACTIONS[dice.roll(ACTIONS.len())]).unwrap()])),
             _ => None,
         };
@@ -337,6 +341,7 @@ impl World {
         }
         assert!(depth == 0 || claims.exp <= self.now.unix_seconds() + 900);
 
+        self.check_audience(&before, actor, target, &claims, tally);
         let mut node = Node {
             lineage: [self.nodes.len()].into(),
             stands_on: BTreeSet::new(),
@@ -355,6 +360,38 @@ impl World {
         tally.exchanges += 1;
         tally.deepest[depth] += 1;
         self.nodes.push(node);
+    }
+
+    /// Checks whom a new token is for, and that whoever handed on the one before was entitled to.
+    fn check_audience(
+        &self,
+        before: &AccessClaims,
+        actor: Option<usize>,
+        target: Option<&str>,
+        claims: &AccessClaims,
+        tally: &mut Tally,
+    ) {
+        let named =
+            |uri: &str| self.servers.iter().find(|server| server.resource_uri.as_str() == uri).unwrap();
+        // The target, or the agent that is last in the chain; an agent that acts for nobody goes by its client.
+        let current = claims.agent_id.unwrap();
+        let itself = match claims.act {
+            Some(_) => current.to_string(),
+            None => claims.client_id.to_string(),
+        };
+        let expected = target.map_or(itself, str::to_owned);
+        assert_eq!(claims.aud, Audience::One(expected));
+        assert_eq!(claims.mcp_server_id, target.map(|uri| named(uri).server_id.clone()));
+        assert_eq!(claims.is_for_own_routes(), target.is_none());
+        let last = actor.map_or_else(|| before.agent_id.unwrap(), |n| self.nodes[n].claims.agent_id.unwrap());
+        assert_eq!(current, last, "somebody else uses it");
+        tally.for_servers += usize::from(target.is_some());
+        if let Some(id) = &before.mcp_server_id {
+            let server = self.servers.iter().find(|server| server.server_id == *id).unwrap();
+            let party = actor.map(|n| self.nodes[n].claims.client_id.clone());
+            assert!(party.is_some() && party == server.resource_client_id, "not for it to hand on");
+            tally.handed_on += 1;
+        }
     }
 
     async fn revoke(&mut self, dice: &mut Dice) {
@@ -380,7 +417,7 @@ impl World {
         let found = AgentKey::Id(self.agents[n].id);
         let mut agent = (*self.stores.agents.find(self.org(), found).await.unwrap().unwrap()).clone();
         match dice.roll(4) {
-            0 => agent.capabilities = dice.scopes(),
+            0 => agent.capabilities = dice.some_of(&SCOPES),
             1 => agent.can_act_on_behalf_of_users = !agent.can_act_on_behalf_of_users,
             2 => drop(agent.change_status(StatusChange::Disable)),
             _ => drop(agent.change_status(StatusChange::Activate)),
@@ -396,7 +433,7 @@ impl World {
             let key = ConsentKey::Id(self.consents[n].id);
             let mut consent = (*self.stores.consents.find(self.org(), key).await.unwrap().unwrap()).clone();
             if !consent.withdraw() {
-                consent.grant(None, &Scope::new(dice.scopes()));
+                consent.grant(None, &Scope::new(dice.some_of(&SCOPES)));
             }
             let on = event(EventKind::ConsentRevoked);
             assert_eq!(
@@ -446,6 +483,8 @@ struct Tally {
     exchanges: usize,
     deepest: [usize; MAX_ACTORS + 1],
     ended: usize,
+    for_servers: usize,
+    handed_on: usize,
 }
 
 #[tokio::test]
@@ -475,6 +514,7 @@ async fn authority_only_shrinks_and_nothing_outlives_what_it_comes_from() {
     // It has seen what it is about.
     let often = usize::try_from(HISTORIES).unwrap() / 2;
     assert!(tally.exchanges > often && tally.ended > often, "{tally:?}");
+    assert!(tally.for_servers > often / 4 && tally.handed_on > often / 100, "{tally:?}");
     assert!(
         tally.deepest[1] > often / 4 && tally.deepest[2] > often / 10 && tally.deepest[3] > often / 100,
         "{tally:?}"

@@ -3,7 +3,9 @@
 mod audit;
 mod cascade;
 mod delegation;
+mod dice;
 mod histories;
+mod id_tokens;
 mod narrowing;
 mod reading;
 mod refusals;

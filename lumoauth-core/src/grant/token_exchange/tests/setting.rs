@@ -14,14 +14,16 @@ use crate::{
     consent::Consent,
     fetch::NoFetch,
     foreign_keys::ForeignKeys,
-    grant::{Bearer, GrantContext, NewToken, Refusal, Resource, SignIn, TokenError, TokenResponse, issue},
+    grant::{
+        Bearer, GrantContext, NewToken, Refusal, Resource, SignIn, TokenError, TokenResponse, id_token, issue,
+    },
     id::{OrgId, Slug},
     keys::{KeyProvider, KeyPurpose, KeyRing, KeyRingConfig, MasterKey},
     mcp::{McpServer, ResourceUri},
     organization::{ActOrder, Organization},
     secret::Secret,
     server::{AuthorizationServer, Introspection, TokenRequest},
-    store::{AgentKey, ConsentKey, Insert, MemoryStore, Page, Stores, Update, UserKey},
+    store::{AgentKey, ConsentKey, Handle, Insert, MemoryStore, Page, Revoked, Stores, Update, UserKey},
     token::{self, AccessClaims, VerifiedTokens},
     user::User,
     wire::Params,
@@ -54,9 +56,19 @@ impl Setting {
     }
 
     pub(super) async fn over(stores: Stores, keys: Arc<KeyRing>, order: ActOrder) -> Self {
+        Self::with_provider(stores, keys.clone(), keys, order).await
+    }
+
+    /// Over a server that gets its keys from `provider`, which gives those of `keys`.
+    pub(super) async fn with_provider(
+        stores: Stores,
+        keys: Arc<KeyRing>,
+        provider: Arc<dyn KeyProvider>,
+        order: ActOrder,
+    ) -> Self {
         let now = Timestamp::from_unix_seconds(NOW);
         let clock = Arc::new(ManualClock::at(now));
-        let server = AuthorizationServer::builder("https://auth.example", stores.clone(), keys.clone())
+        let server = AuthorizationServer::builder("https://auth.example", stores.clone(), provider)
             .with_clock(clock.clone())
             .build()
             .unwrap();
@@ -122,6 +134,11 @@ impl Setting {
         Arc::new(agent)
     }
 
+    /// The record as it is now.
+    pub(super) async fn agent_now(&self, agent: &Agent) -> Arc<Agent> {
+        self.stores.agents.find(self.org(), AgentKey::Id(agent.id)).await.unwrap().unwrap()
+    }
+
     pub(super) async fn change_agent(&self, agent: &Agent, change: impl FnOnce(&mut Agent)) {
         let found = self.stores.agents.find(self.org(), AgentKey::Id(agent.id)).await.unwrap().unwrap();
         let mut next = (*found).clone();
@@ -182,16 +199,10 @@ impl Setting {
         assert_eq!(self.stores.consents.update(self.org(), &next, &on).await.unwrap(), Update::Updated);
     }
 
-    /// A token that `change` has had a hand in.
-    pub(super) async fn issue_with(
-        &self,
-        bearer: Bearer<'_>,
-        scopes: &str,
-        change: impl FnOnce(&mut NewToken<'_>),
-    ) -> String {
+    async fn with_context<T>(&self, act: impl AsyncFnOnce(&GrantContext<'_>) -> T) -> T {
         let issuer = self.server.issuer(self.org());
         let (origin, refusal) = (Origin::default(), Refusal::default());
-        let context = GrantContext {
+        act(&GrantContext {
             organization: &self.organization,
             issuer: &issuer,
             client: None,
@@ -204,10 +215,42 @@ impl Setting {
             refusal: &refusal,
             verified: &VerifiedTokens::new(),
             now: self.now(),
-        };
+        })
+        .await
+    }
+
+    /// A token that `change` has had a hand in.
+    pub(super) async fn issue_with(
+        &self,
+        bearer: Bearer<'_>,
+        scopes: &str,
+        change: impl FnOnce(&mut NewToken<'_>),
+    ) -> String {
         let mut new = NewToken::new(bearer, Resource::Own, scope(scopes), 3600);
         change(&mut new);
-        issue(&context, new).await.unwrap().access_token.expose().to_owned()
+        let issued = self.with_context(async |context| issue(context, new).await).await;
+        issued.unwrap().access_token.expose().to_owned()
+    }
+
+    /// What a client has of a person: an access token that `change` has had a hand in, and the ID token beside it.
+    pub(super) async fn with_id_token(
+        &self,
+        user: &User,
+        client: &AuthenticatedClient,
+        scopes: &str,
+        change: impl FnOnce(&mut NewToken<'_>),
+    ) -> (String, String) {
+        let sign_in = SignIn { at: self.now(), amr: vec!["pwd".to_owned()] };
+        let bearer = Bearer::User { user, client, sign_in: &sign_in };
+        let mut new = NewToken::new(bearer, Resource::Own, scope(scopes), 3600);
+        change(&mut new);
+        self.with_context(async |context| {
+            let claims = issue::claims(context, new).unwrap();
+            let response = issue::signed(context, claims.clone()).await.unwrap();
+            let id_token = id_token::sign(context, user, &response, &claims, Some("n")).await.unwrap();
+            (response.access_token.expose().to_owned(), id_token)
+        })
+        .await
     }
 
     pub(super) async fn own(&self, agent: &Arc<Agent>) -> String {
@@ -296,6 +339,15 @@ impl Setting {
         let origin = Origin::default();
         let request = TokenRequest { authorization: None, params: &params, origin: &origin };
         self.server.revoke(&self.organization, request).await.unwrap();
+    }
+
+    pub(super) async fn revoke_handle(&self, handle: Handle) {
+        let until = self.now().plus(Duration::from_secs(86_400));
+        let on = event(EventKind::TokenRevoked);
+        assert_eq!(
+            self.stores.grants.revoke(self.org(), handle, until, &on).await.unwrap(),
+            Revoked::Revoked
+        );
     }
 
     /// The log, newest first.

@@ -144,6 +144,42 @@ async fn every_flaw_of_a_token_is_one_and_the_same_refusal() {
 }
 
 #[tokio::test]
+async fn a_jwt_that_does_not_say_it_is_ours_is_a_platforms_whatever_else_it_says() {
+    let bench = Bench::new().await;
+    bench.agent("bot", cluster_trust()).await;
+    let good = cluster_claims(&bench);
+    let header = json!({"alg": "ES256", "kid": "k1"}).to_string();
+    let twice = good.to_string().replacen('{', &format!(r#"{{"iss":"{}","#, bench.issuer()), 1);
+    for (flaw, payload) in [
+        ("list of issuers", with(good.clone(), "iss", json!([CLUSTER])).to_string()),
+        ("our issuer in a list", with(good.clone(), "iss", json!([bench.issuer()])).to_string()),
+        ("issuer as a number", with(good.clone(), "iss", 7).to_string()),
+        ("issuer as null", with(good.clone(), "iss", Value::Null).to_string()),
+        ("no issuer", without(good.clone(), "iss").to_string()),
+        ("two issuers", twice),
+        ("claims in a list", json!([good]).to_string()),
+        ("no claims", String::new()),
+        ("no JSON", "x".to_owned()),
+        ("end as a list", with(good.clone(), "exp", json!([1])).to_string()),
+        ("subject as a list", with(good.clone(), "sub", json!(["a"])).to_string()),
+        ("audience as an object", with(good.clone(), "aud", json!({})).to_string()),
+    ] {
+        let token = bench.key.raw(&header, &payload);
+        for kind in [JWT, "urn:ietf:params:oauth:token-type:id_token"] {
+            let fields = [("grant_type", EXCHANGE), ("subject_token", &*token), ("subject_token_type", kind)];
+            let outcome = bench.request(&fields).await;
+            assert!(outcome.is_err(), "{flaw}");
+            Bench::refused(outcome);
+        }
+        Bench::refused(bench.request(&[("grant_type", JWT_BEARER), ("assertion", &token)]).await);
+    }
+    for nothing in ["x", "a.b", "a.b.c"] {
+        let wire = bench.exchange(nothing, &[]).await.unwrap_err().to_wire();
+        assert_eq!((wire.status.as_u16(), wire.error), (400, "invalid_grant"), "{nothing}");
+    }
+}
+
+#[tokio::test]
 async fn algorithms_keys_and_types_are_not_for_the_token_to_choose() {
     let bench = Bench::new().await;
     bench.agent("bot", cluster_trust()).await;
