@@ -20,7 +20,7 @@ use crate::{
     user::User,
 };
 
-pub use remote::{RemoteCaller, RemoteKind, actors};
+pub use remote::{RemoteCaller, RemoteKind};
 
 /// A verified caller of an organization.
 #[derive(Clone, Debug)]

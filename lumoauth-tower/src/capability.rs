@@ -53,14 +53,14 @@ impl RequireCapabilityLayer {
         refusal
     }
 
-    /// Whether a request with these extensions may pass.
-    pub(crate) fn admit(&self, extensions: &Extensions) -> Result<(), Rejection> {
+    /// Why a request with these extensions may not pass; `None` if it may.
+    pub(crate) fn refusal(&self, extensions: &Extensions) -> Option<Rejection> {
         let Some(principal) = extensions.get::<Principal>() else {
-            return Err(Rejection::misconfigured("AuthenticateLayer"));
+            return Some(Rejection::misconfigured("AuthenticateLayer"));
         };
         match self.verify(principal) {
-            Decision::Allow => Ok(()),
-            Decision::Deny(reason) => Err(Rejection::denied(principal, &self.any_of, reason)),
+            Decision::Allow => None,
+            Decision::Deny(reason) => Some(Rejection::denied(principal, &self.any_of, reason)),
         }
     }
 }
@@ -101,9 +101,9 @@ where
         let mut inner = mem::replace(&mut self.inner, clone);
         let layer = self.layer.clone();
         Box::pin(async move {
-            match layer.admit(request.extensions()) {
-                Ok(()) => inner.call(request).await,
-                Err(rejection) => Ok(rejection.into_response()),
+            match layer.refusal(request.extensions()) {
+                None => inner.call(request).await,
+                Some(rejection) => Ok(rejection.into_response()),
             }
         })
     }

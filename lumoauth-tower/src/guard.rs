@@ -151,8 +151,8 @@ impl<Home> Guard<Home> {
 impl Checks {
     async fn admit(&self, parts: &mut Parts) -> Result<Option<Admitted>, Rejection> {
         self.authenticate.admit(&parts.headers, &mut parts.extensions).await?;
-        if let Some(capability) = &self.capability {
-            capability.admit(&parts.extensions)?;
+        if let Some(rejection) = self.capability.as_ref().and_then(|it| it.refusal(&parts.extensions)) {
+            return Err(rejection);
         }
         match &self.budget {
             Some(budget) => budget.admit(parts).await.map(Some),

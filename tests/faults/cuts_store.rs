@@ -8,7 +8,7 @@ use lumoauth_core::{
     audit::{Actor, Event, EventKind},
     budget::{Account, BudgetPolicy, Line, Meter, Standing, Usage, Window, account_lines},
     clock::{Clock, SystemClock, Timestamp},
-    id::{OrgId, Slug},
+    id::{AgentId, OrgId, Slug},
     random::random_bytes,
     store::{
         AgentStore, BudgetStore, Charge, ChargeId, Charged, Insert, MemoryStore, Remembered, ReplayStore,

@@ -81,7 +81,7 @@ impl RemoteCaller {
     /// [`InvalidToken::Malformed`] if they contradict each other.
     pub fn of_claims(claims: AccessClaims, token: Secret) -> Result<Self, InvalidToken> {
         let kind = RemoteKind::of_identity_type(&claims.identity_type)?;
-        let actors = actors(claims.act.as_deref(), claims.agent_id)?;
+        let actors = Self::actors_of(claims.act.as_deref(), claims.agent_id)?;
         if claims.organization != claims.tenant || (kind == RemoteKind::Agent && claims.agent_id.is_none()) {
             return Err(InvalidToken::Malformed);
         }
@@ -99,6 +99,28 @@ impl RemoteCaller {
             over_budget: false,
             token,
         })
+    }
+
+    /// The actors of a token, the first one first, in whichever order its issuer nests them: the one that uses the token is
+    /// `current`, and it is the last.
+    ///
+    /// # Errors
+    /// [`InvalidToken::Malformed`] if the current actor stands at neither end, or the chain is longer than any of ours.
+    pub fn actors_of(act: Option<&Act>, current: Option<AgentId>) -> Result<Vec<Actor>, InvalidToken> {
+        let nested = std::iter::successors(act, |act| act.act.as_deref());
+        let mut nested: Vec<&Act> = nested.take(LONGEST + 1).collect();
+        let id = |act: Option<&&Act>| act.map(|act| act.agent_id);
+        if nested.len() > LONGEST {
+            return Err(InvalidToken::Malformed);
+        }
+        if id(nested.last()) != current && id(nested.first()) == current {
+            nested.reverse();
+        }
+        if !nested.is_empty() && id(nested.last()) != current {
+            return Err(InvalidToken::Malformed);
+        }
+        let actor = |act: &Act| Actor::new(ActorKind::Agent, act.agent_id.to_string()).named(&*act.sub);
+        Ok(nested.into_iter().map(actor).collect())
     }
 
     /// The caller as the actor of an audit event.
@@ -121,29 +143,41 @@ fn named(actor: Actor, caller: &RemoteCaller) -> Actor {
     }
 }
 
-/// The actors of a token, the first one first, in whichever order its issuer nests them: the one that uses the token is
-/// `current`, and it is the last.
-///
-/// # Errors
-/// [`InvalidToken::Malformed`] if the current actor stands at neither end, or the chain is longer than any of ours.
-pub fn actors(act: Option<&Act>, current: Option<AgentId>) -> Result<Vec<Actor>, InvalidToken> {
-    let mut nested: Vec<&Act> =
-        std::iter::successors(act, |act| act.act.as_deref()).take(LONGEST + 1).collect();
-    let id = |act: Option<&&Act>| act.map(|act| act.agent_id);
-    if nested.len() > LONGEST {
-        return Err(InvalidToken::Malformed);
-    }
-    if id(nested.last()) != current && id(nested.first()) == current {
-        nested.reverse();
-    }
-    if !nested.is_empty() && id(nested.last()) != current {
-        return Err(InvalidToken::Malformed);
-    }
-    Ok(nested
-        .into_iter()
-        .map(|act| Actor::new(ActorKind::Agent, act.agent_id.to_string()).named(&*act.sub))
-        .collect())
-}
-
 /// The longest chain that is read. Ours are shorter.
 const LONGEST: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nested(ids: &[AgentId]) -> Option<Box<Act>> {
+        ids.iter().rev().fold(None, |act, id| {
+            let client_id = ClientId::generate_for_app();
+            Some(Box::new(Act { sub: "agent:a".to_owned(), agent_id: *id, client_id, act }))
+        })
+    }
+
+    #[test]
+    fn a_chain_is_read_in_either_order_of_nesting() {
+        let ids = [AgentId::generate(), AgentId::generate(), AgentId::generate()];
+        let mut turned = ids;
+        turned.reverse();
+        for nesting in [ids, turned] {
+            let actors = RemoteCaller::actors_of(nested(&nesting).as_deref(), Some(ids[2])).unwrap();
+            let found: Vec<_> = actors.iter().map(|actor| actor.id.to_string()).collect();
+            assert_eq!(found, ids.map(|id| id.to_string()));
+        }
+        assert_eq!(RemoteCaller::actors_of(None, Some(ids[0])), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_chain_that_its_user_does_not_end_is_none() {
+        let ids = [AgentId::generate(), AgentId::generate(), AgentId::generate()];
+        let malformed = Err(InvalidToken::Malformed);
+        for current in [None, Some(ids[1]), Some(AgentId::generate())] {
+            assert_eq!(RemoteCaller::actors_of(nested(&ids).as_deref(), current), malformed);
+        }
+        let many: Vec<_> = (0..=LONGEST).map(|_| AgentId::generate()).collect();
+        assert_eq!(RemoteCaller::actors_of(nested(&many).as_deref(), many.last().copied()), malformed);
+    }
+}

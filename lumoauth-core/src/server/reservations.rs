@@ -7,6 +7,7 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{
     ApiError, AuthorizationServer, Caller,
+    approvals::{Lines, readable},
     budget::{cost, count},
     on_behalf::payers,
     parking::Waiting,
@@ -125,9 +126,10 @@ impl<'a> Wanted<'a> {
         if !(1..=LONGEST_LEASE).contains(&lease) {
             return Err(invalid("lease_seconds", "must be 1 to 3600"));
         }
-        for (member, text) in [("model", &request.model), ("action", &request.action)] {
-            if text.as_ref().is_some_and(|text| text.len() > 128) {
-                return Err(invalid(member, "must be at most 128 bytes"));
+        // All three are shown to whoever is asked for approval.
+        for (member, text) in [("id", &request.id), ("model", &request.model), ("action", &request.action)] {
+            if let Some(text) = text {
+                readable(member, text, 128, Lines::One)?;
             }
         }
         let usage = Usage {

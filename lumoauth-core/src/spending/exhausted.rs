@@ -93,3 +93,35 @@ impl Exhausted {
             .with_retry_after(self.retry_after)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_read_as_it_is_written() {
+        for (meter, max, used) in
+            [(Meter::Tokens, 100, 120), (Meter::Calls, 5, 5), (Meter::MicroUsd, 1_500_000, 20)]
+        {
+            let refusal = Exhausted {
+                limit: BudgetPolicy::member_of(meter),
+                max,
+                used,
+                resets_at: Timestamp::from_unix_seconds(1_790_000_000),
+                retry_after: 7,
+                meter,
+                remaining: Remaining::default(),
+            };
+            let body = refusal.to_wire().body();
+            assert_eq!(Exhausted::from_wire(&body, Remaining::default(), 7), Some(refusal), "{body}");
+        }
+        for other in [
+            serde_json::json!({}),
+            serde_json::json!({ "error": "budget_exceeded" }),
+            serde_json::json!({ "error": "budget_exceeded", "details": { "limit": "max_hours" } }),
+            serde_json::json!({ "error": "slow_down", "details": { "limit": "max_tokens_per_day" } }),
+        ] {
+            assert_eq!(Exhausted::from_wire(&other, Remaining::default(), 7), None);
+        }
+    }
+}

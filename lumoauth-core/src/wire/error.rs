@@ -24,7 +24,7 @@ pub struct WireError {
     /// The `details` member.
     pub details: Map<String, Value>,
     /// The `Retry-After` header, in whole seconds.
-    pub retry_after: Option<u64>,
+    pub retry_after: Option<u32>,
     /// The `WWW-Authenticate` header.
     pub challenge: Option<Box<Challenge>>,
     /// Names and values of the `RateLimit` headers.
@@ -111,7 +111,7 @@ impl WireError {
     /// The same with a `Retry-After`.
     #[must_use]
     pub fn with_retry_after(mut self, seconds: u64) -> Self {
-        self.retry_after = Some(seconds);
+        self.retry_after = Some(u32::try_from(seconds).unwrap_or(u32::MAX));
         self
     }
 

@@ -11,6 +11,8 @@
 //! A failure names its seed; `BUDGET_SEED=<seed> cargo test --test budget_machine` runs that history alone. `BUDGET_STEPS` is
 //! how many steps there are in all.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod model;
 
 use std::{env, time::Duration};

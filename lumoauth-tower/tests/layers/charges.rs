@@ -5,9 +5,7 @@ use std::{convert::Infallible, sync::Arc, sync::atomic::Ordering, time::Duration
 use axum::body::Body;
 use http::{Request, Response, StatusCode};
 use lumoauth_core::budget::Usage;
-use lumoauth_tower::{
-    AuthenticateLayer, BudgetLayer, Guard, RemoteBudgets, RemoteTokens, UsageMeter,
-};
+use lumoauth_tower::{AuthenticateLayer, BudgetLayer, Guard, RemoteBudgets, RemoteTokens, UsageMeter};
 use serde_json::{Value, json};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
@@ -105,10 +103,17 @@ async fn refusals_are_those_of_the_budget() {
     let refused = service.call(with_token(&token)).await;
     refused.refused(429, "budget_exceeded");
     let details = &refused.json()["details"];
-    assert_eq!((&details["limit"], &details["max"], &details["used"]), (&json!("max_tokens_per_day"), &json!(120), &json!(42)));
+    assert_eq!(
+        (&details["limit"], &details["max"], &details["used"]),
+        (&json!("max_tokens_per_day"), &json!(120), &json!(42))
+    );
     assert!(refused.header("retry-after").parse::<u64>().unwrap() > 0);
     assert_eq!(service.reached.times(), 1);
-    assert_eq!(setting.events("budget.exceeded").await.len(), 0, "nothing is used up, only too little is left");
+    assert_eq!(
+        setting.events("budget.exceeded").await.len(),
+        0,
+        "nothing is used up, only too little is left"
+    );
 }
 
 #[tokio::test]
@@ -156,7 +161,6 @@ async fn a_lost_answer_is_asked_for_again_and_charged_once() {
     let service = Service::by_keys(&setting);
     assert_eq!(service.call(with_token(&token)).await.status, 200);
     let before = setting.used(&setting.root).await;
-    // Of the three that are lost two are of the reservation and one is of the settlement.
     setting.line.lost.store(2, Ordering::SeqCst);
     assert_eq!(service.call(with_token(&token)).await.status, 200);
     assert_eq!(since(&setting, &setting.root, before).await, USED);
@@ -281,6 +285,10 @@ async fn a_service_may_charge_its_own_callers_only() {
     let (status, body) = setting.as_service(RESERVATIONS, &reservation("r", &bound)).await;
     assert_eq!(status, StatusCode::CREATED, "{body}");
     assert_eq!(since(&setting, &setting.root, before).await, Usage { tokens: 10, calls: 1, micro_usd: 0 });
+    // One that acts for somebody is not there for itself.
+    let chained = setting.chained(&[]).await;
+    let (status, body) = setting.as_bearer(&chained, RESERVATIONS, &reservation("r", &chained)).await;
+    assert_eq!((status, &body["error"]), (StatusCode::FORBIDDEN, &json!("forbidden")), "{body}");
     // Its own token is its own.
     let own = setting.token(&setting.files).await;
     let (status, body) = setting.as_service(RESERVATIONS, &reservation("own", &own)).await;
@@ -292,8 +300,7 @@ async fn a_service_may_charge_its_own_callers_only() {
 async fn a_reservation_for_a_caller_is_the_services() {
     let setting = Setting::new().await;
     setting.limit(&setting.root, json!({ "max_tokens_per_day": 100 })).await;
-    let (first, chained) =
-        (setting.bound(RESOURCE).await, setting.chained(&[("resource", RESOURCE)]).await);
+    let (first, chained) = (setting.bound(RESOURCE).await, setting.chained(&[("resource", RESOURCE)]).await);
     let (status, body) = setting.as_service(RESERVATIONS, &reservation("r", &first)).await;
     assert_eq!((status, &body["remaining"]["tokens"]), (StatusCode::CREATED, &json!(90)), "{body}");
     assert_eq!(body["held"]["tokens"], 10);

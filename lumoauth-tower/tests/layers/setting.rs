@@ -287,7 +287,12 @@ impl Setting {
     /// Posts JSON as the service that agents call.
     #[cfg(feature = "fetch")]
     pub(crate) async fn as_service(&self, path: &str, body: &Value) -> (StatusCode, Value) {
-        let bearer = format!("Bearer {}", self.token(&self.files).await);
+        self.as_bearer(&self.token(&self.files).await, path, body).await
+    }
+
+    #[cfg(feature = "fetch")]
+    pub(crate) async fn as_bearer(&self, token: &str, path: &str, body: &Value) -> (StatusCode, Value) {
+        let bearer = format!("Bearer {token}");
         let headers = [("authorization", &*bearer), ("content-type", "application/json")];
         self.post(path, &headers, body.to_string()).await
     }

@@ -131,7 +131,8 @@ impl Chain {
 
     fn lines(&self, usage: &Usage) -> Vec<Line> {
         let each = self.accounts.iter().zip(&self.policies);
-        each.flat_map(|(account, policy)| account_lines(*account, policy, usage, Standing::Hold, now())).collect()
+        each.flat_map(|(account, policy)| account_lines(*account, policy, usage, Standing::Hold, now()))
+            .collect()
     }
 
     /// Notes an answer to a charge; whether it was made.
@@ -257,9 +258,9 @@ pub(crate) async fn caps_mixed<S: Replica>(stores: Vec<Arc<S>>) {
             store.end().await;
         }
 
-        let [used, held] = sums.into_iter().fold([Usage::default(); 2], |[used, held], [one, other]| {
-            [plus(used, one), plus(held, other)]
-        });
+        let [used, held] = sums
+            .into_iter()
+            .fold([Usage::default(); 2], |[used, held], [one, other]| [plus(used, one), plus(held, other)]);
         assert!(chain.refused.load(Ordering::SeqCst) > 0, "the maximum was reached: {used:?}");
         assert_eq!(chain.calls.load(Ordering::SeqCst), used.calls);
         for store in &stores {
