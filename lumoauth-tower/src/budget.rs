@@ -37,16 +37,18 @@ use account::Account;
 ///    threshold 403 `approval_required`.
 /// 2. An inner service that knows better what was used says so: it puts a [`Usage`] into the extensions of its response, or
 ///    keeps the [`UsageMeter`] that it finds in those of the request, and records while it streams.
-/// 3. When the body of the answer ends, that is settled in place of what was held, also if it is more. It is settled as well
-///    when the body is dropped because the client has gone, and when the inner service fails or panics. Who records nothing
-///    has used what was held.
+/// 3. When the body of the answer ends, that is settled in place of what was held, also if it is more. Whoever has seen the end
+///    sees it settled, unless that takes longer than a second.
+/// 4. It is settled as well when the body is dropped because the client has gone, when the request is given up before its
+///    answer, and when the inner service or the body fails or panics. Who records nothing has used what was held; so has a
+///    request that is given up while it is being held.
 ///
 /// It goes inside of [`AuthenticateLayer`](crate::AuthenticateLayer): without a principal it answers 500 and logs which layer
 /// is missing. Callers that are no agents have no budget. Answers carry `RateLimit` and `RateLimit-Policy` for the API calls
 /// of the hour.
 ///
-/// What is settled after the caller has gone is settled in a task of the tokio runtime that drops the body. Without one, or if
-/// nobody can be told, what was held counts as used.
+/// Settling runs in a task of the tokio runtime, so that it goes on when the client has gone. Outside of one, or if nobody can be
+/// told, what was held counts as used.
 ///
 /// ```
 /// use bytes::Bytes;

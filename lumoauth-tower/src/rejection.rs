@@ -96,6 +96,10 @@ impl From<SpendError> for Rejection {
             SpendError::NotAccepted => (RejectionReason::Unauthenticated, WireError::invalid_token()),
             SpendError::ModelNotAllowed => (RejectionReason::Budget, ApiError::ModelNotAllowed.to_wire()),
             SpendError::ApprovalRequired => (RejectionReason::Budget, ApiError::ApprovalRequired.to_wire()),
+            SpendError::ApprovalDenied => {
+                let text = "Whoever was asked did not agree to this call.";
+                (RejectionReason::Budget, WireError::new(StatusCode::FORBIDDEN, "approval_denied", text))
+            }
             outage => {
                 tracing::error!(error = &outage as &dyn std::error::Error, "cannot charge a budget");
                 (RejectionReason::Unavailable, WireError::unavailable())

@@ -168,7 +168,7 @@ fn person_who_is_acted_for_is_asked(server: &Server) {
         "budgetPolicy": policy,
     }));
     let person = org.person();
-    let alices = person.allow(&agent, "read:a").access_token;
+    let alices = person.allow(&agent, "read:a").access;
     let token = agent.acting_for(&alices);
     let approval = parked(&agent, &token, "big");
     let theirs = person.in_person("openid");
@@ -191,13 +191,13 @@ fn sixteen_answers_are_one(server: &Server) {
     let admin = administrator(&agent);
     let approval = parked(&agent, &token, "big");
     let barrier = Barrier::new(16);
+    let answer = |n: usize| {
+        let approve = n.is_multiple_of(2);
+        barrier.wait();
+        let what = if approve { "approve" } else { "deny" };
+        (approve, decide(&agent.org, &admin, what, &approval, json!({})).status)
+    };
     let answers: Vec<(bool, u16)> = thread::scope(|scope| {
-        let answer = |n: usize| {
-            let approve = n.is_multiple_of(2);
-            barrier.wait();
-            let what = if approve { "approve" } else { "deny" };
-            (approve, decide(&agent.org, &admin, what, &approval, json!({})).status)
-        };
         let answer = &answer;
         let threads: Vec<_> = (0..16).map(|n| scope.spawn(move || answer(n))).collect();
         threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()

@@ -47,17 +47,27 @@ impl Waiting {
     }
 }
 
+/// Who asks, and for whom.
+#[derive(Clone, Copy)]
+pub(super) struct Asking<'a> {
+    pub(super) principal: &'a Principal,
+    /// Who reserves.
+    pub(super) agent: &'a Agent,
+    /// Who pays, if not the agent: whoever called its service.
+    pub(super) subject: Option<&'a Principal>,
+}
+
 impl AuthorizationServer {
     /// Asks a human for what `wanted` reserves, under the token that its hold remembers. Asking again changes nothing.
     pub(super) async fn ask_for_approval(
         &self,
-        principal: &Principal,
-        agent: &Agent,
+        asking: Asking<'_>,
         wanted: &Wanted<'_>,
         key: &str,
         waiting: &Waiting,
         caller: &Caller,
     ) -> Result<(), ApiError> {
+        let Asking { principal, agent, subject } = asking;
         let mut approval = Approval::new(agent.id, agent.client_id.clone(), self.now(), waiting.expires_at);
         approval.token = waiting.token.clone();
         approval.task_id = wanted.id.to_owned();
@@ -65,20 +75,27 @@ impl AuthorizationServer {
         approval.reservation = Some(key.to_owned());
         // The person for whom the chain acts is asked; an agent that acts for itself asks whoever manages approvals.
         approval.on_behalf_of =
-            principal.delegation.as_ref().and_then(|delegation| match &delegation.represented {
+            subject.unwrap_or(principal).delegation.as_ref().and_then(|delegation| match &delegation.represented {
                 Represented::User(user) => Some(user.id),
                 Represented::Agent(_) => None,
             });
         let Note { model, action, .. } = &wanted.note;
         let amounts = shown(&wanted.usage);
         let what = action.as_deref().unwrap_or("a call");
-        approval.reason =
-            format!("{}: {what} for {} USD", agent.name, amounts["cost_usd"].as_str().unwrap_or("?"));
+        let caller_agent = subject.and_then(Principal::agent);
+        let who = match caller_agent {
+            Some(caller) => format!("{} at {}", caller.name, agent.name),
+            None => agent.name.to_string(),
+        };
+        approval.reason = format!("{who}: {what} for {} USD", amounts["cost_usd"].as_str().unwrap_or("?"));
         approval.meta = Map::from_iter([
             ("reserve".to_owned(), amounts),
             ("model".to_owned(), Value::from(model.clone())),
             ("action".to_owned(), Value::from(action.clone())),
         ]);
+        if let Some(caller) = caller_agent {
+            approval.meta.insert("caller".to_owned(), caller.id.to_string().into());
+        }
         self.open_approval(principal, approval, caller).await?;
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::{
     approvals::{Lines, readable},
     budget::{cost, count},
     on_behalf::payers,
-    parking::Waiting,
+    parking::{Asking, Waiting},
 };
 use crate::{
     agent::Agent,
@@ -52,6 +52,9 @@ pub struct ReservationRequest {
     pub action: Option<String>,
     /// The access token of whoever pays, if not the caller: of one who called the caller's service.
     pub subject_token: Option<Secret>,
+    /// Whether to wait for a human above the approval threshold. If not said, an agent waits for itself, and for whoever called
+    /// its service it does not.
+    pub wait_for_approval: Option<bool>,
 }
 
 /// What was used. A meter that is not named was used as reserved.
@@ -187,8 +190,8 @@ impl AuthorizationServer {
             return Err(ApiError::ModelNotAllowed);
         }
         if payers.need_approval(wanted.usage.micro_usd) {
-            // Whoever is asked must see who wants what; a service cannot say it for its callers.
-            if subject.is_some() {
+            // Nobody is asked for what nobody waits for.
+            if !request.wait_for_approval.unwrap_or(subject.is_none()) {
                 return Err(ApiError::ApprovalRequired);
             }
             wanted.note.waiting = Some(Waiting::begin(now));
@@ -197,6 +200,7 @@ impl AuthorizationServer {
             Some(waiting) => waiting.hold_ends(wanted.lease(), now),
             None => now.plus(wanted.lease()),
         };
+        let asking = Asking { principal, agent, subject: subject.as_ref() };
         let lines = payers.lines(&wanted.usage, Standing::Hold, now);
         let note = json!(wanted.note).to_string();
         let key = stored_key(wanted.id);
@@ -208,7 +212,7 @@ impl AuthorizationServer {
                 // The amount is held first: an approval that nobody can use any more would be worse than a hold that
                 // nobody was asked about, which a repetition of this call makes good.
                 if let Some(waiting) = &wanted.note.waiting {
-                    self.ask_for_approval(principal, agent, &wanted, &key, waiting, caller).await?;
+                    self.ask_for_approval(asking, &wanted, &key, waiting, caller).await?;
                 }
                 let remaining = payers.remaining(&lines, &counters, now);
                 let exceeded = reached(&payers.current().budget, &remaining);
@@ -218,7 +222,7 @@ impl AuthorizationServer {
             Charged::Repeated => {
                 let repeated = self.reservation(org, principal, agent, wanted.id).await?;
                 if let (true, Some(waiting)) = (repeated.is_pending(), Note::of(&repeated.hold).waiting) {
-                    self.ask_for_approval(principal, agent, &wanted, &key, &waiting, caller).await?;
+                    self.ask_for_approval(asking, &wanted, &key, &waiting, caller).await?;
                 }
                 Ok(repeated)
             }

@@ -108,6 +108,9 @@ pub enum SpendError {
     /// One call that costs this much needs a human's approval.
     #[error("approval required")]
     ApprovalRequired,
+    /// A human was asked and said no.
+    #[error("approval denied")]
+    ApprovalDenied,
     /// Nobody can say. The call must be refused.
     #[error("budgets cannot be asked")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -1,8 +1,12 @@
 //! What is held for one call, until it is settled.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use futures_util::future::BoxFuture;
+use futures_timer::Delay;
+use futures_util::future::{BoxFuture, Either, select};
 use lumoauth_core::{
     budget::Usage,
     spending::{Budgets, Held},
@@ -26,6 +30,9 @@ impl UsageMeter {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// How long the end of an answer waits for its settlement, which goes on after that.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is held for a call. Dropping it settles it.
 #[derive(Debug)]
@@ -54,8 +61,12 @@ impl Account {
         let Ok(runtime) = Handle::try_current() else { return Some(Box::pin(settling)) };
         let task = runtime.spawn(settling);
         Some(Box::pin(async move {
-            if task.await.is_err() {
-                tracing::error!("settling a budget broke off: what was held counts as used");
+            match select(task, Delay::new(PATIENCE)).await {
+                Either::Left((Ok(()), _)) => {}
+                Either::Left((Err(_), _)) => {
+                    tracing::error!("settling a budget broke off: what was held counts as used");
+                }
+                Either::Right(_) => tracing::warn!("settling a budget takes long: the answer ends before"),
             }
         }))
     }

@@ -3,7 +3,7 @@
 //! 1. An answer is kept under the SHA-256 of issuer and whole token, and used for the staleness that the host chose, counted
 //!    from the question; the time of the token is looked at each time, so none is used at or after its `exp`.
 //! 2. Refusals are kept just as long, so that a bad token asks no more often than a good one.
-//! 3. Any number of requests with one token ask once and all wait for the answer.
+//! 3. Any number of requests with one token ask once and all wait for the answer, unless the question is older than that.
 //! 4. Failures are not kept, and none is an answer: nobody passes.
 //! 5. The number of tokens is bounded; the one that was not used for longest goes.
 
@@ -50,7 +50,7 @@ pub(super) struct Answers {
 struct Known {
     answer: Option<(Option<Arc<Facts>>, Timestamp)>,
     /// The question that is under way. Those who wait for it hold it; when all have gone, so has it.
-    asking: Option<WeakShared<Asking>>,
+    asking: Option<(WeakShared<Asking>, Timestamp)>,
 }
 
 /// What is known of an active token; `None` of any other.
@@ -115,9 +115,11 @@ impl Answers {
             {
                 return Ok(answer.clone());
             }
-            state.asking.as_ref().and_then(WeakShared::upgrade).unwrap_or_else(|| {
+            // A question that was put too long ago may be answered with what was true then.
+            let recent = state.asking.as_ref().filter(|(_, since)| now.since(*since) < self.staleness);
+            recent.and_then(|(asking, _)| asking.upgrade()).unwrap_or_else(|| {
                 let asking = ask(self.account.clone(), Secret::from(token), known.clone(), now).shared();
-                state.asking = asking.downgrade();
+                state.asking = asking.downgrade().map(|asking| (asking, now));
                 asking
             })
         };
@@ -129,8 +131,14 @@ fn ask(account: ServiceAccount, token: Secret, known: Arc<Mutex<Known>>, now: Ti
     Box::pin(async move {
         let answer = introspect(&account, &token).await;
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.asking = None;
-        known.answer = answer.as_ref().ok().map(|answer| (answer.clone(), now));
+        if known.asking.as_ref().is_some_and(|(_, since)| *since == now) {
+            known.asking = None;
+        }
+        if let Ok(answer) = &answer
+            && known.answer.as_ref().is_none_or(|(_, since)| *since <= now)
+        {
+            known.answer = Some((answer.clone(), now));
+        }
         answer.map_err(Arc::new)
     })
 }

@@ -64,7 +64,12 @@ impl RemoteBudgets {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            if tries == TRIES {
+            let may_pass = match &failure {
+                RemoteError::Unreachable(_) => true,
+                RemoteError::Status { status, .. } => status.is_server_error(),
+                RemoteError::Unusable(_) => false,
+            };
+            if tries == TRIES || !may_pass {
                 return Err(failure);
             }
             Delay::new(PAUSE * tries).await;

@@ -166,6 +166,7 @@ async fn callers_without_a_budget_pass() {
 #[derive(Debug)]
 struct Broken {
     reserve: bool,
+    hangs: bool,
 }
 
 #[async_trait]
@@ -179,6 +180,9 @@ impl Budgets for Broken {
     }
 
     async fn settle(&self, _: Held, _: &Usage) -> Result<(), SpendError> {
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
         Err(SpendError::Unavailable("the store is away".into()))
     }
 }
@@ -199,7 +203,7 @@ async fn through(setting: &Setting, broken: Broken, reached: &Reached) -> Answer
 #[tokio::test]
 async fn while_budgets_cannot_be_asked_nothing_runs() {
     let (setting, reached) = (Setting::new().await, Reached::default());
-    let answer = through(&setting, Broken { reserve: true }, &reached).await;
+    let answer = through(&setting, Broken { reserve: true, hangs: false }, &reached).await;
     answer.refused(503, "temporarily_unavailable");
     assert!(!answer.header("retry-after").is_empty() && !answer.text.contains("away"));
     assert_eq!(reached.times(), 0);
@@ -208,8 +212,10 @@ async fn while_budgets_cannot_be_asked_nothing_runs() {
 #[tokio::test]
 async fn an_answer_is_whole_although_nobody_can_settle() {
     let (setting, reached) = (Setting::new().await, Reached::default());
-    let answer = through(&setting, Broken { reserve: false }, &reached).await;
-    assert_eq!((answer.status.as_u16(), &*answer.text), (200, "whole"));
+    for hangs in [false, true] {
+        let answer = through(&setting, Broken { reserve: false, hangs }, &reached).await;
+        assert_eq!((answer.status.as_u16(), &*answer.text), (200, "whole"));
+    }
 }
 
 #[tokio::test]

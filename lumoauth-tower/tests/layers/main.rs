@@ -11,4 +11,6 @@ mod wire;
 #[cfg(feature = "fetch")]
 mod charges;
 #[cfg(feature = "fetch")]
+mod line;
+#[cfg(feature = "fetch")]
 mod remote;

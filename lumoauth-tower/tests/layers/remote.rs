@@ -210,6 +210,13 @@ async fn one_token_asks_once() {
         assert_refused(&outcome);
     }
     assert_eq!(setting.line.count("introspect"), 2, "refusals are kept too");
+    // An answer to a question of long ago is no answer.
+    let token = setting.bound(RESOURCE).await;
+    let mut first = Box::pin(tokens.verify(&token, RESOURCE));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    setting.clock.advance(Duration::from_secs(1));
+    assert!(tokens.verify(&token, RESOURCE).await.is_ok() && first.await.is_ok());
+    assert_eq!(setting.line.count("introspect"), 4);
     // Whoever gives up does not keep the others from their answer.
     let clone = tokens.clone();
     let token = setting.bound(RESOURCE).await;

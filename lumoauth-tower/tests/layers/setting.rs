@@ -2,19 +2,12 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use axum::{
-    Router,
-    body::Body,
-    extract::{Request, State},
-    middleware::{self, Next},
-    response::Response,
-};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -52,52 +45,21 @@ pub(crate) struct Setting {
     pub(crate) stores: Stores,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) org: OrgId,
+    #[cfg_attr(not(feature = "fetch"), expect(dead_code, reason = "for services on other hosts"))]
     pub(crate) issuer: String,
     /// Calls by itself, and hands a part of its authority on.
     pub(crate) root: Bot,
     /// Acts for the first.
     pub(crate) sub: Bot,
     /// Serves them.
+    #[cfg_attr(not(feature = "fetch"), expect(dead_code, reason = "for services on other hosts"))]
     pub(crate) files: Bot,
     pub(crate) app: (ClientId, String),
     pub(crate) api_key: String,
-    pub(crate) line: Arc<Line>,
-    #[cfg_attr(not(feature = "fetch"), expect(dead_code, reason = "signs for tests of other hosts"))]
+    #[cfg(feature = "fetch")]
+    pub(crate) line: Arc<crate::line::Line>,
+    #[cfg(feature = "fetch")]
     pub(crate) keys: Arc<KeyRing>,
-}
-
-/// The wire between a service and the authorization server.
-#[derive(Default)]
-pub(crate) struct Line {
-    seen: Mutex<Vec<String>>,
-    /// How many requests are answered 503 without being looked at.
-    pub(crate) down: AtomicU32,
-    /// How many answers are lost after the request was served.
-    pub(crate) lost: AtomicU32,
-}
-
-impl Line {
-    pub(crate) fn count(&self, part: &str) -> usize {
-        self.seen.lock().unwrap().iter().filter(|path| path.contains(part)).count()
-    }
-}
-
-fn take(counter: &AtomicU32) -> bool {
-    counter.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
-}
-
-async fn carry(State(line): State<Arc<Line>>, request: Request, next: Next) -> Response {
-    line.seen.lock().unwrap().push(request.uri().path().to_owned());
-    let failed = || {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::BAD_GATEWAY;
-        response
-    };
-    if take(&line.down) {
-        return failed();
-    }
-    let response = next.run(request).await;
-    if take(&line.lost) { failed() } else { response }
 }
 
 pub(crate) fn policy(json: Value) -> BudgetPolicy {
@@ -114,18 +76,7 @@ impl Setting {
         Self::at("https://auth.example").await
     }
 
-    /// Reached by others over the loopback too.
-    pub(crate) async fn online() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let setting = Self::at(&format!("http://{}", listener.local_addr().unwrap())).await;
-        let app = Router::new()
-            .fallback_service(LumoauthService::new(setting.server.clone()))
-            .layer(middleware::from_fn_with_state(setting.line.clone(), carry));
-        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        setting
-    }
-
-    async fn at(public_url: &str) -> Self {
+    pub(crate) async fn at(public_url: &str) -> Self {
         let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1_790_000_000)));
         let now = clock.now();
         let store = Arc::new(MemoryStore::new());
@@ -174,7 +125,9 @@ impl Setting {
             files,
             app: (app.client_id.clone(), secret.expose().to_owned()),
             api_key: api_key.expose().to_owned(),
+            #[cfg(feature = "fetch")]
             line: Arc::default(),
+            #[cfg(feature = "fetch")]
             keys,
         }
     }

@@ -1,0 +1,193 @@
+//! POST `/v1/chat/completions`: what a call costs at most, and what it used.
+
+use std::{collections::HashMap, fmt::Display, sync::Arc};
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Extension, Request, State};
+use axum::response::{IntoResponse, Json, Response};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use lumoauth_core::{budget::Usage, json, spending::Spend, wire::WireError};
+use lumoauth_tower::{Rejection, UsageMeter};
+use serde_json::{Value, json};
+
+use crate::relay;
+
+const LONGEST_REQUEST: usize = 4 << 20;
+
+pub(crate) struct Gateway {
+    pub(crate) client: reqwest::Client,
+    pub(crate) url: String,
+    pub(crate) key: HeaderValue,
+    pub(crate) prices: HashMap<String, Price>,
+}
+
+/// Of one model: millionths of a US dollar for a million tokens of the prompt and of the answer, and the longest answer.
+#[derive(Clone, Copy, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Price {
+    input: u64,
+    output: u64,
+    max_output: u64,
+}
+
+impl Price {
+    pub(crate) fn of(&self, prompt: u64, answer: u64) -> Usage {
+        let priced = |tokens: u64, price: u64| u128::from(tokens) * u128::from(price);
+        let cost = (priced(prompt, self.input) + priced(answer, self.output)).div_ceil(1_000_000);
+        let micro_usd = cost.try_into().unwrap_or(u64::MAX);
+        Usage { tokens: prompt.saturating_add(answer), micro_usd, ..Usage::ONE_CALL }
+    }
+
+    /// What an answer or a chunk of one says in its `usage`.
+    pub(crate) fn told(&self, answer: &Value) -> Option<Usage> {
+        let usage = &answer["usage"];
+        Some(self.of(usage["prompt_tokens"].as_u64()?, usage["completion_tokens"].as_u64()?))
+    }
+}
+
+/// About how many tokens that many bytes are: rather more than they are.
+pub(crate) fn tokens_in(bytes: usize) -> u64 {
+    u64::try_from(bytes.div_ceil(3)).unwrap_or(u64::MAX)
+}
+
+/// A request, read.
+#[derive(Clone)]
+pub(crate) struct Call {
+    /// What the provider gets: written anew, so that it reads what was charged.
+    body: Bytes,
+    pub(crate) price: Price,
+    pub(crate) prompt: u64,
+    streams: bool,
+    /// The client did not ask for the last chunk, which tells what was used.
+    pub(crate) hides_usage: bool,
+}
+
+impl Call {
+    fn read(prices: &HashMap<String, Price>, body: &[u8]) -> Result<(Self, Spend), WireError> {
+        let mut body: Value =
+            json::parse(body).map_err(|_| WireError::invalid_request("The body is not JSON."))?;
+        let model = body["model"].as_str().unwrap_or_default().to_owned();
+        let price = *prices.get(&model).ok_or_else(|| {
+            WireError::new(StatusCode::NOT_FOUND, "model_not_found", "This model has no price here.")
+        })?;
+        let number = |name: &str, most: u64| match &body[name] {
+            Value::Null => Ok(None),
+            value => match value.as_u64() {
+                Some(number @ 1..) => Ok(Some(number.min(most))),
+                _ => Err(WireError::invalid_request(format!("{name} is not a positive number."))),
+            },
+        };
+        let longest =
+            number("max_completion_tokens", price.max_output)?.max(number("max_tokens", price.max_output)?);
+        let answers = longest.unwrap_or(price.max_output) * number("n", 128)?.unwrap_or(1);
+        let streams = body["stream"] == true;
+        let hides_usage = streams && body["stream_options"]["include_usage"] != true;
+        if hides_usage {
+            body["stream_options"] = json!({ "include_usage": true });
+        }
+        let body = Bytes::from(body.to_string());
+        let prompt = tokens_in(body.len());
+        let spend = Spend::new(price.of(prompt, answers)).with_model(model);
+        Ok((Self { body, price, prompt, streams, hides_usage }, spend))
+    }
+}
+
+/// Reads the request, for the layers inside: what it may cost, and what to forward.
+pub(crate) async fn read(
+    State(gateway): State<Arc<Gateway>>,
+    request: Request,
+    next: axum::middleware::Next,
+) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, LONGEST_REQUEST).await else {
+        return refusal(&WireError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is too long."));
+    };
+    match Call::read(&gateway.prices, &body) {
+        Ok((call, spend)) => {
+            parts.extensions.insert(spend);
+            parts.extensions.insert(call);
+            next.run(Request::from_parts(parts, Body::empty())).await
+        }
+        Err(error) => refusal(&error),
+    }
+}
+
+/// Asks the provider, and records what that used. What is not recorded was used as estimated: if the client goes away before
+/// the provider answers, nobody knows better.
+pub(crate) async fn forward(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(call): Extension<Call>,
+    Extension(meter): Extension<UsageMeter>,
+) -> Response {
+    let request = gateway.client.post(&gateway.url).header(header::AUTHORIZATION, gateway.key.clone());
+    let request = request.header(header::CONTENT_TYPE, "application/json").body(call.body.clone());
+    let answer = match request.send().await {
+        Ok(answer) => answer,
+        Err(error) => {
+            if error.is_connect() {
+                meter.record(Usage::ONE_CALL);
+            }
+            return unusable(error.without_url());
+        }
+    };
+    let status = answer.status();
+    if !status.is_success() {
+        meter.record(Usage::ONE_CALL);
+    }
+    if status.is_redirection() || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        // It is about our key, and may quote it.
+        return unusable(status);
+    }
+    let mut response = status.into_response();
+    for name in [header::CONTENT_TYPE, header::RETRY_AFTER, HeaderName::from_static("x-request-id")] {
+        response.headers_mut().extend(answer.headers().get(&name).map(|value| (name, value.clone())));
+    }
+    if status.is_success() && call.streams {
+        *response.body_mut() = Body::from_stream(relay::events(answer, call, meter));
+        return response;
+    }
+    let text = match answer.bytes().await {
+        Ok(text) => text,
+        Err(error) => return unusable(error.without_url()),
+    };
+    if status.is_success()
+        && let Some(used) = serde_json::from_slice(&text).ok().and_then(|answer| call.price.told(&answer))
+    {
+        meter.record(used);
+    }
+    *response.body_mut() = Body::from(text);
+    response
+}
+
+fn unusable(error: impl Display) -> Response {
+    tracing::error!(%error, "the provider cannot be used");
+    refusal(&WireError::new(StatusCode::BAD_GATEWAY, "upstream_error", "The provider cannot be used."))
+}
+
+/// What layers refuse, as OpenAI's clients read it.
+pub(crate) async fn in_their_words(mut response: Response) -> Response {
+    if let Some(rejection) = response.extensions().get::<Rejection>() {
+        let said = refusal(&rejection.wire);
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        response.headers_mut().extend(said.headers().clone());
+        *response.body_mut() = said.into_body();
+    }
+    response
+}
+
+fn refusal(error: &WireError) -> Response {
+    let kind = match error.status {
+        StatusCode::TOO_MANY_REQUESTS => "insufficient_quota",
+        StatusCode::UNAUTHORIZED => "authentication_error",
+        StatusCode::FORBIDDEN => "permission_error",
+        status if status.is_server_error() => "server_error",
+        _ => "invalid_request_error",
+    };
+    let said = json!({ "message": error.description, "type": kind, "param": null, "code": error.error, "details": error.details });
+    let mut response = (error.status, Json(json!({ "error": said }))).into_response();
+    if error.status.is_client_error() {
+        // Their clients would try a 429 again at once; a budget has no room before its window ends.
+        response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+    }
+    response
+}
