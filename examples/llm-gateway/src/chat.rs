@@ -1,6 +1,6 @@
 //! POST `/v1/chat/completions`: what a call costs at most, and what it used.
 
-use std::{collections::HashMap, fmt::Display, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Extension, Request, State};
@@ -119,49 +119,40 @@ pub(crate) async fn forward(
     Extension(call): Extension<Call>,
     Extension(meter): Extension<UsageMeter>,
 ) -> Response {
+    ask(&gateway, call, &meter).await.unwrap_or_else(|error| {
+        if error.is_connect() {
+            meter.record(Usage::ONE_CALL);
+        }
+        tracing::error!(error = %error.without_url(), "the provider cannot be used");
+        refusal(&WireError::new(StatusCode::BAD_GATEWAY, "upstream_error", "The provider cannot be used."))
+    })
+}
+
+async fn ask(gateway: &Gateway, call: Call, meter: &UsageMeter) -> Result<Response, reqwest::Error> {
     let request = gateway.client.post(&gateway.url).header(header::AUTHORIZATION, gateway.key.clone());
     let request = request.header(header::CONTENT_TYPE, "application/json").body(call.body.clone());
-    let answer = match request.send().await {
-        Ok(answer) => answer,
-        Err(error) => {
-            if error.is_connect() {
-                meter.record(Usage::ONE_CALL);
-            }
-            return unusable(error.without_url());
-        }
-    };
+    let answer = request.send().await?;
     let status = answer.status();
     if !status.is_success() {
         meter.record(Usage::ONE_CALL);
     }
-    if status.is_redirection() || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         // It is about our key, and may quote it.
-        return unusable(status);
+        answer.error_for_status_ref()?;
     }
     let mut response = status.into_response();
     for name in [header::CONTENT_TYPE, header::RETRY_AFTER, HeaderName::from_static("x-request-id")] {
         response.headers_mut().extend(answer.headers().get(&name).map(|value| (name, value.clone())));
     }
-    if status.is_success() && call.streams {
-        *response.body_mut() = Body::from_stream(relay::events(answer, call, meter));
-        return response;
-    }
-    let text = match answer.bytes().await {
-        Ok(text) => text,
-        Err(error) => return unusable(error.without_url()),
+    *response.body_mut() = if status.is_success() && call.streams {
+        Body::from_stream(relay::lines(answer, call, meter.clone()))
+    } else {
+        let text = answer.bytes().await?;
+        let told = serde_json::from_slice(&text).ok().and_then(|answer| call.price.told(&answer));
+        told.filter(|_| status.is_success()).into_iter().for_each(|used| meter.record(used));
+        Body::from(text)
     };
-    if status.is_success()
-        && let Some(used) = serde_json::from_slice(&text).ok().and_then(|answer| call.price.told(&answer))
-    {
-        meter.record(used);
-    }
-    *response.body_mut() = Body::from(text);
-    response
-}
-
-fn unusable(error: impl Display) -> Response {
-    tracing::error!(%error, "the provider cannot be used");
-    refusal(&WireError::new(StatusCode::BAD_GATEWAY, "upstream_error", "The provider cannot be used."))
+    Ok(response)
 }
 
 /// What layers refuse, as OpenAI's clients read it.
@@ -176,16 +167,11 @@ pub(crate) async fn in_their_words(mut response: Response) -> Response {
 }
 
 fn refusal(error: &WireError) -> Response {
-    let kind = match error.status {
-        StatusCode::TOO_MANY_REQUESTS => "insufficient_quota",
-        StatusCode::UNAUTHORIZED => "authentication_error",
-        StatusCode::FORBIDDEN => "permission_error",
-        status if status.is_server_error() => "server_error",
-        _ => "invalid_request_error",
-    };
-    let said = json!({ "message": error.description, "type": kind, "param": null, "code": error.error, "details": error.details });
-    let mut response = (error.status, Json(json!({ "error": said }))).into_response();
-    if error.status.is_client_error() {
+    let WireError { status, error: code, description, details, .. } = error;
+    let said =
+        json!({ "message": description, "type": code, "param": null, "code": code, "details": details });
+    let mut response = (*status, Json(json!({ "error": said }))).into_response();
+    if status.is_client_error() {
         // Their clients would try a 429 again at once; a budget has no room before its window ends.
         response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
     }
