@@ -97,7 +97,7 @@ impl RedisBudgets {
             return Ok(outcome);
         }
         // In a task of its own, so that a caller who goes away does not leave a slice that nobody brings to Redis.
-        let task = tokio::spawn(fetch::fetch_and_spend(Arc::clone(&self.0), Request::clone(&request)));
+        let task = tokio::spawn(fetch::fetch_and_spend(Arc::clone(&self.0), request));
         match timeout(DEADLINE, task).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(stopped)) => Err(StoreError::unavailable(CHARGING, stopped)),
