@@ -2,7 +2,7 @@
 
 Run by itself it serves on the port that it is given: `python3 fake_llm.py 9000`. What the last message says decides:
 `fail` is a 500, `forbid` a 401 that quotes the key, `drip` streams until the client goes away, `wait` answers after half a
-second, and all else is answered with as many words as `max_tokens` allows, eight at most.
+second, `whole` is not streamed, and all else is answered with as many words as `max_tokens` allows, eight at most.
 """
 
 import json
@@ -73,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.say(401, {"error": {"message": said, "type": "invalid_request_error", "code": None}})
         if text == "wait":
             time.sleep(0.5)
-        if body.get("stream"):
+        if body.get("stream") and text != "whole":
             return self.stream(body, model, words, endless=text == "drip")
         message = {"role": "assistant", "content": "".join(words)}
         choices = [{"index": 0, "message": message, "finish_reason": "stop"}]

@@ -172,7 +172,7 @@ impl Reserver<'_> {
             odd if odd % 2 == 1 => End::Settled(step % 5),
             _ => End::Released,
         };
-        let amount = 100 + step * 37 % 300;
+        let amount = 200 + step * 137 % 700;
         let entry =
             Entry { id: unique("r"), amount, end, made: Told::Unknown, ended: Told::Nothing, lost: false };
         mine.push(entry);

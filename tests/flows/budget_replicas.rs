@@ -10,7 +10,8 @@ use std::{
 };
 
 use lumoauth_tests::{
-    Agent, Backend, Connection, Request, ServeOptions, Server, Stopwatch, avoid_hour_edge, int, unique,
+    Agent, Backend, Connection, Request, Response, ServeOptions, Server, Stopwatch, avoid_hour_edge, int,
+    unique,
 };
 use serde_json::{Value, json};
 
@@ -110,6 +111,19 @@ fn the_maximum_is_met_exactly_by_four_servers(backend: Backend) {
     replicas.end();
 }
 
+/// The answer to a call that may be repeated: a machine that is too busy for the stores to answer in time proves nothing.
+fn patiently(connection: &mut Connection, request: &Request) -> Response {
+    let watch = Stopwatch::start();
+    loop {
+        let response = connection.send(request).expect("an answer");
+        if response.status != 503 {
+            return response;
+        }
+        assert!(watch.elapsed() < 10 * PATIENCE, "{response}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Reservations through all servers, each settled or released through another one than made it: never more than fits, and
 /// in the end what was settled and what is still held is what is shown.
 fn reservations_of_four_servers_are_conserved(backend: Backend) {
@@ -129,14 +143,14 @@ fn reservations_of_four_servers_are_conserved(backend: Backend) {
         for step in 0..EACH {
             let (id, tokens) = (unique("r"), 5 + step * 7 % 11);
             let body = json!({ "id": id, "tokens": tokens, "lease_seconds": 600 });
-            let made = connection.send(&server.acme().post(path).bearer(&token).json(body));
-            let made = made.expect("an answer");
+            let made = patiently(connection, &server.acme().post(path).bearer(&token).json(body));
             if made.status == 429 {
                 made.refused(429, "budget_exceeded");
                 refusals.fetch_add(1, Ordering::SeqCst);
                 continue;
             }
-            let left = int(&made.expect(201).json()["remaining"]["tokens"]);
+            assert!(matches!(made.status, 200 | 201), "{made}");
+            let left = int(&made.json()["remaining"]["tokens"]);
             assert!(left >= 0, "{left}");
             let now = standing.fetch_add(tokens, Ordering::SeqCst) + tokens;
             assert!(now <= MAX, "{now} tokens are held or settled");
@@ -152,7 +166,7 @@ fn reservations_of_four_servers_are_conserved(backend: Backend) {
             };
             standing.fetch_sub(tokens - kept, Ordering::SeqCst);
             let request = other.acme().post(&format!("{path}/{id}/{verb}")).bearer(&token).json(body);
-            elsewhere.send(&request).expect("an answer").ok();
+            patiently(&mut elsewhere, &request).ok();
             used += kept;
         }
         used

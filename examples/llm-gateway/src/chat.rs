@@ -4,20 +4,19 @@ use std::{collections::HashMap, sync::Arc};
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Extension, Request, State};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Json, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use lumoauth_core::{budget::Usage, json, spending::Spend, wire::WireError};
+use lumoauth_core::{budget::Usage, json, secret::Secret, spending::Spend, wire::WireError};
 use lumoauth_tower::{Rejection, UsageMeter};
 use serde_json::{Value, json};
 
 use crate::relay;
 
-const LONGEST_REQUEST: usize = 4 << 20;
-
 pub(crate) struct Gateway {
     pub(crate) client: reqwest::Client,
     pub(crate) url: String,
-    pub(crate) key: HeaderValue,
+    pub(crate) key: Secret,
     pub(crate) prices: HashMap<String, Price>,
 }
 
@@ -25,17 +24,17 @@ pub(crate) struct Gateway {
 #[derive(Clone, Copy, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Price {
-    input: u64,
-    output: u64,
-    max_output: u64,
+    input: u32,
+    output: u32,
+    max_output: u32,
 }
 
 impl Price {
     pub(crate) fn of(&self, prompt: u64, answer: u64) -> Usage {
-        let priced = |tokens: u64, price: u64| u128::from(tokens) * u128::from(price);
+        let priced = |tokens: u64, price: u32| u128::from(tokens) * u128::from(price);
         let cost = (priced(prompt, self.input) + priced(answer, self.output)).div_ceil(1_000_000);
         let micro_usd = cost.try_into().unwrap_or(u64::MAX);
-        Usage { tokens: prompt.saturating_add(answer), micro_usd, ..Usage::ONE_CALL }
+        Usage { tokens: prompt.saturating_add(answer), calls: 1, micro_usd }
     }
 
     /// What an answer or a chunk of one says in its `usage`.
@@ -57,7 +56,6 @@ pub(crate) struct Call {
     body: Bytes,
     pub(crate) price: Price,
     pub(crate) prompt: u64,
-    streams: bool,
     /// The client did not ask for the last chunk, which tells what was used.
     pub(crate) hides_usage: bool,
 }
@@ -70,36 +68,31 @@ impl Call {
         let price = *prices.get(&model).ok_or_else(|| {
             WireError::new(StatusCode::NOT_FOUND, "model_not_found", "This model has no price here.")
         })?;
-        let number = |name: &str, most: u64| match &body[name] {
-            Value::Null => Ok(None),
-            value => match value.as_u64() {
-                Some(number @ 1..) => Ok(Some(number.min(most))),
-                _ => Err(WireError::invalid_request(format!("{name} is not a positive number."))),
-            },
+        let number = |name: &str| match (&body[name], body[name].as_u64()) {
+            (Value::Null, _) => Ok(None),
+            (_, Some(number @ 1..)) => Ok(Some(number)),
+            _ => Err(WireError::invalid_request(format!("{name} is not a positive number."))),
         };
-        let longest =
-            number("max_completion_tokens", price.max_output)?.max(number("max_tokens", price.max_output)?);
-        let answers = longest.unwrap_or(price.max_output) * number("n", 128)?.unwrap_or(1);
-        let streams = body["stream"] == true;
-        let hides_usage = streams && body["stream_options"]["include_usage"] != true;
+        let longest = number("max_completion_tokens")?.max(number("max_tokens")?).unwrap_or(u64::MAX);
+        let answers = longest.min(price.max_output.into()) * number("n")?.unwrap_or(1).min(128);
+        let hides_usage = body["stream"] == true && body["stream_options"]["include_usage"] != true;
         if hides_usage {
-            body["stream_options"] = json!({ "include_usage": true });
+            match &mut body["stream_options"] {
+                Value::Object(options) => drop(options.insert("include_usage".to_owned(), true.into())),
+                nothing => *nothing = json!({ "include_usage": true }),
+            }
         }
         let body = Bytes::from(body.to_string());
         let prompt = tokens_in(body.len());
         let spend = Spend::new(price.of(prompt, answers)).with_model(model);
-        Ok((Self { body, price, prompt, streams, hides_usage }, spend))
+        Ok((Self { body, price, prompt, hides_usage }, spend))
     }
 }
 
 /// Reads the request, for the layers inside: what it may cost, and what to forward.
-pub(crate) async fn read(
-    State(gateway): State<Arc<Gateway>>,
-    request: Request,
-    next: axum::middleware::Next,
-) -> Response {
+pub(crate) async fn read(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, LONGEST_REQUEST).await else {
+    let Ok(body) = to_bytes(body, 4 << 20).await else {
         return refusal(&WireError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is too long."));
     };
     match Call::read(&gateway.prices, &body) {
@@ -129,7 +122,7 @@ pub(crate) async fn forward(
 }
 
 async fn ask(gateway: &Gateway, call: Call, meter: &UsageMeter) -> Result<Response, reqwest::Error> {
-    let request = gateway.client.post(&gateway.url).header(header::AUTHORIZATION, gateway.key.clone());
+    let request = gateway.client.post(&gateway.url).bearer_auth(gateway.key.expose());
     let request = request.header(header::CONTENT_TYPE, "application/json").body(call.body.clone());
     let answer = request.send().await?;
     let status = answer.status();
@@ -144,7 +137,8 @@ async fn ask(gateway: &Gateway, call: Call, meter: &UsageMeter) -> Result<Respon
     for name in [header::CONTENT_TYPE, header::RETRY_AFTER, HeaderName::from_static("x-request-id")] {
         response.headers_mut().extend(answer.headers().get(&name).map(|value| (name, value.clone())));
     }
-    *response.body_mut() = if status.is_success() && call.streams {
+    let kind = response.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    *response.body_mut() = if status.is_success() && kind.starts_with(b"text/event-stream") {
         Body::from_stream(relay::lines(answer, call, meter.clone()))
     } else {
         let text = answer.bytes().await?;

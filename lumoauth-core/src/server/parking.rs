@@ -74,11 +74,12 @@ impl AuthorizationServer {
         approval.impact = Impact::High;
         approval.reservation = Some(key.to_owned());
         // The person for whom the chain acts is asked; an agent that acts for itself asks whoever manages approvals.
-        approval.on_behalf_of =
-            subject.unwrap_or(principal).delegation.as_ref().and_then(|delegation| match &delegation.represented {
+        approval.on_behalf_of = subject.unwrap_or(principal).delegation.as_ref().and_then(|delegation| {
+            match &delegation.represented {
                 Represented::User(user) => Some(user.id),
                 Represented::Agent(_) => None,
-            });
+            }
+        });
         let Note { model, action, .. } = &wanted.note;
         let amounts = shown(&wanted.usage);
         let what = action.as_deref().unwrap_or("a call");

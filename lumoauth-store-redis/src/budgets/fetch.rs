@@ -69,7 +69,7 @@ pub(super) async fn fetch_and_spend(pools: Arc<Pools>, request: Arc<Request>) ->
             },
         }
     }
-    turn.credits.clear();
+    // What was debited last is brought all the same: others can use it.
     pools.give_up(&request, &turn).await;
     Err(Failure::TimedOut.during(CHARGING))
 }

@@ -1,6 +1,6 @@
 //! Charging callers at the authorization server that they come from.
 
-use std::{fmt, time::Duration};
+use std::{fmt, mem, time::Duration};
 
 use async_trait::async_trait;
 use futures_timer::Delay;
@@ -14,6 +14,7 @@ use lumoauth_core::{
     spending::{Budgets, CallsLeft, Exhausted, Held, Receipt, Remaining, Spend, SpendError},
 };
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 
 use super::{Answer, RemoteError, ServiceAccount};
 
@@ -22,6 +23,9 @@ const TRIES: u32 = 3;
 
 /// How long to wait before the second attempt; the third waits twice as long.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often to ask what a human said.
+const POLL: Duration = Duration::from_secs(1);
 
 /// The budgets at a [`RemoteServer`](super::RemoteServer), by reservations over HTTP.
 ///
@@ -32,24 +36,36 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// - An attempt whose outcome is not known is repeated under the same id, three times in all; then the call is refused (503).
 /// - Callers that are no agents have no budget, and nothing is asked.
 /// - A caller of whom introspection said that a budget is used up is refused without asking.
-/// - A cost above the approval threshold is refused: only the agent itself can ask a human.
+/// - A cost above the approval threshold is refused, unless the service waits for a human
+///   ([`RemoteBudgets::waiting_for_approval`]).
 /// - What is not settled when the lease ends counts as used. It may be settled later all the same.
 #[derive(Clone)]
 #[must_use]
 pub struct RemoteBudgets {
     account: ServiceAccount,
     lease: Duration,
+    patience: Duration,
 }
 
 impl RemoteBudgets {
     /// Charges with this credential, which must be an agent's, and leases of ten minutes.
     pub fn new(account: ServiceAccount) -> Self {
-        Self { account, lease: Duration::from_secs(600) }
+        Self { account, lease: Duration::from_secs(600), patience: Duration::ZERO }
     }
 
     /// Holds for `lease`, one second to one hour: longer than a call lasts.
     pub fn with_lease(mut self, lease: Duration) -> Self {
         self.lease = lease.clamp(Duration::from_secs(1), Duration::from_secs(3600));
+        self
+    }
+
+    /// Has a human asked about calls above the approval threshold, who sees caller, service, model and amount, and waits for the
+    /// answer: a call that is denied, or about which nobody says anything within `patience`, is refused.
+    ///
+    /// Approvals expire after five minutes, so there is no use in waiting longer. The amount is held meanwhile, and free again if
+    /// the call is refused or its future is dropped. A caller that is stopped meanwhile is refused.
+    pub fn waiting_for_approval(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -90,6 +106,38 @@ impl RemoteBudgets {
         self.account.server.http().post_json(&route, &bearer, body).await
     }
 
+    /// What becomes of the reservation of `body`, which waits for a human. It is asked for again and again with the token of the
+    /// caller, so that what the caller loses meanwhile is seen.
+    async fn decided(&self, id: &str, body: &Secret) -> Result<Answer, SpendError> {
+        let mut parked = Parked { budgets: self.clone(), id: id.to_owned(), is_over: false };
+        let mut left = self.patience;
+        while !left.is_zero() {
+            let pause = POLL.min(left);
+            Delay::new(pause).await;
+            left -= pause;
+            let answer = self.post("", body).await.map_err(unavailable)?;
+            if answer.status != StatusCode::ACCEPTED {
+                parked.is_over = answer.status == StatusCode::OK;
+                return Ok(answer);
+            }
+        }
+        Err(SpendError::ApprovalRequired)
+    }
+
+    fn request(&self, caller: &RemoteCaller, spend: &Spend, id: &str) -> Secret {
+        let mut body = amounts(&spend.usage);
+        body["id"] = id.into();
+        body["lease_seconds"] = self.lease.as_secs().into();
+        body["subject_token"] = caller.token.expose().into();
+        if let Some(model) = &spend.model {
+            body["model"] = model.as_str().into();
+        }
+        if !self.patience.is_zero() {
+            body["wait_for_approval"] = true.into();
+        }
+        Secret::from(body.to_string())
+    }
+
     /// Frees what nobody will use. If it cannot be freed, its lease ends.
     async fn release(&self, id: &str) {
         if let Err(error) = self.post(&format!("/{id}/release"), &Secret::from("{}")).await {
@@ -97,7 +145,7 @@ impl RemoteBudgets {
         }
     }
 
-    async fn refusal(&self, id: &str, answer: &Answer) -> SpendError {
+    fn refusal(answer: &Answer) -> SpendError {
         let unusable = || {
             let error = RemoteError::Status { what: "reservation", status: answer.status };
             SpendError::Unavailable(error.into())
@@ -114,10 +162,6 @@ impl RemoteBudgets {
             }
             (StatusCode::FORBIDDEN, Some("model_not_allowed")) => SpendError::ModelNotAllowed,
             (StatusCode::FORBIDDEN, Some("approval_required")) => SpendError::ApprovalRequired,
-            (StatusCode::ACCEPTED, _) => {
-                self.release(id).await;
-                SpendError::ApprovalRequired
-            }
             (StatusCode::BAD_REQUEST, _) if body["details"].get("subject_token").is_some() => {
                 SpendError::NotAccepted
             }
@@ -131,7 +175,28 @@ impl fmt::Debug for RemoteBudgets {
         f.debug_struct("RemoteBudgets")
             .field("account", &self.account)
             .field("lease", &self.lease)
+            .field("patience", &self.patience)
             .finish_non_exhaustive()
+    }
+}
+
+/// A reservation that waits for a human. If nobody waits any more, it is released.
+struct Parked {
+    budgets: RemoteBudgets,
+    id: String,
+    is_over: bool,
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        let (budgets, id) = (self.budgets.clone(), mem::take(&mut self.id));
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(async move { budgets.release(&id).await })),
+            Err(_) => tracing::warn!("no runtime to release a reservation in: it is held until it expires"),
+        }
     }
 }
 
@@ -159,18 +224,26 @@ impl Budgets for RemoteBudgets {
             return Err(SpendError::UsedUp { retry_after: hour + 1 });
         }
         let id = Secret::generate("call-").expose().to_owned();
-        let body = request(caller, spend, &id, self.lease);
-        let answer = self.post("", &body).await.map_err(unavailable)?;
+        let body = self.request(caller, spend, &id);
+        let mut answer = self.post("", &body).await.map_err(unavailable)?;
+        if answer.status == StatusCode::ACCEPTED {
+            answer = self.decided(&id, &body).await?;
+        }
         match answer.status {
             StatusCode::CREATED | StatusCode::OK => {
                 let body: Value = json::parse(&answer.body)
                     .map_err(|_| unavailable(RemoteError::Unusable("reservation")))?;
-                if body["status"] != "held" {
-                    return Err(unavailable(RemoteError::Unusable("reservation")));
+                match body["status"].as_str() {
+                    Some("held") => {
+                        Ok(Held::new(remaining(&body, &answer.headers), Receipt::Reservation(id)))
+                    }
+                    Some("denied") => Err(SpendError::ApprovalDenied),
+                    // Nobody said anything in time.
+                    Some("expired") => Err(SpendError::ApprovalRequired),
+                    _ => Err(unavailable(RemoteError::Unusable("reservation"))),
                 }
-                Ok(Held::new(remaining(&body, &answer.headers), Receipt::Reservation(id)))
             }
-            _ => Err(self.refusal(&id, &answer).await),
+            _ => Err(Self::refusal(&answer)),
         }
     }
 
@@ -199,17 +272,6 @@ fn amounts(usage: &Usage) -> Value {
         "api_calls": usage.calls,
         "cost_usd": MicroUsd::from_micros(usage.micro_usd).to_string(),
     })
-}
-
-fn request(caller: &RemoteCaller, spend: &Spend, id: &str, lease: Duration) -> Secret {
-    let mut body = amounts(&spend.usage);
-    body["id"] = id.into();
-    body["lease_seconds"] = lease.as_secs().into();
-    body["subject_token"] = caller.token.expose().into();
-    if let Some(model) = &spend.model {
-        body["model"] = model.as_str().into();
-    }
-    Secret::from(body.to_string())
 }
 
 fn remaining(body: &Value, headers: &HeaderMap) -> Remaining {

@@ -14,3 +14,5 @@ mod charges;
 mod line;
 #[cfg(feature = "fetch")]
 mod remote;
+#[cfg(feature = "fetch")]
+mod waiting;
