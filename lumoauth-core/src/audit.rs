@@ -344,6 +344,12 @@ event_kinds! {
     ConsentGranted = "consent.granted",
     /// A person said no, or took back what a client was allowed.
     ConsentRevoked = "consent.revoked",
+    /// An agent asked a person to allow something.
+    ApprovalRequested = "approval.requested",
+    /// A person allowed what an agent asked for.
+    ApprovalApproved = "approval.approved",
+    /// A person did not.
+    ApprovalDenied = "approval.denied",
     /// A person answered a client's request for authorization.
     AuthorizationDecided = "authorization.decided",
     /// A request for authorization was refused that named an address that is not its client's, or an answer that came

@@ -11,7 +11,7 @@
 //! | layer | modules | what they are |
 //! |---|---|---|
 //! | values | [`clock`], [`id`], [`json`], [`jwks`], [`random`], [`secret`] | time, identifiers, strict JSON, randomness, secrets |
-//! | domain | [`agent`], [`api_key`], [`audit`], [`budget`], [`capability`], [`client`], [`consent`], [`mcp`], [`organization`], [`user`], [`workload`] | records and decisions; pure, without I/O |
+//! | domain | [`agent`], [`api_key`], [`approval`], [`audit`], [`budget`], [`capability`], [`client`], [`consent`], [`mcp`], [`organization`], [`user`], [`workload`] | records and decisions; pure, without I/O |
 //! | ports | [`store`], [`keys`], [`fetch`], [`people`] | what a host or a backend implements |
 //! | protocol | [`authorize`], [`client_auth`], [`foreign_keys`], [`grant`], [`principal`], [`token`], [`wire`] | OAuth, JWT, who is calling, what clients see |
 //! | server | [`server`] | everything together |
@@ -31,10 +31,10 @@
 
 pub mod agent;
 pub mod api_key;
+pub mod approval;
 pub mod audit;
 pub mod authorize;
 pub mod budget;
-mod budget_gate;
 pub mod capability;
 pub mod client;
 pub mod client_auth;
@@ -54,6 +54,7 @@ pub mod principal;
 pub mod random;
 pub mod secret;
 pub mod server;
+pub mod spending;
 pub mod store;
 pub mod token;
 pub mod user;

@@ -1,5 +1,7 @@
 //! Who is calling, once that has been verified.
 
+mod remote;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -9,6 +11,7 @@ use crate::{
     api_key::ApiKey,
     audit::{Actor, ActorKind, Event},
     authorize::IDENTITY_SCOPES,
+    budget::Envelope,
     capability::{Capability, Decision, DenyReason, evaluate},
     client::Client,
     client_auth::AuthenticatedClient,
@@ -16,6 +19,8 @@ use crate::{
     token::AccessClaims,
     user::User,
 };
+
+pub use remote::{RemoteCaller, RemoteKind};
 
 /// A verified caller of an organization.
 #[derive(Clone, Debug)]
@@ -133,6 +138,8 @@ pub enum Identity {
     ApiKey(Arc<ApiKey>),
     /// A person, by access token.
     User(Person),
+    /// Somebody of whom only the access token is known: at services that verify the tokens of another server.
+    Remote(Arc<RemoteCaller>),
 }
 
 impl From<AuthenticatedClient> for Identity {
@@ -150,11 +157,16 @@ impl Principal {
         Self { org, identity, claims, delegation: None }
     }
 
-    /// The agent, if it is one.
+    /// A caller of whom only the token is known.
+    pub fn remote(caller: RemoteCaller) -> Self {
+        Self::new(caller.org.clone(), Identity::Remote(Arc::new(caller)), None)
+    }
+
+    /// The agent, if it is one whose record is here.
     pub fn agent(&self) -> Option<&Arc<Agent>> {
         match &self.identity {
             Identity::Agent(agent) => Some(agent),
-            Identity::Client(_) | Identity::ApiKey(_) | Identity::User(_) => None,
+            Identity::Client(_) | Identity::ApiKey(_) | Identity::User(_) | Identity::Remote(_) => None,
         }
     }
 
@@ -171,11 +183,20 @@ impl Principal {
         if chain.is_empty() { vec![agent] } else { chain }
     }
 
+    /// The budgets that its token carries.
+    pub fn envelopes(&self) -> &[Envelope] {
+        self.claims.as_ref().map_or(&[], |claims| &claims.lin.budgets)
+    }
+
     /// The person, if it is one in person: not through an agent, and nobody in between.
     pub fn person(&self) -> Option<&Arc<User>> {
         match &self.identity {
             Identity::User(person) if person.acts_in_person() => Some(&person.user),
-            Identity::User(_) | Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) => None,
+            Identity::User(_)
+            | Identity::Agent(_)
+            | Identity::Client(_)
+            | Identity::ApiKey(_)
+            | Identity::Remote(_) => None,
         }
     }
 
@@ -183,7 +204,7 @@ impl Principal {
     pub fn api_key(&self) -> Option<&Arc<ApiKey>> {
         match &self.identity {
             Identity::ApiKey(key) => Some(key),
-            Identity::Agent(_) | Identity::Client(_) | Identity::User(_) => None,
+            Identity::Agent(_) | Identity::Client(_) | Identity::User(_) | Identity::Remote(_) => None,
         }
     }
 
@@ -195,12 +216,18 @@ impl Principal {
 
     /// What the presented token is narrowed to; `None` if there is no token.
     pub fn token_scope(&self) -> Option<&[Capability]> {
-        self.claims.as_ref().map(|claims| claims.scope.as_slice())
+        match &self.identity {
+            Identity::Remote(caller) => Some(caller.scope.as_slice()),
+            Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) | Identity::User(_) => {
+                self.claims.as_ref().map(|claims| claims.scope.as_slice())
+            }
+        }
     }
 
     /// Whether the caller holds `capability`: an agent by its own grants within its token, a client within its
     /// token, an API key by its scopes (of which `admin` covers everything that a key can hold), a person within the token
-    /// and, for what only administrators do, as one and in person.
+    /// and, for what only administrators do, as one and in person. Of whom only the token is known holds what the token says,
+    /// and administers nothing.
     ///
     /// An agent's list of allowed tools narrows its `tool:` capabilities. Where an agent acts for somebody, every agent of
     /// the chain must hold it.
@@ -236,6 +263,17 @@ impl Principal {
                 }
                 evaluate(granted, None, capability)
             }
+            Identity::Remote(caller) => {
+                let wanted = capability.as_str();
+                if wanted.starts_with("admin") || wanted.starts_with("authz:") {
+                    return Decision::Deny(DenyReason::NotGranted);
+                }
+                if evaluate(caller.scope.as_slice(), None, capability).is_allow() {
+                    Decision::Allow
+                } else {
+                    Decision::Deny(DenyReason::NotInToken)
+                }
+            }
             Identity::Client(client) => evaluate(&client.allowed_scopes, self.token_scope(), capability),
             Identity::ApiKey(key) => {
                 let is_admin = key.scopes.iter().any(|scope| scope.as_str() == "admin");
@@ -255,6 +293,7 @@ impl Principal {
             Identity::Client(client) => app_actor(client),
             Identity::ApiKey(key) => Actor::new(ActorKind::ApiKey, key.number.to_string()).named(&*key.name),
             Identity::User(person) => user_actor(&person.user),
+            Identity::Remote(caller) => caller.actor(),
         }
     }
 }

@@ -75,6 +75,20 @@ CREATE TABLE consent (
     CONSTRAINT consent_between UNIQUE (org_id, user_id, client_id)
 );
 
+-- `decided` is only ever set, together with the decision in the record.
+CREATE TABLE approval (
+    org_id text COLLATE "C" NOT NULL,
+    token text COLLATE "C" NOT NULL,
+    on_behalf_of uuid,
+    expires_at bigint NOT NULL,
+    keep_until bigint NOT NULL,
+    decided boolean NOT NULL,
+    record json NOT NULL,
+    CONSTRAINT approval_token PRIMARY KEY (org_id, token)
+);
+CREATE INDEX approval_pending ON approval (org_id, expires_at, token) WHERE NOT decided;
+CREATE INDEX approval_purge ON approval (keep_until);
+
 CREATE TABLE mcp_server (
     org_id text COLLATE "C" NOT NULL,
     server_id text COLLATE "C" NOT NULL,
@@ -211,9 +225,16 @@ CREATE TABLE budget_charge (
     key bytea NOT NULL,
     request_hash bytea NOT NULL,
     keep_until bigint NOT NULL,
+    -- What is held until it is told what was used, as JSON. The two times say what state it is in: `live_until` is NULL
+    -- if nothing is held any more, and `parked_until` unless it waits for a human.
+    hold text COLLATE "C",
+    live_until bigint,
+    parked_until bigint,
     CONSTRAINT budget_charge_id PRIMARY KEY (org_id, actor, key)
 );
-CREATE INDEX budget_charge_purge ON budget_charge (keep_until);
+CREATE INDEX budget_charge_live ON budget_charge (org_id, actor, live_until) WHERE live_until IS NOT NULL;
+CREATE INDEX budget_charge_parked ON budget_charge (parked_until) WHERE parked_until IS NOT NULL;
+CREATE INDEX budget_charge_purge ON budget_charge (keep_until) WHERE parked_until IS NULL;
 
 CREATE TABLE rate_limit (
     org_id text COLLATE "C" NOT NULL,

@@ -2,6 +2,7 @@
 
 mod agents;
 mod api_keys;
+mod approvals;
 mod audit;
 mod audit_search;
 mod batcher;

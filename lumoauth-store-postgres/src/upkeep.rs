@@ -62,6 +62,14 @@ const PURGE_REFRESH_TOKENS: &str = "\
     WHERE token.org_id = ended.org_id AND token.hash = ended.hash \
     RETURNING 1";
 
+const PURGE_APPROVALS: &str = "\
+    WITH ended AS MATERIALIZED ( \
+        SELECT org_id, token FROM approval WHERE keep_until < $1 \
+        ORDER BY keep_until LIMIT $2 FOR UPDATE SKIP LOCKED) \
+    DELETE FROM approval USING ended \
+    WHERE approval.org_id = ended.org_id AND approval.token = ended.token \
+    RETURNING 1";
+
 const PURGE_COUNTERS: &str = "\
     WITH ended AS MATERIALIZED ( \
         SELECT org_id, owner, generation, meter, window_kind, window_start \
@@ -73,9 +81,10 @@ const PURGE_COUNTERS: &str = "\
         AND counter.window_kind = ended.window_kind AND counter.window_start = ended.window_start \
     RETURNING 1";
 
+/// What is parked has to be freed first.
 const PURGE_CHARGES: &str = "\
     WITH ended AS MATERIALIZED ( \
-        SELECT org_id, actor, key FROM budget_charge WHERE keep_until < $1 \
+        SELECT org_id, actor, key FROM budget_charge WHERE keep_until < $1 AND parked_until IS NULL \
         ORDER BY keep_until LIMIT $2 FOR UPDATE SKIP LOCKED) \
     DELETE FROM budget_charge AS charge USING ended \
     WHERE charge.org_id = ended.org_id AND charge.actor = ended.actor AND charge.key = ended.key \
@@ -141,6 +150,7 @@ impl Upkeep for PostgresStore {
             (PURGE_MARKS, now),
             (PURGE_TICKETS, now),
             (PURGE_REFRESH_TOKENS, now),
+            (PURGE_APPROVALS, now),
             (PURGE_COUNTERS, now.minus(COUNTER_GRACE)),
             (PURGE_CHARGES, now),
         ] {

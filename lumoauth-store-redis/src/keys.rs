@@ -21,10 +21,28 @@ pub(crate) fn pool(org: &OrgId, account: Account) -> Vec<u8> {
     format!("{{{org}}}:b:{}:{}", account.owner, account.generation).into_bytes()
 }
 
-/// The id that `actor` gave a charge.
-pub(crate) fn charge_id(org: &OrgId, actor: AgentId, key: &str) -> Vec<u8> {
-    format!("{{{org}}}:r:{actor}:{key}").into_bytes()
+/// The name of what `actor` did under an id, within its organization.
+pub(crate) fn name(actor: AgentId, key: &str) -> String {
+    format!("{actor}:{key}")
 }
+
+/// What is known under an id with this [`name`].
+pub(crate) fn record(org: &OrgId, name: &str) -> Vec<u8> {
+    format!("{{{org}}}:r:{name}").into_bytes()
+}
+
+/// The names of the holds of `actor` that may hold something, by the end of their lease.
+pub(crate) fn holds(org: &OrgId, actor: AgentId) -> Vec<u8> {
+    format!("{{{org}}}:h:{actor}").into_bytes()
+}
+
+/// The names of the parked holds of an organization, by the end of their wait.
+pub(crate) fn parked(org: &OrgId) -> Vec<u8> {
+    format!("{{{org}}}:p").into_bytes()
+}
+
+/// Which organizations may have parked holds, by when they last parked one.
+pub(crate) const PARKING: &[u8] = b"{parked}:organizations";
 
 /// The bucket of a replay mark. Its key is a hash already.
 pub(crate) const fn bucket(key: &[u8; 32]) -> u8 {

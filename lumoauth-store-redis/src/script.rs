@@ -68,4 +68,12 @@ scripts! {
     CHARGE: "memory" "charge";
     /// What is left in a pool.
     LEFT: "memory" "left";
+    /// Reads holds.
+    RECORDS: "memory" "records";
+    /// Names in an index.
+    NAMED: "named";
+    /// Lists an organization that parks something.
+    LIST: "list";
+    /// Takes organizations off that list.
+    UNLIST: "unlist";
 }

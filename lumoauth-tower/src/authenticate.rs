@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Request, Response, header};
+use http::{Extensions, HeaderMap, Request, Response, header};
 use lumoauth_core::{
     id::OrgId,
     organization::Organization,
@@ -20,6 +20,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::rejection::Rejection;
+#[cfg(feature = "fetch")]
+use crate::remote::RemoteTokens;
 
 /// Lets only requests through that carry a live credential, and puts its [`Principal`] into their extensions.
 ///
@@ -68,15 +70,30 @@ use crate::rejection::Rejection;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct AuthenticateLayer {
-    server: AuthorizationServer,
+    issuer: Issuer,
     org: Option<OrgId>,
     resource: Option<Arc<str>>,
+}
+
+/// Where the authorization server is.
+#[derive(Clone, Debug)]
+enum Issuer {
+    Here(AuthorizationServer),
+    #[cfg(feature = "fetch")]
+    Elsewhere(RemoteTokens),
 }
 
 impl AuthenticateLayer {
     /// Accepts the credentials of `server`.
     pub fn new(server: AuthorizationServer) -> Self {
-        Self { server, org: None, resource: None }
+        Self { issuer: Issuer::Here(server), org: None, resource: None }
+    }
+
+    /// Accepts access tokens of an authorization server on another host that are bound to `resource`: this service. An agent
+    /// is known by its token only then ([`Identity::Remote`](lumoauth_core::principal::Identity::Remote)).
+    #[cfg(feature = "fetch")]
+    pub fn remote(tokens: RemoteTokens, resource: &str) -> Self {
+        Self { issuer: Issuer::Elsewhere(tokens), org: None, resource: Some(resource.into()) }
     }
 
     /// Accepts the credentials of one organization only.
@@ -94,12 +111,16 @@ impl AuthenticateLayer {
     /// The principal of a request with these headers.
     ///
     /// # Errors
-    /// [`AuthenticateError`] if it proves nobody, or the stores cannot answer.
+    /// [`AuthenticateError`] if it proves nobody, or nobody can say.
     pub async fn verify(&self, headers: &HeaderMap) -> Result<Principal, AuthenticateError> {
         let credential = credential(headers).ok_or(AuthenticateError::Refused)?;
-        let (organization, principal) = self.server.authenticate_anywhere(credential, self.door()).await?;
+        let principal = match &self.issuer {
+            Issuer::Here(server) => server.authenticate_anywhere(credential, self.door()).await?.1,
+            #[cfg(feature = "fetch")]
+            Issuer::Elsewhere(tokens) => self.verify_elsewhere(tokens, credential).await?,
+        };
         match &self.org {
-            Some(org) if *org != organization.id => Err(AuthenticateError::OtherOrganization),
+            Some(org) if *org != principal.org => Err(AuthenticateError::OtherOrganization),
             _ => Ok(principal),
         }
     }
@@ -110,8 +131,44 @@ impl AuthenticateLayer {
         organization: &Organization,
         headers: &HeaderMap,
     ) -> Result<Principal, AuthenticateError> {
-        let credential = credential(headers).ok_or(AuthenticateError::Refused)?;
-        self.server.authenticate(organization, credential, self.door()).await
+        match &self.issuer {
+            Issuer::Here(server) => {
+                let credential = credential(headers).ok_or(AuthenticateError::Refused)?;
+                server.authenticate(organization, credential, self.door()).await
+            }
+            #[cfg(feature = "fetch")]
+            Issuer::Elsewhere(_) => match self.verify(headers).await? {
+                principal if principal.org == organization.id => Ok(principal),
+                _ => Err(AuthenticateError::OtherOrganization),
+            },
+        }
+    }
+
+    #[cfg(feature = "fetch")]
+    async fn verify_elsewhere(
+        &self,
+        tokens: &RemoteTokens,
+        credential: Credential<'_>,
+    ) -> Result<Principal, AuthenticateError> {
+        // Keys are bound to nothing, so they open no door of a resource.
+        let (Credential::Bearer(token), Some(resource)) = (credential, &self.resource) else {
+            return Err(AuthenticateError::Refused);
+        };
+        tokens.verify(token, resource).await.map(Principal::remote)
+    }
+
+    /// Puts the principal into the extensions of a request.
+    pub(crate) async fn admit(
+        &self,
+        headers: &HeaderMap,
+        extensions: &mut Extensions,
+    ) -> Result<(), Rejection> {
+        let principal = match extensions.get::<Arc<Organization>>().cloned() {
+            Some(organization) => self.verify_at(&organization, headers).await?,
+            None => self.verify(headers).await?,
+        };
+        extensions.insert(principal);
+        Ok(())
     }
 
     fn door(&self) -> Door<'_> {
@@ -166,23 +223,16 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         // The instance that was polled ready is the one that must be called.
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
         let layer = self.layer.clone();
         Box::pin(async move {
-            let organization = request.extensions().get::<Arc<Organization>>().cloned();
-            let verified = match &organization {
-                Some(organization) => layer.verify_at(organization, request.headers()).await,
-                None => layer.verify(request.headers()).await,
-            };
-            match verified {
-                Ok(principal) => {
-                    request.extensions_mut().insert(principal);
-                    inner.call(request).await
-                }
-                Err(error) => Ok(Rejection::from(error).into_response()),
+            let (mut parts, body) = request.into_parts();
+            match layer.admit(&parts.headers, &mut parts.extensions).await {
+                Ok(()) => inner.call(Request::from_parts(parts, body)).await,
+                Err(rejection) => Ok(rejection.into_response()),
             }
         })
     }

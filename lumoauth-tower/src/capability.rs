@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{Request, Response};
+use http::{Extensions, Request, Response};
 use lumoauth_core::{
     capability::{Capability, Decision, DenyReason},
     principal::Principal,
@@ -52,6 +52,17 @@ impl RequireCapabilityLayer {
         }
         refusal
     }
+
+    /// Why a request with these extensions may not pass; `None` if it may.
+    pub(crate) fn refusal(&self, extensions: &Extensions) -> Option<Rejection> {
+        let Some(principal) = extensions.get::<Principal>() else {
+            return Some(Rejection::misconfigured("AuthenticateLayer"));
+        };
+        match self.verify(principal) {
+            Decision::Allow => None,
+            Decision::Deny(reason) => Some(Rejection::denied(principal, &self.any_of, reason)),
+        }
+    }
 }
 
 impl<S> Layer<S> for RequireCapabilityLayer {
@@ -90,14 +101,9 @@ where
         let mut inner = mem::replace(&mut self.inner, clone);
         let layer = self.layer.clone();
         Box::pin(async move {
-            let Some(principal) = request.extensions().get::<Principal>() else {
-                return Ok(Rejection::misconfigured("AuthenticateLayer").into_response());
-            };
-            match layer.verify(principal) {
-                Decision::Allow => inner.call(request).await,
-                Decision::Deny(reason) => {
-                    Ok(Rejection::denied(principal, &layer.any_of, reason).into_response())
-                }
+            match layer.refusal(request.extensions()) {
+                None => inner.call(request).await,
+                Some(rejection) => Ok(rejection.into_response()),
             }
         })
     }

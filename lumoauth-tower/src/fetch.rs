@@ -181,7 +181,7 @@ async fn exchange(request: reqwest::RequestBuilder, max_bytes: usize) -> Result<
 }
 
 /// The body; `None` if it is longer than `max_bytes`.
-async fn read(mut response: Response, max_bytes: usize) -> Result<Option<Vec<u8>>, FetchError> {
+pub(crate) async fn read(mut response: Response, max_bytes: usize) -> Result<Option<Vec<u8>>, FetchError> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(failure)? {
         if chunk.len() > max_bytes - body.len() {
@@ -209,7 +209,7 @@ fn client(builder: ClientBuilder) -> Result<Client, GuardedFetchError> {
 }
 
 /// What is switched off here is off by default or a feature that nobody here asks for, unless the host's own tree does.
-fn plain_builder() -> ClientBuilder {
+pub(crate) fn plain_builder() -> ClientBuilder {
     Client::builder()
         .user_agent(concat!("lumoauth/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())

@@ -4,15 +4,42 @@
 //!
 //! 1. **Host the authorization server.** [`LumoauthService`] answers every endpoint; mount it as the fallback of any
 //!    router, or serve it under hyper.
-//! 2. **Protect your own routes** in the same process. [`AuthenticateLayer`] turns a credential into a
-//!    [`Principal`](lumoauth_core::principal::Principal), [`RequireCapabilityLayer`] checks what it holds. The
-//!    service's own routes stand behind the same two layers.
-//! 3. **Both**: one process, one router, as in the README.
+//! 2. **Protect your own routes** in the same process: [`Guard::new`]. Both together are one process with one router, as in the
+//!    README.
+//! 3. **Protect routes on other hosts** (feature `fetch`): `Guard::remote`, with `RemoteTokens`, which verifies tokens by the
+//!    keys that the authorization server publishes or by asking it (RFC 7662), and `RemoteBudgets`, which charges callers
+//!    there.
+//!
+//! ```
+//! # #[cfg(feature = "fetch")]
+//! # fn guard() -> Result<(), Box<dyn std::error::Error>> {
+//! use lumoauth_core::{budget::Usage, secret::Secret, spending::Spend};
+//! use lumoauth_tower::{Guard, RemoteServer, RemoteTokens, ServiceAccount};
+//!
+//! // This service is the MCP server `https://files.example/` there, and this is its resource client.
+//! let server = RemoteServer::new("https://auth.example/orgs/acme/api/v1")?;
+//! let account = ServiceAccount::new(server, "agt_client_id", &Secret::from("its secret"));
+//! let guard = Guard::remote(RemoteTokens::by_introspection(account.clone()), "https://files.example/")
+//!     .capability("read:files".parse()?)
+//!     .charge(&account, |_request| Spend::new(Usage { tokens: 1000, ..Usage::ONE_CALL }));
+//! # let _ = guard;
+//! # Ok(())
+//! # }
+//! # #[cfg(feature = "fetch")]
+//! # guard().unwrap();
+//! ```
 //!
 //! # Order of the layers
 //!
-//! `AuthenticateLayer` outside, `RequireCapabilityLayer` inside: who is not authenticated must not learn which
-//! capability a route wants. A layer that misses its predecessor answers 500 and logs which one.
+//! A [`Guard`] is these three, in the order in which they must stand, of which the first is always there:
+//!
+//! 1. [`AuthenticateLayer`] turns a credential into a [`Principal`](lumoauth_core::principal::Principal). Who is not known
+//!    learns nothing of what a route wants.
+//! 2. [`RequireCapabilityLayer`] checks what the principal holds. Who may not call is not charged.
+//! 3. [`BudgetLayer`] holds what the call will use, and settles what it used when its answer ends.
+//!
+//! They can be used one by one: the service's own routes stand behind the first two. One that misses the first answers 500 and
+//! logs so; the other mistakes are the host's to avoid.
 //!
 //! # What a host should add
 //!
@@ -28,24 +55,32 @@
 
 mod authenticate;
 mod body;
+mod budget;
 mod capability;
 mod endpoint;
 #[cfg(feature = "fetch")]
 mod fetch;
+mod guard;
 pub mod pages;
 mod path;
 mod rate_limit;
 mod rejection;
+#[cfg(feature = "fetch")]
+mod remote;
 mod reply;
 mod route;
 mod service;
 
 pub use authenticate::{Authenticate, AuthenticateLayer};
+pub use budget::{Budget, BudgetLayer, MeteredBody, UsageMeter};
 pub use capability::{RequireCapability, RequireCapabilityLayer};
 #[cfg(feature = "fetch")]
 pub use fetch::{GuardedFetch, GuardedFetchError};
+pub use guard::{Guard, Guarded};
 pub use rate_limit::RateLimits;
 pub use rejection::{Rejection, RejectionReason};
+#[cfg(feature = "fetch")]
+pub use remote::{RemoteBudgets, RemoteServer, RemoteServerError, RemoteTokens, ServiceAccount};
 pub use service::{LumoauthService, MatchedRoute, PeerAddr};
 
 /// The example of the README, compiled and run.

@@ -27,6 +27,8 @@ pub struct RateLimits {
     pub token: u32,
     /// The authorization endpoint and pushed requests together, per address.
     pub authorize: u32,
+    /// Requests for approval, per agent: whoever is asked must not be flooded.
+    pub approvals: u32,
     /// Administrative reads, per credential.
     pub admin_read: u32,
     /// Administrative writes, per credential.
@@ -37,10 +39,10 @@ pub struct RateLimits {
 }
 
 impl RateLimits {
-    /// 30 tokens, 120 authorization requests, 1000 administrative reads, 100 administrative writes and 60 failures a
-    /// minute.
+    /// 30 tokens, 120 authorization requests, 30 requests for approval, 1000 administrative reads, 100 administrative
+    /// writes and 60 failures a minute.
     pub const fn standard() -> Self {
-        Self { token: 30, authorize: 120, admin_read: 1000, admin_write: 100, failures: 60 }
+        Self { token: 30, authorize: 120, approvals: 30, admin_read: 1000, admin_write: 100, failures: 60 }
     }
 
     /// How often an address may fail to authenticate.
@@ -61,6 +63,7 @@ impl Default for RateLimits {
 pub(crate) enum Counted<'a> {
     Token { client: &'a str, peer: &'a str },
     Authorize { peer: &'a str },
+    Approval { agent: &'a str },
     AdminRead { actor: &'a str },
     AdminWrite { actor: &'a str },
 }
@@ -71,6 +74,7 @@ impl Counted<'_> {
         let mut source = match self {
             Self::Token { client, peer } => format!("token {peer} {client}"),
             Self::Authorize { peer } => format!("authorize {peer}"),
+            Self::Approval { agent } => format!("approval {agent}"),
             Self::AdminRead { actor } => format!("admin-read {actor}"),
             Self::AdminWrite { actor } => format!("admin-write {actor}"),
         };
@@ -100,6 +104,7 @@ impl RateLimits {
         let max = match counted {
             Counted::Token { .. } => self.token,
             Counted::Authorize { .. } => self.authorize,
+            Counted::Approval { .. } => self.approvals,
             Counted::AdminRead { .. } => self.admin_read,
             Counted::AdminWrite { .. } => self.admin_write,
         };

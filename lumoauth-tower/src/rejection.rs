@@ -4,8 +4,9 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use lumoauth_core::{
     capability::{Capability, DenyReason},
-    principal::{Identity, Principal},
+    principal::{Identity, Principal, RemoteKind},
     server::{ApiError, AuthenticateError},
+    spending::SpendError,
     wire::WireError,
 };
 
@@ -32,6 +33,8 @@ pub enum RejectionReason {
     OtherOrganization,
     /// The caller may not do this.
     Denied(DenyReason),
+    /// The caller's budget does not allow it.
+    Budget,
     /// The stores or the keys do not answer; nothing is allowed then.
     Unavailable,
     /// A layer that must come first is missing.
@@ -53,7 +56,11 @@ impl Rejection {
     pub(crate) fn denied(principal: &Principal, wanted: &[Capability], reason: DenyReason) -> Self {
         let names = |list: &[Capability]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
         let wire = match &principal.identity {
-            Identity::Agent(_) | Identity::Client(_) => {
+            Identity::Remote(caller) if caller.kind == RemoteKind::User => {
+                let granted = names(caller.scope.as_slice());
+                ApiError::InsufficientScope { required: names(wanted), granted }.to_wire()
+            }
+            Identity::Agent(_) | Identity::Client(_) | Identity::Remote(_) => {
                 let text = format!("Capability {} is required.", names(wanted).join(" or "));
                 WireError::new(StatusCode::FORBIDDEN, "capability_denied", text)
                     .with_detail("required", names(wanted))
@@ -74,6 +81,31 @@ impl Rejection {
         let mut response = reply::error(&self.wire).map(B::from);
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+impl From<SpendError> for Rejection {
+    fn from(error: SpendError) -> Self {
+        let (reason, wire) = match error {
+            SpendError::Exceeded(exhausted) => (RejectionReason::Budget, exhausted.to_wire()),
+            SpendError::UsedUp { retry_after } => {
+                let text = "A budget of the caller is used up.";
+                let wire = WireError::new(StatusCode::TOO_MANY_REQUESTS, "budget_exceeded", text);
+                (RejectionReason::Budget, wire.with_retry_after(retry_after))
+            }
+            SpendError::NotAccepted => (RejectionReason::Unauthenticated, WireError::invalid_token()),
+            SpendError::ModelNotAllowed => (RejectionReason::Budget, ApiError::ModelNotAllowed.to_wire()),
+            SpendError::ApprovalRequired => (RejectionReason::Budget, ApiError::ApprovalRequired.to_wire()),
+            SpendError::ApprovalDenied => {
+                let text = "Whoever was asked did not agree to this call.";
+                (RejectionReason::Budget, WireError::new(StatusCode::FORBIDDEN, "approval_denied", text))
+            }
+            outage => {
+                tracing::error!(error = &outage as &dyn std::error::Error, "cannot charge a budget");
+                (RejectionReason::Unavailable, WireError::unavailable())
+            }
+        };
+        Self { reason, wire }
     }
 }
 

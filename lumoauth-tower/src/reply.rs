@@ -1,8 +1,8 @@
 //! Responses: JSON with the right headers.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
-use lumoauth_core::{server::ApiError, wire::WireError};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use lumoauth_core::{server::ApiError, spending::Remaining, wire::WireError};
 use serde::Serialize;
 
 /// A response with a whole body.
@@ -20,6 +20,25 @@ pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Reply {
 /// A 200 of [`json`].
 pub(crate) fn ok(body: &impl Serialize) -> Reply {
     json(StatusCode::OK, body)
+}
+
+/// A 200 of [`json`] to a call that a budget was charged for.
+pub(crate) fn budgeted(body: &impl Serialize, remaining: &Remaining) -> Reply {
+    with_rate_limit(ok(body), remaining)
+}
+
+/// `reply` with the `RateLimit` headers of the calls that are left.
+pub(crate) fn with_rate_limit<B>(mut reply: Response<B>, remaining: &Remaining) -> Response<B> {
+    insert_all(reply.headers_mut(), remaining.rate_limit_headers().into_iter().flatten());
+    reply
+}
+
+fn insert_all(headers: &mut HeaderMap, entries: impl IntoIterator<Item = (&'static str, String)>) {
+    for (name, value) in entries {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
 }
 
 /// Public metadata: cacheable, readable from any origin.
@@ -50,6 +69,7 @@ pub(crate) fn error(error: &WireError) -> Reply {
     if let Some(seconds) = error.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
+    insert_all(headers, error.rate_limit.iter().flat_map(|headers| headers.iter().cloned()));
     if let Some(challenge) = &error.challenge
         && let Ok(value) = HeaderValue::from_str(&challenge.header_value())
     {

@@ -72,6 +72,16 @@ pub(crate) const ORGANIZATION: &[Route] = routes! { "/orgs/{}/api/v1":
     GET "agents/me" Access::Token => me::identity;
     GET "agents/me/usage" Access::Token => me::usage;
     POST "agents/me/usage" Access::Token => me::report_usage;
+    GET "agents/me/budget" Access::Token => budget::budget;
+    POST "agents/me/budget/reservations" Access::Token => budget::reserve;
+    GET "agents/me/budget/reservations/{}" Access::Token => budget::reservation;
+    POST "agents/me/budget/reservations/{}/settle" Access::Token => budget::settle;
+    POST "agents/me/budget/reservations/{}/release" Access::Token => budget::release;
+    GET "agents/me/approvals/{}/status" Access::Token => approvals::status;
+    POST "agents/me/approvals" Access::Token => approvals::request;
+    GET "approvals/pending" Access::Token => approvals::pending;
+    POST "approvals/{}/approve" Access::Token => approvals::approve;
+    POST "approvals/{}/deny" Access::Token => approvals::deny;
     POST "agents/register" Access::Anyone => me::register;
     POST "agents/{}/attest" Access::Open => attest::attest;
 

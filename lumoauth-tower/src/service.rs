@@ -226,9 +226,10 @@ where
                     let reply = match identity {
                         Identity::ApiKey(_) => inner.call(request).await?,
                         Identity::User(person) if person.acts_in_person() => inner.call(request).await?,
-                        Identity::Agent(_) | Identity::Client(_) | Identity::User(_) => {
-                            Rejection::not_for_agents().into_response()
-                        }
+                        Identity::Agent(_)
+                        | Identity::Client(_)
+                        | Identity::User(_)
+                        | Identity::Remote(_) => Rejection::not_for_agents().into_response(),
                     };
                     if reply.extensions().get::<Rejection>().is_none() {
                         return Ok(reply);
@@ -348,6 +349,7 @@ async fn count(
         ("oauth/token" | "agents/{}/attest", _, _) => Counted::Token { client: &client, peer: &peer },
         // A client id is the caller's choice here: it would bound nothing.
         ("oauth/authorize" | "oauth/par", _, _) => Counted::Authorize { peer: &peer },
+        ("agents/me/approvals", _, _) => Counted::Approval { agent: &actor },
         (_, Access::Admin(_), &Method::GET) => Counted::AdminRead { actor: &actor },
         (_, Access::Admin(_), _) => Counted::AdminWrite { actor: &actor },
         _ => return Ok(None),
@@ -355,7 +357,8 @@ async fn count(
     limits.admit(&call.server, &call.organization.id, counted).await.map(Some)
 }
 
-fn origin(headers: &HeaderMap, extensions: &Extensions) -> Origin {
+/// Where a request came from, as far as its headers and the host tell.
+pub(crate) fn origin(headers: &HeaderMap, extensions: &Extensions) -> Origin {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let ip = extensions.get::<PeerAddr>().map(|peer| peer.0.ip());
     Origin::new(ip, text("user-agent"), text("x-request-id"))

@@ -72,12 +72,14 @@ struct Goal {
     measure: fn(&Options, &mut report::Report),
 }
 
-const GOALS: [Goal; 9] = [
+const GOALS: [Goal; 11] = [
     Goal { name: "g1", measure: goals::tokens::memory },
     Goal { name: "g2", measure: goals::tokens::durable },
     Goal { name: "g4", measure: goals::exchange::exchange },
+    Goal { name: "g5", measure: goals::layers::layers },
     Goal { name: "g7", measure: goals::charges::strict },
     Goal { name: "g8", measure: goals::pool::pool },
+    Goal { name: "g9", measure: goals::layers::leases },
     Goal { name: "g10", measure: goals::sizes::sizes },
     Goal { name: "g12", measure: goals::appends::appends },
     Goal { name: "g13", measure: goals::trees::trees },

@@ -8,7 +8,7 @@ use lumoauth_core::{
     audit::{Actor, Event, EventKind},
     budget::{Account, BudgetPolicy, Line, Meter, Standing, Usage, Window, account_lines},
     clock::{Clock, SystemClock, Timestamp},
-    id::{OrgId, Slug},
+    id::{AgentId, OrgId, Slug},
     random::random_bytes,
     store::{
         AgentStore, BudgetStore, Charge, ChargeId, Charged, Insert, MemoryStore, Remembered, ReplayStore,
@@ -129,7 +129,7 @@ async fn charge(
     key: &str,
 ) -> Result<Charged, StoreError> {
     let keep_until = now().plus(Duration::from_secs(3600));
-    let id = ChargeId { actor: account.owner, key, request_hash: [7; 32], keep_until };
+    let id = ChargeId { actor: AgentId::from_uuid(account.owner), key, request_hash: [7; 32], keep_until };
     store.charge(org, &Charge::repeatable(id, &line(account)), now()).await
 }
 

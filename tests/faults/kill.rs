@@ -54,7 +54,7 @@ fn nothing_acknowledged_is_lost_across_kills_of_the_server_under_load() {
 
 const WRITERS: u64 = 6;
 
-fn start(dir: &Path, address: &str) -> Server {
+pub(crate) fn start(dir: &Path, address: &str) -> Server {
     Server::start(&Options::new(Backend::Embedded).dir(dir).listen(address))
 }
 

@@ -16,6 +16,8 @@ mod overload;
 mod postgres_kill;
 mod redis_kill;
 mod replica_kill;
+mod reservations;
+mod reserver;
 mod single_use;
 mod skew;
 mod small_disk;

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cached;
+mod leased;
 mod postgres;
 mod postgres_hang_up;
 mod races;
@@ -33,8 +34,14 @@ mod memory {
             ((), [store.clone(), store])
         }
 
+        async fn one() -> ((), Vec<Arc<MemoryStore>>) {
+            ((), vec![Arc::new(MemoryStore::new())])
+        }
+
         crate::races::races!(make; recorded);
         crate::races::races!(make; hot);
+        crate::races::races!(one; caps);
+        crate::races::races!(one; edges);
     }
 }
 
@@ -45,7 +52,7 @@ mod embedded {
     use lumoauth_tests::unique;
 
     /// The folder of one store.
-    struct Folder(PathBuf);
+    pub(crate) struct Folder(PathBuf);
 
     impl Drop for Folder {
         fn drop(&mut self) {
@@ -60,7 +67,7 @@ mod embedded {
         (Folder(folder), file)
     }
 
-    async fn make() -> (Folder, EmbeddedStore) {
+    pub(crate) async fn make() -> (Folder, EmbeddedStore) {
         let (folder, file) = folder();
         (folder, EmbeddedStore::open(&file).unwrap())
     }
@@ -88,7 +95,14 @@ mod embedded {
             (folder, [store.clone(), store])
         }
 
+        async fn one() -> (Folder, Vec<Arc<EmbeddedStore>>) {
+            let (folder, store) = super::make().await;
+            (folder, vec![Arc::new(store)])
+        }
+
         crate::races::races!(make; recorded);
         crate::races::races!(make; hot);
+        crate::races::races!(one; caps);
+        crate::races::races!(one; edges);
     }
 }

@@ -72,6 +72,33 @@ mod races {
 
     crate::races::races!(make; recorded);
     crate::races::races!(make; hot);
+
+    mod one_store {
+        use super::{Arc, PostgresStore, store_at, url};
+
+        async fn make() -> ((), Vec<Arc<PostgresStore>>) {
+            ((), vec![Arc::new(store_at(url().await).await)])
+        }
+
+        crate::races::races!(make; caps);
+        crate::races::races!(make; edges);
+    }
+
+    mod four_stores {
+        use super::{Arc, PostgresStore, store_at, url};
+
+        /// As of four processes, with connections of their own.
+        async fn make() -> ((), Vec<Arc<PostgresStore>>) {
+            let mut stores = Vec::new();
+            for _ in 0..4 {
+                stores.push(Arc::new(store_at(url().await).await));
+            }
+            ((), stores)
+        }
+
+        crate::races::races!(make; caps);
+        crate::races::races!(make; edges);
+    }
 }
 
 mod migrations {

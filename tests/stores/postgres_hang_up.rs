@@ -9,7 +9,7 @@ use std::{
 };
 
 use lumoauth_core::{
-    budget::{BudgetPolicy, Line, Meter, Standing, Usage, account_lines, agent_account},
+    budget::{Account, BudgetPolicy, Line, Meter, Standing, Usage, account_lines},
     id::{AgentId, OrgId},
     store::{
         BudgetStore, Charge, Charged, GrantStore, Handle, RateLimit, RateLimitStore, StoreErrorKind,
@@ -76,7 +76,7 @@ async fn callers_that_hang_up_close_no_connections() {
 }
 
 fn call(agent: AgentId) -> Line {
-    let account = agent_account(agent, 0);
+    let account = Account::agent(agent, 0);
     let lines = account_lines(account, &BudgetPolicy::default(), &Usage::ONE_CALL, Standing::MustFit, now());
     lines.into_iter().find(|line| line.meter == Meter::Calls).unwrap()
 }

@@ -60,16 +60,39 @@ mod races {
         ((), [Arc::new(store_at(url()).await), Arc::new(store_at(url()).await)])
     }
 
-    async fn budgets() -> ((), [Arc<RedisBudgets>; 2]) {
+    /// Pools as of `count` processes, with connections of their own to both.
+    async fn pools(count: usize) -> Vec<Arc<RedisBudgets>> {
         let mut replicas = Vec::new();
-        for _ in 0..2 {
+        for _ in 0..count {
             let durable = postgres::store_at(postgres::url().await).await;
             replicas.push(Arc::new(RedisBudgets::new(&store_at(url()).await, Arc::new(durable))));
         }
-        let [one, other] = replicas.try_into().unwrap();
-        ((), [one, other])
+        replicas
+    }
+
+    async fn budgets() -> ((), [Arc<RedisBudgets>; 2]) {
+        ((), pools(2).await.try_into().unwrap())
     }
 
     crate::races::races!(make; hot: rate_limits_take, replay_remember);
-    crate::races::races!(budgets; hot: budgets_limit, budgets_chain, budgets_id);
+    crate::races::races!(budgets; hot: budgets_limit, budgets_chain, budgets_id, budgets_settle, budgets_unpark,
+        budgets_hold);
+
+    mod one_store {
+        async fn make() -> ((), Vec<super::Arc<super::RedisBudgets>>) {
+            ((), super::pools(1).await)
+        }
+
+        crate::races::races!(make; caps);
+        crate::races::races!(make; edges);
+    }
+
+    mod four_stores {
+        async fn make() -> ((), Vec<super::Arc<super::RedisBudgets>>) {
+            ((), super::pools(4).await)
+        }
+
+        crate::races::races!(make; caps);
+        crate::races::races!(make; edges);
+    }
 }

@@ -44,12 +44,27 @@ mod races {
         ((), [Arc::new(store_at(url()).await), Arc::new(store_at(url()).await)])
     }
 
-    async fn budgets() -> ((), [Arc<RedisBudgets>; 2]) {
+    /// Pools as of `count` processes over one durable store.
+    async fn pools(count: usize) -> Vec<Arc<RedisBudgets>> {
         let durable = Arc::new(MemoryStore::new());
-        let one = Arc::new(RedisBudgets::new(&store_at(url()).await, durable.clone()));
-        ((), [one, Arc::new(RedisBudgets::new(&store_at(url()).await, durable))])
+        let mut replicas = Vec::new();
+        for _ in 0..count {
+            replicas.push(Arc::new(RedisBudgets::new(&store_at(url()).await, durable.clone())));
+        }
+        replicas
+    }
+
+    async fn budgets() -> ((), [Arc<RedisBudgets>; 2]) {
+        ((), pools(2).await.try_into().unwrap())
+    }
+
+    async fn four() -> ((), Vec<Arc<RedisBudgets>>) {
+        ((), pools(4).await)
     }
 
     crate::races::races!(make; hot: rate_limits_take, replay_remember);
-    crate::races::races!(budgets; hot: budgets_limit, budgets_chain, budgets_id);
+    crate::races::races!(budgets; hot: budgets_limit, budgets_chain, budgets_id, budgets_settle, budgets_unpark,
+        budgets_hold);
+    crate::races::races!(four; caps);
+    crate::races::races!(four; edges);
 }

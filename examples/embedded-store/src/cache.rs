@@ -66,6 +66,8 @@ const fn kind(table: Table) -> Option<Kind> {
         Table::Organizations => Some(Kind::Organization),
         Table::Users | Table::UserNumbers | Table::UserEmails => Some(Kind::User),
         Table::Meta
+        | Table::Approvals
+        | Table::PendingApprovals
         | Table::AgentWorkloads
         | Table::Keys
         | Table::KeyGenerations
@@ -74,6 +76,8 @@ const fn kind(table: Table) -> Option<Kind> {
         | Table::RefreshTokens
         | Table::Counters
         | Table::Charges
+        | Table::LiveHolds
+        | Table::ParkedHolds
         | Table::Expiries
         | Table::ReplayMarks
         | Table::AuditLog

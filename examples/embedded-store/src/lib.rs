@@ -27,6 +27,7 @@
 
 mod agents;
 mod api_keys;
+mod approvals;
 mod audit;
 mod batch;
 mod budgets;

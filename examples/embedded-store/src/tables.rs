@@ -7,8 +7,8 @@
 //! 4. Text of variable length comes last, or ends with NUL.
 //! 5. A record is JSON. The value of an index row is the whole key of the record.
 //!
-//! [`Table::Expiries`] and [`Table::Outbox`] are walked across organizations, so they begin with a time and with
-//! a number; nothing is ever looked up in them by a caller's key.
+//! [`Table::Expiries`], [`Table::ParkedHolds`] and [`Table::Outbox`] are walked across organizations, so they begin with
+//! a time and with a number; nothing is ever looked up in them by a caller's key.
 
 use std::ops::Range;
 
@@ -21,6 +21,7 @@ use lumoauth_core::{
     store::{Handle, TicketPurpose},
 };
 use redb::TableDefinition;
+use uuid::Uuid;
 
 /// What redb sees of a key or a value.
 pub(crate) type Bytes = &'static [u8];
@@ -28,7 +29,7 @@ pub(crate) type Bytes = &'static [u8];
 /// What the file says it is, under [`FORMAT_KEY`].
 pub(crate) const FORMAT: &[u8] = b"lumoauth embedded store";
 /// The layout of this version, under [`SCHEMA_KEY`]. Raise it whenever an older version could misread a file.
-pub(crate) const SCHEMA: u64 = 3;
+pub(crate) const SCHEMA: u64 = 4;
 pub(crate) const FORMAT_KEY: &[u8] = b"format";
 pub(crate) const SCHEMA_KEY: &[u8] = b"schema";
 
@@ -70,6 +71,10 @@ tables! {
     ApiKeys = "api_keys",
     /// org, hash → key of the record.
     ApiKeyHashes = "api_key_hashes",
+    /// org, token → record.
+    Approvals = "approvals",
+    /// org, end, token → key of the record, until somebody decides; listings walk it.
+    PendingApprovals = "pending_approvals",
     /// org, client id → record.
     Clients = "clients",
     /// org, number → key of the record.
@@ -102,8 +107,12 @@ tables! {
     RefreshTokens = "refresh_tokens",
     /// org, account, meter, window, start of the window → what was used.
     Counters = "counters",
-    /// org, agent, the agent's own id → until when it must be kept, hash of the request.
+    /// org, agent, the agent's own id → until when it must be kept, hash of the request, hold.
     Charges = "charges",
+    /// org, agent, end, the agent's own id → key of the charge: what is held until then, or parked (without an end).
+    LiveHolds = "live_holds",
+    /// end, key of the charge → key of the charge: what is parked until then.
+    ParkedHolds = "parked_holds",
     /// time, table, key of the row → nothing: when a row may be purged.
     Expiries = "expiries",
     /// org, space, hash of the value → nothing.
@@ -193,12 +202,63 @@ pub(crate) fn replay_key(org: &OrgId, space: &str, value: &[u8; 32]) -> Vec<u8> 
     key(org, &[space.as_bytes(), &[0], value])
 }
 
+pub(crate) fn approval_key(org: &OrgId, token: &str) -> Vec<u8> {
+    key(org, &[token.as_bytes()])
+}
+
+/// The key in [`Table::PendingApprovals`] of an approval that ends at `end`.
+pub(crate) fn pending_key(org: &OrgId, end: Timestamp, token: &str) -> Vec<u8> {
+    key(org, &[&end.unix_millis().to_be_bytes(), token.as_bytes()])
+}
+
+/// The keys in [`Table::PendingApprovals`] of what ends after `now`.
+pub(crate) fn pending_approvals_from(org: &OrgId, now: Timestamp) -> Range<Vec<u8>> {
+    let after = now.unix_millis().saturating_add(1).to_be_bytes();
+    key(org, &[&after])..all_of(org).end
+}
+
 pub(crate) fn generation_key(org: &OrgId, purpose: KeyPurpose, generation: u32) -> Vec<u8> {
     key(org, &[purpose.as_str().as_bytes(), &[0], &generation.to_be_bytes()])
 }
 
 pub(crate) fn charge_key(org: &OrgId, actor: AgentId, id: &str) -> Vec<u8> {
     key(org, &[actor.uuid().as_bytes(), id.as_bytes()])
+}
+
+/// What [`charge_key`] was made of.
+pub(crate) fn charge_id(key: &[u8]) -> Option<(OrgId, AgentId, String)> {
+    let (org, actor, id) = charge_parts(key)?;
+    let org = OrgId::parse(str::from_utf8(org).ok()?).ok()?;
+    Some((org, AgentId::from_uuid(Uuid::from_bytes(*actor)), str::from_utf8(id).ok()?.to_owned()))
+}
+
+fn charge_parts(key: &[u8]) -> Option<(&[u8], &[u8; 16], &[u8])> {
+    let slug = key.iter().position(|byte| *byte == 0)?;
+    let (actor, id) = key.get(slug + 1..)?.split_first_chunk()?;
+    Some((&key[..slug], actor, id))
+}
+
+/// The key in [`Table::LiveHolds`] of what the charge with the key `charge` holds until `end`.
+pub(crate) fn live_key(charge: &[u8], end: Timestamp) -> Option<Vec<u8>> {
+    let (org, actor, id) = charge_parts(charge)?;
+    Some([org, &[0], actor, &end.unix_millis().to_be_bytes(), id].concat())
+}
+
+/// The keys in [`Table::LiveHolds`] of what `actor` holds longer than until `now`.
+pub(crate) fn live_from(org: &OrgId, actor: AgentId, now: Timestamp) -> Range<Vec<u8>> {
+    let after = now.unix_millis().saturating_add(1).to_be_bytes();
+    let Range { end, .. } = all_with(org, &[actor.uuid().as_bytes()]);
+    key(org, &[actor.uuid().as_bytes(), &after])..end
+}
+
+/// The key in [`Table::ParkedHolds`] of what the charge with the key `charge` has parked until `end`.
+pub(crate) fn parked_key(end: Timestamp, charge: &[u8]) -> Vec<u8> {
+    [&end.unix_millis().to_be_bytes()[..], charge].concat()
+}
+
+/// The keys in [`Table::ParkedHolds`] of what was parked until `now` at most.
+pub(crate) fn parked_until(now: Timestamp) -> Range<Vec<u8>> {
+    Vec::new()..now.unix_millis().saturating_add(1).to_be_bytes().to_vec()
 }
 
 pub(crate) fn line_key(org: &OrgId, line: &Line) -> Vec<u8> {
@@ -226,7 +286,7 @@ pub(crate) fn counter_key(
     key(
         org,
         &[
-            account.owner.uuid().as_bytes(),
+            account.owner.as_bytes(),
             &account.generation.to_be_bytes(),
             &[meter, window],
             &start.unix_millis().to_be_bytes(),
@@ -252,13 +312,14 @@ pub(crate) fn expired(now: Timestamp) -> Range<Vec<u8>> {
     Vec::new()..now.unix_millis().to_be_bytes().to_vec()
 }
 
-const EXPIRING: [(u8, Table); 6] = [
+const EXPIRING: [(u8, Table); 7] = [
     (1, Table::Marks),
     (2, Table::Counters),
     (3, Table::Charges),
     (4, Table::ReplayMarks),
     (5, Table::Tickets),
     (6, Table::RefreshTokens),
+    (7, Table::Approvals),
 ];
 
 #[cfg(test)]
@@ -297,6 +358,21 @@ mod tests {
         assert!(prefix(&org("a")) < prefix(&org("a-b")) && prefix(&org("a-b")) < prefix(&org("a0")));
         assert!(seq_key(&org("a"), 255) < seq_key(&org("a"), 256));
         assert_eq!(number_of(&seq_key(&org("a"), 256)), Some(256));
+    }
+
+    #[test]
+    fn a_hold_is_found_by_its_end() {
+        let (org, actor) = (org("a"), AgentId::generate());
+        let charge = charge_key(&org, actor, "ä\0b");
+        assert_eq!(charge_id(&charge), Some((org.clone(), actor, "ä\0b".to_owned())));
+        let at = Timestamp::from_unix_millis;
+        let live = live_key(&charge, at(9)).unwrap();
+        assert!(live_from(&org, actor, at(8)).contains(&live));
+        assert!(!live_from(&org, actor, at(9)).contains(&live));
+        assert!(!live_from(&org, AgentId::generate(), at(0)).contains(&live));
+        let parked = parked_key(at(9), &charge);
+        assert!(parked_until(at(9)).contains(&parked));
+        assert!(!parked_until(at(8)).contains(&parked));
     }
 
     #[test]

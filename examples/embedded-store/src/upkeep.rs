@@ -7,8 +7,9 @@ use lumoauth_core::{
 };
 
 use crate::{
-    EmbeddedStore,
+    EmbeddedStore, approvals,
     batch::Batch,
+    budgets::Kept,
     snapshot::malformed,
     tables::{FORMAT_KEY, Table, expired, expiring_row},
 };
@@ -34,8 +35,14 @@ impl Upkeep for EmbeddedStore {
             let mut purged = 0;
             for expiry in &expiries {
                 let (table, row) = expiring_row(expiry).ok_or_else(|| malformed(Table::Expiries))?;
-                purged += u64::from(batch.remove(table, row)?.is_some());
+                let removed = batch.remove(table, row)?;
                 batch.remove(Table::Expiries, expiry)?;
+                purged += u64::from(removed.is_some());
+                match (table, removed) {
+                    (Table::Approvals, Some(removed)) => approvals::take_off(batch, row, &removed)?,
+                    (Table::Charges, Some(removed)) => Kept::of(&removed)?.remove_index(batch, row)?,
+                    _ => {}
+                }
             }
             Ok(purged)
         };

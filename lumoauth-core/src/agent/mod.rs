@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     api_key::{AGENT_KEY_PREFIX, mint_key},
-    budget::{Account, BudgetPolicy, agent_account},
+    budget::{Account, BudgetPolicy},
     capability::{Capability, Scope, narrow},
     client::Secrets,
     clock::Timestamp,
@@ -286,7 +286,7 @@ impl Agent {
 
     /// The account its use is counted on.
     pub fn account(&self) -> Account {
-        agent_account(self.id, self.budget_generation)
+        Account::agent(self.id, self.budget_generation)
     }
 
     /// A fresh client secret; the old one works until `grace_ends`.

@@ -1,18 +1,34 @@
 //! The budget decision, as pure functions over counters. Every store decides with [`admits`].
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{BudgetPolicy, COUNTERS, Meter, Window};
 use crate::{clock::Timestamp, id::AgentId};
 
-/// Whose use is counted: an agent, in one budget generation.
+/// Whose use is counted: an agent's, in one budget generation, or that of a family of tokens with a budget of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Account {
-    /// The agent that pays.
-    pub owner: AgentId,
+    /// The id of the agent or the envelope that pays. Both are random, so they never meet.
+    pub owner: Uuid,
     /// Raised by a reset, so that old counters are no longer asked for.
     pub generation: u32,
+}
+
+impl Account {
+    /// The account of `agent` in one of its budget generations.
+    ///
+    /// A reset writes no counter: it raises the generation in the agent's record, and the old counters are
+    /// simply no longer asked for.
+    pub const fn agent(agent: AgentId, generation: u32) -> Self {
+        Self { owner: agent.uuid(), generation }
+    }
+
+    /// The account of an envelope: the budget that a family of delegated tokens carries.
+    pub const fn envelope(id: Uuid) -> Self {
+        Self { owner: id, generation: 0 }
+    }
 }
 
 /// What one call uses.
@@ -68,7 +84,7 @@ pub struct Line {
 /// use lumoauth_core::{clock::Timestamp, id::AgentId};
 ///
 /// let policy: BudgetPolicy = serde_json::from_str(r#"{"max_api_calls_per_hour": 10}"#).unwrap();
-/// let account = agent_account(AgentId::generate(), 0);
+/// let account = Account::agent(AgentId::generate(), 0);
 /// let lines = account_lines(account, &policy, &Usage::ONE_CALL, Standing::MustFit, Timestamp::default());
 /// assert!(admits(9, &lines[0]));
 /// assert!(!admits(10, &lines[0]));
@@ -83,6 +99,8 @@ pub fn admits(used: u64, line: &Line) -> bool {
 pub enum Standing {
     /// The use lies ahead: it must fit, and every other maximum of the policy must have room.
     MustFit,
+    /// The same, and what was used in the end may be something else: every counter is a line, so that it can be corrected.
+    Hold,
     /// The use has happened: it is recorded even if it overshoots.
     Fact,
 }
@@ -106,11 +124,11 @@ pub fn account_lines(
         .into_iter()
         .filter_map(|(meter, window)| {
             let limit = match standing {
-                Standing::MustFit => max(meter, window),
+                Standing::MustFit | Standing::Hold => max(meter, window),
                 Standing::Fact => None,
             };
             let amount = usage.of(meter);
-            (amount > 0 || limit.is_some()).then(|| Line {
+            (amount > 0 || limit.is_some() || standing == Standing::Hold).then(|| Line {
                 account,
                 meter,
                 window,
@@ -139,7 +157,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::budget::agent_account;
 
     fn policy(max: u64) -> BudgetPolicy {
         serde_json::from_str(&format!(r#"{{"max_tokens_per_day":{max},"max_api_calls_per_hour":{max}}}"#))
@@ -147,7 +164,7 @@ mod tests {
     }
 
     fn account() -> Account {
-        agent_account(AgentId::generate(), 0)
+        Account::agent(AgentId::generate(), 0)
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! [`Meter`] and [`Window`]. Windows are fixed and in UTC: the clock hour, the calendar day, the calendar
 //! month. Money is whole micro-dollars and is never held in a float.
 
+mod envelope;
 mod evaluate;
+mod hold;
 mod policy;
 mod usd;
 
@@ -12,9 +14,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{clock::Timestamp, id::AgentId};
+use crate::clock::Timestamp;
 
+pub use envelope::Envelope;
 pub use evaluate::{Account, Line, Standing, Usage, account_lines, admits, exceeded};
+pub use hold::{HeldLine, Hold, HoldState, Resolution, Verdict, amounts, recounted};
 pub use policy::{BudgetPolicy, InvalidPolicy};
 pub use usd::{MicroUsd, ParseUsdError};
 
@@ -105,14 +109,6 @@ impl Limit {
 /// The three of the policy are the only ones that are counted.
 pub const COUNTERS: [(Meter, Window); 3] =
     [(Meter::Tokens, Window::Day), (Meter::Calls, Window::Hour), (Meter::MicroUsd, Window::Month)];
-
-/// The account of `agent` in its present budget generation.
-///
-/// A reset writes no counter: it raises the generation in the agent's record, and the old counters are
-/// simply no longer asked for.
-pub const fn agent_account(agent: AgentId, generation: u32) -> Account {
-    Account { owner: agent, generation }
-}
 
 #[cfg(test)]
 mod tests {

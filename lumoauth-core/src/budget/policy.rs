@@ -86,6 +86,31 @@ impl BudgetPolicy {
         self.require_approval_above_usd.is_some_and(|threshold| cost > threshold)
     }
 
+    /// Whether this policy allows nothing that `larger` does not, in what both of them limit.
+    ///
+    /// ```
+    /// use lumoauth_core::budget::BudgetPolicy;
+    ///
+    /// let read = |text: &str| serde_json::from_str::<BudgetPolicy>(text).unwrap();
+    /// let agent = read(r#"{"max_api_calls_per_hour": 500, "allowed_models": ["gpt-4"]}"#);
+    /// assert!(read(r#"{"max_api_calls_per_hour": 10, "max_tokens_per_day": 7}"#).narrows(&agent));
+    /// assert!(!read(r#"{"max_api_calls_per_hour": 501}"#).narrows(&agent));
+    /// assert!(!read(r#"{"allowed_models": ["gpt-5"]}"#).narrows(&agent));
+    /// ```
+    pub fn narrows(&self, larger: &Self) -> bool {
+        let within = |limit: Limit| {
+            let mut others =
+                larger.limits().filter(|other| (other.meter, other.window) == (limit.meter, limit.window));
+            others.all(|other| limit.max <= other.max)
+        };
+        let models = self.allowed_models.iter().flatten();
+        let threshold = match (self.require_approval_above_usd, larger.require_approval_above_usd) {
+            (Some(own), Some(other)) => own <= other,
+            (None, _) | (_, None) => true,
+        };
+        self.limits().all(within) && models.into_iter().all(|model| larger.allows_model(model)) && threshold
+    }
+
     /// The wire name of the maximum for `meter`.
     pub const fn member_of(meter: Meter) -> &'static str {
         match meter {

@@ -8,12 +8,12 @@ use super::{Bearer, GrantContext, NewToken, Resource, TokenError, TokenResponse,
 use crate::{
     audit::{Event, EventKind, Target},
     authorize::{Authorized, still_allowed},
-    budget_gate::charge_call,
     capability::Scope,
     client_auth::{AuthenticatedClient, Method},
     mcp::McpServer,
     principal::client_actor,
     secret::Secret,
+    spending::Payers,
     store::{ConsentKey, Handle, McpServerKey, UserKey},
     user::User,
     wire::Params,
@@ -85,7 +85,9 @@ pub(super) async fn charge(
     standing: &Standing,
 ) -> Result<(), TokenError> {
     if let (AuthenticatedClient::Agent(agent), Some(_)) = (client, &standing.server) {
-        charge_call(context.stores, context.org(), agent, context.origin, context.now).await??;
+        Payers::alone(agent)
+            .charge_call(context.stores, context.org(), context.origin, context.now)
+            .await??;
     }
     Ok(())
 }

@@ -15,9 +15,9 @@ use super::{
 };
 use crate::{
     audit::{Event, EventKind, Target},
-    budget_gate::charge_call,
     client_auth::AuthenticatedClient,
     principal::client_actor,
+    spending::Payers,
     wire::Params,
 };
 
@@ -79,7 +79,9 @@ pub(super) async fn decide<'a>(
             let lifetime = server.token_lifetime;
             if let AuthenticatedClient::Agent(agent) = client {
                 // A token for a resource is an act, by whichever grant.
-                charge_call(context.stores, context.org(), agent, context.origin, context.now).await??;
+                Payers::alone(agent)
+                    .charge_call(context.stores, context.org(), context.origin, context.now)
+                    .await??;
             }
             (Resource::Mcp(server), scope, lifetime)
         }

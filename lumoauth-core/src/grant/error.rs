@@ -4,10 +4,10 @@ use http::StatusCode;
 
 use crate::{
     authorize::RequestError,
-    budget_gate::Exhausted,
     client_auth::Method,
     clock::Timestamp,
     keys::KeyError,
+    spending::Exhausted,
     store::StoreError,
     wire::{Challenge, InvalidParams, WireError},
 };

@@ -5,6 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use super::{GrantContext, MAX_SCOPE_BYTES, TokenError, TokenResponse};
 use crate::{
     agent::Agent,
+    budget::Envelope,
     capability::Scope,
     client_auth::AuthenticatedClient,
     clock::Timestamp,
@@ -14,6 +15,7 @@ use crate::{
     organization::ActOrder,
     principal::Represented,
     secret::Secret,
+    spending::Remaining,
     store::Handle,
     token::{self, AccessClaims, Act, Audience, ClientEpoch, ConsentEpoch, Lineage, MayAct, Subject},
     user::User,
@@ -60,6 +62,8 @@ pub(crate) struct NewToken<'a> {
     pub(crate) consents: Vec<ConsentEpoch>,
     /// Whose token of a person it comes from, if that client is not in the chain.
     pub(crate) via: Option<ClientEpoch>,
+    /// The budgets that it carries.
+    pub(crate) envelopes: Vec<Envelope>,
     /// Who alone may become an actor.
     pub(crate) may_act: Option<MayAct>,
     /// Which workload the agent is.
@@ -78,6 +82,7 @@ impl<'a> NewToken<'a> {
             ancestors: Vec::new(),
             consents: Vec::new(),
             via: None,
+            envelopes: Vec::new(),
             may_act: None,
             workload: None,
             test: false,
@@ -135,6 +140,7 @@ pub(super) async fn signed(
         scope: claims.scope,
         refresh_token: None,
         id_token: None,
+        remaining: Remaining::default(),
     })
 }
 
@@ -264,6 +270,7 @@ pub(super) fn claims(context: &GrantContext<'_>, new: NewToken<'_>) -> Result<Ac
             subject: names.subject,
             consents: new.consents,
             via: new.via,
+            budgets: new.envelopes,
             act_order: if depth.is_some() { org.act_order } else { ActOrder::default() },
             ..Lineage::new(std::iter::once(org.epoch).chain(names.epochs).collect(), new.ancestors)
         },

@@ -48,7 +48,8 @@ use crate::{
     wire::Params,
 };
 
-pub use crate::budget_gate::Exhausted;
+pub use crate::spending::Exhausted;
+use crate::spending::Remaining;
 pub use authorization_code::AuthorizationCode;
 pub use client_credentials::ClientCredentials;
 pub use error::{MAX_ACTORS, TokenError};
@@ -250,6 +251,9 @@ pub struct TokenResponse {
     /// Who signed in (OpenID Connect Core section 2).
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "expose_some")]
     pub id_token: Option<Secret>,
+    /// What is left of the budget that an acting exchange was charged to.
+    #[serde(skip)]
+    pub remaining: Remaining,
 }
 
 #[expect(clippy::ref_option, reason = "the form that serde calls")]

@@ -511,7 +511,7 @@ impl AuthorizationServer {
                     }
                 }
             }
-            Identity::Client(_) | Identity::User(_) => {
+            Identity::Client(_) | Identity::User(_) | Identity::Remote(_) => {
                 Err(ApiError::Forbidden("Only agents and administrators register agents."))
             }
         }

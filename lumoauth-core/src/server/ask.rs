@@ -7,11 +7,11 @@ use super::{ApiError, AuthorizationServer, Caller, budget::cost};
 use crate::{
     agent::Agent,
     audit::{Event, EventKind, Target, cleaned},
-    budget_gate::charge_calls,
     capability::{Capability, Decision, DenyReason},
     json as strict,
     organization::Organization,
     principal::{Principal, agent_actor},
+    spending::{Payers, Remaining},
 };
 
 /// A question. Absent and `null` are the same.
@@ -38,6 +38,9 @@ pub struct RequestFacts<'a> {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Answer {
+    /// What is left of the caller's budget.
+    #[serde(skip)]
+    pub remaining: Remaining,
     /// Whether it may.
     pub allowed: bool,
     /// The action that was decided on.
@@ -87,7 +90,9 @@ impl AuthorizationServer {
         let now = self.now();
         let org = &organization.id;
         let question = Question::read(request)?;
-        charge_calls(self.stores(), org, &principal.chain(agent), &caller.origin, now).await??;
+        let remaining = Payers::of_caller(principal, agent)
+            .charge_call(self.stores(), org, &caller.origin, now)
+            .await??;
 
         let (verdict, action) = decide(principal, agent, &question);
         let context = seen_context(question.context, facts, caller);
@@ -111,6 +116,7 @@ impl AuthorizationServer {
 
         let older = question.older.then(|| question.actions.iter().map(ToString::to_string).collect());
         Ok(Answer {
+            remaining,
             allowed: verdict.allowed,
             action,
             context,

@@ -61,6 +61,9 @@ pub enum AuthenticateError {
     /// The keys cannot be read.
     #[error("keys")]
     Key(#[from] KeyError),
+    /// The server that issued it cannot be asked.
+    #[error("authorization server")]
+    Remote(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl AuthenticateError {
@@ -71,7 +74,7 @@ impl AuthenticateError {
             Self::OtherOrganization => {
                 WireError::forbidden("This credential belongs to another organization.")
             }
-            Self::Store(_) | Self::Key(_) => WireError::unavailable(),
+            Self::Store(_) | Self::Key(_) | Self::Remote(_) => WireError::unavailable(),
         }
     }
 }
@@ -263,6 +266,7 @@ impl From<AuthenticateError> for ApiError {
             }
             AuthenticateError::Store(error) => Self::Store(error),
             AuthenticateError::Key(error) => Self::Key(error),
+            AuthenticateError::Remote(error) => Self::Store(StoreError::unavailable("authenticate", error)),
         }
     }
 }

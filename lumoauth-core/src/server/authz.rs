@@ -5,15 +5,15 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{ApiError, AuthorizationServer, Caller};
+use super::{ApiError, AuthorizationServer, Caller, error::ELSEWHERE};
 use crate::{
     agent::Agent,
     audit::{Event, EventKind, Target},
-    budget_gate::charge_calls,
     capability::Capability,
     id::OrgId,
     organization::Organization,
     principal::{Identity, Principal, agent_actor},
+    spending::{Payers, Remaining},
     store::UserKey,
     user::User,
 };
@@ -89,6 +89,8 @@ pub struct Checked {
     pub subject: Subject,
     /// Each permission and whether it is held.
     pub results: Vec<(String, bool)>,
+    /// What is left of the caller's budget, if it has one.
+    pub remaining: Remaining,
 }
 
 /// A permission that a caller holds.
@@ -149,8 +151,11 @@ impl AuthorizationServer {
         let now = self.now();
         let org = &organization.id;
         let subject = self.subject(org, principal, subject).await?;
+        let mut remaining = Remaining::default();
         if let Some(agent) = principal.agent() {
-            charge_calls(self.stores(), org, &principal.chain(agent), &caller.origin, now).await??;
+            remaining = Payers::of_caller(principal, agent)
+                .charge_call(self.stores(), org, &caller.origin, now)
+                .await??;
         }
         let own = matches!((&subject, principal.agent()), (Subject::Agent(one), Some(caller)) if one.id == caller.id);
         let holds = |text: &String| {
@@ -179,7 +184,7 @@ impl AuthorizationServer {
                 .with("results", answers);
             self.stores().audit.append(org, &[principal.in_context(event)]).await?;
         }
-        Ok(Checked { subject, results })
+        Ok(Checked { subject, results, remaining })
     }
 
     /// The permissions of the caller. API keys act for nobody in particular and have no list.
@@ -202,6 +207,7 @@ impl AuthorizationServer {
                 required: vec!["authz:read".to_owned()],
                 granted: key.scopes.iter().map(ToString::to_string).collect(),
             }),
+            Identity::Remote(_) => Err(ELSEWHERE),
         }
     }
 
@@ -216,6 +222,7 @@ impl AuthorizationServer {
                 Identity::Agent(agent) => Ok(Subject::Agent(agent.clone())),
                 Identity::Client(client) => Ok(Subject::Caller(client.client_id.to_string())),
                 Identity::User(person) => Ok(Subject::User(person.user.clone())),
+                Identity::Remote(_) => Err(ELSEWHERE),
                 Identity::ApiKey(key) => match key.created_by {
                     None => Ok(Subject::Caller(key.number.to_string())),
                     Some(id) => self

@@ -8,12 +8,13 @@ use serde_json::{Value, value::RawValue};
 use super::{ApiError, AuthorizationServer, Caller, agents::agent_target};
 use crate::{
     agent::Agent,
-    audit::{ActorKind, EventKind},
+    audit::EventKind,
     budget::{BudgetPolicy, MicroUsd, Standing, Usage, Window, account_lines, admits, exceeded},
-    budget_gate::{Exhausted, record_exceeded},
     clock::Timestamp,
     id::{EventId, OrgId},
+    principal::Principal,
     secret::sha256,
+    spending::{Exhausted, Payers},
     store::{AuditKey, Charge, ChargeId, Charged},
 };
 
@@ -68,8 +69,8 @@ impl AuthorizationServer {
         self.standing(org, agent, false, self.now()).await
     }
 
-    /// Records use that has happened, also above a limit: facts are never dropped. With `dry_run`, says whether
-    /// it would fit and records nothing.
+    /// Records use of `agent` that has happened, also above a limit: facts are never dropped. With `dry_run`, says whether
+    /// it would fit and records nothing. What an agent reports by a token is charged to everybody who pays for its calls.
     ///
     /// # Errors
     /// [`ApiError`] if an amount is not acceptable, the model is not allowed, the dry run does not fit or needs
@@ -78,25 +79,27 @@ impl AuthorizationServer {
         &self,
         org: &OrgId,
         agent: &Agent,
+        principal: &Principal,
         request: &UsageRequest,
         caller: &Caller,
     ) -> Result<UsageReport, ApiError> {
-        let by_itself = caller.actor.kind == ActorKind::Agent;
+        let by_itself = principal.agent().is_some_and(|caller| caller.id == agent.id);
+        let payers = if by_itself { Payers::of_caller(principal, agent) } else { Payers::alone(agent) };
         let now = self.now();
         let usage = Usage {
             tokens: count("tokens", request.tokens.as_deref())?,
             calls: count("api_calls", request.api_calls.as_deref())?,
             micro_usd: cost("cost_usd", request.cost_usd.as_deref())?.micros(),
         };
-        let model_allowed = request.model.as_deref().is_none_or(|model| agent.budget.allows_model(model));
+        let model_allowed = payers.allow_model(request.model.as_deref());
         let dry_run = request.dry_run == Some(true);
         if !model_allowed && (dry_run || request.force != Some(true)) {
             return Err(ApiError::ModelNotAllowed);
         }
         if dry_run {
-            return self.preflight(org, agent, &usage, now).await;
+            return self.preflight(org, &payers, &usage, now).await;
         }
-        let lines = account_lines(agent.account(), &agent.budget, &usage, Standing::Fact, now);
+        let lines = payers.lines(&usage, Standing::Fact, now);
         // Whose id it is comes first, so that an administrator's and the agent's own never meet.
         let key = match request.idempotency_key.as_deref() {
             None => None,
@@ -138,7 +141,7 @@ impl AuthorizationServer {
             self.record_usage_by_admin(org, agent, &usage, report, caller, now).await?;
         }
         let report = self.standing(org, agent, true, now).await?;
-        record_exceeded(self.stores(), org, agent, &report.usage, &caller.origin, now).await?;
+        payers.record_exceeded(self.stores(), org, &caller.origin, now).await?;
         Ok(report)
     }
 
@@ -177,22 +180,23 @@ impl AuthorizationServer {
     async fn preflight(
         &self,
         org: &OrgId,
-        agent: &Agent,
+        payers: &Payers<'_>,
         usage: &Usage,
         now: Timestamp,
     ) -> Result<UsageReport, ApiError> {
-        let used = self.stores().budgets.usage(org, agent.account(), now).await?;
-        for line in account_lines(agent.account(), &agent.budget, usage, Standing::MustFit, now) {
-            let counter = used.of(line.meter);
-            if !admits(counter, &line) {
-                return Err(Exhausted::new(&agent.budget, &used, &line, counter, now).into());
+        for payer in payers.iter() {
+            let used = self.stores().budgets.usage(org, payer.account, now).await?;
+            for line in account_lines(payer.account, payer.policy, usage, Standing::MustFit, now) {
+                let counter = used.of(line.meter);
+                if !admits(counter, &line) {
+                    return Err(Exhausted::new(payer.policy, &used, &line, counter, now).into());
+                }
             }
         }
-        let cost = MicroUsd::from_micros(usage.micro_usd);
-        if agent.budget.needs_approval(cost) {
+        if payers.need_approval(usage.micro_usd) {
             return Err(ApiError::ApprovalRequired);
         }
-        self.standing(org, agent, false, now).await
+        self.standing(org, payers.current(), false, now).await
     }
 
     async fn standing(
@@ -221,7 +225,7 @@ fn present(raw: Option<&RawValue>) -> Option<&str> {
     raw.map(RawValue::get).filter(|text| *text != "null")
 }
 
-fn count(member: &'static str, raw: Option<&RawValue>) -> Result<u64, ApiError> {
+pub(super) fn count(member: &'static str, raw: Option<&RawValue>) -> Result<u64, ApiError> {
     let Some(text) = present(raw) else { return Ok(0) };
     text.parse().ok().filter(|n| *n <= BudgetPolicy::MAX_COUNT).ok_or_else(|| ApiError::Invalid {
         member,

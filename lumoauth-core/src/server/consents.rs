@@ -32,9 +32,11 @@ fn in_person(principal: &Principal) -> Result<(UserId, Sees<'_>), ApiError> {
             let sees = if all { Sees::All } else { Sees::Only(person.client.client_id()) };
             Ok((person.user.id, sees))
         }
-        Identity::User(_) | Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) => {
-            Err(ApiError::Forbidden("This route is for people in person."))
-        }
+        Identity::User(_)
+        | Identity::Agent(_)
+        | Identity::Client(_)
+        | Identity::ApiKey(_)
+        | Identity::Remote(_) => Err(ApiError::Forbidden("This route is for people in person.")),
     }
 }
 

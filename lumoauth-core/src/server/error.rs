@@ -4,9 +4,9 @@ use http::StatusCode;
 
 use crate::{
     agent::{InvalidAgent, Terminal},
-    budget_gate::Exhausted,
     grant::TokenError,
     keys::KeyError,
+    spending::Exhausted,
     store::StoreError,
     wire::WireError,
 };
@@ -72,6 +72,18 @@ pub enum ApiError {
     /// One call that costs this much needs a human's approval.
     #[error("approval required")]
     ApprovalRequired,
+    /// A token that was made to try things out.
+    #[error("test tokens are not accepted here")]
+    TestTokenNotAccepted,
+    /// The agent may not act for people.
+    #[error("the agent may not act for others")]
+    DelegationNotAllowed,
+    /// A request for approval reaches nobody.
+    #[error("nobody is reached")]
+    NotDelivered {
+        /// The agent's name for what it is doing.
+        task_id: String,
+    },
     /// The agent has used up its budget.
     #[error(transparent)]
     BudgetExceeded(#[from] Exhausted),
@@ -85,6 +97,9 @@ pub enum ApiError {
     #[error("password hashing")]
     Hash(#[from] super::HashError),
 }
+
+/// The refusal of a caller whose token was verified elsewhere: this server verifies its tokens itself.
+pub(super) const ELSEWHERE: ApiError = ApiError::Forbidden("This credential is not accepted here.");
 
 impl ApiError {
     /// The error as the client sees it.
@@ -135,6 +150,22 @@ impl ApiError {
                 "approval_required",
                 "A call of this cost needs a human's approval.",
             ),
+            Self::TestTokenNotAccepted => WireError::new(
+                S::FORBIDDEN,
+                "test_token_not_accepted",
+                "A test token cannot ask for approvals.",
+            ),
+            Self::DelegationNotAllowed => WireError::new(
+                S::FORBIDDEN,
+                "delegation_not_allowed",
+                "The agent holds no capability to act for others (delegate:on_behalf or delegate:user).",
+            ),
+            Self::NotDelivered { task_id } => WireError::new(
+                S::PRECONDITION_REQUIRED,
+                "no_enrolled_device",
+                "The request cannot be delivered: this user has no approver channel.",
+            )
+            .with_member("task_id", task_id.as_str()),
             Self::BudgetExceeded(exhausted) => exhausted.to_wire(),
             Self::Store(_) | Self::Key(_) | Self::Hash(_) => WireError::unavailable(),
         }

@@ -14,12 +14,13 @@ use crate::{
     client_auth::{AuthenticatedClient, Method},
     clock::Timestamp,
     grant::{Refusal, TokenError},
-    id::OrgId,
+    id::{ClientId, OrgId},
     keys::KeyPurpose,
     mcp::McpServer,
     organization::Organization,
     principal::{Delegation, Identity, Principal, Represented, client_actor},
-    store::{McpServerKey, Revoked},
+    spending::Payers,
+    store::{McpServerKey, Revoked, StoreError},
     token::{AccessClaims, Act, Audience, InvalidToken, MayAct, foreign, token_handle},
     user::User,
 };
@@ -167,16 +168,18 @@ impl AuthorizationServer {
         Ok(Introspection { active: true, token: Some(token) })
     }
 
-    /// Whether an agent has used up its budget, or an earlier one of its chain.
+    /// Whether somebody who pays for the agent's calls has used up a budget.
     async fn is_over_budget(
         &self,
         organization: &Organization,
         principal: &Principal,
         now: Timestamp,
     ) -> Result<bool, TokenError> {
-        for agent in principal.agents().filter(|agent| !agent.budget.is_empty()) {
-            let used = self.stores().budgets.usage(&organization.id, agent.account(), now).await?;
-            if exceeded(&agent.budget, &used, now).next().is_some() {
+        let agents: Vec<_> = principal.agents().map(|agent| &**agent).collect();
+        let payers = Payers::of_chain(&agents, principal.envelopes());
+        for payer in payers.iter().flat_map(Payers::iter).filter(|payer| !payer.policy.is_empty()) {
+            let used = self.stores().budgets.usage(&organization.id, payer.account, now).await?;
+            if exceeded(payer.policy, &used, now).next().is_some() {
                 return Ok(true);
             }
         }
@@ -283,6 +286,9 @@ impl AuthorizationServer {
             Ok(_) => Err(refused),
             Err(super::AuthenticateError::Store(error)) => Err(error.into()),
             Err(super::AuthenticateError::Key(error)) => Err(error.into()),
+            Err(super::AuthenticateError::Remote(error)) => {
+                Err(StoreError::unavailable("authenticate", error).into())
+            }
             Err(super::AuthenticateError::Refused | super::AuthenticateError::OtherOrganization) => {
                 Err(refused)
             }
@@ -303,16 +309,25 @@ impl AuthorizationServer {
                 (&client.client_id, client.client_id.to_string(), admin)
             }
         };
-        if is_admin
-            || claims.client_id == *client_id
+        Ok(is_admin || self.is_party(&organization.id, client_id, &own_name, claims).await?)
+    }
+
+    /// Whether a token was issued to a client, or is meant for it or for an MCP server that names it.
+    pub(super) async fn is_party(
+        &self,
+        org: &OrgId,
+        client_id: &ClientId,
+        own_name: &str,
+        claims: &AccessClaims,
+    ) -> Result<bool, StoreError> {
+        if claims.client_id == *client_id
             || claims.aud.contains(client_id.as_str())
-            || claims.aud.contains(&own_name)
+            || claims.aud.contains(own_name)
         {
             return Ok(true);
         }
         let Some(server_id) = &claims.mcp_server_id else { return Ok(false) };
-        let server =
-            self.stores().mcp_servers.find(&organization.id, McpServerKey::ServerId(server_id)).await?;
+        let server = self.stores().mcp_servers.find(org, McpServerKey::ServerId(server_id)).await?;
         Ok(server.is_some_and(|server| server.resource_client_id.as_ref() == Some(client_id)))
     }
 }
@@ -334,7 +349,7 @@ fn usable_scope(principal: &Principal, claims: &AccessClaims, server: Option<&Mc
         Identity::Agent(agent) => agent.narrow(None, &bounds),
         Identity::Client(client) => AuthenticatedClient::Client(client.clone()).narrow(None, &bounds),
         Identity::User(person) => return still_allowed(&person.client, server, &claims.scope),
-        Identity::ApiKey(_) => Ok(Scope::default()),
+        Identity::ApiKey(_) | Identity::Remote(_) => Ok(Scope::default()),
     };
     let items = scope.unwrap_or_default();
     Scope::new(items.as_slice().iter().filter(|item| principal.decide(item).is_allow()).cloned())
@@ -345,7 +360,7 @@ fn resource_owner(principal: &Principal) -> Option<&User> {
     match (&principal.identity, principal.delegation.as_deref()) {
         (Identity::User(person), _) => Some(&person.user),
         (_, Some(Delegation { represented: Represented::User(user), .. })) => Some(user),
-        (Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_), _) => None,
+        (Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) | Identity::Remote(_), _) => None,
     }
 }
 

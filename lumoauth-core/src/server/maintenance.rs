@@ -27,7 +27,7 @@ const MAX_AUDIT_STEPS: u32 = 100;
 const PURGE_BATCH: u32 = 1000;
 
 impl AuthorizationServer {
-    /// All periodic work: moving and numbering audit events, purging, making and rotating keys, syncing clocks, and
+    /// All periodic work: moving and numbering audit events, freeing reservations that nobody decided about, purging, making and rotating keys, syncing clocks, and
     /// hearing what other servers changed. It never ends; spawn it.
     ///
     /// A server without it stays correct, only untidy: expiry is decided when something is read, and audit reads
@@ -57,6 +57,9 @@ impl AuthorizationServer {
             if let Err(error) = self.audit_round().await {
                 tracing::warn!(error = &error as &dyn std::error::Error, "audit maintenance failed");
             }
+            if let Err(error) = self.expire_parked().await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot free parked reservations");
+            }
             if round % ROUNDS_BETWEEN_UPKEEP == 0 {
                 self.upkeep_round().await;
             }
@@ -71,6 +74,7 @@ impl AuthorizationServer {
     /// done all the same.
     pub async fn maintain_once(&self) -> Result<(), StoreError> {
         self.upkeep_round().await;
+        self.expire_parked().await?;
         self.audit_round().await
     }
 

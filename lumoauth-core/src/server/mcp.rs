@@ -408,6 +408,7 @@ fn sees(principal: &Principal, server: &McpServer) -> bool {
             AuthenticatedClient::Client(client) => server.admits(&client.client_id, None),
         },
         Identity::ApiKey(_) => principal.administers_agents(),
+        Identity::Remote(_) => false,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ApiError, AuthorizationServer};
+use super::{ApiError, AuthorizationServer, error::ELSEWHERE};
 use crate::{
     agent::Agent,
     authorize::person_claims,
@@ -70,6 +70,7 @@ impl AuthorizationServer {
                 Ok(body.into())
             }
             Identity::ApiKey(_) => Err(ApiError::Forbidden("An API key has no userinfo.")),
+            Identity::Remote(_) => Err(ELSEWHERE),
         }
     }
 

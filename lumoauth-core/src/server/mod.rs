@@ -5,6 +5,7 @@
 //! arguments and render its results.
 
 mod agents;
+mod approvals;
 mod ask;
 mod attest;
 mod audit;
@@ -23,9 +24,13 @@ mod introspect_refresh;
 mod maintenance;
 mod mcp;
 mod me;
+mod on_behalf;
 mod organizations;
+mod parking;
 mod people;
 mod pushed;
+mod reservations;
+mod spend;
 mod token;
 
 use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc};
@@ -46,6 +51,7 @@ use crate::{
 };
 
 pub use agents::{AgentPage, NewAgent, Registration, RegistrationRequest, TestTokenRequest};
+pub use approvals::{ApprovalDecisionRequest, ApprovalRequest, OpenedApproval};
 pub use ask::{Answer, AskRequest, RequestFacts};
 pub use attest::{Attestation, AttestedIdentity};
 pub use authenticate::{AuthenticateError, Credential, Door};
@@ -60,6 +66,7 @@ pub use introspect::{ActiveToken, Introspection};
 pub use mcp::{McpServerPatch, NewMcpServer, Visit};
 pub use people::{Approver, NewUserRequest};
 pub use pushed::PushedAuthorization;
+pub use reservations::{Reservation, ReservationRequest, SettleRequest};
 pub use token::TokenRequest;
 
 use token::RequestClient;

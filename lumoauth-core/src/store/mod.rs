@@ -27,6 +27,7 @@
 
 mod agents;
 mod api_keys;
+mod approvals;
 mod audit;
 mod budgets;
 mod cached;
@@ -36,6 +37,7 @@ mod consents;
 mod error;
 mod grants;
 mod keys;
+mod leased;
 mod mcp_servers;
 mod memory;
 mod organizations;
@@ -50,8 +52,9 @@ pub mod conformance;
 
 pub use agents::{AgentFilter, AgentKey, AgentStore};
 pub use api_keys::{ApiKeyKey, ApiKeyStore};
+pub use approvals::{ApprovalStore, Decide};
 pub use audit::{AuditFilter, AuditKey, AuditStats, AuditStore, LogEntry, Outbox};
-pub use budgets::{BudgetStore, Charge, ChargeId, Charged};
+pub use budgets::{BudgetStore, Charge, ChargeId, Charged, HoldId, NewHold, Overdue, Resolved};
 pub use cached::{CacheConfig, Cached};
 pub use changes::{Change, ChangeFeed, ChangedRecord, Notice};
 pub use clients::{ClientKey, ClientStore};
@@ -62,6 +65,7 @@ pub use grants::{
     TicketPurpose, TicketUse, UseEvents,
 };
 pub use keys::{KeyStore, SealedKey};
+pub use leased::LeasedBudgets;
 pub use mcp_servers::{McpServerKey, McpServerStore};
 pub use memory::MemoryStore;
 pub use organizations::OrganizationStore;

@@ -3,14 +3,16 @@
 use std::{borrow::Cow, sync::Arc};
 
 use super::{
-    AgentStore, ApiKeyStore, AuditStore, BudgetStore, Cached, ClientStore, ConsentStore, GrantStore,
-    KeyStore, McpServerStore, OrganizationStore, Outbox, RateLimitStore, ReplayStore, Upkeep, UserStore,
+    AgentStore, ApiKeyStore, ApprovalStore, AuditStore, BudgetStore, Cached, ClientStore, ConsentStore,
+    GrantStore, KeyStore, McpServerStore, OrganizationStore, Outbox, RateLimitStore, ReplayStore, Upkeep,
+    UserStore,
 };
 
 /// Every role in one backend. Never implemented by hand.
 pub trait Store:
     AgentStore
     + ApiKeyStore
+    + ApprovalStore
     + AuditStore
     + BudgetStore
     + ClientStore
@@ -29,6 +31,7 @@ pub trait Store:
 impl<T> Store for T where
     T: AgentStore
         + ApiKeyStore
+        + ApprovalStore
         + AuditStore
         + BudgetStore
         + ClientStore
@@ -65,6 +68,8 @@ pub struct Stores {
     pub agents: Arc<dyn AgentStore>,
     /// Organization API keys.
     pub api_keys: Arc<dyn ApiKeyStore>,
+    /// What agents ask people to allow.
+    pub approvals: Arc<dyn ApprovalStore>,
     /// The audit log.
     pub audit: Arc<dyn AuditStore>,
     /// Budget counters.
@@ -102,6 +107,7 @@ impl Stores {
         Self {
             agents: store.clone(),
             api_keys: store.clone(),
+            approvals: store.clone(),
             audit: store.clone(),
             budgets: store.clone(),
             clients: store.clone(),

@@ -21,9 +21,10 @@ pub trait Upkeep: fmt::Debug + Send + Sync + 'static {
     async fn ping(&self) -> Result<(), StoreError>;
 
     /// Drops up to `max` rows that have no meaning at `now`: revocation marks, used tickets and charge ids past their
-    /// `keep_until`, refresh tokens and tickets that nobody used past their `expires_at`, counters of windows that ended more
-    /// than 48 hours ago, rate limit windows that ended, replay marks more than [`REPLAY_GRACE`](super::REPLAY_GRACE) past
-    /// their end.
+    /// `keep_until` (but none whose hold is parked), refresh tokens and tickets that nobody used past their `expires_at`,
+    /// counters of windows that ended more than 48 hours ago, rate limit windows that ended, approvals more than
+    /// [`APPROVAL_GRACE`](crate::approval::APPROVAL_GRACE) past their end, replay marks more than
+    /// [`REPLAY_GRACE`](super::REPLAY_GRACE) past their end.
     /// Returns how many. Nothing depends on it but space. Checked by `conformance::upkeep::purge_keeps_what_counts`.
     ///
     /// # Errors

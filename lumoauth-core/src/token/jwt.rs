@@ -56,6 +56,9 @@ pub enum InvalidToken {
     /// Issued by or for somebody else.
     #[error("wrong issuer")]
     WrongIssuer,
+    /// For somebody else.
+    #[error("wrong audience")]
+    WrongAudience,
     /// Its time is over.
     #[error("expired")]
     Expired,

@@ -10,6 +10,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize, de};
 
 use crate::{
+    budget::Envelope,
     id::{AgentId, ClientId, ConsentId, OrgId},
     organization::ActOrder,
     secret::sha256,
@@ -36,6 +37,9 @@ pub struct Lineage {
     /// Handles of the tokens and families this token came from.
     #[serde(rename = "h", default, skip_serializing_if = "Vec::is_empty", with = "handles_text")]
     pub handles: Vec<Handle>,
+    /// The budgets that it carries, the one that was given first first.
+    #[serde(rename = "b", default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<Envelope>,
     /// How the actors are nested.
     #[serde(rename = "o", default, skip_serializing_if = "is_default")]
     pub act_order: ActOrder,
@@ -198,6 +202,10 @@ mod tests {
             consents: vec![ConsentEpoch { id: ConsentId::generate(), epoch: 7 }],
             via: Some(ClientEpoch { id: ClientId::parse("app_a.b").unwrap(), epoch: 3 }),
             act_order: ActOrder::Rfc8693,
+            budgets: vec![Envelope::new(
+                uuid::Uuid::nil(),
+                serde_json::from_str(r#"{"max_api_calls_per_hour":5}"#).unwrap(),
+            )],
             ..plain.clone()
         };
         let of_a_person = Lineage { subject: Some(Subject::User), ..plain.clone() };

@@ -8,12 +8,14 @@ pub(crate) mod foreign;
 mod jwt;
 mod lineage;
 mod liveness;
+mod remote;
 mod verified;
 
 pub use claims::{AccessClaims, Act, Audience, MayAct};
 pub use jwt::{InvalidToken, MAX_TOKEN_BYTES, verify};
 pub use lineage::{ClientEpoch, ConsentEpoch, Lineage, Subject};
 pub use liveness::{Dead, principal_of};
+pub use remote::RemoteToken;
 
 pub(crate) use jwt::{sign, unverified_issuer};
 pub(crate) use lineage::{family_handle, token_handle};

@@ -24,9 +24,11 @@ pub struct WireError {
     /// The `details` member.
     pub details: Map<String, Value>,
     /// The `Retry-After` header, in whole seconds.
-    pub retry_after: Option<u64>,
+    pub retry_after: Option<u32>,
     /// The `WWW-Authenticate` header.
     pub challenge: Option<Box<Challenge>>,
+    /// Names and values of the `RateLimit` headers.
+    pub rate_limit: Option<Box<[(&'static str, String); 2]>>,
 }
 
 /// What a `WWW-Authenticate` header asks for.
@@ -51,6 +53,7 @@ impl WireError {
             details: Map::new(),
             retry_after: None,
             challenge: None,
+            rate_limit: None,
         }
     }
 
@@ -108,7 +111,14 @@ impl WireError {
     /// The same with a `Retry-After`.
     #[must_use]
     pub fn with_retry_after(mut self, seconds: u64) -> Self {
-        self.retry_after = Some(seconds);
+        self.retry_after = Some(u32::try_from(seconds).unwrap_or(u32::MAX));
+        self
+    }
+
+    /// The same with `RateLimit` headers.
+    #[must_use]
+    pub fn with_rate_limit(mut self, headers: Option<[(&'static str, String); 2]>) -> Self {
+        self.rate_limit = headers.map(Box::new);
         self
     }
 

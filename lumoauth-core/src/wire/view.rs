@@ -5,9 +5,11 @@ use serde_json::{Map, Value, json};
 use crate::{
     agent::Agent,
     api_key::ApiKey,
+    approval::{Approval, ApprovalStatus},
     audit::Event,
     budget::{BudgetPolicy, MicroUsd, Usage},
     client::Client,
+    clock::Timestamp,
     mcp::McpServer,
     store::LogEntry,
     user::{User, UserStatus},
@@ -156,6 +158,37 @@ pub fn api_key(key: &ApiKey) -> Value {
         "createdBy": key.created_by.map(|id| id.to_string()),
         "createdAt": key.created_at.to_string(),
     })
+}
+
+/// An approval at `now`, as its agent sees it. Who approved it is told by number only.
+pub fn approval_status(approval: &Approval, now: Timestamp) -> Value {
+    let decision = approval.decision.as_ref();
+    let status = approval.status(now);
+    let approved_by = decision.filter(|_| status == ApprovalStatus::Approved);
+    json!({
+        "approval_token": approval.token.as_str(),
+        "status": status.as_str(),
+        "task_id": approval.task_id,
+        "impact": approval.impact.as_str(),
+        "reason": approval.reason,
+        "expires_at": approval.expires_at.to_string(),
+        "responded_at": decision.map(|decision| decision.at.to_string()),
+        "approved_by": approved_by.map(|decision| json!({ "user_id": decision.number.value() })),
+        "decision_note": decision.and_then(|decision| decision.note.as_deref()),
+    })
+}
+
+/// An approval at `now`, as those see it who decide; `agent_name` is the name of the agent that asked, if there still is one.
+pub fn approval(approval: &Approval, agent_name: Option<&str>, now: Timestamp) -> Value {
+    let mut view = approval_status(approval, now);
+    view["agent_id"] = approval.agent.to_string().into();
+    view["agent_name"] = agent_name.into();
+    view["client_id"] = approval.client_id.as_str().into();
+    view["on_behalf_of"] = approval.on_behalf_of.map(|user| user.to_string()).into();
+    view["meta"] = json!(approval.meta);
+    view["created_at"] = approval.created_at.to_string().into();
+    view["audit_target"] = approval.token.fingerprint().into();
+    view
 }
 
 /// An audit entry, as lists show it.

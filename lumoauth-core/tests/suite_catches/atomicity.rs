@@ -9,13 +9,12 @@ use async_trait::async_trait;
 use lumoauth_core::{
     agent::Agent,
     audit::Event,
-    budget::{Account, Usage, admits},
     clock::Timestamp,
     id::{AgentId, OrgId},
     store::{
-        Admission, AgentFilter, AgentKey, AgentStore, BudgetStore, Charge, Charged, Insert, Listing,
-        MemoryStore, Page, RateLimit, RateLimitStore, Remove, StoreError, Update,
-        conformance::{agents, budgets, rate_limits},
+        Admission, AgentFilter, AgentKey, AgentStore, Insert, Listing, MemoryStore, Page, RateLimit,
+        RateLimitStore, Remove, StoreError, Update,
+        conformance::{agents, rate_limits},
     },
     workload::WorkloadKey,
 };
@@ -30,26 +29,6 @@ async fn round_trip() {
 struct Racy {
     memory: MemoryStore,
     taken: Mutex<HashMap<String, u32>>,
-}
-
-#[async_trait]
-impl BudgetStore for Racy {
-    async fn charge(&self, org: &OrgId, charge: &Charge<'_>, now: Timestamp) -> Result<Charged, StoreError> {
-        for (index, line) in charge.lines.iter().enumerate() {
-            let used = self.memory.usage(org, line.account, now).await?.of(line.meter);
-            if !admits(used, line) {
-                return Ok(Charged::Exceeded { line: index, used });
-            }
-        }
-        round_trip().await;
-        let mut lines = charge.lines.to_vec();
-        lines.iter_mut().for_each(|line| line.limit = None);
-        self.memory.charge(org, &Charge::once(&lines), now).await
-    }
-
-    async fn usage(&self, org: &OrgId, account: Account, now: Timestamp) -> Result<Usage, StoreError> {
-        self.memory.usage(org, account, now).await
-    }
 }
 
 #[async_trait]
@@ -123,12 +102,6 @@ impl RateLimitStore for Racy {
 }
 
 #[tokio::test]
-#[should_panic(expected = "Charged")]
-async fn a_charge_that_reads_and_then_writes_oversells() {
-    budgets::never_oversells(&Racy::default()).await;
-}
-
-#[tokio::test]
 #[should_panic(expected = "Inserted")]
 async fn an_insert_that_checks_and_then_inserts_has_two_winners() {
     agents::one_slug_once(&Racy::default()).await;
@@ -150,39 +123,4 @@ async fn a_removal_that_checks_and_then_removes_has_two_winners() {
 #[should_panic(expected = "Admission")]
 async fn a_rate_limit_that_checks_and_then_counts_admits_too_many() {
     rate_limits::admits_exactly_max(&Racy::default()).await;
-}
-
-/// Charges line after line.
-#[derive(Debug, Default)]
-struct LineByLine(MemoryStore);
-
-#[async_trait]
-impl BudgetStore for LineByLine {
-    async fn charge(&self, org: &OrgId, charge: &Charge<'_>, now: Timestamp) -> Result<Charged, StoreError> {
-        let mut counters = Vec::new();
-        for (line, one) in charge.lines.chunks(1).enumerate() {
-            match self.0.charge(org, &Charge::once(one), now).await? {
-                Charged::Charged(used) => counters.extend(used),
-                Charged::Exceeded { used, .. } => return Ok(Charged::Exceeded { line, used }),
-                other => return Ok(other),
-            }
-        }
-        Ok(Charged::Charged(counters))
-    }
-
-    async fn usage(&self, org: &OrgId, account: Account, now: Timestamp) -> Result<Usage, StoreError> {
-        self.0.usage(org, account, now).await
-    }
-}
-
-#[tokio::test]
-#[should_panic(expected = "left == right")]
-async fn a_charge_line_by_line_is_not_all_or_none() {
-    budgets::all_lines_or_none(&LineByLine::default()).await;
-}
-
-#[tokio::test]
-#[should_panic(expected = "left == right")]
-async fn a_charge_that_ignores_its_id_is_made_twice() {
-    budgets::repeats_by_id(&LineByLine::default()).await;
 }

@@ -47,6 +47,13 @@ async fn a_purge_that_drops_living_refresh_tokens_is_found_out() {
 }
 
 #[tokio::test]
+#[should_panic(expected = "is_some")]
+async fn a_purge_that_drops_pending_approvals_is_found_out() {
+    let store = Careless::default();
+    upkeep::purge_keeps_approvals(&store.0, &store).await;
+}
+
+#[tokio::test]
 #[should_panic(expected = "Repeated")]
 async fn a_purge_that_drops_living_charge_ids_is_found_out() {
     let store = Careless::default();

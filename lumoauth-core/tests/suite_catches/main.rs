@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod approvals;
 mod atomicity;
+mod budgets;
 mod consents;
 mod events;
 mod expiry;

@@ -3,13 +3,11 @@
 use async_trait::async_trait;
 use lumoauth_core::{
     audit::Event,
-    budget::{Account, Usage},
     clock::Timestamp,
     id::{KeyId, OrgId},
     store::{
-        Admission, BudgetStore, Charge, Charged, Insert, KeyStore, MemoryStore, RateLimit, RateLimitStore,
-        Remove, SealedKey, StoreError,
-        conformance::{budgets, keys, rate_limits},
+        Admission, Insert, KeyStore, MemoryStore, RateLimit, RateLimitStore, Remove, SealedKey, StoreError,
+        conformance::{keys, rate_limits},
     },
 };
 
@@ -19,17 +17,6 @@ struct Forgetful(MemoryStore);
 
 fn everybody() -> OrgId {
     OrgId::parse("everybody").unwrap()
-}
-
-#[async_trait]
-impl BudgetStore for Forgetful {
-    async fn charge(&self, _: &OrgId, charge: &Charge<'_>, now: Timestamp) -> Result<Charged, StoreError> {
-        self.0.charge(&everybody(), charge, now).await
-    }
-
-    async fn usage(&self, _: &OrgId, account: Account, now: Timestamp) -> Result<Usage, StoreError> {
-        self.0.usage(&everybody(), account, now).await
-    }
 }
 
 #[async_trait]
@@ -58,12 +45,6 @@ impl RateLimitStore for Forgetful {
     ) -> Result<Admission, StoreError> {
         self.0.take(&everybody(), source, limit, now).await
     }
-}
-
-#[tokio::test]
-#[should_panic(expected = "left == right")]
-async fn budgets_without_organization_are_shared() {
-    budgets::organizations_are_apart(&Forgetful::default()).await;
 }
 
 #[tokio::test]

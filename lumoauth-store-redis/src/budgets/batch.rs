@@ -5,11 +5,13 @@ use std::{collections::HashMap, fmt};
 use lumoauth_core::{
     budget::{Account, BudgetPolicy, Line, Meter, Window},
     clock::Timestamp,
+    id::OrgId,
 };
 use serde::{Serialize, Serializer};
 
 use super::{
     fetch::Turn,
+    holds::{Ending, Held},
     request::{Id, Request},
 };
 use crate::{
@@ -41,6 +43,10 @@ struct Entry {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<(usize, Hex, String, u64)>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    hold: Option<Vec<Part>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ending: Option<Vec<Part>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     turn: Option<(u64, Vec<usize>, String, Vec<Credit>)>,
 }
 
@@ -52,6 +58,15 @@ enum Place {
     Name(Counter),
     Max(i64),
     Amount(u64),
+}
+
+/// One of the places of a hold, or of its end.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Part {
+    Key(usize),
+    Text(String),
+    Units(Vec<u64>),
 }
 
 type Credit = (usize, Counter, u64, u64, i64);
@@ -73,14 +88,17 @@ impl Batch {
             lines.push(Place::Max(max(line.limit)));
             lines.push(Place::Amount(line.amount));
         }
-        let id = request.id().map(|id| self.id(id, request.now()));
-        self.charges.push(Entry { now: request.now().unix_millis(), lines, id, turn });
+        let id = request.id().map(|id| self.id(request.org(), id, request.now()));
+        let hold = request.id().and_then(|id| Some(self.hold(request.org(), id, id.hold.as_ref()?)));
+        let ending = request.end_of_hold().map(|ending| self.ending(request.org(), ending));
+        self.charges.push(Entry { now: request.now().unix_millis(), lines, id, hold, ending, turn });
     }
 
     /// Only ends the turn.
     pub(super) fn release(&mut self, request: &Request, turn: &Turn) {
         let turn = Some(self.turn(request, turn));
-        self.charges.push(Entry { now: request.now().unix_millis(), lines: Vec::new(), id: None, turn });
+        let now = request.now().unix_millis();
+        self.charges.push(Entry { now, lines: Vec::new(), id: None, hold: None, ending: None, turn });
     }
 
     pub(super) fn call(self) -> Result<Call, Failure> {
@@ -88,9 +106,47 @@ impl Batch {
         Ok(script::CHARGE.call(self.keys, vec![charges]))
     }
 
-    fn id(&mut self, id: &Id, now: Timestamp) -> (usize, Hex, String, u64) {
-        self.keys.push(id.key.clone());
-        (self.keys.len(), Hex(id.request_hash), id.keep_until.unix_millis().to_string(), id.keep(now))
+    fn id(&mut self, org: &OrgId, id: &Id, now: Timestamp) -> (usize, Hex, String, u64) {
+        let key = self.key(keys::record(org, &id.name));
+        (key, Hex(id.request_hash), id.keep_until.unix_millis().to_string(), id.keep(now))
+    }
+
+    fn hold(&mut self, org: &OrgId, id: &Id, hold: &Held) -> Vec<Part> {
+        let mut parts = vec![
+            Part::Text(hold.letter.into()),
+            Part::Text(hold.ends.unix_millis().to_string()),
+            Part::Text(hold.state.clone()),
+            Part::Text(hold.made.clone()),
+            Part::Text(id.name.clone()),
+            Part::Key(self.key(keys::holds(org, id.actor))),
+        ];
+        if id.is_parked() {
+            parts.push(Part::Key(self.key(keys::parked(org))));
+        }
+        parts
+    }
+
+    fn ending(&mut self, org: &OrgId, ending: &Ending) -> Vec<Part> {
+        let mut parts = vec![Part::Units(ending.back.clone())];
+        if let Some(change) = &ending.record {
+            let ends = change.ends.map_or(0, Timestamp::unix_millis);
+            parts.extend([
+                Part::Text(change.from.clone()),
+                Part::Text(change.letter.into()),
+                Part::Text(ends.to_string()),
+                Part::Text(change.state.clone()),
+                Part::Text(change.name.clone()),
+                Part::Key(self.key(keys::record(org, &change.name))),
+                Part::Key(self.key(keys::holds(org, change.actor))),
+                Part::Key(self.key(keys::parked(org))),
+            ]);
+        }
+        parts
+    }
+
+    fn key(&mut self, key: Vec<u8>) -> usize {
+        self.keys.push(key);
+        self.keys.len()
     }
 
     fn turn(&mut self, request: &Request, turn: &Turn) -> (u64, Vec<usize>, String, Vec<Credit>) {
@@ -164,7 +220,7 @@ impl Serialize for Hex {
 #[cfg(test)]
 mod tests {
     use lumoauth_core::{
-        budget::{BudgetPolicy, Standing, Usage, account_lines, agent_account},
+        budget::{Account, BudgetPolicy, Standing, Usage, account_lines},
         id::{AgentId, OrgId},
         store::Charge,
     };
@@ -174,7 +230,7 @@ mod tests {
     #[test]
     fn charges_to_one_account_share_a_pool() {
         let lines = || {
-            let account = agent_account(AgentId::generate(), 0);
+            let account = Account::agent(AgentId::generate(), 0);
             let usage = Usage { tokens: 1, calls: 2, micro_usd: 3 };
             account_lines(
                 account,

@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{
     CHARGING, DEADLINE, Pools, TURNS,
     batch::Batch,
-    request::{Answer, Request, Shortage},
+    lanes,
+    request::{Answer, Outcome, Request, Shortage},
     slices::Credit,
 };
 use crate::error::Failure;
@@ -28,11 +29,28 @@ pub(super) struct Turn {
     pub(super) credits: Vec<Credit>,
 }
 
+/// How often callers wait for somebody else's slice and try again together, before each stands in line.
+const TOGETHER: u32 = 8;
+
 /// Charges a request whose pools were short.
-pub(super) async fn fetch_and_spend(pools: Arc<Pools>, mut request: Request) -> Result<Charged, StoreError> {
+pub(super) async fn fetch_and_spend(pools: Arc<Pools>, request: Arc<Request>) -> Result<Outcome, StoreError> {
     let deadline = Instant::now() + DEADLINE;
     let line = &pools.turns[request.shard() % TURNS];
-    let _turn = timeout_at(deadline, line.lock()).await.map_err(|_| Failure::TimedOut.during(CHARGING))?;
+    let in_line =
+        async || timeout_at(deadline, line.lock()).await.map_err(|_| Failure::TimedOut.during(CHARGING));
+    for _ in 0..TOGETHER {
+        if line.try_lock().is_ok() {
+            break;
+        }
+        // What is brought now is mostly enough for many: in line each of them would make a call of its own to find out.
+        drop(in_line().await?);
+        let answer = lanes::spend(&pools, &request).await.map_err(|failure| failure.during(CHARGING))?;
+        if let Answer::Done(outcome) = answer {
+            return Ok(outcome);
+        }
+    }
+    let _turn = in_line().await?;
+    let mut request = Request::clone(&request);
     let mut turn = Turn { token: random_number(), ..Turn::default() };
     while Instant::now() < deadline {
         let answer =
@@ -40,7 +58,7 @@ pub(super) async fn fetch_and_spend(pools: Arc<Pools>, mut request: Request) -> 
         // They are brought once.
         turn.credits.clear();
         match answer {
-            Answer::Done(charged) => return Ok(request.with_passed(charged)),
+            Answer::Done(outcome) => return Ok(request.with_passed(outcome)),
             Answer::Busy => sleep(POLL).await,
             Answer::Short(shortage) => match pools.fetch(&mut request, &shortage, deadline).await {
                 Ok(credits) => (turn.memory, turn.credits) = (shortage.memory, credits),
@@ -51,7 +69,7 @@ pub(super) async fn fetch_and_spend(pools: Arc<Pools>, mut request: Request) -> 
             },
         }
     }
-    turn.credits.clear();
+    // What was debited last is brought all the same: others can use it.
     pools.give_up(&request, &turn).await;
     Err(Failure::TimedOut.during(CHARGING))
 }

@@ -2,6 +2,7 @@
 
 mod batch;
 mod fetch;
+mod holds;
 mod lanes;
 mod request;
 mod slices;
@@ -15,10 +16,10 @@ use std::{
 
 use async_trait::async_trait;
 use lumoauth_core::{
-    budget::{Account, COUNTERS, Meter, Usage},
+    budget::{Account, COUNTERS, HeldLine, Hold, Meter, Resolution, Usage},
     clock::Timestamp,
-    id::OrgId,
-    store::{BudgetStore, Charge, Charged, StoreError},
+    id::{AgentId, OrgId},
+    store::{BudgetStore, Charge, Charged, HoldId, Overdue, Resolved, StoreError},
 };
 use redis::Value;
 use tokio::{sync::Mutex, time::timeout};
@@ -26,7 +27,7 @@ use tokio::{sync::Mutex, time::timeout};
 use crate::{RedisStore, connection::Connection, error::Failure, keys, script};
 use batch::{Batch, Counter};
 use lanes::Lanes;
-use request::{Answer, Request};
+use request::{Answer, Outcome, Request};
 
 /// How long it may take to fetch slices for one charge.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -35,6 +36,7 @@ const DEADLINE: Duration = Duration::from_secs(3);
 const TURNS: usize = 64;
 
 const CHARGING: &str = "charging a budget in Redis";
+const READING: &str = "reading holds in Redis";
 
 /// Budgets in Redis, in front of a durable store.
 ///
@@ -42,6 +44,9 @@ const CHARGING: &str = "charging a budget in Redis";
 /// concurrent charges of an organization share. So losing Redis wastes what is left of the slices, and never overspends;
 /// the crate's documentation says how much that is at most. One pool is shared by all processes: a limit is kept
 /// exactly, to the last unit.
+///
+/// Holds live in Redis only. A hold that Redis has lost is unknown, and its amount counts as used. What was used beyond a
+/// hold and the pool is debited in the durable store before it is acknowledged.
 ///
 /// A caller may go away at any time: its charge is then made once, or not at all.
 ///
@@ -84,6 +89,23 @@ impl RedisBudgets {
     }
 }
 
+impl RedisBudgets {
+    async fn make(&self, request: Request) -> Result<Outcome, StoreError> {
+        let request = Arc::new(request);
+        let answer = lanes::spend(&self.0, &request).await.map_err(|failure| failure.during(CHARGING))?;
+        if let Answer::Done(outcome) = answer {
+            return Ok(outcome);
+        }
+        // In a task of its own, so that a caller who goes away does not leave a slice that nobody brings to Redis.
+        let task = tokio::spawn(fetch::fetch_and_spend(Arc::clone(&self.0), request));
+        match timeout(DEADLINE, task).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(stopped)) => Err(StoreError::unavailable(CHARGING, stopped)),
+            Err(_) => Err(Failure::TimedOut.during(CHARGING)),
+        }
+    }
+}
+
 impl fmt::Debug for RedisBudgets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisBudgets")
@@ -100,18 +122,45 @@ impl BudgetStore for RedisBudgets {
         if request.is_nothing() {
             return Ok(Charged::Charged(Vec::new()));
         }
-        let request = Arc::new(request);
-        let answer = lanes::spend(&self.0, &request).await.map_err(|failure| failure.during(CHARGING))?;
-        if let Answer::Done(charged) = answer {
-            return Ok(charged);
+        if request.id().is_some_and(request::Id::is_parked) {
+            self.0.list(org).await.map_err(|failure| failure.during(CHARGING))?;
         }
-        // In a task of its own, so that a caller who goes away does not leave a slice that nobody brings to Redis.
-        let task = tokio::spawn(fetch::fetch_and_spend(Arc::clone(&self.0), Request::clone(&request)));
-        match timeout(DEADLINE, task).await {
-            Ok(Ok(charged)) => charged,
-            Ok(Err(stopped)) => Err(StoreError::unavailable(CHARGING, stopped)),
-            Err(_) => Err(Failure::TimedOut.during(CHARGING)),
-        }
+        self.make(request).await?.charged().map_err(|failure| failure.during(CHARGING))
+    }
+
+    async fn resolve(
+        &self,
+        org: &OrgId,
+        id: Option<HoldId<'_>>,
+        lines: &[HeldLine],
+        resolution: Resolution,
+        now: Timestamp,
+    ) -> Result<Resolved, StoreError> {
+        let plan =
+            match holds::plan(id, lines, resolution, now).map_err(|failure| failure.during(CHARGING))? {
+                Ok(plan) => plan,
+                Err(state) => return Ok(Resolved::Stays(state)),
+            };
+        let request = Request::ending(org, lines, plan, now)?;
+        self.make(request).await?.resolved().map_err(|failure| failure.during(CHARGING))
+    }
+
+    async fn hold(&self, org: &OrgId, id: HoldId<'_>, now: Timestamp) -> Result<Option<Hold>, StoreError> {
+        self.0.hold(org, id, now).await.map_err(|failure| failure.during(READING))
+    }
+
+    async fn live_holds(
+        &self,
+        org: &OrgId,
+        actor: AgentId,
+        now: Timestamp,
+        max: u32,
+    ) -> Result<Vec<Hold>, StoreError> {
+        self.0.live_holds(org, actor, now, max).await.map_err(|failure| failure.during(READING))
+    }
+
+    async fn overdue(&self, now: Timestamp, max: u32) -> Result<Vec<Overdue>, StoreError> {
+        self.0.overdue(now, max).await.map_err(|failure| failure.during(READING))
     }
 
     async fn usage(&self, org: &OrgId, account: Account, now: Timestamp) -> Result<Usage, StoreError> {

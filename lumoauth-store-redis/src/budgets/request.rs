@@ -1,16 +1,17 @@
 //! One charge, as the scripts take and answer it.
 
 use lumoauth_core::{
-    budget::Line,
+    budget::{HeldLine, Line},
     clock::Timestamp,
-    id::OrgId,
-    store::{Charge, Charged, StoreError},
+    id::{AgentId, OrgId},
+    store::{Charge, Charged, Resolved, StoreError},
 };
 use redis::Value;
 
 use super::{
     CHARGING,
     batch::EXACT,
+    holds::{self, Ending, Held, Plan},
     slices::{Credit, Slice},
 };
 use crate::{error::Failure, keys, rate_limits::millis};
@@ -28,18 +29,27 @@ pub(super) struct Request {
     now: Timestamp,
     lines: Vec<Line>,
     id: Option<Id>,
+    /// It is the end of a hold: `lines` are what was used beyond it.
+    ending: Option<Ending>,
     /// The counters of the lines that were debited as they are; their amount is zero since.
     passed: Vec<Option<u64>>,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Id {
-    pub(super) key: Vec<u8>,
+    pub(super) actor: AgentId,
+    /// The actor and its text.
+    pub(super) name: String,
     pub(super) request_hash: [u8; 32],
     pub(super) keep_until: Timestamp,
+    pub(super) hold: Option<Held>,
 }
 
 impl Id {
+    pub(super) fn is_parked(&self) -> bool {
+        self.hold.as_ref().is_some_and(|hold| hold.letter == 'p')
+    }
+
     /// How many milliseconds Redis keeps it.
     pub(super) fn keep(&self, now: Timestamp) -> u64 {
         millis(self.keep_until.plus(GRACE).since(now))
@@ -49,10 +59,33 @@ impl Id {
 /// What a script answers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    Done(Charged),
+    Done(Outcome),
     Short(Shortage),
     /// Another caller fetches slices for one of the accounts.
     Busy,
+}
+
+/// What became of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Charged(Charged),
+    Resolved(Resolved),
+}
+
+impl Outcome {
+    pub(super) fn charged(self) -> Result<Charged, Failure> {
+        match self {
+            Self::Charged(charged) => Ok(charged),
+            Self::Resolved(_) => Err(Failure::Unreadable),
+        }
+    }
+
+    pub(super) fn resolved(self) -> Result<Resolved, Failure> {
+        match self {
+            Self::Resolved(resolved) => Ok(resolved),
+            Self::Charged(_) => Err(Failure::Unreadable),
+        }
+    }
 }
 
 /// Which lines need a slice.
@@ -77,20 +110,49 @@ pub(super) struct Short {
 
 impl Request {
     pub(super) fn new(org: &OrgId, charge: &Charge<'_>, now: Timestamp) -> Result<Self, StoreError> {
+        let id = match &charge.id {
+            None => None,
+            Some(id) => {
+                let hold = charge.hold.as_ref().map(|hold| Held::new(hold, charge.lines)).transpose();
+                Some(Id {
+                    actor: id.actor,
+                    name: keys::name(id.actor, id.key),
+                    request_hash: id.request_hash,
+                    keep_until: id.keep_until,
+                    hold: hold.map_err(|failure| failure.during(CHARGING))?,
+                })
+            }
+        };
+        Self::of(org, charge.lines.to_vec(), id, None, now)
+    }
+
+    /// The end of a hold of `held`.
+    pub(super) fn ending(
+        org: &OrgId,
+        held: &[HeldLine],
+        plan: Plan,
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
+        let lines = held.iter().zip(plan.more).map(|(line, more)| line.counting(more)).collect();
+        Self::of(org, lines, None, Some(plan.ending), now)
+    }
+
+    fn of(
+        org: &OrgId,
+        lines: Vec<Line>,
+        id: Option<Id>,
+        ending: Option<Ending>,
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
         let same = |a: &Line, b: &Line| {
             (a.account, a.meter, a.window, a.window_start) == (b.account, b.meter, b.window, b.window_start)
         };
-        let twice = |(n, line)| charge.lines[..n].iter().any(|earlier| same(earlier, line));
-        if charge.lines.iter().enumerate().any(twice) {
+        let twice = |(n, line)| lines[..n].iter().any(|earlier| same(earlier, line));
+        if lines.iter().enumerate().any(twice) {
             return Err(StoreError::other(CHARGING, "two lines of one charge are for one counter"));
         }
-        let id = charge.id.as_ref().map(|id| Id {
-            key: keys::charge_id(org, id.actor, id.key),
-            request_hash: id.request_hash,
-            keep_until: id.keep_until,
-        });
-        let passed = vec![None; charge.lines.len()];
-        Ok(Self { org: org.clone(), now, lines: charge.lines.to_vec(), id, passed })
+        let passed = vec![None; lines.len()];
+        Ok(Self { org: org.clone(), now, lines, id, ending, passed })
     }
 
     pub(super) fn org(&self) -> &OrgId {
@@ -103,7 +165,7 @@ impl Request {
 
     /// Whether there is nothing to charge and nothing to remember.
     pub(super) fn is_nothing(&self) -> bool {
-        self.lines.is_empty() && self.id.is_none()
+        self.lines.is_empty() && self.id.is_none() && self.ending.is_none()
     }
 
     pub(super) fn shard(&self) -> usize {
@@ -118,6 +180,10 @@ impl Request {
         self.id.as_ref()
     }
 
+    pub(super) fn end_of_hold(&self) -> Option<&Ending> {
+        self.ending.as_ref()
+    }
+
     /// Reads the answer of the script.
     pub(super) fn read(&self, answer: Vec<Value>) -> Result<Answer, Failure> {
         let int = |value: Option<&Value>| match value {
@@ -129,17 +195,28 @@ impl Request {
             let line = usize::try_from(int(value)?).map_err(|_| Failure::Unreadable)?;
             if line < self.lines.len() { Ok(line) } else { Err(Failure::Unreadable) }
         };
+        let text = |value: Option<&Value>| match value {
+            Some(Value::BulkString(text)) => Ok(text.clone()),
+            _ => Err(Failure::Unreadable),
+        };
+        let counters = |counters: &[Value]| {
+            counters.iter().map(|used| count(Some(used))).collect::<Result<_, Failure>>()
+        };
+        let charged = |charged| Answer::Done(Outcome::Charged(charged));
+        let resolved = |resolved| Answer::Done(Outcome::Resolved(resolved));
         Ok(match int(answer.first())? {
-            0 if answer.len() == 1 + self.lines.len() => {
-                let counters = answer[1..].iter().map(|used| count(Some(used))).collect::<Result<_, _>>()?;
-                Answer::Done(Charged::Charged(counters))
+            0 if answer.len() == 1 + self.lines.len() => charged(Charged::Charged(counters(&answer[1..])?)),
+            1 => charged(Charged::Exceeded { line: line(answer.get(1))?, used: count(answer.get(2))? }),
+            2 => charged(Charged::Repeated),
+            3 => charged(Charged::Conflict),
+            6 => resolved(Resolved::Stays(holds::state(&text(answer.get(1))?)?)),
+            7 => resolved(Resolved::Unknown),
+            8 if answer.len() == 2 + self.lines.len() => {
+                let late = holds::is_late(&text(answer.get(1))?);
+                resolved(Resolved::Done { counters: counters(&answer[2..])?, late })
             }
-            1 => Answer::Done(Charged::Exceeded { line: line(answer.get(1))?, used: count(answer.get(2))? }),
-            2 => Answer::Done(Charged::Repeated),
-            3 => Answer::Done(Charged::Conflict),
             4 => {
-                let Some(Value::BulkString(id)) = answer.get(1) else { return Err(Failure::Unreadable) };
-                let memory = String::from_utf8(id.clone()).map_err(|_| Failure::Unreadable)?;
+                let memory = String::from_utf8(text(answer.get(1))?).map_err(|_| Failure::Unreadable)?;
                 let lines = answer[2..]
                     .chunks(4)
                     .map(|short| {
@@ -170,7 +247,10 @@ impl Request {
             .lines
             .iter()
             .filter(|short| !bypasses(short))
-            .map(|short| Slice::of(&self.lines[short.line], short, LARGEST_POOLED))
+            .map(|short| match &self.ending {
+                None => Slice::of(&self.lines[short.line], short, LARGEST_POOLED),
+                Some(_) => Slice::missing(&self.lines[short.line], short),
+            })
             .collect();
         if !pooled.is_empty() {
             return pooled;
@@ -207,25 +287,24 @@ impl Request {
     }
 
     /// The outcome, with the counters that a script cannot count.
-    pub(super) fn with_passed(&self, charged: Charged) -> Charged {
-        match charged {
-            Charged::Charged(mut counters) => {
-                for (counter, passed) in counters.iter_mut().zip(&self.passed) {
-                    if let Some(passed) = passed.filter(|passed| *passed > EXACT) {
-                        *counter = passed;
-                    }
+    pub(super) fn with_passed(&self, mut outcome: Outcome) -> Outcome {
+        if let Outcome::Charged(Charged::Charged(counters))
+        | Outcome::Resolved(Resolved::Done { counters, .. }) = &mut outcome
+        {
+            for (counter, passed) in counters.iter_mut().zip(&self.passed) {
+                if let Some(passed) = passed.filter(|passed| *passed > EXACT) {
+                    *counter = passed;
                 }
-                Charged::Charged(counters)
             }
-            other => other,
         }
+        outcome
     }
 }
 
 #[cfg(test)]
 mod tests {
     use lumoauth_core::{
-        budget::{BudgetPolicy, Standing, Usage, account_lines, agent_account},
+        budget::{Account, BudgetPolicy, Standing, Usage, account_lines},
         id::AgentId,
     };
 
@@ -236,7 +315,7 @@ mod tests {
     }
 
     fn lines() -> Vec<Line> {
-        let account = agent_account(AgentId::generate(), 0);
+        let account = Account::agent(AgentId::generate(), 0);
         let usage = Usage { tokens: 1, calls: 1, micro_usd: 1 };
         account_lines(account, &BudgetPolicy::default(), &usage, Standing::MustFit, Timestamp::default())
     }
@@ -263,6 +342,9 @@ mod tests {
             vec![int(4), id(), int(9), int(0), int(0), int(0)],
             vec![int(4), id(), int(0), int(0)],
             vec![int(6)],
+            vec![int(6), id()],
+            vec![int(8), id(), int(1)],
+            vec![int(9)],
             vec![id()],
         ] {
             assert!(request.read(answer.clone()).is_err(), "{answer:?}");

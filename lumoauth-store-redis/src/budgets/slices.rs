@@ -46,6 +46,12 @@ impl Slice {
         Self { line: short.line, units, missing, limit: line.limit }
     }
 
+    /// Only what is missing.
+    pub(super) const fn missing(line: &Line, short: &Short) -> Self {
+        let missing = line.amount.saturating_sub(short.left);
+        Self { line: short.line, units: missing, missing, limit: line.limit }
+    }
+
     /// The whole amount of a line.
     pub(super) const fn whole(line: &Line, index: usize) -> Self {
         Self { line: index, units: line.amount, missing: line.amount, limit: line.limit }
@@ -70,7 +76,7 @@ impl Slice {
 #[cfg(test)]
 mod tests {
     use lumoauth_core::{
-        budget::{BudgetPolicy, Standing, Usage, account_lines, agent_account},
+        budget::{Account, BudgetPolicy, Standing, Usage, account_lines},
         clock::Timestamp,
         id::AgentId,
     };
@@ -78,7 +84,7 @@ mod tests {
     use super::*;
 
     fn slice(limit: Option<u64>, amount: u64, left: u64, debited: Option<u64>, max: Option<u64>) -> Slice {
-        let account = agent_account(AgentId::generate(), 0);
+        let account = Account::agent(AgentId::generate(), 0);
         let (policy, now) = (BudgetPolicy::default(), Timestamp::default());
         let mut line = account_lines(account, &policy, &Usage::ONE_CALL, Standing::MustFit, now)[0];
         (line.limit, line.amount) = (limit, amount);

@@ -264,7 +264,10 @@ pub(crate) async fn usage(call: Call) -> Result<Reply, WireError> {
 pub(crate) async fn report_usage(call: Call) -> Result<Reply, WireError> {
     let request: UsageRequest = call.json()?;
     let agent = call.server.agent(call.org(), call.name()).await.map_err(refuse)?;
-    let report =
-        call.server.report_usage(call.org(), &agent, &request, &call.caller()).await.map_err(refuse)?;
+    let report = call
+        .server
+        .report_usage(call.org(), &agent, call.principal()?, &request, &call.caller())
+        .await
+        .map_err(refuse)?;
     Ok(reply::ok(&report.to_json()))
 }

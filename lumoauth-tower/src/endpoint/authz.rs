@@ -24,7 +24,7 @@ pub(crate) async fn check(call: Call) -> Result<Reply, WireError> {
     if let Subject::User(user) = &checked.subject {
         body["user_id"] = user.id.to_string().into();
     }
-    Ok(reply::ok(&body))
+    Ok(reply::budgeted(&body, &checked.remaining))
 }
 
 /// POST `authz/check-bulk`.
@@ -33,11 +33,12 @@ pub(crate) async fn check_bulk(call: Call) -> Result<Reply, WireError> {
     let checked = decide(&call, &request, request.several()).await?;
     let results: Map<String, Value> =
         checked.results.iter().map(|(name, allowed)| (name.clone(), (*allowed).into())).collect();
-    Ok(reply::ok(&json!({
+    let body = json!({
         "results": results,
         "subject_type": checked.subject.kind(),
         "subject_id": checked.subject.id(),
-    })))
+    });
+    Ok(reply::budgeted(&body, &checked.remaining))
 }
 
 /// POST `authz/check-any`.
@@ -68,7 +69,8 @@ async fn combined(call: Call, verdict: fn(&[(String, bool)]) -> bool) -> Result<
     let request: CheckRequest = call.json()?;
     let checked = decide(&call, &request, request.several()).await?;
     let names: Vec<_> = checked.results.iter().map(|(name, _)| name).collect();
-    Ok(reply::ok(&json!({ "allowed": verdict(&checked.results), "permissions": names })))
+    let body = json!({ "allowed": verdict(&checked.results), "permissions": names });
+    Ok(reply::budgeted(&body, &checked.remaining))
 }
 
 async fn decide(

@@ -34,7 +34,7 @@ pub(crate) async fn ask(call: Call) -> Result<Reply, WireError> {
         .ask(&call.organization, principal, agent, &request, facts, &call.caller())
         .await
         .map_err(refuse)?;
-    Ok(reply::ok(&answer))
+    Ok(reply::budgeted(&answer, &answer.remaining))
 }
 
 /// GET `agents/me/usage`.
@@ -47,8 +47,11 @@ pub(crate) async fn usage(call: Call) -> Result<Reply, WireError> {
 pub(crate) async fn report_usage(call: Call) -> Result<Reply, WireError> {
     let agent = call.agent()?;
     let request: UsageRequest = call.json()?;
-    let report =
-        call.server.report_usage(call.org(), agent, &request, &call.caller()).await.map_err(refuse)?;
+    let report = call
+        .server
+        .report_usage(call.org(), agent, call.principal()?, &request, &call.caller())
+        .await
+        .map_err(refuse)?;
     Ok(reply::ok(&report.to_json()))
 }
 

@@ -1,10 +1,12 @@
 //! The endpoints: each parses a request, calls the core, and renders the result.
 
 pub(crate) mod agents;
+pub(crate) mod approvals;
 pub(crate) mod attest;
 pub(crate) mod audit;
 pub(crate) mod authorize;
 pub(crate) mod authz;
+pub(crate) mod budget;
 pub(crate) mod directory;
 pub(crate) mod mcp;
 pub(crate) mod me;

@@ -15,7 +15,7 @@ use crate::reply::{self, Reply, log_outage};
 pub(crate) async fn token(call: Call) -> Result<Reply, WireError> {
     let params = params(&call).await?;
     let response = call.server.token(&call.organization, request(&call, &params)).await.map_err(wire)?;
-    Ok(reply::ok(&response))
+    Ok(reply::budgeted(&response, &response.remaining))
 }
 
 /// POST `oauth/introspect`.

@@ -9,9 +9,9 @@ use std::{
 };
 
 use lumoauth_core::{
-    budget::{BudgetPolicy, MicroUsd, Standing, Usage, account_lines, agent_account},
+    budget::{Account, BudgetPolicy, HeldLine, MicroUsd, Resolution, Standing, Usage, account_lines},
     id::{AgentId, OrgId},
-    store::{BudgetStore, Charge, ChargeId, Charged},
+    store::{BudgetStore, Charge, ChargeId, Charged, HoldId, NewHold, Resolved},
 };
 use lumoauth_store_postgres::{PostgresStore, Settings};
 use lumoauth_tests::services::{Database, query};
@@ -53,6 +53,9 @@ pub(crate) fn strict(options: &Options, report: &mut Report) {
             bare(&runtime, &each, CALLERS, length)
         }),
         Contender::new("charge, 32 callers, 100 agents", |length| many.round(CALLERS, length, Id::None)),
+        Contender::new("held charge + settle, pairs, 32 callers, 1 agent", |length| {
+            hot.pairs(CALLERS, length)
+        }),
     ];
     let rates = alternate(options, &contenders);
     let mut compare = |what, of: usize, to: usize, limit| {
@@ -61,6 +64,7 @@ pub(crate) fn strict(options: &Options, report: &mut Report) {
     compare("charges/s to one agent / bare UPDATEs/s of one caller", 1, 0, Limit::AtLeast(10.0));
     compare("with ids: charges/s to one agent / bare UPDATEs/s of one caller", 2, 0, Limit::AtLeast(4.0));
     compare("charges/s to 100 agents / bare UPDATEs/s on a connection each", 4, 3, Limit::AtLeast(0.65));
+    compare("held and settled: pairs/s of one agent / bare UPDATEs/s of one caller", 5, 0, Limit::None);
 }
 
 /// A store on a database that was empty.
@@ -125,6 +129,15 @@ impl<'r> Charges<'r> {
         })
     }
 
+    /// A round of charges of two units each that are held, and settled with one.
+    fn pairs(&self, callers: usize, length: Duration) -> Rate {
+        let shared = self.shared.clone();
+        rate::measure(self.runtime, callers, length, move |_| {
+            let shared = shared.clone();
+            async move { shared.hold_and_settle().await }
+        })
+    }
+
     /// Charges each agent twice with `amount` units.
     pub(super) fn warm_up(&self, amount: u64) {
         self.runtime.block_on(async {
@@ -135,14 +148,20 @@ impl<'r> Charges<'r> {
     }
 }
 
+const DAY: Duration = Duration::from_secs(86_400);
+
 impl Shared {
-    async fn charge(&self, amount: u64, id: Id) {
-        const DAY: Duration = Duration::from_secs(86_400);
-        let now = now();
+    /// Whose turn it is, and a number that nobody had before.
+    fn next(&self) -> (AgentId, usize) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let agent = self.agents[number % self.agents.len()];
+        (self.agents[number % self.agents.len()], number)
+    }
+
+    async fn charge(&self, amount: u64, id: Id) {
+        let now = now();
+        let (agent, number) = self.next();
         let usage = Usage { tokens: amount, calls: amount, micro_usd: amount };
-        let lines = account_lines(agent_account(agent, 0), &self.policy, &usage, Standing::MustFit, now);
+        let lines = account_lines(Account::agent(agent, 0), &self.policy, &usage, Standing::MustFit, now);
         assert_eq!(lines.len(), 3);
         let key = number.to_string();
         let charge = match id {
@@ -155,5 +174,24 @@ impl Shared {
         };
         let charged = self.store.charge(&self.org, &charge, now).await.expect("the store answers");
         assert!(matches!(charged, Charged::Charged(_)), "{charged:?}");
+    }
+
+    async fn hold_and_settle(&self) {
+        let now = now();
+        let (agent, number) = self.next();
+        let usage = Usage { tokens: 2, calls: 2, micro_usd: 2 };
+        let lines = account_lines(Account::agent(agent, 0), &self.policy, &usage, Standing::Hold, now);
+        let key = number.to_string();
+        let id = ChargeId { actor: agent, key: &key, request_hash: [7; 32], keep_until: now.plus(DAY) };
+        let hold = NewHold { parked: false, ends: now.plus(Duration::from_secs(60)), note: "{}" };
+        let charge = Charge::held(id, &lines, hold);
+        let charged = self.store.charge(&self.org, &charge, now).await.expect("the store answers");
+        assert!(matches!(charged, Charged::Charged(_)), "{charged:?}");
+        let held: Vec<_> = lines.iter().map(HeldLine::from).collect();
+        let used = Resolution::Settle(Usage { tokens: 1, calls: 1, micro_usd: 1 });
+        let id = HoldId { actor: agent, key: &key };
+        let settled = self.store.resolve(&self.org, Some(id), &held, used, now).await;
+        let settled = settled.expect("the store answers");
+        assert!(matches!(settled, Resolved::Done { .. }), "{settled:?}");
     }
 }

@@ -288,6 +288,6 @@ fn exchange(subject: &str, actor: Option<&str>) -> String {
     )
 }
 
-fn made(kind: EventKind) -> Event {
+pub(super) fn made(kind: EventKind) -> Event {
     Event::new(kind, Actor::system(), "made for a load test", now())
 }

@@ -3,6 +3,8 @@
 //! The cases of the suite overlap calls of one task, wherever a backend waits. Here they come from threads, half of
 //! them through each of two stores, as from two replicas, and many times over: `LUMOAUTH_RACE_ROUNDS` says how many.
 
+pub(crate) mod caps;
+pub(crate) mod edges;
 pub(crate) mod hot;
 pub(crate) mod records;
 
@@ -19,8 +21,13 @@ const CALLERS: usize = 64;
 
 /// How often each race is run. A few rounds find what is plainly wrong, many what is rare.
 fn rounds() -> usize {
+    rounds_or(3)
+}
+
+/// The same for a race that takes longer, and is run `few` times where nobody says anything.
+fn rounds_or(few: usize) -> usize {
     env::var("LUMOAUTH_RACE_ROUNDS")
-        .map_or(3, |count| count.parse().expect("LUMOAUTH_RACE_ROUNDS is a number"))
+        .map_or(few, |count| count.parse().expect("LUMOAUTH_RACE_ROUNDS is a number"))
 }
 
 /// Two stores on the same data.
@@ -32,15 +39,24 @@ where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
 {
-    let start = Arc::new(Barrier::new(CALLERS));
+    race_of(CALLERS, stores, call).await
+}
+
+/// The same with another number of callers and any number of stores, which they call in turn.
+async fn race_of<S, T, F>(callers: usize, stores: &[Arc<S>], call: impl Fn(usize, Arc<S>) -> F) -> Vec<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let start = Arc::new(Barrier::new(callers));
     let call = |caller: usize| {
-        let (call, start) = (call(caller, stores[caller % 2].clone()), start.clone());
+        let (call, start) = (call(caller, stores[caller % stores.len()].clone()), start.clone());
         tokio::spawn(async move {
             start.wait().await;
             call.await
         })
     };
-    let tasks: Vec<_> = (0..CALLERS).map(call).collect();
+    let tasks: Vec<_> = (0..callers).map(call).collect();
     let mut outcomes = Vec::new();
     for task in tasks {
         outcomes.push(task.await.unwrap());
@@ -83,12 +99,19 @@ macro_rules! races {
     };
     ($make:path; recorded) => {
         crate::races::races!($make; records: agents_insert, agents_update, agents_remove, api_keys_insert, api_keys_update,
-            clients_insert, clients_update, consents_insert, consents_update, keys_insert, keys_remove,
+            approvals_insert, approvals_decide, clients_insert, clients_update, consents_insert, consents_update, keys_insert, keys_remove,
             mcp_servers_insert, mcp_servers_update, mcp_servers_remove, organizations_insert, organizations_update, users_insert, users_update,
             grants_revoke, grants_use_ticket, grants_rotate, grants_rotate_unproven, audit_sequence, audit_append);
     };
+    ($make:path; caps) => {
+        crate::races::races!($make; caps: caps_exact, caps_first, caps_mixed);
+    };
+    ($make:path; edges) => {
+        crate::races::races!($make; edges: edges_windows, edges_races, edges_leases, edges_waits);
+    };
     ($make:path; hot) => {
-        crate::races::races!($make; hot: budgets_limit, budgets_chain, budgets_id, rate_limits_take, replay_remember);
+        crate::races::races!($make; hot: budgets_limit, budgets_chain, budgets_id, budgets_settle, budgets_unpark,
+            budgets_hold, rate_limits_take, replay_remember);
     };
 }
 pub(crate) use races;

@@ -5,20 +5,21 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use lumoauth_core::{
     agent::Agent,
     api_key::ApiKey,
+    approval::{Approval, Decision},
     capability::Scope,
     client::Client,
     consent::Consent,
-    id::{ClientId, ConsentId, KeyId, Number, OrgId, Slug, UserId},
+    id::{AgentId, ClientId, ConsentId, KeyId, Number, OrgId, Slug, UserId},
     keys::{KeyProvider, KeyPurpose, KeyRing, KeyRingConfig, MasterKey},
     mcp::{McpServer, ResourceUri},
     organization::Organization,
     random::random_bytes,
     secret::Secret,
     store::{
-        AgentStore, ApiKeyStore, AuditFilter, AuditStore, ClientStore, ConsentStore, GrantStore, Handle,
-        Insert, KeyStore, McpServerStore, MemoryStore, OrganizationStore, Page, RefreshToken, Remove,
-        Revoked, Rotation, SealedKey, StoreError, Ticket, TicketPurpose, TicketUse, Unique, Update,
-        UseEvents, UserStore,
+        AgentStore, ApiKeyStore, ApprovalStore, AuditFilter, AuditStore, ClientStore, ConsentStore, Decide,
+        GrantStore, Handle, Insert, KeyStore, McpServerStore, MemoryStore, OrganizationStore, Page,
+        RefreshToken, Remove, Revoked, Rotation, SealedKey, StoreError, Ticket, TicketPurpose, TicketUse,
+        Unique, Update, UseEvents, UserStore,
         conformance::{now, some_event, some_org},
     },
     user::User,
@@ -87,6 +88,19 @@ fn key_of(key: &SealedKey, caller: usize) -> SealedKey {
 
 fn consent() -> Consent {
     Consent::new(UserId::generate(), ClientId::generate_for_agent(), Scope::default(), now())
+}
+
+fn approval() -> Approval {
+    let expires_at = now().plus(Duration::from_secs(300));
+    let mut approval = Approval::new(AgentId::generate(), ClientId::generate_for_agent(), now(), expires_at);
+    approval.task_id = "raced".to_owned();
+    approval
+}
+
+/// What one of the callers says: half of them yes, half of them no.
+fn decision(caller: usize) -> Decision {
+    let number = Number::generate();
+    Decision { approved: caller % 4 < 2, by: UserId::generate(), number, at: now(), note: None }
 }
 
 fn ticket(family: Option<Handle>) -> Ticket {
@@ -172,6 +186,34 @@ recorded_race! {
     };
     |caller| store.update(&org, &with(key, |it| it.name = format!("Racer {caller}")), &some_event());
     Update::Updated, Update::Stale; logged 2
+}
+
+recorded_race! {
+    approvals_insert: ApprovalStore; |store, org| approval = approval();
+    |caller| store.insert(&org, &with(approval, |it| it.task_id = format!("racer {caller}")), &some_event());
+    Insert::Inserted, Insert::Taken(Unique::Id); logged 1
+}
+
+/// What one caller said is what everybody sees, and there is one event about it.
+pub(crate) async fn approvals_decide<S: ApprovalStore + AuditStore>(stores: Two<S>) {
+    for _ in 0..rounds() {
+        let (org, approval) = (some_org(), approval());
+        let added = ApprovalStore::insert(&*stores[0], &org, &approval, &some_event()).await.unwrap();
+        assert_eq!(added, Insert::Inserted);
+        let said: Arc<Vec<_>> = Arc::new((0..CALLERS).map(decision).collect());
+        let outcomes = race(&stores, |caller, store| {
+            let (org, approval, said) = (org.clone(), approval.clone(), said.clone());
+            async move { store.decide(&org, &approval, &said[caller], now(), &some_event()).await.unwrap() }
+        })
+        .await;
+        let winner = one_winner(&outcomes, &Decide::Decided, &Decide::AlreadyDecided);
+        for store in &stores {
+            let found = ApprovalStore::find(&**store, &org, &approval.token).await.unwrap().unwrap();
+            assert_eq!(found.decision.as_ref(), Some(&said[winner]));
+            assert_eq!(store.pending(&org, None, now(), Page::first(9)).await.unwrap().total, 0);
+        }
+        assert_logged(&stores, &org, 2).await;
+    }
 }
 
 recorded_race! {

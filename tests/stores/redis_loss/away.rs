@@ -11,10 +11,12 @@ use std::{
 
 use async_trait::async_trait;
 use lumoauth_core::{
-    budget::{Account, Usage},
+    budget::{Account, HeldLine, Hold, Resolution, Usage},
     clock::Timestamp,
-    id::OrgId,
-    store::{BudgetStore, Charge, Charged, MemoryStore, StoreError, StoreErrorKind},
+    id::{AgentId, OrgId},
+    store::{
+        BudgetStore, Charge, Charged, HoldId, MemoryStore, Overdue, Resolved, StoreError, StoreErrorKind,
+    },
 };
 use lumoauth_store_redis::RedisBudgets;
 use lumoauth_tests::services::Redis;
@@ -49,6 +51,35 @@ impl BudgetStore for Moody {
             }
             _ => self.store.charge(org, charge, now).await,
         }
+    }
+
+    async fn resolve(
+        &self,
+        org: &OrgId,
+        id: Option<HoldId<'_>>,
+        lines: &[HeldLine],
+        resolution: Resolution,
+        now: Timestamp,
+    ) -> Result<Resolved, StoreError> {
+        self.store.resolve(org, id, lines, resolution, now).await
+    }
+
+    async fn hold(&self, org: &OrgId, id: HoldId<'_>, now: Timestamp) -> Result<Option<Hold>, StoreError> {
+        self.store.hold(org, id, now).await
+    }
+
+    async fn live_holds(
+        &self,
+        org: &OrgId,
+        actor: AgentId,
+        now: Timestamp,
+        max: u32,
+    ) -> Result<Vec<Hold>, StoreError> {
+        self.store.live_holds(org, actor, now, max).await
+    }
+
+    async fn overdue(&self, now: Timestamp, max: u32) -> Result<Vec<Overdue>, StoreError> {
+        self.store.overdue(now, max).await
     }
 
     async fn usage(&self, org: &OrgId, account: Account, now: Timestamp) -> Result<Usage, StoreError> {

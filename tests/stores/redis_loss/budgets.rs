@@ -4,6 +4,7 @@ use std::{sync::Arc, thread, time::Duration};
 
 use lumoauth_core::{
     budget::{Account, BudgetPolicy},
+    id::AgentId,
     store::{BudgetStore, Charge, ChargeId, Charged, MemoryStore},
 };
 use lumoauth_store_redis::RedisBudgets;
@@ -164,7 +165,7 @@ async fn ids_are_known_and_counters_go_on_where_scripts_stop_counting_exactly() 
     let pool = RedisBudgets::new(&store_at(&redis.url()).await, durable.clone());
     let account = some_account();
     let id = ChargeId {
-        actor: account.owner,
+        actor: AgentId::from_uuid(account.owner),
         key: "k",
         request_hash: [7; 32],
         keep_until: super::at().plus(Duration::from_secs(60)),

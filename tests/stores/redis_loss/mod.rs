@@ -5,13 +5,14 @@
 
 mod away;
 mod budgets;
+mod holds;
 mod moves;
 mod roles;
 
 use std::{env, sync::Arc, time::Duration};
 
 use lumoauth_core::{
-    budget::{Account, BudgetPolicy, Line, Standing, Usage, account_lines, agent_account},
+    budget::{Account, BudgetPolicy, Line, Standing, Usage, account_lines},
     clock::{Clock, SystemClock, Timestamp},
     id::{AgentId, OrgId},
     store::{BudgetStore, Charge, Charged},
@@ -29,7 +30,7 @@ fn org() -> OrgId {
 }
 
 fn some_account() -> Account {
-    agent_account(AgentId::generate(), 0)
+    Account::agent(AgentId::generate(), 0)
 }
 
 fn now() -> Timestamp {

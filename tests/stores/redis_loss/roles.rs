@@ -3,19 +3,20 @@
 use std::{sync::Arc, time::Duration};
 
 use lumoauth_core::{
+    budget::Resolution,
     clock::Timestamp,
     id::{AgentId, OrgId},
     random::random_bytes,
     store::{
-        Change, ChangeFeed, ChangedRecord, Charged, MemoryStore, Notice, RateLimit, RateLimitStore,
-        Remembered, ReplayStore, Upkeep,
+        BudgetStore, Change, ChangeFeed, ChangedRecord, Charged, MemoryStore, Notice, RateLimit,
+        RateLimitStore, Remembered, ReplayStore, Resolved, Upkeep,
     },
 };
 use lumoauth_store_redis::{OpenError, RedisBudgets, RedisStore, Settings};
 use lumoauth_tests::services::{Redis, RedisCluster};
 use tokio::time::{Instant, sleep};
 
-use super::{calls, charge, now, org, rounds, some_account};
+use super::{at, calls, charge, holds, now, org, rounds, some_account};
 use crate::redis::store_at;
 
 const GENEROUS: RateLimit = RateLimit { max: 1_000_000, window: Duration::from_secs(60) };
@@ -139,6 +140,17 @@ async fn the_least_rights_of_the_readme_are_enough() {
         let charged = charge(&pool, calls(account, Some(100), 1)).await;
         assert!(matches!(charged, Charged::Charged(_)), "{charged:?}");
     }
+    let actor = AgentId::generate();
+    for parked in [false, true] {
+        holds::make(&pool, actor, parked, &[calls(account, Some(100), 1)]).await;
+        assert_eq!(holds::hold(&pool, actor).await.map(|hold| hold.lines.len()), Some(1));
+        assert_eq!(pool.overdue(holds::over(), 9).await.unwrap().len(), usize::from(parked));
+        assert_eq!(pool.live_holds(&org(), actor, at(), 9).await.unwrap().len(), 1);
+        let freed = holds::resolve(&pool, actor, &calls(account, None, 1), Resolution::Release).await;
+        assert!(matches!(freed, Resolved::Done { .. }), "{freed:?}");
+        redis.command(&["FLUSHALL"]);
+    }
+    assert_eq!(pool.overdue(holds::over(), 9).await.unwrap(), []);
     assert!(store.take(&org(), "s", GENEROUS, now()).await.unwrap().admitted);
     new_value(&store).await;
 }

@@ -4,11 +4,12 @@ use std::{collections::HashSet, sync::Arc};
 
 use crate::{
     agent::Agent,
-    budget_gate::charge_calls,
+    budget::{BudgetPolicy, Envelope},
     capability::{Capability, Scope},
     client_auth::AuthenticatedClient,
     grant::{Bearer, GrantContext, NewToken, Resource, SignIn, TokenError},
     principal::{Delegation, Principal},
+    spending::{Payers, Remaining},
     store::Handle,
     token::{AccessClaims, ClientEpoch, ConsentEpoch, MayAct, token_handle},
     user::User,
@@ -36,6 +37,8 @@ pub(super) struct Exchange {
     pub(super) may_act: Option<MayAct>,
     pub(super) workload: Option<String>,
     pub(super) test: bool,
+    /// The budgets that it comes with.
+    pub(super) envelopes: Vec<Envelope>,
     pub(super) price: Price,
 }
 
@@ -77,6 +80,7 @@ impl Exchange {
             ancestors: self.ancestors.clone(),
             consents: self.consents.clone(),
             via: self.via.clone(),
+            envelopes: self.envelopes.clone(),
             may_act: self.may_act.clone(),
             workload: self.workload.clone(),
             test: self.test,
@@ -85,14 +89,16 @@ impl Exchange {
     }
 
     /// Charges everybody who pays for it, or nobody.
-    pub(super) async fn charge(&self, context: &GrantContext<'_>) -> Result<(), TokenError> {
+    pub(super) async fn charge(&self, context: &GrantContext<'_>) -> Result<Remaining, TokenError> {
         if self.price == Price::Nothing {
-            return Ok(());
+            return Ok(Remaining::default());
         }
         let agents = self.holder.agents();
         let chain: Vec<&Agent> = agents.iter().map(|agent| &***agent).collect();
-        charge_calls(context.stores, context.org(), &chain, context.origin, context.now).await??;
-        Ok(())
+        let Some(payers) = Payers::of_chain(&chain, &self.envelopes) else {
+            return Ok(Remaining::default());
+        };
+        Ok(payers.charge_call(context.stores, context.org(), context.origin, context.now).await??)
     }
 }
 
@@ -145,6 +151,36 @@ pub(super) fn ancestors(
         return Err(TokenError::InvalidGrant("The token has been exchanged too often."));
     }
     Ok(ancestors)
+}
+
+/// How many budgets a token may carry: one for every delegation of the longest chain.
+const MAX_ENVELOPES: usize = 3;
+
+/// The budgets that a new token carries: those of `sources`, and one of its own if `wanted`. It can only narrow what
+/// `agents`, who use the token together, have.
+pub(super) fn envelopes(
+    sources: &[&AccessClaims],
+    agents: &[&Agent],
+    wanted: Option<&BudgetPolicy>,
+) -> Result<Vec<Envelope>, TokenError> {
+    let mut envelopes: Vec<Envelope> = Vec::new();
+    for envelope in sources.iter().flat_map(|claims| &claims.lin.budgets) {
+        if !envelopes.iter().any(|known| known.id == envelope.id) {
+            envelopes.push(envelope.clone());
+        }
+    }
+    if let Some(policy) = wanted {
+        let agents = agents.iter().map(|agent| &agent.budget);
+        let wider = |larger: &BudgetPolicy| !policy.narrows(larger);
+        if agents.chain(envelopes.iter().map(|envelope| &envelope.policy)).any(wider) {
+            return Err(TokenError::InvalidRequest("budget must be within what the token comes from."));
+        }
+        envelopes.push(Envelope::generate(policy.clone()));
+    }
+    if envelopes.len() > MAX_ENVELOPES {
+        return Err(TokenError::InvalidRequest("The token would carry too many budgets."));
+    }
+    Ok(envelopes)
 }
 
 /// The chain that a caller stands in.

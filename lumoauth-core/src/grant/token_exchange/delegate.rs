@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use super::{
-    bounds::{DELEGATED_LIFETIME, Exchange, Holder, Price, ancestors, lifetime, narrowed},
+    bounds::{DELEGATED_LIFETIME, Exchange, Holder, Price, ancestors, envelopes, lifetime, narrowed},
     presented::{Actor, Request, Token},
 };
 use crate::{
@@ -44,7 +44,9 @@ pub(super) async fn decide(
     let delegation = joined(subject, &actor.agent)?;
     let agreed = match &subject.principal.identity {
         Identity::User(person) => agreed(context, &person.user, subject, &actor.agent).await?,
-        Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) => Agreed::Already,
+        Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) | Identity::Remote(_) => {
+            Agreed::Already
+        }
     };
     let server = match request.target {
         None => None,
@@ -55,6 +57,8 @@ pub(super) async fn decide(
     };
     let scope = scope(request, actor, &delegation, &agreed, server.as_deref())?;
     let sources = [&*subject.claims, &*actor.claims];
+    let agents: Vec<_> = delegation.agents().map(|agent| &**agent).collect();
+    let envelopes = envelopes(&sources, &agents, request.budget.as_ref())?;
     let longest = server.as_ref().map_or(u32::MAX, |server| server.token_lifetime).min(DELEGATED_LIFETIME);
     Ok(Exchange {
         holder: Holder::Chain(delegation),
@@ -67,6 +71,7 @@ pub(super) async fn decide(
         may_act: subject.claims.may_act.clone(),
         workload: None,
         test: subject.claims.test || actor.claims.test,
+        envelopes,
         price: Price::OneCall,
     })
 }
@@ -102,7 +107,7 @@ fn joined(subject: &Token, actor: &Arc<Agent>) -> Result<Delegation, TokenError>
         (Some(chain), _) => (chain.represented.clone(), chain.actors.clone()),
         (None, Identity::User(person)) => (Represented::User(person.user.clone()), Vec::new()),
         (None, Identity::Agent(agent)) => (Represented::Agent(agent.clone()), Vec::new()),
-        (None, Identity::Client(_) | Identity::ApiKey(_)) => return Err(refused),
+        (None, Identity::Client(_) | Identity::ApiKey(_) | Identity::Remote(_)) => return Err(refused),
     };
     match actors.last() {
         None if !actor.may_delegate() => {
@@ -196,7 +201,9 @@ fn via(subject: &Token, actor: &Agent) -> Option<ClientEpoch> {
             Some(ClientEpoch { id: person.client.client_id().clone(), epoch: person.client.epoch() })
         }
         Identity::User(_) => None,
-        Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) => subject.claims.lin.via.clone(),
+        Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) | Identity::Remote(_) => {
+            subject.claims.lin.via.clone()
+        }
     }
 }
 

@@ -64,12 +64,12 @@ impl Grant for TokenExchange {
             Presented::Ours(request) => {
                 record::parties(context, &request);
                 let exchange = decide(context, &request).await?;
-                exchange.charge(context).await?;
+                let remaining = exchange.charge(context).await?;
                 let events = record::events(context, &exchange);
                 let response = issue_alive(context, exchange.new_token()).await?;
                 // Signed, but not out of our hands: the token leaves when its event is durable.
                 context.append(&events).await?;
-                response
+                TokenResponse { remaining, ..response }
             }
         };
         Ok(TokenResponse { issued_token_type: Some(ACCESS_TOKEN), ..response })

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::{
-    bounds::{Exchange, Holder, Price, ancestors, chain_of, lifetime, narrowed},
+    bounds::{Exchange, Holder, Price, ancestors, chain_of, envelopes, lifetime, narrowed},
     presented::Request,
 };
 use crate::{
@@ -34,7 +34,7 @@ pub(super) async fn decide(
         Identity::User(_) if client.is_none() => Err(TokenError::InvalidClient(Method::Body)),
         Identity::User(person) => for_person(context, request, person),
         Identity::Agent(agent) => for_agent(context, request, agent).await,
-        Identity::Client(_) | Identity::ApiKey(_) => Err(refused),
+        Identity::Client(_) | Identity::ApiKey(_) | Identity::Remote(_) => Err(refused),
     }
 }
 
@@ -60,6 +60,8 @@ async fn for_agent(
     if scope.is_empty() && !vocabulary.is_empty() {
         return Err(TokenError::InvalidScope("of this server".to_owned()));
     }
+    let payers: Vec<_> = agents.iter().map(|agent| &***agent).collect();
+    let envelopes = envelopes(&[&subject.claims], &payers, request.budget.as_ref())?;
     let chain = chain_of(&subject.principal);
     let lifetime = match (&server, &chain) {
         // A fresh grant to the same agent.
@@ -79,6 +81,7 @@ async fn for_agent(
         may_act: subject.claims.may_act.clone(),
         workload: subject.claims.workload_identity.clone(),
         test: subject.claims.test,
+        envelopes,
     })
 }
 
@@ -94,6 +97,9 @@ fn for_person(
     }
     let scope = narrow(Some(narrower(request)?), &[claims.scope.as_slice()])
         .map_err(|item| TokenError::InvalidScope(item.to_string()))?;
+    if request.budget.is_some() {
+        return Err(TokenError::InvalidRequest("People have no budget: the token of an agent carries one."));
+    }
     let sign_in = SignIn {
         at: Timestamp::from_unix_seconds(claims.auth_time.unwrap_or(claims.iat)),
         amr: claims.amr.iter().map(ToString::to_string).collect(),
@@ -109,6 +115,7 @@ fn for_person(
         may_act: claims.may_act.clone(),
         workload: None,
         test: claims.test,
+        envelopes: Vec::new(),
         price: Price::Nothing,
     })
 }

@@ -1,12 +1,14 @@
 //! What a request presents: its parameters, and its tokens with what they prove.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{ACCESS_TOKEN, ID_TOKEN, JWT, REFRESH_TOKEN};
 use crate::{
     agent::Agent,
+    budget::BudgetPolicy,
     capability::Scope,
     grant::{AWS_STS_REQUEST, GrantContext, TokenError, id_token, requested_scope, target, workload},
+    json,
     principal::{Identity, Principal},
     token::AccessClaims,
     wire::Params,
@@ -25,6 +27,8 @@ pub(super) struct Request<'a> {
     /// What the new token is to be bound to, if not to this server.
     pub(super) target: Option<&'a str>,
     pub(super) scope: Option<Scope>,
+    /// The smaller budget that the new token is to carry.
+    pub(super) budget: Option<BudgetPolicy>,
 }
 
 /// An agent's own live token for our own routes.
@@ -111,6 +115,7 @@ pub(super) async fn read<'a>(
     }
     let target = target::requested(params)?.filter(|target| *target != context.issuer);
     let scope = requested_scope(params)?;
+    let budget = budget(params)?;
     let subject = match declared {
         TokenType::Id => person(context, token).await?,
         _ => subject(context, token).await?,
@@ -132,7 +137,16 @@ pub(super) async fn read<'a>(
     if declared == TokenType::Id && !is_issued_to(context, &subject, actor.as_ref()) {
         return Err(BAD_SUBJECT);
     }
-    Ok(Presented::Ours(Box::new(Request { subject, actor, target, scope })))
+    Ok(Presented::Ours(Box::new(Request { subject, actor, target, scope, budget })))
+}
+
+/// The `budget` parameter: a budget policy as JSON. Members that this version does not know would say nothing in a token.
+fn budget(params: &Params) -> Result<Option<BudgetPolicy>, TokenError> {
+    let Some(text) = params.get("budget") else { return Ok(None) };
+    let bad = |_| TokenError::InvalidRequest("budget must be the JSON of a budget policy.");
+    let policy: BudgetPolicy = json::parse(text.as_bytes()).map_err(bad)?;
+    let policy = BudgetPolicy { extra: BTreeMap::new(), ..policy };
+    Ok(Some(policy).filter(|policy| !policy.is_empty()))
 }
 
 /// The person of an ID token, as a subject without scope.
@@ -154,7 +168,7 @@ async fn subject(context: &GrantContext<'_>, token: &str) -> Result<Token, Token
     let found = live(context, token).await?.ok_or(BAD_SUBJECT)?;
     match &found.principal.identity {
         Identity::Agent(_) | Identity::User(_) => Ok(found),
-        Identity::Client(_) | Identity::ApiKey(_) => Err(BAD_SUBJECT),
+        Identity::Client(_) | Identity::ApiKey(_) | Identity::Remote(_) => Err(BAD_SUBJECT),
     }
 }
 

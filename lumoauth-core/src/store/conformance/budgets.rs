@@ -1,17 +1,21 @@
 //! Cases of [`BudgetStore`].
 
+pub use super::holds::*;
+
 use std::{slice, time::Duration};
+
+use uuid::Uuid;
 
 use super::{RACERS, count, now, race, some_org};
 use crate::{
-    budget::{Account, BudgetPolicy, Line, Meter, Usage, Window, agent_account},
+    budget::{Account, BudgetPolicy, Line, Meter, Usage, Window},
     clock::Timestamp,
     id::{AgentId, OrgId},
     store::{BudgetStore, Charge, ChargeId, Charged},
 };
 
 fn some_account() -> Account {
-    agent_account(AgentId::generate(), 0)
+    Account::agent(AgentId::generate(), 0)
 }
 
 /// API calls in the present hour.
@@ -20,7 +24,8 @@ fn calls(account: Account, limit: Option<u64>, amount: u64) -> Line {
     Line { account, meter, window, window_start: window.start(now()), limit, amount }
 }
 
-fn id(actor: AgentId, key: &str) -> ChargeId<'_> {
+fn id(owner: Uuid, key: &str) -> ChargeId<'_> {
+    let actor = AgentId::from_uuid(owner);
     ChargeId { actor, key, request_hash: [1; 32], keep_until: now().plus(Duration::from_secs(60)) }
 }
 
@@ -182,7 +187,7 @@ pub async fn ids_are_per_actor(store: &dyn BudgetStore) {
     let (org, account) = (some_org(), some_account());
     let line = [calls(account, None, 1)];
     for (org, actor, used) in
-        [(&org, account.owner, 1), (&org, AgentId::generate(), 2), (&some_org(), account.owner, 1)]
+        [(&org, account.owner, 1), (&org, some_account().owner, 2), (&some_org(), account.owner, 1)]
     {
         let charge = Charge::repeatable(id(actor, "same"), &line);
         let outcome = store.charge(org, &charge, now()).await.unwrap();
@@ -248,7 +253,7 @@ pub async fn usage_by_window(store: &dyn BudgetStore) {
         let usage = store.usage(&org, account, at).await.unwrap();
         assert_eq!(usage, Usage { tokens, calls, micro_usd }, "{at}");
     }
-    let next = agent_account(account.owner, 1);
+    let next = Account { generation: 1, ..account };
     assert_eq!(store.usage(&org, next, now()).await.unwrap(), Usage::default());
 }
 

@@ -14,9 +14,9 @@
 #[macro_export]
 macro_rules! store_conformance {
     ($make:expr) => {
-        $crate::store_conformance!($make; roles: agents, api_keys, audit, budgets, clients, consents, grants, keys,
+        $crate::store_conformance!($make; roles: agents, api_keys, approvals, audit, budgets, clients, consents, grants, keys,
             mcp_servers, organizations, rate_limits, replay, upkeep, users);
-        $crate::store_conformance!($make; recorded: agents, api_keys, clients, consents, grants, keys,
+        $crate::store_conformance!($make; recorded: agents, api_keys, approvals, clients, consents, grants, keys,
             mcp_servers, organizations, users);
     };
     ($make:expr; roles: $($role:ident),+ $(,)?) => {
@@ -53,6 +53,11 @@ macro_rules! store_conformance {
             round_trip, one_hash_once, unique_values, organizations_are_apart, updates_are_guarded,
             racing_updates, listing);
     };
+    (@role approvals $make:expr) => {
+        $crate::store_conformance!(@cases approvals $make;
+            round_trip, one_token_once, organizations_are_apart, decided_once, racing_approvals,
+            approve_and_deny_race, expired_is_not_decided, pending);
+    };
     (@role audit $make:expr) => {
         $crate::store_conformance!(@cases audit $make;
             append_is_idempotent, waits_twice_is_numbered_once, order_is_kept, racing_appends_leave_no_gap,
@@ -63,7 +68,9 @@ macro_rules! store_conformance {
         $crate::store_conformance!(@cases budgets $make;
             never_oversells, all_lines_or_none, first_charges_at_once, repeats_by_id, racing_repeats,
             refused_ids_are_free, ids_end, ids_are_per_actor, facts_overshoot, no_wrap, usage_by_window,
-            organizations_are_apart);
+            organizations_are_apart, holds_are_found, holds_are_settled, holds_end_once, holds_are_released,
+            settling_overshoots, late_holds, holds_are_forgotten, parked_ids_do_not_end, parked_holds, parked_holds_expire,
+            holds_of_another_window, holds_without_id, holds_are_their_makers, live_holds);
     };
     (@role clients $make:expr) => {
         $crate::store_conformance!(@cases clients $make;
@@ -140,7 +147,7 @@ macro_rules! store_conformance {
 #[macro_export]
 macro_rules! outbox_conformance {
     ($make:expr) => {
-        $crate::outbox_conformance!($make; roles: agents, api_keys, clients, consents, grants, keys,
+        $crate::outbox_conformance!($make; roles: agents, api_keys, approvals, clients, consents, grants, keys,
             mcp_servers, organizations, users);
     };
     ($make:expr; roles: $($role:ident),+ $(,)?) => {

@@ -36,12 +36,14 @@
 
 pub mod agents;
 pub mod api_keys;
+pub mod approvals;
 pub mod audit;
 pub mod budgets;
 pub mod changes;
 pub mod clients;
 pub mod consents;
 pub mod grants;
+mod holds;
 pub mod keys;
 mod macros;
 pub mod mcp_servers;
@@ -93,10 +95,10 @@ pub async fn race<F: Future>(n: usize, call: impl FnMut(usize) -> F) -> Vec<F::O
 #[doc(hidden)]
 pub mod ports {
     pub use crate::store::{
-        AgentStore as agents, ApiKeyStore as api_keys, AuditStore as audit, BudgetStore as budgets,
-        ClientStore as clients, ConsentStore as consents, GrantStore as grants, KeyStore as keys,
-        McpServerStore as mcp_servers, OrganizationStore as organizations, RateLimitStore as rate_limits,
-        ReplayStore as replay, Store as upkeep, UserStore as users,
+        AgentStore as agents, ApiKeyStore as api_keys, ApprovalStore as approvals, AuditStore as audit,
+        BudgetStore as budgets, ClientStore as clients, ConsentStore as consents, GrantStore as grants,
+        KeyStore as keys, McpServerStore as mcp_servers, OrganizationStore as organizations,
+        RateLimitStore as rate_limits, ReplayStore as replay, Store as upkeep, UserStore as users,
     };
 }
 

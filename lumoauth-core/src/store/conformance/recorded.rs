@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    ALL, RACERS, audit,
+    ALL, RACERS,
+    approvals::{some_approval, some_decision},
+    audit,
     grants::{next_of, some_refresh, some_ticket},
     now, race, some_event, some_org,
 };
@@ -21,9 +23,9 @@ use crate::{
     organization::Organization,
     random::random_bytes,
     store::{
-        AgentStore, ApiKeyStore, AuditStore, ClientStore, ConsentStore, GrantStore, Handle, Insert, KeyStore,
-        McpServerStore, OrganizationStore, Outbox, ROTATION_GRACE, RefreshToken, Remove, Revoked, Rotation,
-        SealedKey, Ticket, TicketUse, Unique, Update, UseEvents, UserStore,
+        AgentStore, ApiKeyStore, ApprovalStore, AuditStore, ClientStore, ConsentStore, Decide, GrantStore,
+        Handle, Insert, KeyStore, McpServerStore, OrganizationStore, Outbox, ROTATION_GRACE, RefreshToken,
+        Remove, Revoked, Rotation, SealedKey, Ticket, TicketUse, Unique, Update, UseEvents, UserStore,
     },
     user::User,
 };
@@ -36,6 +38,8 @@ pub enum Recorded<'a> {
     Agents(&'a dyn AgentStore),
     /// Organization API keys.
     ApiKeys(&'a dyn ApiKeyStore),
+    /// What agents ask people to allow.
+    Approvals(&'a dyn ApprovalStore),
     /// Ordinary OAuth clients.
     Clients(&'a dyn ClientStore),
     /// What people allowed clients.
@@ -65,6 +69,7 @@ macro_rules! from_ports {
 from_ports! {
     AgentStore => Agents,
     ApiKeyStore => ApiKeys,
+    ApprovalStore => Approvals,
     ClientStore => Clients,
     ConsentStore => Consents,
     GrantStore => Grants,
@@ -139,6 +144,7 @@ impl Recorded<'_> {
         match self {
             Self::Agents(store) => agents(store, org, &mut on).await,
             Self::ApiKeys(store) => api_keys(store, org, &mut on).await,
+            Self::Approvals(store) => approvals(store, org, &mut on).await,
             Self::Clients(store) => clients(store, org, &mut on).await,
             Self::Consents(store) => consents(store, org, &mut on).await,
             Self::Grants(store) => grants(store, org, &mut on).await,
@@ -170,6 +176,24 @@ async fn api_keys(store: &dyn ApiKeyStore, org: &OrgId, on: &mut Script) {
     assert!(matches!(store.insert(org, &key, &nothing()).await.unwrap(), Insert::Taken(_)));
     assert_eq!(store.update(org, &key, &on.change()).await.unwrap(), Update::Updated);
     assert_eq!(store.update(org, &key, &nothing()).await.unwrap(), Update::Stale);
+}
+
+async fn approvals(store: &dyn ApprovalStore, org: &OrgId, on: &mut Script) {
+    let [approval, ended, raced] = [some_approval(), some_approval(), some_approval()];
+    let decide =
+        async |approval, at, on| store.decide(org, approval, &some_decision(true), at, &on).await.unwrap();
+    assert_eq!(decide(&approval, now(), nothing()).await, Decide::Missing);
+    for approval in [&approval, &ended, &raced] {
+        assert_eq!(store.insert(org, approval, &on.change()).await.unwrap(), Insert::Inserted);
+        assert_eq!(store.insert(org, approval, &nothing()).await.unwrap(), Insert::Taken(Unique::Id));
+    }
+    assert_eq!(decide(&approval, now(), on.change()).await, Decide::Decided);
+    assert_eq!(decide(&approval, now(), nothing()).await, Decide::AlreadyDecided);
+    assert_eq!(decide(&ended, ended.expires_at, nothing()).await, Decide::Expired);
+
+    let events: Vec<_> = (0..RACERS).map(|_| some_event()).collect();
+    let outcomes = race(RACERS, async |n| decide(&raced, now(), events[n].clone()).await).await;
+    on.happened(&events, &outcomes, &Decide::Decided);
 }
 
 async fn clients(store: &dyn ClientStore, org: &OrgId, on: &mut Script) {

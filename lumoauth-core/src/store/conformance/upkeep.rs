@@ -3,17 +3,20 @@
 use std::time::Duration;
 
 use super::{
+    approvals::{some_approval, some_decision},
     grants::{next_of, rotate, some_refresh, some_ticket, use_ticket},
     now, some_event, some_org,
 };
 use crate::{
-    budget::{Line, Meter, Window, agent_account},
+    approval::{APPROVAL_GRACE, Approval},
+    budget::{Account, Line, Meter, Resolution, Window},
     clock::Timestamp,
     id::AgentId,
     random::random_bytes,
     store::{
-        BudgetStore, Charge, ChargeId, Charged, GrantStore, Handle, REPLAY_GRACE, RateLimit, RateLimitStore,
-        RefreshToken, Remembered, ReplayStore, Revoked, Rotation, Store, Ticket, TicketUse, Upkeep,
+        ApprovalStore, BudgetStore, Charge, ChargeId, Charged, Decide, GrantStore, Handle, HoldId, Insert,
+        NewHold, REPLAY_GRACE, RateLimit, RateLimitStore, RefreshToken, Remembered, ReplayStore, Resolved,
+        Revoked, Rotation, Store, Ticket, TicketUse, Upkeep,
     },
 };
 
@@ -32,7 +35,9 @@ pub async fn purge_keeps_what_counts(store: &dyn Store) {
     purge_keeps_marks(store, store).await;
     purge_keeps_tickets(store, store).await;
     purge_keeps_refresh_tokens(store, store).await;
+    purge_keeps_approvals(store, store).await;
     purge_keeps_charge_ids(store, store).await;
+    purge_keeps_parked_holds(store, store).await;
     purge_keeps_counters(store, store).await;
     purge_keeps_rate_limits(store, store).await;
     purge_keeps_replay_marks(store, store).await;
@@ -163,6 +168,38 @@ pub async fn purge_keeps_refresh_tokens(grants: &dyn GrantStore, store: &dyn Upk
     assert!(grants.any_revoked(&org, &[reused.family]).await.unwrap());
 }
 
+/// "Approvals more than [`APPROVAL_GRACE`] past their end" are dropped, decided or not, and no others.
+pub async fn purge_keeps_approvals(approvals: &dyn ApprovalStore, store: &dyn Upkeep) {
+    let org = some_org();
+    let early = then().minus(3 * APPROVAL_GRACE);
+    let ending = |at: Timestamp| Approval { created_at: early, expires_at: at, ..some_approval() };
+    let last = then().minus(APPROVAL_GRACE);
+    let [open, ended, decided] = [then().plus(MOMENT), last, last].map(ending);
+    let gone: Vec<_> = (0..4).map(|_| ending(last.minus(MOMENT))).collect();
+    for approval in gone.iter().chain([&open, &ended, &decided]) {
+        let outcome = approvals.insert(&org, approval, &some_event()).await.unwrap();
+        assert_eq!(outcome, Insert::Inserted);
+    }
+    for approval in [&decided, &gone[0]] {
+        let outcome = approvals.decide(&org, approval, &some_decision(true), early, &some_event()).await;
+        assert_eq!(outcome.unwrap(), Decide::Decided);
+    }
+
+    purge(store).await;
+
+    for approval in [&open, &ended, &decided] {
+        assert!(approvals.find(&org, &approval.token).await.unwrap().is_some());
+    }
+    assert_eq!(approvals.pending(&org, None, then(), super::ALL).await.unwrap().total, 1);
+    // What was dropped makes room.
+    for approval in &gone {
+        let outcome = approvals.insert(&org, approval, &some_event()).await.unwrap();
+        assert_eq!(outcome, Insert::Inserted);
+    }
+    let outcome = approvals.decide(&org, &gone[0], &some_decision(true), early, &some_event()).await;
+    assert_eq!(outcome.unwrap(), Decide::Decided);
+}
+
 /// "Until its `keep_until`, a repetition changes nothing."
 pub async fn purge_keeps_charge_ids(budgets: &dyn BudgetStore, store: &dyn Upkeep) {
     let (org, actor) = (some_org(), AgentId::generate());
@@ -180,9 +217,42 @@ pub async fn purge_keeps_charge_ids(budgets: &dyn BudgetStore, store: &dyn Upkee
     assert_eq!(budgets.charge(&org, &charge, then()).await.unwrap(), Charged::Repeated);
 }
 
+/// "None whose hold is parked": it can still be freed. Then it goes, and is in no list any more.
+pub async fn purge_keeps_parked_holds(budgets: &dyn BudgetStore, store: &dyn Upkeep) {
+    let (org, actor) = (some_org(), AgentId::generate());
+    let ended = then().minus(HOUR);
+    let hold = |parked| NewHold { parked, ends: ended, note: "" };
+    let parked = ChargeId { actor, key: "parked", request_hash: [1; 32], keep_until: ended };
+    let held = ChargeId { key: "held", ..parked };
+    let made = Charged::Charged(vec![]);
+    for charge in [Charge::held(parked, &[], hold(true)), Charge::held(held, &[], hold(false))] {
+        assert_eq!(budgets.charge(&org, &charge, then().minus(2 * HOUR)).await.unwrap(), made);
+    }
+
+    purge(store).await;
+
+    let mine = async || {
+        let overdue = budgets.overdue(then(), 10_000).await.unwrap();
+        overdue
+            .into_iter()
+            .filter(|overdue| overdue.org == org)
+            .map(|overdue| overdue.key)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(mine().await, ["parked"]);
+    let id = HoldId { actor, key: "parked" };
+    let freed = budgets.resolve(&org, Some(id), &[], Resolution::Expire, then()).await.unwrap();
+    assert_eq!(freed, Resolved::Done { counters: vec![], late: false });
+
+    purge(store).await;
+
+    assert!(mine().await.is_empty());
+    assert!(budgets.live_holds(&org, actor, then().minus(2 * HOUR), 9).await.unwrap().is_empty());
+}
+
 /// "Counters of windows that ended more than 48 hours ago" are dropped, and no others.
 pub async fn purge_keeps_counters(budgets: &dyn BudgetStore, store: &dyn Upkeep) {
-    let (org, account) = (some_org(), agent_account(AgentId::generate(), 0));
+    let (org, account) = (some_org(), Account::agent(AgentId::generate(), 0));
     let present =
         [(Meter::Tokens, Window::Day), (Meter::Calls, Window::Hour), (Meter::MicroUsd, Window::Month)];
     let recent = then().minus(48 * HOUR);

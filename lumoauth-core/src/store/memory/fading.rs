@@ -27,6 +27,11 @@ impl<K: Clone + Eq + Hash + Ord, V: Default> Fading<K, V> {
         self.entries.get(key).map(|(value, end)| (value, *end))
     }
 
+    /// The value of `key`, to be changed.
+    pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.entries.get_mut(key).map(|(value, _)| value)
+    }
+
     /// The value of `key`, made if there is none, that ends at `end` or later.
     pub(super) fn keep(&mut self, key: K, end: Timestamp) -> &mut V {
         match self.entries.entry(key) {
@@ -44,6 +49,15 @@ impl<K: Clone + Eq + Hash + Ord, V: Default> Fading<K, V> {
                 }
                 &mut occupied.into_mut().0
             }
+        }
+    }
+
+    /// Lets `key` end at `end`, be it earlier or later than before.
+    pub(super) fn end_at(&mut self, key: &K, end: Timestamp) {
+        if let Some((_, old)) = self.entries.get_mut(key) {
+            self.by_end.remove(&(*old, key.clone()));
+            self.by_end.insert((end, key.clone()));
+            *old = end;
         }
     }
 
@@ -96,5 +110,15 @@ mod tests {
         assert_eq!(fading.drop_ended(AT(9), 9), 0);
         assert_eq!(fading.drop_ended(AT(10), 9), 1);
         assert_eq!((fading.len(), fading.by_end.len()), (0, 0));
+    }
+
+    #[test]
+    fn an_end_is_set_earlier_when_asked() {
+        let mut fading = Fading::<u8, ()>::default();
+        fading.keep(1, AT(9));
+        fading.end_at(&1, AT(5));
+        fading.end_at(&2, AT(5));
+        assert_eq!((fading.get(&1), fading.by_end.len()), (Some((&(), AT(5))), 1));
+        assert_eq!(fading.drop_ended(AT(6), 9), 1);
     }
 }

@@ -2,6 +2,7 @@
 
 mod agents;
 mod api_keys;
+mod approvals;
 mod audit;
 mod budgets;
 mod clients;
@@ -29,10 +30,11 @@ use crate::{
     organization::Organization, user::User,
 };
 
+use approvals::Approvals;
 use audit::Journal;
 use budgets::Book;
 use grants::Grants;
-use per_org::PerOrg;
+pub(super) use per_org::PerOrg;
 use table::Table;
 
 /// Every role in the memory of one process: for tests, for trying out, and for single-process hosts that can
@@ -55,6 +57,7 @@ pub struct MemoryStore {
     // sees the change, and whoever sees the change sees the event. The journal takes no lock of a role.
     agents: PerOrg<Table<Agent>>,
     api_keys: PerOrg<Table<ApiKey>>,
+    approvals: PerOrg<Approvals>,
     books: PerOrg<Book>,
     clients: PerOrg<Table<Client>>,
     consents: PerOrg<Table<Consent>>,

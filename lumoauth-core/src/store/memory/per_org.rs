@@ -7,11 +7,11 @@ use crate::id::OrgId;
 
 /// A `T` for every organization, empty until it is first written.
 #[derive(Default)]
-pub(super) struct PerOrg<T>(RwLock<HashMap<OrgId, RwLock<T>>>);
+pub(in crate::store) struct PerOrg<T>(RwLock<HashMap<OrgId, RwLock<T>>>);
 
 impl<T: Default> PerOrg<T> {
     /// Looks at the part of `org`. An organization without one is not given one: reading takes no memory.
-    pub(super) fn read<R>(&self, org: &OrgId, look: impl FnOnce(&T) -> R) -> R {
+    pub(in crate::store) fn read<R>(&self, org: &OrgId, look: impl FnOnce(&T) -> R) -> R {
         match read(&self.0).get(org) {
             Some(part) => look(&read(part)),
             None => look(&T::default()),
@@ -19,7 +19,7 @@ impl<T: Default> PerOrg<T> {
     }
 
     /// Changes the part of `org`.
-    pub(super) fn write<R>(&self, org: &OrgId, change: impl FnOnce(&mut T) -> R) -> R {
+    pub(in crate::store) fn write<R>(&self, org: &OrgId, change: impl FnOnce(&mut T) -> R) -> R {
         let parts = read(&self.0);
         if let Some(part) = parts.get(org) {
             return change(&mut write(part));
@@ -29,8 +29,13 @@ impl<T: Default> PerOrg<T> {
         change(&mut write(parts.entry(org.clone()).or_default()))
     }
 
+    /// Looks at every part, one after the other.
+    pub(in crate::store) fn read_each(&self, mut look: impl FnMut(&OrgId, &T)) {
+        read(&self.0).iter().for_each(|(org, part)| look(org, &read(part)));
+    }
+
     /// Changes every part, one after the other.
-    pub(super) fn write_each(&self, mut change: impl FnMut(&mut T)) {
+    pub(in crate::store) fn write_each(&self, mut change: impl FnMut(&mut T)) {
         read(&self.0).values().for_each(|part| change(&mut write(part)));
     }
 }

@@ -279,7 +279,7 @@ impl World {
             1 => Some(Scope::new([Capability::parse(ACTIONS[dice.roll(ACTIONS.len())]).unwrap()])),
             _ => None,
         };
-        let request = Request { subject, actor, target, scope };
+        let request = Request { subject, actor, target, scope, budget: None };
         let result: Result<AccessClaims, TokenError> = self
             .with_context(async |context| {
                 let exchange = decide(context, &request).await?;

@@ -1,0 +1,111 @@
+//! The role that keeps what agents ask people to allow.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use lumoauth_core::{
+    approval::{Approval, ApprovalStatus, ApprovalToken, Decision},
+    audit::Event,
+    clock::Timestamp,
+    id::{OrgId, UserId},
+    store::{ApprovalStore, Decide, Insert, Listing, Page, StoreError, Unique},
+};
+
+use crate::{
+    EmbeddedStore,
+    batch::{Batch, EncodedEvent, encode},
+    records::{IndexRow, Record, list_range},
+    snapshot::decode,
+    tables::{Table, approval_key, pending_approvals_from, pending_key},
+};
+
+impl Record for Approval {
+    const TABLE: Table = Table::Approvals;
+    const KEY: Unique = Unique::Id;
+
+    fn key(&self, org: &OrgId) -> Vec<u8> {
+        approval_key(org, self.token.as_str())
+    }
+
+    fn index_rows(&self, org: &OrgId) -> Vec<IndexRow> {
+        let key = pending_key(org, self.expires_at, self.token.as_str());
+        vec![IndexRow::shared(Table::PendingApprovals, key)]
+    }
+}
+
+/// Takes the approval that is in `record`, whose key is `row`, off the list of those that are pending.
+pub(crate) fn take_off(batch: &mut Batch<'_>, row: &[u8], record: &[u8]) -> Result<(), StoreError> {
+    let approval: Approval = decode(Table::Approvals, record)?;
+    // The key of an approval is its organization, NUL, and its token.
+    let org = &row[..row.len().saturating_sub(approval.token.as_str().len())];
+    let end = approval.expires_at.unix_millis().to_be_bytes();
+    let pending = [org, &end, approval.token.as_str().as_bytes()].concat();
+    batch.remove(Table::PendingApprovals, &pending).map(drop)
+}
+
+#[async_trait]
+impl ApprovalStore for EmbeddedStore {
+    async fn insert(&self, org: &OrgId, approval: &Approval, on: &Event) -> Result<Insert, StoreError> {
+        let (key, json) = (approval.key(org), encode(Table::Approvals, approval)?);
+        let pending = pending_key(org, approval.expires_at, approval.token.as_str());
+        let keep_until = approval.keep_until();
+        let (org, event) = (org.clone(), EncodedEvent::of(on)?);
+        let decide = move |batch: &mut Batch<'_>| {
+            if batch.has(Table::Approvals, &key)? {
+                return Ok(Insert::Taken(Unique::Id));
+            }
+            batch.put(Table::Approvals, &key, &json)?;
+            batch.put(Table::PendingApprovals, &pending, &key)?;
+            batch.expires(Table::Approvals, &key, None, keep_until)?;
+            batch.record(&org, &event)?;
+            Ok(Insert::Inserted)
+        };
+        self.writer.submit(decide).await
+    }
+
+    async fn find(&self, org: &OrgId, token: &ApprovalToken) -> Result<Option<Arc<Approval>>, StoreError> {
+        let row = self.latest().get(Table::Approvals, &approval_key(org, token.as_str()))?;
+        row.map(|row| decode(Table::Approvals, row.value()).map(Arc::new)).transpose()
+    }
+
+    async fn decide(
+        &self,
+        org: &OrgId,
+        approval: &Approval,
+        decision: &Decision,
+        now: Timestamp,
+        on: &Event,
+    ) -> Result<Decide, StoreError> {
+        let (key, decision) = (approval.key(org), decision.clone());
+        let (org, event) = (org.clone(), EncodedEvent::of(on)?);
+        let decide = move |batch: &mut Batch<'_>| {
+            let Some(record) = batch.get(Table::Approvals, &key)? else { return Ok(Decide::Missing) };
+            let stored: Approval = decode(Table::Approvals, &record)?;
+            match stored.status(now) {
+                ApprovalStatus::Approved | ApprovalStatus::Denied => return Ok(Decide::AlreadyDecided),
+                ApprovalStatus::Expired => return Ok(Decide::Expired),
+                ApprovalStatus::Pending => {}
+            }
+            let decided = encode(Table::Approvals, &stored.with_decision(decision.clone()))?;
+            batch.put(Table::Approvals, &key, &decided)?;
+            take_off(batch, &key, &record)?;
+            batch.record(&org, &event)?;
+            Ok(Decide::Decided)
+        };
+        self.writer.submit(decide).await
+    }
+
+    async fn pending(
+        &self,
+        org: &OrgId,
+        user: Option<UserId>,
+        now: Timestamp,
+        page: Page,
+    ) -> Result<Listing<Arc<Approval>>, StoreError> {
+        let keys = pending_approvals_from(org, now);
+        let asked = |approval: &Approval| approval.on_behalf_of == user;
+        let wanted: Option<&(dyn Fn(&Approval) -> bool + Send + Sync)> =
+            if user.is_some() { Some(&asked) } else { None };
+        list_range(&self.latest(), Table::PendingApprovals, keys, wanted, page).await
+    }
+}

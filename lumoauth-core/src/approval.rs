@@ -1,0 +1,290 @@
+//! What an agent asks a human to allow, and what the human says.
+//!
+//! An approval is decided once, before it expires, or never. It says exactly what is asked for; nothing of it changes
+//! after it was opened but the decision.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    clock::Timestamp,
+    id::{AgentId, ClientId, Number, ParseIdError, UserId},
+    secret::{Secret, SecretHash},
+};
+
+/// How long an approval is kept after it has expired, so that what became of it can be asked.
+pub const APPROVAL_GRACE: Duration = Duration::from_secs(24 * 3600);
+
+/// A request to a human, and the answer once there is one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Approval {
+    /// What the agent asks about it with.
+    pub token: ApprovalToken,
+    /// Who asks.
+    pub agent: AgentId,
+    /// The OAuth client id of the agent.
+    pub client_id: ClientId,
+    /// The agent's own name for what it is doing; at most [`Approval::MAX_TASK_ID`] characters.
+    pub task_id: String,
+    /// What it wants to do, in words for people; at most [`Approval::MAX_REASON`] characters.
+    pub reason: String,
+    /// How bad it would be if it went wrong.
+    pub impact: Impact,
+    /// Who is asked; without one, whoever manages approvals.
+    pub on_behalf_of: Option<UserId>,
+    /// What else the human is shown.
+    pub meta: Map<String, Value>,
+    /// The key of the agent's budget reservation that waits for it, if one does.
+    pub reservation: Option<String>,
+    /// When it was opened.
+    pub created_at: Timestamp,
+    /// From this instant on nobody can decide it.
+    pub expires_at: Timestamp,
+    /// What the human said.
+    pub decision: Option<Decision>,
+}
+
+/// What a human said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "a yes or no, of whom and when, is all there is to it")]
+pub struct Decision {
+    /// Whether they agreed.
+    pub approved: bool,
+    /// Who.
+    pub by: UserId,
+    /// The integer id of the same person.
+    pub number: Number,
+    /// When.
+    pub at: Timestamp,
+    /// What they want the agent to know; at most [`Approval::MAX_REASON`] characters.
+    pub note: Option<String>,
+}
+
+/// How bad it would be if it went wrong, as the agent says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "the four levels of the API")]
+pub enum Impact {
+    /// Hardly.
+    Low,
+    /// Somewhat; what clients mean that say nothing.
+    #[default]
+    Medium,
+    /// Badly.
+    High,
+    /// It must not.
+    Critical,
+}
+
+impl Impact {
+    /// The wire name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+
+    /// The impact with this wire name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Low, Self::Medium, Self::High, Self::Critical].into_iter().find(|one| one.as_str() == name)
+    }
+}
+
+/// Where an approval stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "every state must be handled where something waits for it")]
+pub enum ApprovalStatus {
+    /// Nobody said anything yet, and somebody still can.
+    Pending,
+    /// A human agreed, for good.
+    Approved,
+    /// A human said no, for good.
+    Denied,
+    /// Nobody said anything in time.
+    Expired,
+}
+
+impl ApprovalStatus {
+    /// The wire name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Approved => "approved",
+            Self::Denied => "denied",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl Approval {
+    /// The longest task id, in characters.
+    pub const MAX_TASK_ID: usize = 128;
+    /// The longest reason or note, in characters.
+    pub const MAX_REASON: usize = 480;
+    /// The longest `meta`, in bytes of JSON.
+    pub const MAX_META: usize = 8192;
+
+    /// A request of this agent, of impact `medium`, that says nothing yet.
+    pub fn new(agent: AgentId, client_id: ClientId, now: Timestamp, expires_at: Timestamp) -> Self {
+        Self {
+            token: ApprovalToken::generate(),
+            agent,
+            client_id,
+            task_id: String::new(),
+            reason: String::new(),
+            impact: Impact::default(),
+            on_behalf_of: None,
+            meta: Map::new(),
+            reservation: None,
+            created_at: now,
+            expires_at,
+            decision: None,
+        }
+    }
+
+    /// Where it stands at `now`. What was decided stays decided after its end.
+    pub fn status(&self, now: Timestamp) -> ApprovalStatus {
+        match &self.decision {
+            Some(decision) if decision.approved => ApprovalStatus::Approved,
+            Some(_) => ApprovalStatus::Denied,
+            None if now < self.expires_at => ApprovalStatus::Pending,
+            None => ApprovalStatus::Expired,
+        }
+    }
+
+    /// The same, decided.
+    #[must_use]
+    pub fn with_decision(&self, decision: Decision) -> Self {
+        Self { decision: Some(decision), ..self.clone() }
+    }
+
+    /// From when on it may be forgotten.
+    pub fn keep_until(&self) -> Timestamp {
+        self.expires_at.plus(APPROVAL_GRACE)
+    }
+}
+
+/// What an agent asks about an approval with: `apr_` and 256 random bits in base64url.
+///
+/// Approvers see it as well, so it is kept as it is. It must not be in a log, so its `Debug` is redacted and it has no
+/// `Display`; [`ApprovalToken::fingerprint`] names it there.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "Arc<str>", into = "Arc<str>")]
+pub struct ApprovalToken(Arc<str>);
+
+impl ApprovalToken {
+    const PREFIX: &'static str = "apr_";
+
+    /// A new one.
+    pub fn generate() -> Self {
+        Self(Secret::generate(Self::PREFIX).expose().into())
+    }
+
+    /// Parses the text form.
+    ///
+    /// # Errors
+    /// [`ParseIdError`] if the text is not one.
+    pub fn parse(text: &str) -> Result<Self, ParseIdError> {
+        let of_base64url = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        let random = text.strip_prefix(Self::PREFIX);
+        match random.is_some_and(|random| random.len() == 43 && random.bytes().all(of_base64url)) {
+            true => Ok(Self(text.into())),
+            false => Err(ParseIdError { kind: "approval token" }),
+        }
+    }
+
+    /// The text form. Never log it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Sixteen hexadecimal digits that name it in logs, and with which nothing can be asked.
+    pub fn fingerprint(&self) -> String {
+        let hash = SecretHash::of(&self.0);
+        hash.as_bytes()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl TryFrom<Arc<str>> for ApprovalToken {
+    type Error = ParseIdError;
+
+    fn try_from(text: Arc<str>) -> Result<Self, Self::Error> {
+        Self::parse(&text)
+    }
+}
+
+impl From<ApprovalToken> for Arc<str> {
+    fn from(token: ApprovalToken) -> Self {
+        token.0
+    }
+}
+
+impl fmt::Debug for ApprovalToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApprovalToken([redacted])")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: fn(u64) -> Timestamp = Timestamp::from_unix_seconds;
+
+    fn approval() -> Approval {
+        Approval::new(AgentId::generate(), ClientId::generate_for_agent(), AT(100), AT(400))
+    }
+
+    fn decision(approved: bool) -> Decision {
+        Decision { approved, by: UserId::generate(), number: Number::generate(), at: AT(200), note: None }
+    }
+
+    #[test]
+    fn it_expires_unless_it_was_decided() {
+        let open = approval();
+        assert_eq!(open.status(AT(100)), ApprovalStatus::Pending);
+        assert_eq!(open.status(Timestamp::from_unix_millis(399_999)), ApprovalStatus::Pending);
+        assert_eq!(open.status(AT(400)), ApprovalStatus::Expired);
+        for (approved, status) in [(true, ApprovalStatus::Approved), (false, ApprovalStatus::Denied)] {
+            let decided = open.with_decision(decision(approved));
+            assert_eq!((decided.status(AT(300)), decided.status(AT(10_000))), (status, status));
+        }
+    }
+
+    #[test]
+    fn a_token_is_not_printed_and_has_one_form() {
+        let approval = approval();
+        let text = approval.token.as_str();
+        assert!(text.starts_with("apr_") && text.len() == 47);
+        assert!(!format!("{approval:?}").contains(&text[4..]));
+        assert!(!text.contains(&approval.token.fingerprint()));
+        assert_eq!(ApprovalToken::parse(text), Ok(approval.token.clone()));
+        for other in ["", "apr_", "apr_a", &text[1..], &format!("{text}a"), &text.replace("apr_", "apr=")] {
+            assert!(ApprovalToken::parse(other).is_err(), "{other}");
+        }
+        assert!(ApprovalToken::parse(&format!("apr_{}", "/".repeat(43))).is_err());
+    }
+
+    #[test]
+    fn a_record_reads_as_it_was_written() {
+        let mut full = approval().with_decision(decision(false));
+        full.meta.insert("amount".to_owned(), "12.50".into());
+        let text = serde_json::to_string(&full).unwrap();
+        assert_eq!(serde_json::from_str::<Approval>(&text).unwrap(), full);
+    }
+
+    #[test]
+    fn impacts_have_their_wire_names() {
+        for name in ["low", "medium", "high", "critical"] {
+            assert_eq!(Impact::named(name).map(Impact::as_str), Some(name));
+            assert_eq!(serde_json::to_value(Impact::named(name)).unwrap(), name);
+        }
+        assert_eq!(Impact::named("extreme"), None);
+    }
+}

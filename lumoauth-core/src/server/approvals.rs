@@ -1,0 +1,337 @@
+//! What agents ask people to allow, and what people say.
+//!
+//! The store is the truth: whatever waits for a decision is told after it by [`AuthorizationServer::after_decision`], and
+//! again whenever its agent asks, until it has heard.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{ApiError, AuthorizationServer, Caller};
+use crate::{
+    agent::Agent,
+    approval::{Approval, ApprovalStatus, ApprovalToken, Decision, Impact},
+    audit::{EventKind, Target, cleaned},
+    clock::Timestamp,
+    id::{OrgId, UserId},
+    principal::Principal,
+    spending::{Payers, Remaining},
+    store::{AgentKey, Decide, Insert, Listing, Page, StoreError},
+    user::User,
+};
+
+/// How long people have to decide what an agent asks them directly.
+pub(super) const APPROVAL_LIFE: Duration = Duration::from_secs(300);
+
+/// What an agent asks a person to allow. Absent and `null` are the same; unknown members are ignored.
+#[derive(Debug, Default, Deserialize)]
+#[non_exhaustive]
+pub struct ApprovalRequest {
+    /// The agent's own name for what it is doing.
+    pub task_id: Option<String>,
+    /// What it wants to do, in words for people.
+    pub reason: Option<String>,
+    /// `low`, `medium` (if absent), `high` or `critical`.
+    pub impact: Option<String>,
+    /// Who is asked: an e-mail address or a user id.
+    pub on_behalf_of: Option<String>,
+    /// What else the person is shown.
+    pub meta: Option<Map<String, Value>>,
+}
+
+/// What a person says beside yes or no.
+#[derive(Debug, Default, Deserialize)]
+#[non_exhaustive]
+pub struct ApprovalDecisionRequest {
+    /// What they want the agent to know.
+    pub note: Option<String>,
+}
+
+/// An approval that was just opened.
+#[derive(Clone, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "a result, read by transports")]
+pub struct OpenedApproval {
+    /// The approval.
+    pub approval: Arc<Approval>,
+    /// What is left of the agent's budget.
+    pub remaining: Remaining,
+}
+
+/// A request, read.
+struct Wanted<'a> {
+    task_id: String,
+    reason: String,
+    impact: Impact,
+    who: &'a str,
+    meta: Map<String, Value>,
+}
+
+impl<'a> Wanted<'a> {
+    fn read(request: &'a ApprovalRequest) -> Result<Self, ApiError> {
+        let impact = match request.impact.as_deref() {
+            None => Impact::default(),
+            Some(name) => Impact::named(name)
+                .ok_or_else(|| invalid("impact", "must be low, medium, high or critical"))?,
+        };
+        let meta = request.meta.clone().unwrap_or_default();
+        if serde_json::to_string(&meta).map_or(usize::MAX, |text| text.len()) > Approval::MAX_META {
+            return Err(invalid("meta", format!("must be at most {} bytes", Approval::MAX_META)));
+        }
+        let who = request.on_behalf_of.as_deref().unwrap_or_default();
+        let is_name =
+            (1..=254).contains(&who.len()) && !who.chars().any(|c| c.is_whitespace() || c.is_control());
+        if !is_name {
+            return Err(invalid("on_behalf_of", "must be an e-mail address or a user id"));
+        }
+        let task_id = request.task_id.as_deref().unwrap_or_default();
+        let reason = request.reason.as_deref().unwrap_or_default();
+        Ok(Self {
+            task_id: readable("task_id", task_id, Approval::MAX_TASK_ID, Lines::One)?,
+            reason: readable("reason", reason, Approval::MAX_REASON, Lines::Several)?,
+            impact,
+            who,
+            meta,
+        })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lines {
+    One,
+    Several,
+}
+
+/// Text as it was written, if a person sees there what is written: some, not too much, and nothing in it that makes it look
+/// like something else.
+pub(super) fn readable(
+    member: &'static str,
+    text: &str,
+    most: usize,
+    lines: Lines,
+) -> Result<String, ApiError> {
+    if text.trim().is_empty() {
+        return Err(invalid(member, "is required"));
+    }
+    if text.chars().count() > most {
+        return Err(invalid(member, format!("is longer than {most} characters")));
+    }
+    let breaks = |c: char| lines == Lines::Several && matches!(c, '\n' | '\r' | '\t');
+    let turns =
+        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if text.chars().any(|c| (c.is_control() && !breaks(c)) || turns(c)) {
+        return Err(invalid(member, "contains control characters"));
+    }
+    Ok(text.to_owned())
+}
+
+fn invalid(member: &'static str, problem: impl Into<String>) -> ApiError {
+    ApiError::Invalid { member, problem: problem.into() }
+}
+
+/// The person who decides. An agent is none, nor is a person whose token an agent has.
+fn approver(principal: &Principal) -> Result<&Arc<User>, ApiError> {
+    principal.person().ok_or(ApiError::Forbidden("Approvals are for people in person."))
+}
+
+/// Whether `user` decides what others are asked, and what nobody in particular is asked: holds `approvals.manage`, which
+/// administrators do.
+fn manages_approvals(user: &User) -> bool {
+    user.is_admin
+}
+
+fn may_decide(user: &User, approval: &Approval) -> bool {
+    approval.on_behalf_of == Some(user.id) || manages_approvals(user)
+}
+
+/// A token that an administrator made to try things out asks nobody.
+fn refuse_test_tokens(principal: &Principal) -> Result<(), ApiError> {
+    match &principal.claims {
+        Some(claims) if claims.test => Err(ApiError::TestTokenNotAccepted),
+        _ => Ok(()),
+    }
+}
+
+impl AuthorizationServer {
+    /// Asks a person to allow what `agent` wants to do, which is charged one API call.
+    ///
+    /// Whether there is such a person is not told: one without an approver channel is answered like one who does not exist.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the token is a test token, the agent may not act for others, a member is not acceptable, the budget
+    /// is used up, or the request reaches nobody ([`ApiError::NotDelivered`]).
+    pub async fn request_approval(
+        &self,
+        principal: &Principal,
+        agent: &Agent,
+        request: &ApprovalRequest,
+        caller: &Caller,
+    ) -> Result<OpenedApproval, ApiError> {
+        refuse_test_tokens(principal)?;
+        if !agent.may_delegate() {
+            return Err(ApiError::DelegationNotAllowed);
+        }
+        let Wanted { task_id, reason, impact, who, meta } = Wanted::read(request)?;
+        let (org, now) = (&principal.org, self.now());
+        let payers = Payers::of_caller(principal, agent);
+        let remaining = payers.charge_call(self.stores(), org, &caller.origin, now).await??;
+        let user = self.find_user(org, who).await?;
+        let Some(user) = user.filter(|user| user.is_active() && user.approver) else {
+            return Err(ApiError::NotDelivered { task_id });
+        };
+        let mut approval = Approval::new(agent.id, agent.client_id.clone(), now, now.plus(APPROVAL_LIFE));
+        approval.on_behalf_of = Some(user.id);
+        (approval.task_id, approval.reason, approval.impact, approval.meta) = (task_id, reason, impact, meta);
+        let approval = self.open_approval(principal, approval, caller).await?;
+        Ok(OpenedApproval { approval, remaining })
+    }
+
+    /// Opens `approval`, which was made by the agent that calls as `principal`. Opening it again changes nothing: what is
+    /// there is returned, decided or not. So whoever writes down its token first can always go on after a failure.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the store cannot answer.
+    pub(super) async fn open_approval(
+        &self,
+        principal: &Principal,
+        approval: Approval,
+        caller: &Caller,
+    ) -> Result<Arc<Approval>, ApiError> {
+        let org = &principal.org;
+        let event = caller
+            .event(EventKind::ApprovalRequested, "approval requested", approval.created_at)
+            .on(approval_target(&approval))
+            .with("task_id", cleaned(&approval.task_id))
+            .with("impact", approval.impact.as_str())
+            .with("on_behalf_of", approval.on_behalf_of.as_ref().map(UserId::to_string));
+        let event = principal.in_context(event);
+        match self.stores().approvals.insert(org, &approval, &event).await? {
+            Insert::Inserted => Ok(Arc::new(approval)),
+            Insert::Taken(_) => {
+                let found = self.stores().approvals.find(org, &approval.token).await?;
+                found.filter(|found| found.agent == approval.agent).ok_or_else(|| {
+                    StoreError::other("approvals.insert", "the token of an approval is of another one").into()
+                })
+            }
+        }
+    }
+
+    /// What became of an approval, for the agent that asked. Asking is free.
+    ///
+    /// # Errors
+    /// [`ApiError`] if there is none, another agent asked for it, the token is a test token, or what waits for it cannot be
+    /// told now.
+    pub async fn approval_status(
+        &self,
+        principal: &Principal,
+        agent: &Agent,
+        token: &str,
+    ) -> Result<Arc<Approval>, ApiError> {
+        refuse_test_tokens(principal)?;
+        let approval = self.found_approval(&principal.org, token).await?;
+        if approval.agent != agent.id {
+            return Err(ApiError::Forbidden("Another agent asked for this approval."));
+        }
+        self.after_decision(&principal.org, &approval, self.now()).await?;
+        Ok(approval)
+    }
+
+    /// What waits for the person behind `principal`, what ends first at first; for whoever manages approvals, what waits for
+    /// anybody.
+    ///
+    /// # Errors
+    /// [`ApiError::Forbidden`] if it is no person in person.
+    pub async fn pending_approvals(
+        &self,
+        principal: &Principal,
+        page: Page,
+    ) -> Result<Listing<Arc<Approval>>, ApiError> {
+        let user = approver(principal)?;
+        let of = (!manages_approvals(user)).then_some(user.id);
+        Ok(self.stores().approvals.pending(&principal.org, of, self.now(), page).await?)
+    }
+
+    /// Takes what the person behind `principal` says, once and in time.
+    ///
+    /// # Errors
+    /// [`ApiError`] if it is no person in person or another one is asked, there is no such approval, it was decided or has
+    /// expired, the note is not acceptable, or it is approved and its agent is not active any more.
+    pub async fn decide_approval(
+        &self,
+        principal: &Principal,
+        token: &str,
+        approved: bool,
+        request: &ApprovalDecisionRequest,
+        caller: &Caller,
+    ) -> Result<Approval, ApiError> {
+        let user = approver(principal)?;
+        let (org, now) = (&principal.org, self.now());
+        let approval = self.found_approval(org, token).await?;
+        if !may_decide(user, &approval) {
+            return Err(ApiError::Forbidden("Somebody else is asked for this approval."));
+        }
+        let note = match request.note.as_deref() {
+            None | Some("") => None,
+            Some(note) => Some(readable("note", note, Approval::MAX_REASON, Lines::Several)?),
+        };
+        if approved && approval.status(now) == ApprovalStatus::Pending {
+            // Not from a cache: an agent that was stopped a moment ago gets no more yes.
+            let stores = self.stores().uncached();
+            let agent = stores.agents.find(org, AgentKey::Id(approval.agent)).await?;
+            if !agent.is_some_and(|agent| agent.is_active()) {
+                return Err(ApiError::Conflict("The agent that asked is not active any more."));
+            }
+        }
+        let (kind, text) = if approved {
+            (EventKind::ApprovalApproved, "approval given")
+        } else {
+            (EventKind::ApprovalDenied, "approval denied")
+        };
+        let event = caller
+            .event(kind, text, now)
+            .on(approval_target(&approval))
+            .with("agent_id", approval.agent.to_string())
+            .with("task_id", cleaned(&approval.task_id))
+            .with("impact", approval.impact.as_str())
+            .with("on_behalf_of", approval.on_behalf_of.as_ref().map(UserId::to_string));
+        let decision = Decision { approved, by: user.id, number: user.number, at: now, note };
+        match self.stores().approvals.decide(org, &approval, &decision, now, &event).await? {
+            Decide::Decided => {}
+            Decide::AlreadyDecided => return Err(ApiError::Conflict("This approval was decided before.")),
+            Decide::Expired => return Err(ApiError::Conflict("This approval has expired.")),
+            Decide::Missing => return Err(ApiError::NotFound("approval")),
+        }
+        let approval = approval.with_decision(decision);
+        if let Err(error) = self.after_decision(org, &approval, now).await {
+            // What was said stands. Whatever waits for it is told when its agent asks.
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, approval = approval.token.fingerprint(), "cannot go on after a decision");
+        }
+        Ok(approval)
+    }
+
+    /// The name of the agent that asked, for those who are to decide; `None` if there is no such agent any more.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the store cannot answer.
+    pub async fn asking_agent(&self, org: &OrgId, approval: &Approval) -> Result<Option<Arc<str>>, ApiError> {
+        let agent = self.stores().agents.find(org, AgentKey::Id(approval.agent)).await?;
+        Ok(agent.map(|agent| Arc::from(&*agent.name)))
+    }
+
+    async fn found_approval(&self, org: &OrgId, token: &str) -> Result<Arc<Approval>, ApiError> {
+        let token = ApprovalToken::parse(token).map_err(|_| ApiError::NotFound("approval"))?;
+        self.stores().approvals.find(org, &token).await?.ok_or(ApiError::NotFound("approval"))
+    }
+
+    /// What waits for `approval` goes on, or ends, as far as its state at `now` says. Called after every decision and
+    /// whenever its agent asks for it, so it must change nothing the second time.
+    async fn after_decision(&self, org: &OrgId, approval: &Approval, now: Timestamp) -> Result<(), ApiError> {
+        Ok(self.follow_decision(org, approval, now).await?)
+    }
+}
+
+/// An approval as what an event is about. Its token is not for the log.
+fn approval_target(approval: &Approval) -> Target {
+    Target::new("approval", approval.token.fingerprint())
+}

@@ -1,0 +1,82 @@
+//! The role that keeps what agents ask people to allow.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+
+use super::{Insert, Listing, Page, StoreError};
+use crate::{
+    approval::{Approval, ApprovalToken, Decision},
+    audit::Event,
+    clock::Timestamp,
+    id::{OrgId, UserId},
+};
+
+/// What became of a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+#[expect(clippy::exhaustive_enums, reason = "a new outcome must break every caller")]
+pub enum Decide {
+    /// It is decided now, with its event.
+    Decided,
+    /// It was decided before; nothing changed.
+    AlreadyDecided,
+    /// Nobody decided it, and its time is over; nothing changed.
+    Expired,
+    /// There is no such approval; nothing changed.
+    Missing,
+}
+
+/// Keeps approvals. Recorded.
+#[async_trait]
+pub trait ApprovalStore: fmt::Debug + Send + Sync + 'static {
+    /// Adds `approval` and writes `on`, in one step. The token is unique in the organization
+    /// ([`Unique::Id`](super::Unique::Id)). Checked by `conformance::approvals::one_token_once`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer.
+    async fn insert(&self, org: &OrgId, approval: &Approval, on: &Event) -> Result<Insert, StoreError>;
+
+    /// The approval with this token, also one that has expired or was decided. Checked by
+    /// `conformance::approvals::round_trip` and `organizations_are_apart`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer.
+    async fn find(&self, org: &OrgId, token: &ApprovalToken) -> Result<Option<Arc<Approval>>, StoreError>;
+
+    /// Writes `decision` into `approval`, which is as it was found (or as its maker knows it: nothing but the decision ever
+    /// changes), and `on`, in one step.
+    ///
+    /// # To be correct
+    /// - That it was not decided and that `now` is before its `expires_at` is checked in the same atomic step. So of any
+    ///   number of decisions at once, of one kind or both, exactly one is [`Decide::Decided`], and what is found afterwards
+    ///   is that one.
+    /// - What was decided before is [`Decide::AlreadyDecided`], also after its end.
+    ///
+    /// Checked by `conformance::approvals::decided_once`, `racing_approvals`, `approve_and_deny_race` and
+    /// `expired_is_not_decided`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer. The decision may have been written then.
+    async fn decide(
+        &self,
+        org: &OrgId,
+        approval: &Approval,
+        decision: &Decision,
+        now: Timestamp,
+        on: &Event,
+    ) -> Result<Decide, StoreError>;
+
+    /// The approvals that are pending at `now`: of `user`, or all of the organization, those without a user too. Those first
+    /// that expire first; of the same instant, in ascending order of token. Checked by `conformance::approvals::pending`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer.
+    async fn pending(
+        &self,
+        org: &OrgId,
+        user: Option<UserId>,
+        now: Timestamp,
+        page: Page,
+    ) -> Result<Listing<Arc<Approval>>, StoreError>;
+}

@@ -1,0 +1,244 @@
+//! Cases of [`ApprovalStore`].
+
+use std::{array, time::Duration};
+
+use serde_json::json;
+
+use super::{ALL, RACERS, count, now, race, some_event, some_org};
+use crate::{
+    approval::{Approval, ApprovalToken, Decision, Impact},
+    clock::Timestamp,
+    id::{AgentId, ClientId, Number, OrgId, UserId},
+    store::{ApprovalStore, Decide, Insert, Page, Unique},
+};
+
+const MOMENT: Duration = Duration::from_millis(1);
+
+/// An approval that nobody else knows, pending for five minutes.
+pub(super) fn some_approval() -> Approval {
+    let ends = now().plus(Duration::from_secs(300));
+    let mut approval = Approval::new(AgentId::generate(), ClientId::generate_for_agent(), now(), ends);
+    approval.on_behalf_of = Some(UserId::generate());
+    approval
+}
+
+/// What somebody says.
+pub(super) fn some_decision(approved: bool) -> Decision {
+    Decision { approved, by: UserId::generate(), number: Number::generate(), at: now(), note: None }
+}
+
+async fn inserted(store: &dyn ApprovalStore, org: &OrgId, approval: &Approval) {
+    assert_eq!(store.insert(org, approval, &some_event()).await.unwrap(), Insert::Inserted);
+}
+
+async fn decided(
+    store: &dyn ApprovalStore,
+    org: &OrgId,
+    approval: &Approval,
+    decision: &Decision,
+    at: Timestamp,
+) -> Decide {
+    store.decide(org, approval, decision, at, &some_event()).await.unwrap()
+}
+
+async fn found(store: &dyn ApprovalStore, org: &OrgId, approval: &Approval) -> Option<Approval> {
+    store.find(org, &approval.token).await.unwrap().map(|found| (*found).clone())
+}
+
+/// "The approval with this token, also one that has expired or was decided."
+pub async fn round_trip(store: &dyn ApprovalStore) {
+    let org = some_org();
+    let bare = Approval { on_behalf_of: None, ..some_approval() };
+    let mut full = some_approval();
+    full.task_id = "\u{1f4b8} \"'\\%_ t-9".to_owned();
+    full.reason = "Pay\ninvoice\t88 \u{e9}".to_owned();
+    full.impact = Impact::Critical;
+    full.reservation = Some("key \u{0} of a reservation".to_owned());
+    for (name, value) in [
+        ("amount", json!("12.500000")),
+        ("deep", json!({ "list": [1, null, { "a": true }] })),
+        ("", json!(u64::MAX)),
+    ] {
+        full.meta.insert(name.to_owned(), value);
+    }
+    // It expires in the past, by any clock of today's.
+    full.expires_at = now().plus(MOMENT);
+    for approval in [&bare, &full] {
+        assert_eq!(found(store, &org, approval).await, None);
+        inserted(store, &org, approval).await;
+    }
+    for approval in [&bare, &full] {
+        assert_eq!(found(store, &org, approval).await.as_ref(), Some(approval));
+    }
+
+    let mut decision = some_decision(false);
+    decision.note = Some("Not this \u{0} one \u{1f645}".to_owned());
+    decision.at = now().plus(MOMENT);
+    assert_eq!(decided(store, &org, &full, &decision, now()).await, Decide::Decided);
+    assert_eq!(found(store, &org, &full).await, Some(full.with_decision(decision)));
+    assert_eq!(found(store, &org, &bare).await, Some(bare));
+}
+
+/// "The token is unique in the organization." Also for any number of inserts at once.
+pub async fn one_token_once(store: &dyn ApprovalStore) {
+    let org = some_org();
+    let wanted = some_approval();
+    let racers: Vec<_> =
+        (0..RACERS).map(|n| Approval { task_id: format!("racer {n}"), ..wanted.clone() }).collect();
+    let outcomes = race(RACERS, async |n| store.insert(&org, &racers[n], &some_event()).await.unwrap()).await;
+
+    assert_eq!(count(&outcomes, &Insert::Inserted), 1, "{outcomes:?}");
+    assert_eq!(count(&outcomes, &Insert::Taken(Unique::Id)), RACERS - 1, "{outcomes:?}");
+    let winner = outcomes.iter().position(|outcome| *outcome == Insert::Inserted).unwrap();
+    assert_eq!(found(store, &org, &wanted).await.as_ref(), Some(&racers[winner]));
+    assert_eq!(store.pending(&org, None, now(), ALL).await.unwrap().total, 1);
+
+    // It stays so once it was decided.
+    let winner = &racers[winner];
+    assert_eq!(decided(store, &org, winner, &some_decision(true), now()).await, Decide::Decided);
+    assert_eq!(store.insert(&org, winner, &some_event()).await.unwrap(), Insert::Taken(Unique::Id));
+    assert!(found(store, &org, winner).await.unwrap().decision.is_some());
+}
+
+/// "A record of one organization is never found, changed, counted or removed through another."
+pub async fn organizations_are_apart(store: &dyn ApprovalStore) {
+    let (ours, theirs) = (some_org(), some_org());
+    let approval = some_approval();
+    inserted(store, &ours, &approval).await;
+
+    assert_eq!(found(store, &theirs, &approval).await, None);
+    assert_eq!(store.pending(&theirs, None, now(), ALL).await.unwrap().total, 0);
+    assert_eq!(store.pending(&theirs, approval.on_behalf_of, now(), ALL).await.unwrap().total, 0);
+    let no = some_decision(false);
+    assert_eq!(decided(store, &theirs, &approval, &no, now()).await, Decide::Missing);
+    inserted(store, &theirs, &approval).await;
+    assert_eq!(decided(store, &theirs, &approval, &no, now()).await, Decide::Decided);
+
+    assert_eq!(found(store, &ours, &approval).await.as_ref(), Some(&approval));
+    assert_eq!(store.pending(&ours, None, now(), ALL).await.unwrap().total, 1);
+    let yes = some_decision(true);
+    assert_eq!(decided(store, &ours, &approval, &yes, now()).await, Decide::Decided);
+    assert_eq!(found(store, &theirs, &approval).await, Some(approval.with_decision(no)));
+    assert_eq!(found(store, &ours, &approval).await, Some(approval.with_decision(yes)));
+}
+
+/// "What was decided before is [`Decide::AlreadyDecided`], also after its end."
+pub async fn decided_once(store: &dyn ApprovalStore) {
+    let org = some_org();
+    let [approval, bystander] = [some_approval(), some_approval()];
+    let first = some_decision(true);
+    assert_eq!(decided(store, &org, &approval, &first, now()).await, Decide::Missing);
+    assert_eq!(found(store, &org, &approval).await, None);
+    inserted(store, &org, &approval).await;
+    inserted(store, &org, &bystander).await;
+
+    assert_eq!(decided(store, &org, &approval, &first, now()).await, Decide::Decided);
+    for at in [now(), approval.expires_at, approval.expires_at.plus(MOMENT)] {
+        for again in [some_decision(false), some_decision(true), first.clone()] {
+            assert_eq!(decided(store, &org, &approval, &again, at).await, Decide::AlreadyDecided);
+        }
+    }
+    assert_eq!(found(store, &org, &approval).await, Some(approval.with_decision(first)));
+    assert_eq!(found(store, &org, &bystander).await, Some(bystander));
+}
+
+async fn one_decision_wins(store: &dyn ApprovalStore, approved: fn(usize) -> bool) {
+    let org = some_org();
+    let approval = some_approval();
+    inserted(store, &org, &approval).await;
+    let decisions: Vec<_> = (0..RACERS).map(|n| some_decision(approved(n))).collect();
+    let outcomes = race(RACERS, async |n| decided(store, &org, &approval, &decisions[n], now()).await).await;
+
+    assert_eq!(count(&outcomes, &Decide::Decided), 1, "{outcomes:?}");
+    assert_eq!(count(&outcomes, &Decide::AlreadyDecided), RACERS - 1, "{outcomes:?}");
+    let winner = outcomes.iter().position(|outcome| *outcome == Decide::Decided).unwrap();
+    let stored = found(store, &org, &approval).await;
+    assert_eq!(stored, Some(approval.with_decision(decisions[winner].clone())));
+}
+
+/// "Of any number of decisions at once exactly one is [`Decide::Decided`], and what is found afterwards is that one": two
+/// approvers and more.
+pub async fn racing_approvals(store: &dyn ApprovalStore) {
+    one_decision_wins(store, |_| true).await;
+}
+
+/// "Of any number of decisions at once, of one kind or both, exactly one is [`Decide::Decided`]."
+pub async fn approve_and_deny_race(store: &dyn ApprovalStore) {
+    one_decision_wins(store, |n| n % 2 == 0).await;
+}
+
+/// "That `now` is before its `expires_at` is checked in the same atomic step."
+pub async fn expired_is_not_decided(store: &dyn ApprovalStore) {
+    let org = some_org();
+    let [late, last] = [some_approval(), some_approval()];
+    for approval in [&late, &last] {
+        inserted(store, &org, approval).await;
+    }
+    for at in [late.expires_at, late.expires_at.plus(MOMENT)] {
+        for approved in [true, false] {
+            assert_eq!(decided(store, &org, &late, &some_decision(approved), at).await, Decide::Expired);
+        }
+    }
+    assert_eq!(found(store, &org, &late).await, Some(late));
+    let at = last.expires_at.minus(MOMENT);
+    assert_eq!(decided(store, &org, &last, &some_decision(true), at).await, Decide::Decided);
+}
+
+/// "The approvals that are pending at `now`: of `user`, or all of the organization, those without a user too. Those first
+/// that expire first; of the same instant, in ascending order of token."
+pub async fn pending(store: &dyn ApprovalStore) {
+    let org = some_org();
+    let (user, other) = (UserId::generate(), UserId::generate());
+    let token = |mark: &str| ApprovalToken::parse(&format!("apr_{mark}{}", "a".repeat(42))).unwrap();
+    // Of one instant, in the order of bytes, which not every collation agrees with.
+    let marks = ["-", "0", "A", "Z", "_", "a", "z"];
+    let then = now().plus(Duration::from_secs(60));
+    let at_once: [Approval; 7] = array::from_fn(|n| Approval {
+        token: token(marks[n]),
+        on_behalf_of: [Some(user), Some(other), None][n % 3],
+        expires_at: then,
+        ..some_approval()
+    });
+    let sooner = Approval { on_behalf_of: Some(user), expires_at: then.minus(MOMENT), ..some_approval() };
+    let later = Approval { on_behalf_of: Some(user), expires_at: then.plus(MOMENT), ..some_approval() };
+    let ended = Approval { on_behalf_of: Some(user), expires_at: now(), ..some_approval() };
+    let [approved, denied] = [some_approval(), some_approval()].map(|approval| Approval {
+        on_behalf_of: Some(user),
+        expires_at: then,
+        ..approval
+    });
+    for approval in [&later, &ended, &approved, &denied, &sooner] {
+        inserted(store, &org, approval).await;
+    }
+    for n in [3, 5, 0, 6, 1, 4, 2] {
+        inserted(store, &org, &at_once[n]).await;
+    }
+    for (approval, yes) in [(&approved, true), (&denied, false)] {
+        assert_eq!(decided(store, &org, approval, &some_decision(yes), now()).await, Decide::Decided);
+    }
+    let all: Vec<_> = [sooner.clone()].into_iter().chain(at_once.clone()).chain([later.clone()]).collect();
+    let of = |user: Option<UserId>| -> Vec<_> {
+        all.iter().filter(|approval| user.is_none() || approval.on_behalf_of == user).cloned().collect()
+    };
+
+    for who in [None, Some(user), Some(other), Some(UserId::generate())] {
+        let wanted = of(who);
+        for page in [
+            ALL,
+            Page { offset: 1, limit: 3 },
+            Page { offset: 8, limit: 2 },
+            Page { offset: u64::MAX, limit: 2 },
+            Page::first(0),
+        ] {
+            let listing = store.pending(&org, who, now(), page).await.unwrap();
+            let skip = usize::try_from(page.offset).unwrap_or(usize::MAX);
+            let expected: Vec<_> = wanted.iter().skip(skip).take(page.limit as usize).collect();
+            let items: Vec<_> = listing.items.iter().map(|item| &**item).collect();
+            assert_eq!((items, listing.total), (expected, wanted.len() as u64), "{page:?}");
+        }
+    }
+    // Time alone takes them off.
+    for (at, total) in [(then.minus(MOMENT), 8), (then, 1), (then.plus(MOMENT), 0)] {
+        assert_eq!(store.pending(&org, None, at, ALL).await.unwrap().total, total);
+    }
+}

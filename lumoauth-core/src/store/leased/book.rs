@@ -1,0 +1,305 @@
+//! What this process has taken of each counter, and what is left of that. Without I/O.
+
+use std::{collections::HashMap, pin::Pin};
+
+use futures_util::future::Shared;
+
+use crate::{
+    budget::{Account, BudgetPolicy, COUNTERS, HeldLine, Line, Meter, Usage, Window},
+    clock::Timestamp,
+    store::Charge,
+};
+
+/// How many slices there must still be room for below a maximum, for one to be taken.
+const ROOM: u64 = 4;
+
+/// From how many accounts on those without use are looked for.
+const MANY: usize = 64;
+
+/// How long after the end of its window a counter is remembered, for clocks that are behind.
+const LATE: std::time::Duration = std::time::Duration::from_secs(3600);
+
+/// The accounts of one organization.
+#[derive(Default)]
+pub(super) struct Book {
+    purses: HashMap<Account, Purse>,
+    /// How many accounts there were after those without use were last dropped.
+    kept: usize,
+}
+
+/// What was taken for one account.
+#[derive(Default)]
+struct Purse {
+    stocks: Vec<Stock>,
+    /// What is under way to or from the durable store: one thing at a time.
+    flight: Option<Flight>,
+}
+
+/// Something under way; whether it arrived. Whoever waits drives it, and it is kept until somebody has seen its end, so
+/// that a caller who goes away takes no units along.
+pub(super) type Flight = Shared<Pin<Box<dyn Future<Output = bool> + Send>>>;
+
+/// What was taken of one counter.
+#[derive(Debug)]
+struct Stock {
+    meter: Meter,
+    window: Window,
+    start: Timestamp,
+    /// Units that are counted in the durable store and not used.
+    left: u64,
+    /// What the durable counter showed last.
+    debited: u64,
+    /// The maximum under which the units were taken: the largest, if there were several. A charge with a lower one must
+    /// not use them, since the maximum was lowered meanwhile. [`u64::MAX`] if none was known.
+    within: u64,
+    /// How large the last slice was; zero when the maximum is near.
+    slice: u64,
+}
+
+/// What became of a charge in the book.
+pub(super) enum Spent {
+    /// It is made: the counters after it.
+    Done(Vec<u64>),
+    /// These accounts need something first.
+    Needs(Vec<(Account, Need)>),
+    /// It is for the durable store.
+    Strict,
+}
+
+/// What an account needs.
+pub(super) enum Need {
+    /// Slices, in the form of a charge.
+    Slices(Vec<Line>),
+    /// To give back what was taken under a higher maximum.
+    GiveBack,
+}
+
+impl Stock {
+    fn is(&self, meter: Meter, window: Window, start: Timestamp) -> bool {
+        (self.meter, self.window, self.start) == (meter, window, start)
+    }
+
+    /// Whether its units may be used under `limit`. The counter itself counts them, so if it is not above the maximum,
+    /// and was not above it when they were taken, they fit.
+    fn is_within(&self, limit: Option<u64>) -> bool {
+        limit.is_none_or(|max| self.within <= max && self.debited <= max)
+    }
+
+    fn used(&self) -> u64 {
+        self.debited.saturating_sub(self.left)
+    }
+
+    /// The slice to take for a line that is short; none if the maximum is near.
+    fn slice(&self, line: &Line, charges: u64) -> Option<Line> {
+        let max = line.limit.or((self.within < u64::MAX).then_some(self.within));
+        let units = charges.saturating_mul(line.amount).max(1);
+        let room = max.unwrap_or(BudgetPolicy::MAX_COUNT).saturating_sub(self.debited);
+        (room / ROOM >= units).then_some(Line { limit: max, amount: units, ..*line })
+    }
+
+    fn held(&self, account: Account) -> HeldLine {
+        let Self { meter, window, start: window_start, left: amount, .. } = *self;
+        HeldLine { account, meter, window, window_start, amount }
+    }
+}
+
+/// What must be left for `line`. An amount of zero asks for room, and a unit that is left is room.
+fn needed(line: &Line) -> u64 {
+    if line.limit.is_some() { line.amount.max(1) } else { line.amount }
+}
+
+impl Purse {
+    fn stock(&mut self, meter: Meter, window: Window, start: Timestamp) -> Option<&mut Stock> {
+        self.stocks.iter_mut().find(|stock| stock.is(meter, window, start))
+    }
+
+    fn of(&mut self, line: &Line) -> Option<&mut Stock> {
+        self.stock(line.meter, line.window, line.window_start)
+    }
+
+    /// Whether it knows nothing of use any more at `now`.
+    fn is_over(&self, now: Timestamp) -> bool {
+        self.flight.is_none() && self.stocks.iter().all(|stock| is_over(stock, now))
+    }
+}
+
+fn is_over(stock: &Stock, now: Timestamp) -> bool {
+    stock.window.end(stock.start).plus(LATE) <= now
+}
+
+impl Book {
+    /// Makes a charge out of what is left, or says what it takes to make it.
+    pub(super) fn spend(&mut self, charge: &Charge<'_>, charges: u64) -> Spent {
+        let lines = charge.lines;
+        let same = |a: &Line, b: &Line| {
+            (a.account, a.meter, a.window, a.window_start) == (b.account, b.meter, b.window, b.window_start)
+        };
+        let twice = |(n, line)| lines[..n].iter().any(|earlier| same(earlier, line));
+        if charge.id.is_some() || lines.iter().enumerate().any(twice) {
+            return Spent::Strict;
+        }
+        let mut needs = Vec::new();
+        for lines in lines.chunk_by(|a, b| a.account == b.account) {
+            let account = lines[0].account;
+            let Some(purse) = self.purses.get_mut(&account) else { return Spent::Strict };
+            let mut slices = Vec::new();
+            for line in lines {
+                let Some(stock) = purse.of(line) else { return Spent::Strict };
+                if !stock.is_within(line.limit) && stock.left > 0 {
+                    needs.push((account, Need::GiveBack));
+                } else if stock.left < needed(line) || !stock.is_within(line.limit) {
+                    let Some(slice) = stock.slice(line, charges) else {
+                        stock.slice = 0;
+                        return Spent::Strict;
+                    };
+                    slices.push(slice);
+                }
+            }
+            if !slices.is_empty() {
+                needs.push((account, Need::Slices(slices)));
+            }
+        }
+        if !needs.is_empty() {
+            return Spent::Needs(needs);
+        }
+        let mut counters = Vec::with_capacity(lines.len());
+        for lines in lines.chunk_by(|a, b| a.account == b.account) {
+            let Some(purse) = self.purses.get_mut(&lines[0].account) else { continue };
+            for line in lines {
+                let Some(stock) = purse.of(line) else { continue };
+                stock.left -= line.amount;
+                counters.push(stock.used());
+            }
+        }
+        Spent::Done(counters)
+    }
+
+    /// Corrects a charge that was made here, if that takes no more than what is left, and frees no more than a slice.
+    pub(super) fn correct(&mut self, lines: &[HeldLine], after: &[u64]) -> Option<Vec<u64>> {
+        let both = || lines.iter().zip(after);
+        let fits = both().all(|(line, after)| {
+            let Some(purse) = self.purses.get_mut(&line.account) else { return false };
+            let is_still = purse.flight.is_none();
+            purse.stock(line.meter, line.window, line.window_start).is_some_and(|stock| {
+                match after.checked_sub(line.amount) {
+                    Some(more) => stock.left >= more,
+                    None => is_still && stock.left.saturating_add(line.amount - after) <= stock.slice,
+                }
+            })
+        });
+        let twice = |(n, line): (usize, &HeldLine)| {
+            let is = |other: &HeldLine| HeldLine { amount: 0, ..*other } == HeldLine { amount: 0, ..*line };
+            lines[..n].iter().any(is)
+        };
+        if !fits || lines.iter().enumerate().any(twice) {
+            return None;
+        }
+        let counters = both().filter_map(|(line, after)| {
+            let purse = self.purses.get_mut(&line.account)?;
+            let stock = purse.stock(line.meter, line.window, line.window_start)?;
+            stock.left = (stock.left + line.amount).saturating_sub(*after);
+            Some(stock.used())
+        });
+        Some(counters.collect())
+    }
+
+    /// Learns what the durable counters show after a charge or a correction of `lines` there; what they show without what
+    /// is left here.
+    pub(super) fn learn(&mut self, lines: &[Line], counters: Vec<u64>, now: Timestamp) -> Vec<u64> {
+        let mut used = Vec::with_capacity(lines.len());
+        for (line, counter) in lines.iter().zip(counters) {
+            let stock = self.known(line, now);
+            stock.debited = counter;
+            if let Some(max) = line.limit {
+                stock.within = if stock.left == 0 { max } else { stock.within.max(max) };
+            }
+            used.push(stock.used());
+        }
+        used
+    }
+
+    /// Learns that there was no room for `line`; what its counter shows without what is left here.
+    pub(super) fn learn_refused(&mut self, line: &Line, used: u64) -> u64 {
+        match self.purses.get_mut(&line.account).and_then(|purse| purse.of(line)) {
+            Some(stock) => {
+                (stock.debited, stock.slice) = (used, 0);
+                stock.used()
+            }
+            None => used,
+        }
+    }
+
+    /// Adds slices of one account that were taken in the durable store.
+    pub(super) fn credit(&mut self, slices: &[Line], counters: &[u64], now: Timestamp) {
+        for (slice, counter) in slices.iter().zip(counters) {
+            let stock = self.known(slice, now);
+            let max = slice.limit.unwrap_or(u64::MAX);
+            stock.within = if stock.left == 0 { max } else { stock.within.max(max) };
+            stock.left = stock.left.saturating_add(slice.amount);
+            (stock.debited, stock.slice) = (*counter, slice.amount);
+        }
+    }
+
+    /// Takes everything that is left for `account`.
+    pub(super) fn take(&mut self, account: Account) -> Vec<HeldLine> {
+        let Some(purse) = self.purses.get_mut(&account) else { return Vec::new() };
+        let left = purse.stocks.iter_mut().filter(|stock| stock.left > 0);
+        left.map(|stock| {
+            let taken = stock.held(account);
+            stock.left = 0;
+            taken
+        })
+        .collect()
+    }
+
+    pub(super) fn flight(&self, account: Account) -> Option<Flight> {
+        self.purses.get(&account)?.flight.clone()
+    }
+
+    pub(super) fn set_flight(&mut self, account: Account, flight: Option<Flight>) {
+        self.purses.entry(account).or_default().flight = flight;
+    }
+
+    /// The accounts for which something is left, or under way.
+    pub(super) fn open(&self) -> Vec<Account> {
+        let open = self
+            .purses
+            .iter()
+            .filter(|(_, purse)| purse.flight.is_some() || purse.stocks.iter().any(|stock| stock.left > 0));
+        open.map(|(account, _)| *account).collect()
+    }
+
+    /// What is left for `account` in the windows that `now` is in.
+    pub(super) fn left(&self, account: Account, now: Timestamp) -> Usage {
+        let mut left = Usage::default();
+        for (meter, window) in COUNTERS {
+            let start = window.start(now);
+            let stocks = self.purses.get(&account).map_or(&[][..], |purse| &purse.stocks);
+            let units =
+                stocks.iter().find(|stock| stock.is(meter, window, start)).map_or(0, |stock| stock.left);
+            match meter {
+                Meter::Tokens => left.tokens = units,
+                Meter::Calls => left.calls = units,
+                Meter::MicroUsd => left.micro_usd = units,
+            }
+        }
+        left
+    }
+
+    /// The stock of the counter of `line`, as a new one if there is none. What is over makes room for it.
+    fn known(&mut self, line: &Line, now: Timestamp) -> &mut Stock {
+        if self.purses.len() >= MANY.max(2 * self.kept) && !self.purses.contains_key(&line.account) {
+            self.purses.retain(|_, purse| !purse.is_over(now));
+            self.kept = self.purses.len();
+        }
+        let Line { meter, window, window_start: start, .. } = *line;
+        let purse = self.purses.entry(line.account).or_default();
+        let at = purse.stocks.iter().position(|stock| stock.is(meter, window, start)).unwrap_or_else(|| {
+            purse.stocks.retain(|stock| !is_over(stock, now));
+            let within = line.limit.unwrap_or(u64::MAX);
+            purse.stocks.push(Stock { meter, window, start, left: 0, debited: 0, within, slice: 0 });
+            purse.stocks.len() - 1
+        });
+        &mut purse.stocks[at]
+    }
+}

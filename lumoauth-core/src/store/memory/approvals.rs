@@ -1,0 +1,112 @@
+//! Approvals in memory.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+
+use super::{MemoryStore, Outcome, table::Pager};
+use crate::{
+    approval::{Approval, ApprovalStatus, ApprovalToken, Decision},
+    audit::Event,
+    clock::Timestamp,
+    id::{OrgId, UserId},
+    store::{ApprovalStore, Decide, Insert, Listing, Page, StoreError, Unique},
+};
+
+/// The approvals of one organization.
+#[derive(Default)]
+pub(super) struct Approvals {
+    by_token: HashMap<ApprovalToken, Arc<Approval>>,
+    by_end: BTreeSet<(Timestamp, ApprovalToken)>,
+}
+
+impl Approvals {
+    fn insert(&mut self, approval: &Approval) -> Insert {
+        if self.by_token.contains_key(&approval.token) {
+            return Insert::Taken(Unique::Id);
+        }
+        self.by_end.insert((approval.expires_at, approval.token.clone()));
+        self.by_token.insert(approval.token.clone(), Arc::new(approval.clone()));
+        Insert::Inserted
+    }
+
+    fn decide(&mut self, token: &ApprovalToken, decision: &Decision, now: Timestamp) -> Decide {
+        let Some(stored) = self.by_token.get_mut(token) else { return Decide::Missing };
+        match stored.status(now) {
+            ApprovalStatus::Approved | ApprovalStatus::Denied => Decide::AlreadyDecided,
+            ApprovalStatus::Expired => Decide::Expired,
+            ApprovalStatus::Pending => {
+                *stored = Arc::new(stored.with_decision(decision.clone()));
+                Decide::Decided
+            }
+        }
+    }
+
+    fn pending(&self, user: Option<UserId>, now: Timestamp, page: Page) -> Listing<Arc<Approval>> {
+        let mut pager = Pager::new(page);
+        self.by_end
+            .iter()
+            .filter_map(|(_, token)| self.by_token.get(token))
+            .filter(|approval| approval.status(now) == ApprovalStatus::Pending)
+            .filter(|approval| user.is_none() || approval.on_behalf_of == user)
+            .for_each(|approval| pager.offer(|| Arc::clone(approval)));
+        pager.finish()
+    }
+
+    /// Drops up to `max` whose time is long over; how many.
+    pub(super) fn purge(&mut self, now: Timestamp, max: u64) -> u64 {
+        let mut dropped = 0;
+        while dropped < max
+            && let Some((_, token)) = self.by_end.first()
+            && self.by_token.get(token).is_none_or(|approval| approval.keep_until() < now)
+        {
+            if let Some((_, token)) = self.by_end.pop_first() {
+                self.by_token.remove(&token);
+            }
+            dropped += 1;
+        }
+        dropped
+    }
+}
+
+impl Outcome for Decide {
+    fn is_change(&self) -> bool {
+        *self == Self::Decided
+    }
+}
+
+#[async_trait]
+impl ApprovalStore for MemoryStore {
+    async fn insert(&self, org: &OrgId, approval: &Approval, on: &Event) -> Result<Insert, StoreError> {
+        Ok(self.recorded(&self.approvals, org, on, |approvals| approvals.insert(approval)))
+    }
+
+    async fn find(&self, org: &OrgId, token: &ApprovalToken) -> Result<Option<Arc<Approval>>, StoreError> {
+        Ok(self.approvals.read(org, |approvals| approvals.by_token.get(token).cloned()))
+    }
+
+    async fn decide(
+        &self,
+        org: &OrgId,
+        approval: &Approval,
+        decision: &Decision,
+        now: Timestamp,
+        on: &Event,
+    ) -> Result<Decide, StoreError> {
+        let token = &approval.token;
+        Ok(self.recorded(&self.approvals, org, on, |approvals| approvals.decide(token, decision, now)))
+    }
+
+    async fn pending(
+        &self,
+        org: &OrgId,
+        user: Option<UserId>,
+        now: Timestamp,
+        page: Page,
+    ) -> Result<Listing<Arc<Approval>>, StoreError> {
+        Ok(self.approvals.read(org, |approvals| approvals.pending(user, now, page)))
+    }
+}

@@ -1,0 +1,123 @@
+//! Approvals that are decided twice, too late, or by the neighbours.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use lumoauth_core::{
+    approval::{Approval, ApprovalToken, Decision},
+    audit::Event,
+    clock::Timestamp,
+    id::{OrgId, UserId},
+    store::{
+        ApprovalStore, Decide, Insert, Listing, MemoryStore, Page, StoreError,
+        conformance::{
+            approvals,
+            recorded::{Trail, writes_its_events},
+        },
+    },
+};
+
+/// What is wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// Checks first, acts later.
+    Racy,
+    /// Believes that there is always time.
+    Timeless,
+    /// Keeps everything of everybody under one name.
+    OrgBlind,
+    /// Lists what others are asked, too.
+    Nosy,
+}
+
+#[derive(Debug)]
+struct Faulty {
+    fault: Fault,
+    memory: MemoryStore,
+}
+
+impl Faulty {
+    fn new(fault: Fault) -> Self {
+        Self { fault, memory: MemoryStore::new() }
+    }
+
+    fn org(&self, org: &OrgId) -> OrgId {
+        if self.fault == Fault::OrgBlind { OrgId::parse("everybody").unwrap() } else { org.clone() }
+    }
+}
+
+#[async_trait]
+impl ApprovalStore for Faulty {
+    async fn insert(&self, org: &OrgId, approval: &Approval, on: &Event) -> Result<Insert, StoreError> {
+        ApprovalStore::insert(&self.memory, &self.org(org), approval, on).await
+    }
+
+    async fn find(&self, org: &OrgId, token: &ApprovalToken) -> Result<Option<Arc<Approval>>, StoreError> {
+        ApprovalStore::find(&self.memory, &self.org(org), token).await
+    }
+
+    async fn decide(
+        &self,
+        org: &OrgId,
+        approval: &Approval,
+        decision: &Decision,
+        now: Timestamp,
+        on: &Event,
+    ) -> Result<Decide, StoreError> {
+        let stored = self.find(org, &approval.token).await?;
+        let racy = self.fault == Fault::Racy && stored.is_some_and(|stored| stored.decision.is_none());
+        tokio::task::yield_now().await;
+        let now = if self.fault == Fault::Timeless { approval.created_at } else { now };
+        let outcome = self.memory.decide(&self.org(org), approval, decision, now, on).await?;
+        Ok(if racy { Decide::Decided } else { outcome })
+    }
+
+    async fn pending(
+        &self,
+        org: &OrgId,
+        user: Option<UserId>,
+        now: Timestamp,
+        page: Page,
+    ) -> Result<Listing<Arc<Approval>>, StoreError> {
+        let user = user.filter(|_| self.fault != Fault::Nosy);
+        self.memory.pending(&self.org(org), user, now, page).await
+    }
+}
+
+#[tokio::test]
+#[should_panic(expected = "Decided")]
+async fn an_approval_that_is_looked_at_and_then_decided_has_two_deciders() {
+    approvals::racing_approvals(&Faulty::new(Fault::Racy)).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "Decided")]
+async fn an_approval_that_is_approved_and_denied_is_found_out() {
+    approvals::approve_and_deny_race(&Faulty::new(Fault::Racy)).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "Expired")]
+async fn an_approval_that_never_ends_is_found_out() {
+    approvals::expired_is_not_decided(&Faulty::new(Fault::Timeless)).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "left == right")]
+async fn approvals_without_organization_are_shared() {
+    approvals::organizations_are_apart(&Faulty::new(Fault::OrgBlind)).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "left == right")]
+async fn what_others_are_asked_is_not_listed() {
+    approvals::pending(&Faulty::new(Fault::Nosy)).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "left == right")]
+async fn an_approval_without_its_event_is_found_out() {
+    let (store, log) = (MemoryStore::new(), MemoryStore::new());
+    let role: &dyn ApprovalStore = &store;
+    writes_its_events(role.into(), Trail::Log(&log)).await;
+}

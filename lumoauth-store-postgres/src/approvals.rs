@@ -1,0 +1,107 @@
+//! What agents ask people to allow, on PostgreSQL.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use lumoauth_core::{
+    approval::{Approval, ApprovalToken, Decision},
+    audit::Event,
+    clock::Timestamp,
+    id::{OrgId, UserId},
+    store::{ApprovalStore, Decide, Insert, Listing, Page, StoreError, Unique},
+};
+
+use crate::{
+    PostgresStore,
+    records::{self, Recorded, bounds, changed, listing, millis, recorded, to_json, value},
+};
+
+const INSERT: &str = recorded!(
+    "INSERT INTO approval (org_id, token, on_behalf_of, expires_at, keep_until, decided, record)
+    VALUES ($1, $5, $6, $7, $8, $9, $10::json)
+    ON CONFLICT DO NOTHING"
+);
+
+const TAKEN: &str = "SELECT EXISTS (SELECT 1 FROM approval WHERE org_id = $1 AND token = $2)";
+
+const FIND: &str = "SELECT record::text FROM approval WHERE org_id = $1 AND token = $2";
+
+const DECIDE: &str = recorded!(
+    "UPDATE approval SET decided = true, record = $7::json
+    WHERE org_id = $1 AND token = $5 AND NOT decided AND expires_at > $6"
+);
+
+const STANDING: &str = "SELECT decided FROM approval WHERE org_id = $1 AND token = $2";
+
+const PENDING: &str = listing!(
+    "FROM approval WHERE org_id = $1 AND NOT decided AND expires_at > $2
+        AND ($3::uuid IS NULL OR on_behalf_of = $3)",
+    order: "expires_at, token", offset: "$4", limit: "$5"
+);
+
+#[async_trait]
+impl ApprovalStore for PostgresStore {
+    async fn insert(&self, org: &OrgId, approval: &Approval, on: &Event) -> Result<Insert, StoreError> {
+        const OPERATION: &str = "approvals.insert";
+        let on = Recorded::new(OPERATION, org, on)?;
+        let record = to_json(OPERATION, approval)?;
+        let token = approval.token.as_str();
+        let insert = || {
+            on.statement(INSERT)
+                .bind(token)
+                .bind(approval.on_behalf_of.map(UserId::uuid))
+                .bind(millis(approval.expires_at))
+                .bind(millis(approval.keep_until()))
+                .bind(approval.decision.is_some())
+                .bind(record.as_str())
+        };
+        let taken = || sqlx::query(TAKEN).bind(org.as_str()).bind(token);
+        records::insert(&self.pool, OPERATION, insert, taken, &[Unique::Id]).await
+    }
+
+    async fn find(&self, org: &OrgId, token: &ApprovalToken) -> Result<Option<Arc<Approval>>, StoreError> {
+        let statement = || sqlx::query(FIND).bind(org.as_str()).bind(token.as_str());
+        records::find(&self.pool, "approvals.find", statement).await
+    }
+
+    async fn decide(
+        &self,
+        org: &OrgId,
+        approval: &Approval,
+        decision: &Decision,
+        now: Timestamp,
+        on: &Event,
+    ) -> Result<Decide, StoreError> {
+        const OPERATION: &str = "approvals.decide";
+        let on = Recorded::new(OPERATION, org, on)?;
+        let record = to_json(OPERATION, &approval.with_decision(decision.clone()))?;
+        let token = approval.token.as_str();
+        let decide = || on.statement(DECIDE).bind(token).bind(millis(now)).bind(record.as_str());
+        let pool = self.pool.one_call();
+        if changed(OPERATION, &pool.change(OPERATION, decide).await?)? {
+            return Ok(Decide::Decided);
+        }
+        // An approval that is there and was not decided had expired: one that was put there since was not there then, and
+        // the caller cannot know it.
+        let standing = || sqlx::query(STANDING).bind(org.as_str()).bind(token);
+        let rows = pool.repeatable(OPERATION, standing).await?;
+        let Some(row) = rows.first() else { return Ok(Decide::Missing) };
+        Ok(if value(OPERATION, row, 0)? { Decide::AlreadyDecided } else { Decide::Expired })
+    }
+
+    async fn pending(
+        &self,
+        org: &OrgId,
+        user: Option<UserId>,
+        now: Timestamp,
+        page: Page,
+    ) -> Result<Listing<Arc<Approval>>, StoreError> {
+        let (offset, limit) = bounds(page);
+        let user = user.map(UserId::uuid);
+        let statement = || {
+            let statement = sqlx::query(PENDING).bind(org.as_str()).bind(millis(now));
+            statement.bind(user).bind(offset).bind(limit)
+        };
+        records::list(&self.pool, "approvals.pending", statement).await
+    }
+}

@@ -1,0 +1,219 @@
+//! Everything that stands before a route, in the one order in which it may.
+
+use std::{
+    convert::Infallible,
+    fmt, mem,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, Response, request::Parts};
+use http_body::Body;
+use lumoauth_core::{
+    capability::Capability,
+    id::OrgId,
+    server::AuthorizationServer,
+    spending::{Budgets, Spend},
+};
+use tower_layer::Layer;
+use tower_service::Service;
+
+#[cfg(feature = "fetch")]
+use crate::remote::{RemoteBudgets, RemoteTokens, ServiceAccount};
+use crate::{
+    authenticate::AuthenticateLayer,
+    budget::{Admitted, BudgetLayer, MeteredBody},
+    capability::RequireCapabilityLayer,
+    rejection::Rejection,
+};
+
+/// Authentication, then perhaps a capability, then perhaps a budget, as one layer: whoever is not known does not learn which
+/// capability a route wants, and whoever may not call is not charged.
+///
+/// `Guard::new` is for the process of the [`AuthorizationServer`], `Guard::remote` (feature `fetch`) for every other one. What
+/// is charged is charged where the token comes from.
+///
+/// ```
+/// use http::{Request, Response, StatusCode};
+/// use http_body_util::Full;
+/// use lumoauth_core::{
+///     keys::{KeyRing, KeyRingConfig, MasterKey},
+///     server::AuthorizationServer,
+///     spending::Spend,
+///     store::{MemoryStore, Stores},
+/// };
+/// use lumoauth_tower::Guard;
+/// use std::{convert::Infallible, sync::Arc};
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let store = Arc::new(MemoryStore::new());
+/// let keys = Arc::new(KeyRing::new(store.clone(), MasterKey::generate(), KeyRingConfig::default()));
+/// let server = AuthorizationServer::builder("https://auth.example", Stores::all(store), keys).build().unwrap();
+///
+/// let guard = Guard::new(server)
+///     .capability("read:documents".parse().unwrap())
+///     .charge(|_request| Spend::default());
+/// let service = ServiceBuilder::new()
+///     .layer(guard)
+///     .service(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(Full::<bytes::Bytes>::default()))));
+///
+/// let response = service.oneshot(Request::new(())).await.unwrap();
+/// assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct Guard<Home = AuthorizationServer> {
+    home: Home,
+    checks: Checks,
+}
+
+#[derive(Clone, Debug)]
+struct Checks {
+    authenticate: AuthenticateLayer,
+    capability: Option<RequireCapabilityLayer>,
+    budget: Option<BudgetLayer>,
+}
+
+impl Guard<AuthorizationServer> {
+    /// Accepts the credentials of `server`, which is in this process.
+    pub fn new(server: AuthorizationServer) -> Self {
+        Self::of(server.clone(), AuthenticateLayer::new(server))
+    }
+
+    /// Accepts access tokens that are bound to `resource` (their `aud`), and no others.
+    pub fn for_resource(mut self, resource: &str) -> Self {
+        self.checks.authenticate = self.checks.authenticate.for_resource(resource);
+        self
+    }
+
+    /// Charges callers what `estimate` says of a request, until it is known better: see [`BudgetLayer`].
+    pub fn charge(self, estimate: impl Fn(&Parts) -> Spend + Send + Sync + 'static) -> Self {
+        let budgets = Arc::new(self.home.clone());
+        self.charged(budgets, estimate)
+    }
+}
+
+#[cfg(feature = "fetch")]
+impl Guard<RemoteTokens> {
+    /// Accepts access tokens of an authorization server elsewhere that are bound to `resource`, which is this service.
+    pub fn remote(tokens: RemoteTokens, resource: &str) -> Self {
+        Self::of(tokens.clone(), AuthenticateLayer::remote(tokens, resource))
+    }
+
+    /// Charges callers there what `estimate` says of a request, until it is known better: see [`BudgetLayer`] and
+    /// [`RemoteBudgets`].
+    pub fn charge(
+        self,
+        account: &ServiceAccount,
+        estimate: impl Fn(&Parts) -> Spend + Send + Sync + 'static,
+    ) -> Self {
+        self.charged(Arc::new(RemoteBudgets::new(account.clone())), estimate)
+    }
+}
+
+impl<Home> Guard<Home> {
+    fn of(home: Home, authenticate: AuthenticateLayer) -> Self {
+        Self { home, checks: Checks { authenticate, capability: None, budget: None } }
+    }
+
+    /// Accepts the credentials of one organization only.
+    pub fn for_organization(mut self, org: OrgId) -> Self {
+        self.checks.authenticate = self.checks.authenticate.for_organization(org);
+        self
+    }
+
+    /// Requires `capability`, in place of what was required before.
+    pub fn capability(self, capability: Capability) -> Self {
+        self.any_of([capability])
+    }
+
+    /// Requires at least one of `capabilities`, in place of what was required before. An empty list lets nobody through.
+    pub fn any_of(mut self, capabilities: impl IntoIterator<Item = Capability>) -> Self {
+        self.checks.capability = Some(RequireCapabilityLayer::any_of(capabilities));
+        self
+    }
+
+    fn charged(
+        mut self,
+        budgets: Arc<dyn Budgets>,
+        estimate: impl Fn(&Parts) -> Spend + Send + Sync + 'static,
+    ) -> Self {
+        self.checks.budget = Some(BudgetLayer::new(budgets).estimate(estimate));
+        self
+    }
+}
+
+impl Checks {
+    async fn admit(&self, parts: &mut Parts) -> Result<Option<Admitted>, Rejection> {
+        self.authenticate.admit(&parts.headers, &mut parts.extensions).await?;
+        if let Some(rejection) = self.capability.as_ref().and_then(|it| it.refusal(&parts.extensions)) {
+            return Err(rejection);
+        }
+        match &self.budget {
+            Some(budget) => budget.admit(parts).await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+impl<Home> fmt::Debug for Guard<Home> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("checks", &self.checks).finish_non_exhaustive()
+    }
+}
+
+impl<S, Home> Layer<S> for Guard<Home> {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Guarded { inner, checks: self.checks.clone() }
+    }
+}
+
+/// The service of [`Guard`].
+#[derive(Clone, Debug)]
+pub struct Guarded<S> {
+    inner: S,
+    checks: Checks,
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for Guarded<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    ReqBody: Send + 'static,
+    ResBody: Body + From<Bytes> + Send + 'static,
+    ResBody::Data: Send,
+{
+    type Response = Response<MeteredBody<ResBody>>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        // The instance that was polled ready is the one that must be called.
+        let clone = self.inner.clone();
+        let mut inner = mem::replace(&mut self.inner, clone);
+        let checks = self.checks.clone();
+        Box::pin(async move {
+            let (mut parts, body) = request.into_parts();
+            let admitted = match checks.admit(&mut parts).await {
+                Ok(admitted) => admitted,
+                Err(rejection) => return Ok(rejection.into_response()),
+            };
+            let call = inner.call(Request::from_parts(parts, body));
+            match admitted {
+                Some(admitted) => Ok(admitted.answer(call).await),
+                None => call.await.map(|response| response.map(MeteredBody::free)),
+            }
+        })
+    }
+}

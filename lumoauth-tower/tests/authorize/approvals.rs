@@ -1,0 +1,179 @@
+//! Approvals, where the time and the state of the agent decide.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use lumoauth_core::{
+    audit::{Actor, Event, EventKind},
+    clock::Clock,
+    user::User,
+};
+use lumoauth_tower::RateLimits;
+use serde_json::{Value, json};
+
+use crate::bench::{Answer, BASE, Bench, send};
+
+impl Bench {
+    /// A bench at which alice has an approver channel.
+    async fn with_approver() -> Self {
+        let bench = Self::new().await;
+        bench.change_alice(|alice| alice.approver = true).await;
+        bench
+    }
+
+    async fn change_alice(&self, change: impl FnOnce(&mut User)) {
+        let mut alice = (*self.server.user(&self.org, "alice@acme.test").await.unwrap()).clone();
+        change(&mut alice);
+        let on = Event::new(EventKind::UserCreated, Actor::system(), "changed", self.clock.now());
+        let _ = self.stores.users.update(&self.org, &alice, &on).await.unwrap();
+    }
+
+    async fn bot_token(&self) -> String {
+        let pairs = [
+            ("grant_type", "client_credentials"),
+            ("client_id", &*self.bot.id),
+            ("client_secret", &self.bot.secret),
+        ];
+        self.token(&pairs).await.json()["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// A token of alice in person.
+    async fn alice_token(&self) -> String {
+        let portal = [
+            ("client_id", &*self.app.id),
+            ("redirect_uri", "https://portal.example/cb"),
+            ("scope", "openid"),
+        ];
+        let code = self.code(&portal).await;
+        let mut pairs =
+            vec![("grant_type", "authorization_code"), ("code", &code), ("client_secret", &self.app.secret)];
+        pairs.extend_from_slice(&portal[..2]);
+        self.token(&pairs).await.json()["access_token"].as_str().unwrap().to_owned()
+    }
+
+    async fn post(&self, path: &str, token: &str, body: &Value) -> Answer {
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", &*bearer), ("content-type", "application/json")];
+        self.send("POST", &format!("{BASE}/{path}"), &headers, &body.to_string()).await
+    }
+
+    /// What the bot gets that asks for approval.
+    async fn request(&self, token: &str, who: &str) -> Answer {
+        let body = json!({ "task_id": "t-9", "reason": "Pay", "impact": "high", "on_behalf_of": who });
+        self.post("agents/me/approvals", token, &body).await
+    }
+
+    /// The token of an approval that the bot asks alice for.
+    async fn opened(&self, token: &str) -> String {
+        let answer = self.request(token, "alice@acme.test").await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+        answer.json()["approval_token"].as_str().unwrap().to_owned()
+    }
+
+    async fn status(&self, token: &str, approval: &str) -> Value {
+        self.get(&format!("agents/me/approvals/{approval}/status"), token).await.json()
+    }
+
+    async fn say(&self, token: &str, approval: &str, what: &str) -> StatusCode {
+        self.post(&format!("approvals/{approval}/{what}"), token, &json!({})).await.status
+    }
+}
+
+#[tokio::test]
+async fn nobody_decides_after_five_minutes() {
+    let bench = Bench::with_approver().await;
+    let (bot, alice) = (bench.bot_token().await, bench.alice_token().await);
+    let (late, in_time) = (bench.opened(&bot).await, bench.opened(&bot).await);
+    bench.clock.advance(Duration::from_millis(299_999));
+    assert_eq!(bench.status(&bot, &late).await["status"], "pending");
+    assert_eq!(bench.say(&alice, &in_time, "approve").await, StatusCode::OK);
+    assert_eq!(bench.get("approvals/pending", &alice).await.json()["meta"]["total"], 1);
+
+    bench.clock.advance(Duration::from_millis(1));
+    let expired = bench.status(&bot, &late).await;
+    assert_eq!((&expired["status"], &expired["approved_by"]), (&json!("expired"), &Value::Null));
+    assert_eq!(bench.get("approvals/pending", &alice).await.json()["meta"]["total"], 0);
+    for what in ["approve", "deny"] {
+        assert_eq!(bench.say(&alice, &late, what).await, StatusCode::CONFLICT);
+    }
+    assert_eq!(bench.status(&bot, &late).await["status"], "expired");
+    // What was decided in time stays so.
+    assert_eq!(bench.status(&bot, &in_time).await["status"], "approved");
+    assert_eq!((bench.events("approval.approved").await, bench.events("approval.denied").await), (1, 0));
+}
+
+#[tokio::test]
+async fn an_approval_is_known_for_a_day_after_its_end() {
+    let bench = Bench::with_approver().await;
+    let bot = bench.bot_token().await;
+    let approval = bench.opened(&bot).await;
+    for (after, status) in [(300 + 86_400, StatusCode::OK), (1, StatusCode::NOT_FOUND)] {
+        bench.clock.advance(Duration::from_secs(after));
+        bench.server.maintain_once().await.unwrap();
+        let bot = bench.bot_token().await;
+        let answer = bench.get(&format!("agents/me/approvals/{approval}/status"), &bot).await;
+        assert_eq!(answer.status, status, "{}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_agent_gets_no_yes() {
+    let bench = Bench::with_approver().await;
+    let (bot, alice) = (bench.bot_token().await, bench.alice_token().await);
+    let (one, other) = (bench.opened(&bot).await, bench.opened(&bot).await);
+    bench
+        .change_bot(|bot| assert!(bot.change_status(lumoauth_core::agent::StatusChange::Deactivate).unwrap()))
+        .await;
+    assert_eq!(bench.say(&alice, &one, "approve").await, StatusCode::CONFLICT);
+    // A no is always right.
+    assert_eq!(bench.say(&alice, &other, "deny").await, StatusCode::OK);
+    assert_eq!(bench.get(&format!("agents/me/approvals/{one}/status"), &bot).await.status, 401);
+    assert_eq!(bench.events("approval.approved").await, 0);
+}
+
+#[tokio::test]
+async fn whoever_cannot_be_reached_is_like_nobody() {
+    let bench = Bench::with_approver().await;
+    let bot = bench.bot_token().await;
+    let nobody = bench.request(&bot, "nobody@acme.test").await;
+    assert_eq!(
+        (nobody.status, nobody.error().as_str()),
+        (StatusCode::PRECONDITION_REQUIRED, "no_enrolled_device")
+    );
+    assert_eq!(nobody.json()["task_id"], "t-9");
+    let without_channel = bench.request(&bot, "bob@acme.test").await;
+    bench.change_alice(|alice| assert!(alice.block())).await;
+    let blocked = bench.request(&bot, "alice@acme.test").await;
+    for other in [without_channel, blocked] {
+        assert_eq!((other.status, &other.text), (nobody.status, &nobody.text));
+    }
+    assert_eq!(bench.events("approval.requested").await, 0);
+}
+
+#[tokio::test]
+async fn an_agent_asks_30_times_a_minute() {
+    let bench = Bench::with_approver().await;
+    let service = bench.service.clone().with_rate_limits(RateLimits::standard());
+    let (bot, bearer) = (bench.bot_token().await, format!("Bearer {}", bench.bot_token().await));
+    let body = json!({ "task_id": "t", "reason": "r", "on_behalf_of": "alice@acme.test" }).to_string();
+    let headers = [("authorization", &*bearer), ("content-type", "application/json")];
+    let path = format!("{BASE}/agents/me/approvals");
+    let mut last = String::new();
+    for _ in 0..30 {
+        let answer = send(&service, "POST", &path, &headers, &body).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+        answer.json()["approval_token"].as_str().unwrap().clone_into(&mut last);
+    }
+    let answer = send(&service, "POST", &path, &headers, &body).await;
+    assert_eq!(
+        (answer.status, answer.error().as_str()),
+        (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded")
+    );
+    assert!(answer.headers.contains_key("retry-after"));
+    // Asking what became of it is never limited.
+    for _ in 0..40 {
+        let path = format!("{BASE}/agents/me/approvals/{last}/status");
+        let bearer = format!("Bearer {bot}");
+        assert_eq!(send(&service, "GET", &path, &[("authorization", &bearer)], "").await.status, 200);
+    }
+}

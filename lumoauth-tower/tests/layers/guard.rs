@@ -1,0 +1,82 @@
+//! One layer in front of a route, in the process of the authorization server.
+
+use std::convert::Infallible;
+
+use axum::body::Body;
+use http::{Request, Response};
+use lumoauth_core::budget::Usage;
+use lumoauth_tower::Guard;
+use serde_json::json;
+use tower::{Layer, ServiceExt, service_fn};
+
+use crate::{
+    budget::estimate,
+    setting::{Answer, RESOURCE, Reached, Setting, with_token},
+};
+
+async fn through(guard: Guard, request: Request<()>, reached: &Reached) -> Answer {
+    let reached = reached.clone();
+    let service = guard.layer(service_fn(move |_: Request<()>| {
+        reached.now();
+        async { Ok::<_, Infallible>(Response::new(Body::from("hello"))) }
+    }));
+    Answer::of(service.oneshot(request).await.unwrap()).await
+}
+
+#[tokio::test]
+async fn the_order_is_the_same_however_it_is_put_together() {
+    let setting = Setting::new().await;
+    setting.limit(&setting.root, json!({ "max_tokens_per_day": 100 })).await;
+    let token = setting.token(&setting.root).await;
+    let new = || Guard::new(setting.server.clone());
+    for guard in [
+        new().capability("write:mail".parse().unwrap()).charge(estimate),
+        new().charge(estimate).capability("write:mail".parse().unwrap()),
+    ] {
+        let reached = Reached::default();
+        // Who is not known does not learn which capability is wanted.
+        let unknown = through(guard.clone(), Request::new(()), &reached).await;
+        unknown.refused(401, "invalid_token");
+        assert!(!unknown.text.contains("write:mail"));
+        // Who may not call does not pay.
+        through(guard, with_token(&token), &reached).await.refused(403, "capability_denied");
+        assert_eq!((reached.times(), setting.used(&setting.root).await), (0, Usage::default()));
+    }
+    let guard = new().charge(estimate).any_of(["write:mail", "read:mail"].map(|one| one.parse().unwrap()));
+    let reached = Reached::default();
+    let passed = through(guard.clone(), with_token(&token), &reached).await;
+    assert_eq!((passed.status.as_u16(), &*passed.text), (200, "hello"));
+    through(guard, with_token(&token), &reached).await.refused(429, "budget_exceeded");
+    assert_eq!(reached.times(), 1);
+}
+
+#[tokio::test]
+async fn everything_but_authentication_is_optional() {
+    let setting = Setting::new().await;
+    let reached = Reached::default();
+    let token = setting.token(&setting.root).await;
+    let guard = Guard::new(setting.server.clone());
+    assert_eq!(through(guard.clone(), with_token(&token), &reached).await.status, 200);
+    through(guard, Request::new(()), &reached).await.refused(401, "invalid_token");
+    assert_eq!((reached.times(), setting.used(&setting.root).await), (1, Usage::default()));
+}
+
+#[tokio::test]
+async fn it_may_stand_for_a_resource_and_for_one_organization() {
+    let setting = Setting::new().await;
+    let reached = Reached::default();
+    let (own, bound) = (setting.token(&setting.root).await, setting.bound(RESOURCE).await);
+    let guard = || Guard::new(setting.server.clone()).for_resource(RESOURCE);
+    assert_eq!(through(guard(), with_token(&bound), &reached).await.status, 200);
+    through(guard(), with_token(&own), &reached).await.refused(401, "invalid_token");
+    let elsewhere = guard().for_organization("globex".parse().unwrap());
+    through(elsewhere, with_token(&bound), &reached).await.refused(403, "forbidden");
+}
+
+#[tokio::test]
+async fn an_empty_choice_of_capabilities_lets_nobody_through() {
+    let setting = Setting::new().await;
+    let token = setting.token(&setting.root).await;
+    let guard = Guard::new(setting.server.clone()).any_of([]);
+    through(guard, with_token(&token), &Reached::default()).await.refused(403, "capability_denied");
+}

@@ -1,0 +1,201 @@
+//! Deciding on what agents ask (contract 2.8.1, security JI): who may, and that it happens once.
+
+use std::{sync::Barrier, thread};
+
+use lumoauth_tests::{Server, int, list, on_each_backend, text};
+use serde_json::{Value, json};
+
+use crate::approvals::{approver, approver_with, decide, opened, poll, setting, status};
+
+on_each_backend!(
+    approved_request_says_by_whom_and_when,
+    denied_request_says_why,
+    administrator_decides_for_others,
+    wrong_user_cannot_decide,
+    second_decision_is_a_conflict,
+    many_decisions_at_once_are_one,
+    only_people_in_person_decide,
+    bad_notes_decide_nothing,
+    pending_list_is_of_the_person_and_paged,
+    get_decides_nothing,
+);
+
+fn approved_request_says_by_whom_and_when(server: &Server) {
+    let (_, alice, agent, token) = setting(server);
+    let approval = opened(&agent, &token, &alice);
+    let answer = alice.says("approve", &approval).ok();
+    assert_eq!(answer["status"], "approved");
+    let seen = poll(&agent, &token, &approval).ok();
+    assert_eq!((&seen["status"], &seen["reason"]), (&json!("approved"), &json!("Pay invoice 88")));
+    assert!(text(&seen["responded_at"]).ends_with('Z'), "{seen}");
+    assert_eq!(seen["approved_by"], json!({ "user_id": alice.number }));
+    assert!(int(&seen["approved_by"]["user_id"]) > 0);
+    assert!(!seen.to_string().contains(&alice.person.email));
+}
+
+fn denied_request_says_why(server: &Server) {
+    let (_, alice, agent, token) = setting(server);
+    let approval = opened(&agent, &token, &alice);
+    alice.says_with("deny", &approval, json!({ "note": "Not this one." })).ok();
+    let seen = poll(&agent, &token, &approval).ok();
+    assert_eq!((&seen["status"], &seen["approved_by"]), (&json!("denied"), &Value::Null));
+    assert_eq!(
+        (&seen["reason"], &seen["decision_note"]),
+        (&json!("Pay invoice 88"), &json!("Not this one."))
+    );
+    assert!(text(&seen["responded_at"]).ends_with('Z'), "{seen}");
+}
+
+fn administrator_decides_for_others(server: &Server) {
+    let (org, alice, agent, token) = setting(server);
+    // Without a channel of their own: nobody is asked but the list shows it.
+    let admin = org.person_with(json!({ "isAdmin": true }));
+    let admin_token = admin.in_person("openid");
+    let approval = opened(&agent, &token, &alice);
+    let listed = org.get("/approvals/pending?limit=100").bearer(&admin_token).send().ok();
+    let found = list(&listed["data"]).iter().any(|item| item["approval_token"] == approval.as_str());
+    assert!(found || int(&listed["meta"]["total"]) > 100, "{listed}");
+    decide(&org, &admin_token, "approve", &approval, json!({})).ok();
+    let number = org.admin("GET", &format!("/users/{}", admin.id)).send().ok()["data"]["userId"].clone();
+    assert_eq!(poll(&agent, &token, &approval).ok()["approved_by"], json!({ "user_id": number }));
+}
+
+fn wrong_user_cannot_decide(server: &Server) {
+    let (org, alice, agent, token) = setting(server);
+    let bob = approver(&org);
+    let approval = opened(&agent, &token, &alice);
+    for what in ["approve", "deny"] {
+        bob.says(what, &approval).refused(403, "forbidden");
+        assert_eq!(org.post(&format!("/approvals/{approval}/{what}")).send().status, 401);
+        let with_key = org.post(&format!("/approvals/{approval}/{what}")).api_key(org.key()).send();
+        assert_eq!(with_key.status, 401, "{with_key}");
+    }
+    assert_eq!(status(&agent, &token, &approval), "pending");
+    alice.says("approve", &approval).ok();
+}
+
+fn second_decision_is_a_conflict(server: &Server) {
+    let (_, alice, agent, token) = setting(server);
+    for (first, state) in [("approve", "approved"), ("deny", "denied")] {
+        let approval = opened(&agent, &token, &alice);
+        alice.says(first, &approval).ok();
+        let decided = poll(&agent, &token, &approval).ok();
+        for again in ["approve", "deny"] {
+            let response = alice.says(again, &approval);
+            assert_eq!(response.status, 409, "{response}");
+            response.refused_somehow();
+        }
+        assert_eq!(poll(&agent, &token, &approval).ok(), decided);
+        assert_eq!(decided["status"], state);
+    }
+}
+
+fn many_decisions_at_once_are_one(server: &Server) {
+    const DECIDERS: usize = 16;
+    let (org, alice, agent, token) = setting(server);
+    let admin_token = org.person_with(json!({ "isAdmin": true })).in_person("openid");
+    for _ in 0..5 {
+        let approval = opened(&agent, &token, &alice);
+        let barrier = Barrier::new(DECIDERS);
+        let decides = |n: usize| {
+            let who = if n.is_multiple_of(3) { &admin_token } else { &alice.token };
+            let what = if n.is_multiple_of(2) { "approve" } else { "deny" };
+            barrier.wait();
+            (what, decide(&org, who, what, &approval, json!({})).status)
+        };
+        let answers: Vec<_> = thread::scope(|scope| {
+            let decides = &decides;
+            let handles: Vec<_> = (0..DECIDERS).map(|n| scope.spawn(move || decides(n))).collect();
+            handles.into_iter().map(|handle| handle.join().expect("no panic")).collect()
+        });
+        let won: Vec<_> = answers.iter().filter(|(_, status)| *status == 200).collect();
+        assert_eq!(won.len(), 1, "{answers:?}");
+        assert!(answers.iter().all(|(_, status)| matches!(status, 200 | 409)), "{answers:?}");
+        let state = if won[0].0 == "approve" { "approved" } else { "denied" };
+        assert_eq!(status(&agent, &token, &approval), state);
+    }
+}
+
+fn only_people_in_person_decide(server: &Server) {
+    let (org, alice, agent, token) = setting(server);
+    let (admin, other) = (approver_with(&org, json!({ "isAdmin": true })), org.delegate(&[]));
+    let approval = opened(&agent, &token, &alice);
+    // What agents hold of people: by code, delegated, and handed on.
+    let user = alice.person.allow(&agent, "openid").access;
+    let delegated = agent.acting_for(&user);
+    let nested = other.acting_for(&delegated);
+    let of_admin = admin.person.allow(&other, "openid").access;
+    for (who, held) in [
+        ("itself", &token),
+        ("another agent", &other.token()),
+        ("a person through the agent", &user),
+        ("the agent for the person", &delegated),
+        ("another for the agent for the person", &nested),
+        ("an administrator through an agent", &of_admin),
+    ] {
+        for what in ["approve", "deny"] {
+            let response = decide(&org, held, what, &approval, json!({}));
+            assert_eq!(response.status, 403, "{who}: {response}");
+            response.refused_somehow();
+        }
+        org.get("/approvals/pending").bearer(held).send().refused(403, "forbidden");
+    }
+    assert_eq!(status(&agent, &token, &approval), "pending");
+    // An agent is not even given the scope for it.
+    let asked = alice.person.ask_for(&agent, "openid approvals.manage", &[]);
+    assert_ne!(asked.status, 200, "{asked}");
+}
+
+fn bad_notes_decide_nothing(server: &Server) {
+    let (_, alice, agent, token) = setting(server);
+    let approval = opened(&agent, &token, &alice);
+    for note in [json!("n".repeat(481)), json!("a\u{7}b"), json!(7)] {
+        alice.says_with("approve", &approval, json!({ "note": note })).refused(400, "validation_error");
+    }
+    assert_eq!(status(&agent, &token, &approval), "pending");
+    alice.says_with("approve", &approval, json!({ "note": "" })).ok();
+    assert_eq!(poll(&agent, &token, &approval).ok()["decision_note"], Value::Null);
+}
+
+fn pending_list_is_of_the_person_and_paged(server: &Server) {
+    let (org, alice, agent, token) = setting(server);
+    let bob = approver(&org);
+    let approvals: Vec<_> = (0..3).map(|_| opened(&agent, &token, &alice)).collect();
+    opened(&agent, &token, &bob);
+    let (first, second) = (alice.pending("?limit=2"), alice.pending("?limit=2&page=2"));
+    assert_eq!((&first["meta"]["total"], &first["meta"]["hasNextPage"]), (&json!(3), &json!(true)));
+    assert_eq!((&first["pagination"], &first["resourceType"]), (&first["meta"], &json!("approvals")));
+    let listed: Vec<_> = [&first, &second]
+        .iter()
+        .flat_map(|page| list(&page["data"]))
+        .map(|item| text(&item["approval_token"]).to_owned())
+        .collect();
+    let (mut listed, mut wanted) = (listed, approvals.clone());
+    listed.sort();
+    wanted.sort();
+    assert_eq!(listed, wanted);
+    alice.says("approve", &approvals[0]).ok();
+    alice.says("deny", &approvals[1]).ok();
+    let left = alice.pending("");
+    assert_eq!(
+        (&left["meta"]["total"], &left["data"][0]["approval_token"]),
+        (&json!(1), &json!(approvals[2]))
+    );
+    assert_eq!(bob.pending("")["meta"]["total"], 1);
+    assert_eq!(org.get("/approvals/pending").send().status, 401);
+    assert_eq!(org.get("/approvals/pending").api_key(org.key()).send().status, 401);
+    org.get("/approvals/pending?page=0").bearer(&alice.token).send().refused(400, "invalid_request");
+}
+
+fn get_decides_nothing(server: &Server) {
+    let (org, alice, agent, token) = setting(server);
+    let approval = opened(&agent, &token, &alice);
+    for what in ["approve", "deny"] {
+        let response = org.get(&format!("/approvals/{approval}/{what}")).bearer(&alice.token).send();
+        assert_eq!(response.status, 405, "{response}");
+        // A browser's session is no credential here, so no page of another site can decide.
+        let post = org.post(&format!("/approvals/{approval}/{what}"));
+        assert_eq!(post.header("Cookie", &alice.person.cookie).send().status, 401);
+    }
+    assert_eq!(status(&agent, &token, &approval), "pending");
+}
