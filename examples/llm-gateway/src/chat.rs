@@ -164,10 +164,5 @@ fn refusal(error: &WireError) -> Response {
     let WireError { status, error: code, description, details, .. } = error;
     let said =
         json!({ "message": description, "type": code, "param": null, "code": code, "details": details });
-    let mut response = (*status, Json(json!({ "error": said }))).into_response();
-    if status.is_client_error() {
-        // Their clients would try a 429 again at once; a budget has no room before its window ends.
-        response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
-    }
-    response
+    (*status, Json(json!({ "error": said }))).into_response()
 }

@@ -75,10 +75,13 @@ impl Exhausted {
 
     /// 429 `budget_exceeded` with the numbers.
     pub fn to_wire(&self) -> WireError {
-        let sentence = match self.meter {
-            Meter::Tokens => "Daily token budget used up.",
-            Meter::Calls => "Hourly API call budget used up.",
-            Meter::MicroUsd => "Monthly cost budget used up.",
+        let sentence = match (self.meter, self.used < self.max) {
+            (Meter::Tokens, false) => "Daily token budget used up.",
+            (Meter::Calls, false) => "Hourly API call budget used up.",
+            (Meter::MicroUsd, false) => "Monthly cost budget used up.",
+            (Meter::Tokens, true) => "What is left of the daily token budget is less than asked for.",
+            (Meter::Calls, true) => "What is left of the hourly API call budget is less than asked for.",
+            (Meter::MicroUsd, true) => "What is left of the monthly cost budget is less than asked for.",
         };
         let amount = |n: u64| match self.meter {
             Meter::Tokens | Meter::Calls => serde_json::json!(n),

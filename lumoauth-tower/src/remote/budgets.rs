@@ -108,8 +108,7 @@ impl RemoteBudgets {
 
     /// What becomes of the reservation of `body`, which waits for a human. It is asked for again and again with the token of the
     /// caller, so that what the caller loses meanwhile is seen.
-    async fn decided(&self, id: &str, body: &Secret) -> Result<Answer, SpendError> {
-        let mut parked = Parked { budgets: self.clone(), id: id.to_owned(), is_over: false };
+    async fn decided(&self, body: &Secret) -> Result<Answer, SpendError> {
         let mut left = self.patience;
         while !left.is_zero() {
             let pause = POLL.min(left);
@@ -117,7 +116,6 @@ impl RemoteBudgets {
             left -= pause;
             let answer = self.post("", body).await.map_err(unavailable)?;
             if answer.status != StatusCode::ACCEPTED {
-                parked.is_over = answer.status == StatusCode::OK;
                 return Ok(answer);
             }
         }
@@ -225,9 +223,15 @@ impl Budgets for RemoteBudgets {
         }
         let id = Secret::generate("call-").expose().to_owned();
         let body = self.request(caller, spend, &id);
+        // From the question on: the caller may go while it is under way.
+        let is_over = self.patience.is_zero();
+        let mut parked = Parked { budgets: self.clone(), id: id.clone(), is_over };
         let mut answer = self.post("", &body).await.map_err(unavailable)?;
-        if answer.status == StatusCode::ACCEPTED {
-            answer = self.decided(&id, &body).await?;
+        parked.is_over = answer.status != StatusCode::ACCEPTED;
+        if !parked.is_over {
+            answer = self.decided(&body).await?;
+            // After any other answer the amount is still parked.
+            parked.is_over = answer.status == StatusCode::OK;
         }
         match answer.status {
             StatusCode::CREATED | StatusCode::OK => {
