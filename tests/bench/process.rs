@@ -45,9 +45,7 @@ impl Process {
 
     /// Its resident memory in bytes.
     pub(crate) fn resident(&self) -> u64 {
-        let status = self.proc("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a resident size");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+        resident_of(&self.proc("status"))
     }
 
     /// Asks it to end and waits until it has.
@@ -86,6 +84,16 @@ impl Drop for Process {
 /// CPU time that this process has used so far.
 pub(crate) fn own_cpu() -> Duration {
     cpu_of(&fs::read_to_string("/proc/self/stat").expect("this process is there"))
+}
+
+/// Resident memory of this process in bytes.
+pub(crate) fn own_resident() -> u64 {
+    resident_of(&fs::read_to_string("/proc/self/status").expect("this process is there"))
+}
+
+fn resident_of(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a resident size");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }
 
 fn cpu_of(stat: &str) -> Duration {

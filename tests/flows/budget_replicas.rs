@@ -4,7 +4,10 @@
 
 use std::{
     env, fs,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -27,17 +30,22 @@ const CAP: u64 = 1000;
 struct Replicas {
     servers: Vec<Server>,
     options: Vec<ServeOptions>,
+    _alone: MutexGuard<'static, ()>,
 }
+
+/// Two dozen servers under load at once would show what the machine can do, and nothing else.
+static ALONE: Mutex<()> = Mutex::new(());
 
 impl Replicas {
     fn start(backend: Backend) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let first = ServeOptions::new().on(backend).line("rate_limits = false");
         first.migrate();
         let mut options: Vec<_> = (0..3).map(|_| first.replica()).collect();
         // The first one makes the organizations.
         options.insert(0, first);
         let servers = options.iter().map(Server::serve).collect();
-        Self { servers, options }
+        Self { servers, options, _alone: alone }
     }
 
     fn limited(&self, policy: &Value) -> (Agent<'_>, String) {
@@ -92,6 +100,8 @@ fn the_maximum_is_met_exactly_by_four_servers(backend: Backend) {
     for _ in 0..rounds {
         avoid_hour_edge();
         let (_, token) = replicas.limited(&json!({ "max_api_calls_per_hour": CAP }));
+        // A question has no id: where the stores did not answer in time, it may have been counted.
+        let unknown = AtomicU64::new(0);
         let admitted = on_all(&replicas, |server, connection| {
             let request = question(server, &token);
             let mut admitted = 0;
@@ -101,11 +111,17 @@ fn the_maximum_is_met_exactly_by_four_servers(backend: Backend) {
                     response.refused(429, "budget_exceeded");
                     return admitted;
                 }
+                if response.status == 503 {
+                    unknown.fetch_add(1, Ordering::SeqCst);
+                    thread::sleep(Duration::from_millis(50));
+                    continue;
+                }
                 response.ok();
                 admitted += 1;
             }
         });
-        assert_eq!(admitted, CAP);
+        let most = admitted + unknown.into_inner();
+        assert!((admitted..=most).contains(&CAP), "{admitted} to {most} were let in");
         assert_eq!(shown(&replicas, &token), [1000; 4]);
     }
     replicas.end();
@@ -191,7 +207,7 @@ fn limits_change_under_the_load_of_four_servers(backend: Backend) {
     let (admitted, over) = (AtomicU64::new(0), AtomicBool::new(false));
     let served: Vec<_> = replicas.servers.iter().map(|_| AtomicU64::new(0)).collect();
     let limit = thread::scope(|scope| {
-        for (place, server) in replicas.servers.iter().enumerate().cycle().take(CALLERS) {
+        for (place, server) in replicas.servers.iter().enumerate().cycle().take(4 * replicas.servers.len()) {
             let (token, admitted, over, served) = (&token, &admitted, &over, &served[place]);
             scope.spawn(move || {
                 let mut connection = Connection::open(server.authority()).expect("the server listens");

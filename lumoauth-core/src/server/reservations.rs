@@ -459,7 +459,7 @@ impl Reservation {
     }
 
     /// The JSON of it; `prefix` begins the paths of links.
-    pub fn to_json(&self, _agent: &Agent, prefix: &str) -> Value {
+    pub fn to_json(&self, prefix: &str) -> Value {
         let waiting = self.waiting();
         let status = match self.hold.state {
             HoldState::Held => "held",

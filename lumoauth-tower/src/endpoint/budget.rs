@@ -82,7 +82,7 @@ pub(crate) async fn release(call: Call) -> Result<Reply, WireError> {
 const POLL: HeaderValue = HeaderValue::from_static("2");
 
 fn answer(call: &Call, status: StatusCode, reservation: &Reservation) -> Result<Reply, WireError> {
-    let body = reservation.to_json(call.agent()?, call.prefix());
+    let body = reservation.to_json(call.prefix());
     let mut reply = reply::with_rate_limit(reply::json(status, &body), &reservation.remaining);
     if reservation.is_pending() {
         reply.headers_mut().insert(header::RETRY_AFTER, POLL);

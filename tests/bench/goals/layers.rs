@@ -29,6 +29,7 @@ use crate::{
     goals::{charges::open, now, ratios, trees::made},
     host, many_threads,
     place::Place,
+    process::own_resident,
     rate::{self, Contender, Rate},
     report::{Limit, Report, Spread, micros, say},
 };
@@ -48,6 +49,8 @@ type Route = BoxCloneService<Request<()>, Response<Full<Bytes>>, Infallible>;
 /// Layers around a route that does nothing, called in one thread without a network.
 pub(crate) fn layers(options: &Options, report: &mut Report) {
     say("G5: a route without a network, memory store");
+    let what = "memory store: bytes per agent with three counters";
+    report.add("G5", what, Spread::of([counters_of_an_account()]), Limit::None);
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     let bench = Bench::new(&runtime);
     let few = bench.tokens(&runtime, 1);
@@ -202,6 +205,27 @@ impl Bench {
         }
         watch.elapsed() / u32::try_from(count).expect("a small number")
     }
+}
+
+/// What the counters of one agent take in memory, from many that have all three. Measured first, while nothing else has
+/// left room that could be used again.
+fn counters_of_an_account() -> f64 {
+    const ACCOUNTS: u32 = 200_000;
+    let (store, org, policy) = (MemoryStore::new(), OrgId::parse(host::ORG).expect("a slug"), endless());
+    let usage = Usage { tokens: 1, calls: 1, micro_usd: 1 };
+    let runtime = Builder::new_current_thread().build().expect("a runtime");
+    let before = own_resident();
+    runtime.block_on(async {
+        for _ in 0..ACCOUNTS {
+            let account = Account::agent(AgentId::generate(), 0);
+            let lines = account_lines(account, &policy, &usage, Standing::MustFit, now());
+            let charged = store.charge(&org, &Charge::once(&lines), now()).await.expect("memory answers");
+            assert!(matches!(charged, Charged::Charged(_)));
+        }
+    });
+    let taken = own_resident().saturating_sub(before);
+    black_box(&store);
+    f64::from(u32::try_from(taken / 1024).expect("less than a terabyte")) * 1024.0 / f64::from(ACCOUNTS)
 }
 
 /// Limits that are asked and never reached.
