@@ -4,9 +4,12 @@
 //! duplicate are how signed text and read text drift apart, so [`parse`] refuses duplicates at any depth and
 //! anything nested deeper than [`MAX_DEPTH`].
 
-use std::{collections::HashSet, fmt};
+use std::{borrow::Cow, collections::HashSet, fmt};
 
-use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor},
+};
 
 /// The deepest nesting that is accepted.
 pub const MAX_DEPTH: usize = 32;
@@ -104,15 +107,42 @@ impl<'de> Visitor<'de> for Strict {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let inner = self.depth;
-        let mut names = HashSet::new();
-        while let Some(name) = map.next_key::<String>()? {
-            if names.contains(&name) {
+        let mut names = Names::default();
+        while let Some(Name(name)) = map.next_key()? {
+            if !names.insert(&name) {
                 return Err(A::Error::custom(format_args!("member `{name}` twice")));
             }
-            names.insert(name);
             map.next_value_seed(Strict { depth: inner }.deeper()?)?;
         }
         Ok(())
+    }
+}
+
+/// The name of a member, in place if nothing in it is escaped.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The names of the members of one object.
+#[derive(Default)]
+struct Names<'a> {
+    few: Vec<Cow<'a, str>>,
+    /// What does not fit there: comparing each with all others would take time in the square of their number.
+    many: HashSet<Cow<'a, str>>,
+}
+
+impl<'a> Names<'a> {
+    const FEW: usize = 32;
+
+    /// Adds a name; whether it is a new one.
+    fn insert(&mut self, name: &Cow<'a, str>) -> bool {
+        if self.few.contains(name) {
+            return false;
+        }
+        if self.few.len() < Self::FEW {
+            self.few.push(name.clone());
+            return true;
+        }
+        self.many.insert(name.clone())
     }
 }
 
@@ -127,6 +157,23 @@ mod tests {
         assert!(parse::<Value>(br#"{"a":[{"b":1,"b":2}]}"#).is_err());
         assert!(parse::<Value>(br#"{"a":1,"\u0061":2}"#).is_err());
         assert!(parse::<Value>(br#"{"a":{"b":1},"b":{"b":1}}"#).is_ok());
+    }
+
+    #[test]
+    fn duplicates_are_found_among_few_and_among_many() {
+        let object = |names: &[usize]| {
+            let members: Vec<_> = names.iter().map(|n| format!(r#""m{n}":0"#)).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        for count in [1, 2, 31, 32, 33, 34, 500] {
+            let mut names: Vec<_> = (0..count).collect();
+            assert!(parse::<Value>(object(&names).as_bytes()).is_ok(), "{count}");
+            for twice in [0, count / 2, count - 1] {
+                names.push(twice);
+                assert!(parse::<Value>(object(&names).as_bytes()).is_err(), "{twice} of {count}");
+                names.pop();
+            }
+        }
     }
 
     #[test]

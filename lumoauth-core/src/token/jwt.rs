@@ -10,7 +10,7 @@
 //! 4. Header and claims are strict JSON: no duplicate members, at most 32 levels.
 //! 5. `iss` is exactly ours, `exp` has not come, `nbf` and `iat` are at most 30 seconds ahead.
 
-use std::fmt::Write;
+use std::{borrow::Cow, fmt::Write};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
@@ -69,10 +69,13 @@ pub enum InvalidToken {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Header {
-    alg: String,
-    kid: String,
-    typ: String,
+struct Header<'a> {
+    #[serde(borrow)]
+    alg: Cow<'a, str>,
+    #[serde(borrow)]
+    kid: Cow<'a, str>,
+    #[serde(borrow)]
+    typ: Cow<'a, str>,
 }
 
 /// The token that `signer` makes of `claims`. `kid` and `alg` come from the key that signs.
@@ -127,8 +130,8 @@ pub(super) fn verify_by<'k>(
     now: Timestamp,
 ) -> Result<(AccessClaims, &'k VerifyingKey), InvalidToken> {
     let (signed, header, payload, signature) = split(token)?;
-    let header: serde_json::Value = json::parse(&header).map_err(|_| InvalidToken::Malformed)?;
-    let header = Header::deserialize(header).map_err(|_| InvalidToken::Header)?;
+    json::check(&header).map_err(|_| InvalidToken::Malformed)?;
+    let header: Header<'_> = serde_json::from_slice(&header).map_err(|_| InvalidToken::Header)?;
     if header.typ != "at+jwt" {
         return Err(InvalidToken::WrongType);
     }
