@@ -43,20 +43,20 @@ pub struct Approval {
     pub created_at: Timestamp,
     /// From this instant on nobody can decide it.
     pub expires_at: Timestamp,
-    /// What the human said.
+    /// What the human said, or that the agent took it back.
     pub decision: Option<Decision>,
 }
 
-/// What a human said.
+/// What a human said; or that the agent took its request back before anybody did, which is a no of nobody.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::exhaustive_structs, reason = "a yes or no, of whom and when, is all there is to it")]
 pub struct Decision {
     /// Whether they agreed.
     pub approved: bool,
-    /// Who.
-    pub by: UserId,
+    /// Who. Nobody if the agent took it back.
+    pub by: Option<UserId>,
     /// The integer id of the same person.
-    pub number: Number,
+    pub number: Option<Number>,
     /// When.
     pub at: Timestamp,
     /// What they want the agent to know; at most [`Approval::MAX_REASON`] characters.
@@ -104,7 +104,7 @@ pub enum ApprovalStatus {
     Pending,
     /// A human agreed, for good.
     Approved,
-    /// A human said no, for good.
+    /// A human said no, or the agent took it back, for good.
     Denied,
     /// Nobody said anything in time.
     Expired,
@@ -242,7 +242,8 @@ mod tests {
     }
 
     fn decision(approved: bool) -> Decision {
-        Decision { approved, by: UserId::generate(), number: Number::generate(), at: AT(200), note: None }
+        let (by, number) = (Some(UserId::generate()), Some(Number::generate()));
+        Decision { approved, by, number, at: AT(200), note: None }
     }
 
     #[test]

@@ -342,7 +342,7 @@ event_kinds! {
     UserSignedOut = "user.signed_out",
     /// A person allowed a client something.
     ConsentGranted = "consent.granted",
-    /// A person said no, or took back what a client was allowed.
+    /// A person took back what a client was allowed, or an administrator did.
     ConsentRevoked = "consent.revoked",
     /// An agent asked a person to allow something.
     ApprovalRequested = "approval.requested",
@@ -350,6 +350,8 @@ event_kinds! {
     ApprovalApproved = "approval.approved",
     /// A person did not.
     ApprovalDenied = "approval.denied",
+    /// An agent took back what it asked, before anybody answered.
+    ApprovalWithdrawn = "approval.withdrawn",
     /// A person answered a client's request for authorization.
     AuthorizationDecided = "authorization.decided",
     /// A request for authorization was refused that named an address that is not its client's, or an answer that came

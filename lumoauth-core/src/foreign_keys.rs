@@ -2,7 +2,8 @@
 //!
 //! 1. Keys are used for five minutes and then read again, so a key that its owner removed is refused within that time.
 //! 2. A `kid` that is not known makes one early read, and when that has ended none for 30 seconds per source: a new key is
-//!    found at once, and invented ids cost little.
+//!    found at once, and invented ids cost little. A read that everybody who waited for it gave up is none: whoever asks and
+//!    hangs up must not take it from all others. So each such request costs the source a connection, one at a time.
 //! 3. Any number of requests that want one source at one time make one read and all wait for it.
 //! 4. While a source cannot be read, or what it answers is no key set, its last keys are used for up to an hour and then
 //!    none; it is tried every 30 seconds. Each source stands for itself.

@@ -109,9 +109,10 @@ impl<'de> Visitor<'de> for Strict {
         let inner = self.depth;
         let mut names = Names::default();
         while let Some(Name(name)) = map.next_key()? {
-            if !names.insert(&name) {
+            if names.contains(&name) {
                 return Err(A::Error::custom(format_args!("member `{name}` twice")));
             }
+            names.insert(name);
             map.next_value_seed(Strict { depth: inner }.deeper()?)?;
         }
         Ok(())
@@ -133,16 +134,16 @@ struct Names<'a> {
 impl<'a> Names<'a> {
     const FEW: usize = 32;
 
-    /// Adds a name; whether it is a new one.
-    fn insert(&mut self, name: &Cow<'a, str>) -> bool {
-        if self.few.contains(name) {
-            return false;
-        }
+    fn contains(&self, name: &str) -> bool {
+        self.few.iter().any(|known| known == name) || self.many.contains(name)
+    }
+
+    fn insert(&mut self, name: Cow<'a, str>) {
         if self.few.len() < Self::FEW {
-            self.few.push(name.clone());
-            return true;
+            self.few.push(name);
+        } else {
+            self.many.insert(name);
         }
-        self.many.insert(name.clone())
     }
 }
 

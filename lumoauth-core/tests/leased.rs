@@ -82,6 +82,8 @@ const WORKS: u8 = 0;
 const FAILS: u8 = 1;
 /// It takes a while.
 const SLOW: u8 = 2;
+/// Counters are read only once something was given back.
+const LATE: u8 = 3;
 
 impl Durable {
     async fn mood(&self) -> Result<(), StoreError> {
@@ -114,6 +116,9 @@ impl BudgetStore for Durable {
     ) -> Result<Resolved, StoreError> {
         self.mood().await?;
         let resolved = self.store.resolve(org, id, lines, resolution, now).await;
+        if self.mood.load(Ordering::Relaxed) == LATE {
+            self.mood.store(WORKS, Ordering::Relaxed);
+        }
         tokio::task::yield_now().await;
         resolved
     }
@@ -137,6 +142,9 @@ impl BudgetStore for Durable {
     }
 
     async fn usage(&self, org: &OrgId, account: Account, now: Timestamp) -> Result<Usage, StoreError> {
+        while self.mood.load(Ordering::Relaxed) == LATE {
+            tokio::task::yield_now().await;
+        }
         self.store.usage(org, account, now).await
     }
 }
@@ -421,4 +429,20 @@ async fn a_durable_store_that_fails_refuses_what_is_not_left() {
     durable.mood.store(FAILS, Ordering::Relaxed);
     assert!(process.give_back(now()).await.is_err());
     assert!(process.give_back(now()).await.is_ok(), "there is nothing left to give back");
+}
+
+#[tokio::test]
+async fn what_is_given_back_meanwhile_is_not_subtracted_twice() {
+    let durable = Arc::new(Durable::default());
+    let (org, account) = (some_org(), some_account());
+    let [process] = processes(&durable, 1).try_into().unwrap();
+    for _ in 0..10 {
+        assert!(matches!(charge(&process, &org, calls(account, 1000, 1)).await, Charged::Charged(_)));
+    }
+    assert!(used(&*durable, &org, account).await > 10, "something is left here");
+    durable.mood.store(LATE, Ordering::Relaxed);
+    let (shown, given) = tokio::join!(used(&process, &org, account), process.give_back(now()));
+    given.unwrap();
+    assert_eq!(used(&*durable, &org, account).await, 10);
+    assert_eq!(shown, 10);
 }

@@ -3,24 +3,15 @@
 mod account;
 mod body;
 
-use std::{
-    convert::Infallible,
-    fmt, mem,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{convert::Infallible, fmt, sync::Arc};
 
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use http::{Request, Response, request::Parts};
+use http::{Response, request::Parts};
 use http_body::Body;
 use lumoauth_core::{
     budget::Usage,
     principal::Principal,
     spending::{Budgets, Remaining, Spend},
 };
-use tower_layer::Layer;
-use tower_service::Service;
 
 use crate::{rejection::Rejection, reply, service::origin};
 
@@ -133,51 +124,5 @@ impl Admitted {
 impl fmt::Debug for BudgetLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BudgetLayer").field("budgets", &self.budgets).finish_non_exhaustive()
-    }
-}
-
-impl<S> Layer<S> for BudgetLayer {
-    type Service = Budget<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        Budget { inner, layer: self.clone() }
-    }
-}
-
-/// The service of [`BudgetLayer`].
-#[derive(Clone, Debug)]
-pub struct Budget<S> {
-    inner: S,
-    layer: BudgetLayer,
-}
-
-impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for Budget<S>
-where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-    ReqBody: Send + 'static,
-    ResBody: Body + From<Bytes> + Send + 'static,
-    ResBody::Data: Send,
-{
-    type Response = Response<MeteredBody<ResBody>>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        // The instance that was polled ready is the one that must be called.
-        let clone = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, clone);
-        let layer = self.layer.clone();
-        Box::pin(async move {
-            let (mut parts, body) = request.into_parts();
-            match layer.admit(&mut parts).await {
-                Ok(admitted) => Ok(admitted.answer(inner.call(Request::from_parts(parts, body))).await),
-                Err(rejection) => Ok(rejection.into_response()),
-            }
-        })
     }
 }

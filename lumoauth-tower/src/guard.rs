@@ -74,7 +74,7 @@ pub struct Guard<Home = AuthorizationServer> {
 
 #[derive(Clone, Debug)]
 struct Checks {
-    authenticate: AuthenticateLayer,
+    authenticate: Option<AuthenticateLayer>,
     capability: Option<RequireCapabilityLayer>,
     budget: Option<BudgetLayer>,
 }
@@ -87,7 +87,7 @@ impl Guard<AuthorizationServer> {
 
     /// Accepts access tokens that are bound to `resource` (their `aud`), and no others.
     pub fn for_resource(mut self, resource: &str) -> Self {
-        self.checks.authenticate = self.checks.authenticate.for_resource(resource);
+        self.checks.authenticate = self.checks.authenticate.map(|it| it.for_resource(resource));
         self
     }
 
@@ -118,12 +118,12 @@ impl Guard<RemoteTokens> {
 
 impl<Home> Guard<Home> {
     fn of(home: Home, authenticate: AuthenticateLayer) -> Self {
-        Self { home, checks: Checks { authenticate, capability: None, budget: None } }
+        Self { home, checks: Checks { authenticate: Some(authenticate), capability: None, budget: None } }
     }
 
     /// Accepts the credentials of one organization only.
     pub fn for_organization(mut self, org: OrgId) -> Self {
-        self.checks.authenticate = self.checks.authenticate.for_organization(org);
+        self.checks.authenticate = self.checks.authenticate.map(|it| it.for_organization(org));
         self
     }
 
@@ -150,7 +150,9 @@ impl<Home> Guard<Home> {
 
 impl Checks {
     async fn admit(&self, parts: &mut Parts) -> Result<Option<Admitted>, Rejection> {
-        self.authenticate.admit(&parts.headers, &mut parts.extensions).await?;
+        if let Some(authenticate) = &self.authenticate {
+            authenticate.admit(&parts.headers, &mut parts.extensions).await?;
+        }
         if let Some(rejection) = self.capability.as_ref().and_then(|it| it.refusal(&parts.extensions)) {
             return Err(rejection);
         }
@@ -175,7 +177,16 @@ impl<S, Home> Layer<S> for Guard<Home> {
     }
 }
 
-/// The service of [`Guard`].
+impl<S> Layer<S> for BudgetLayer {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        let checks = Checks { authenticate: None, capability: None, budget: Some(self.clone()) };
+        Guarded { inner, checks }
+    }
+}
+
+/// The service of [`Guard`] and of [`BudgetLayer`].
 #[derive(Clone, Debug)]
 pub struct Guarded<S> {
     inner: S,

@@ -72,7 +72,7 @@ mod route;
 mod service;
 
 pub use authenticate::{Authenticate, AuthenticateLayer};
-pub use budget::{Budget, BudgetLayer, MeteredBody, UsageMeter};
+pub use budget::{BudgetLayer, MeteredBody, UsageMeter};
 pub use capability::{RequireCapability, RequireCapabilityLayer};
 #[cfg(feature = "fetch")]
 pub use fetch::{GuardedFetch, GuardedFetchError};

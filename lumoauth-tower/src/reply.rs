@@ -2,7 +2,12 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use lumoauth_core::{server::ApiError, spending::Remaining, wire::WireError};
+use lumoauth_core::{
+    clock::Timestamp,
+    server::{ApiError, UsageReport},
+    spending::Remaining,
+    wire::WireError,
+};
 use serde::Serialize;
 
 /// A response with a whole body.
@@ -25,6 +30,11 @@ pub(crate) fn ok(body: &impl Serialize) -> Reply {
 /// A 200 of [`json`] to a call that a budget was charged for.
 pub(crate) fn budgeted(body: &impl Serialize, remaining: &Remaining) -> Reply {
     with_rate_limit(ok(body), remaining)
+}
+
+/// What was used, at `now`.
+pub(crate) fn usage(report: &UsageReport, now: Timestamp) -> Reply {
+    budgeted(&report.to_json(), &Remaining::of(&report.policy, &report.usage, now))
 }
 
 /// `reply` with the `RateLimit` headers of the calls that are left.

@@ -294,6 +294,7 @@ impl EndpointService {
         let call = Call {
             server: self.service.server.clone(),
             people: self.service.people.clone(),
+            rate_limits: self.service.rate_limits,
             organization,
             principal,
             params: self.params,
@@ -344,9 +345,12 @@ async fn count(
 ) -> Result<Option<crate::rate_limit::Share>, (WireError, Option<crate::rate_limit::Share>)> {
     let actor = call.principal.as_ref().map(|principal| principal.actor().id).unwrap_or_default();
     let peer = call.origin.ip.as_ref().map(IpAddr::to_string).unwrap_or_default();
-    let client = call.claimed_client();
+    let client;
     let counted = match (route.pattern, route.access, &route.method) {
-        ("oauth/token" | "agents/{}/attest", _, _) => Counted::Token { client: &client, peer: &peer },
+        ("oauth/token" | "agents/{}/attest", _, _) => {
+            client = call.claimed_client();
+            Counted::Token { client: &client, peer: &peer }
+        }
         // A client id is the caller's choice here: it would bound nothing.
         ("oauth/authorize" | "oauth/par", _, _) => Counted::Authorize { peer: &peer },
         ("agents/me/approvals", _, _) => Counted::Approval { agent: &actor },

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 on_each_backend!(
     b01_redirect_to_anywhere_else,
     b02_error_is_never_sent_to_an_unregistered_address,
-    b03_unknown_client_gets_a_page,
+    b03_unknown_client_is_sent_nowhere,
     b04_answer_names_its_issuer,
     b05_challenge_of_another_persons_session,
     b06_challenge_without_its_csrf_token,
@@ -82,15 +82,21 @@ fn b02_error_is_never_sent_to_an_unregistered_address(server: &Server) {
     let mut fields = request(&agent, "https://evil.test/");
     fields[0].1 = "token";
     let answer = alice.authorize(&fields);
-    assert_eq!((answer.status, answer.header("location")), (400, None), "{answer}");
+    assert_eq!((answer.status, &*sent_to(&answer)), (400, ""), "{answer}");
+    // To the registered one it is.
+    fields[2].1 = CALLBACK;
+    assert!(sent_to(&alice.authorize(&fields)).contains("error="));
 }
 
-fn b03_unknown_client_gets_a_page(server: &Server) {
+fn b03_unknown_client_is_sent_nowhere(server: &Server) {
     let (alice, agent) = both(server);
     let mut fields = request(&agent, CALLBACK);
+    let known = fields[1].1;
     fields[1].1 = "cli_unknown";
     let answer = alice.authorize(&fields);
-    assert_eq!((answer.status, answer.header("location")), (400, None), "{answer}");
+    assert_eq!((answer.status, &*sent_to(&answer)), (400, ""), "{answer}");
+    fields[1].1 = known;
+    alice.authorize(&fields).ok();
 }
 
 fn b04_answer_names_its_issuer(server: &Server) {
@@ -157,22 +163,25 @@ fn b07_cross_site_answer(server: &Server) {
 
 fn b08_pages_cannot_be_framed_and_run_nothing(server: &Server) {
     let (alice, agent) = both(server);
-    let query: Vec<_> = request(&agent, CALLBACK)
-        .into_iter()
-        .map(|(name, value)| format!("{name}={}", lumoauth_tests::percent_encode(value)))
-        .collect();
-    let path = format!("/oauth/authorize?{}", query.join("&"));
-    let sign_in = agent.org.get(&path).header("Accept", "text/html").send().expect(200);
-    let consent =
-        agent.org.get(&path).header("Accept", "text/html").header("Cookie", &alice.cookie).send().expect(200);
-    let mut bad = request(&agent, "https://evil.test/");
-    bad.push(("x", "<script>alert(1)</script>"));
-    let error = agent
-        .org
-        .get("/oauth/authorize?client_id=%3Cscript%3E&response_type=code")
-        .header("Accept", "text/html")
-        .send();
-    for page in [&sign_in, &consent, &error] {
+    let page = |fields: &[(&str, &str)], cookie: &str| {
+        let pair = |(name, value): &(&str, &str)| format!("{name}={}", lumoauth_tests::percent_encode(value));
+        let query: Vec<_> = fields.iter().map(pair).collect();
+        let asked = agent.org.get(&format!("/oauth/authorize?{}", query.join("&")));
+        asked.header("Accept", "text/html").header("Cookie", cookie).send()
+    };
+    let good = request(&agent, CALLBACK);
+    let script = "<script>alert(1)</script>";
+    let address = format!("https://evil.test/{script}");
+    let mut elsewhere = request(&agent, &address);
+    elsewhere.push(("x", script));
+    let mut nobody = request(&agent, CALLBACK);
+    nobody[1].1 = script;
+    for page in [
+        page(&good, "").expect(200),
+        page(&good, &alice.cookie).expect(200),
+        page(&elsewhere, &alice.cookie).expect(400),
+        page(&nobody, &alice.cookie).expect(400),
+    ] {
         let policy = page.header("content-security-policy").unwrap_or_default();
         assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{page}");
         assert!(!policy.contains("unsafe-inline") && !policy.contains("script-src"), "{policy}");

@@ -1,7 +1,8 @@
 //! C: to pass one thing off as another.
 
 use lumoauth_tests::{
-    Agent, AttackerKey, Org, Person, Response, Server, Token, on_each_backend, text, unix_now,
+    ACCESS_TOKEN, Agent, AttackerKey, ID_TOKEN, JWT, Org, Person, REFRESH_TOKEN, Response, Server, Token,
+    acted_by, b64, exchanging, on_each_backend, text, unix_now,
 };
 use serde_json::{Value, json};
 
@@ -30,19 +31,6 @@ on_each_backend!(
     c22_trust_in_this_server_as_a_platform,
 );
 
-const PREFIX: &str = "urn:ietf:params:oauth:token-type:";
-
-/// An exchange in which the subject is declared as `kind`.
-fn declared<'a>(subject: &'a str, kind: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
-    let mut fields = vec![
-        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
-        ("subject_token", subject),
-        ("subject_token_type", kind),
-    ];
-    fields.extend_from_slice(more);
-    fields
-}
-
 fn c01_id_token_as_an_access_token(server: &Server) {
     let org = server.acme();
     let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
@@ -58,7 +46,7 @@ fn c02_refresh_token_as_an_access_token(server: &Server) {
     let org = server.acme();
     let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
     let tokens = alice.allow(&agent, "read:a");
-    assert_eq!(agent.userinfo(&tokens.refresh).status, 401);
+    agent.userinfo(&tokens.refresh).refused(401, "invalid_token");
     agent.act_for(&tokens.refresh, &agent.token(), &[]).refused(400, "invalid_grant");
     agent.act_for(&tokens.access, &tokens.refresh, &[]).refused(400, "invalid_grant");
 }
@@ -67,8 +55,11 @@ fn c03_access_token_as_an_id_token(server: &Server) {
     let org = server.acme();
     let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
     let tokens = alice.allow(&agent, "read:a");
-    let kind = format!("{PREFIX}id_token");
-    org.post("/oauth/token").form(&declared(&tokens.access, &kind, &[])).send().refused(400, "invalid_grant");
+    let actor = agent.token();
+    for more in [&[][..], &acted_by(&actor)] {
+        org.exchange(&tokens.access, ID_TOKEN, more).refused(400, "invalid_grant");
+    }
+    org.exchange(&tokens.access, ACCESS_TOKEN, &acted_by(&actor)).ok();
 }
 
 fn c04_access_token_as_a_refresh_token(server: &Server) {
@@ -76,32 +67,26 @@ fn c04_access_token_as_a_refresh_token(server: &Server) {
     let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
     let tokens = alice.allow(&agent, "read:a");
     agent.refresh(&tokens.access, &[]).refused(400, "invalid_grant");
-    let kind = format!("{PREFIX}refresh_token");
-    org.post("/oauth/token").form(&declared(&tokens.access, &kind, &[])).send().refused(400, "invalid_grant");
+    org.exchange(&tokens.access, REFRESH_TOKEN, &[]).refused(400, "invalid_grant");
+    agent.refresh(&tokens.refresh, &[]).ok();
 }
 
 fn c05_refresh_token_as_the_subject_with_an_actor(server: &Server) {
     let org = server.acme();
     let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
     let tokens = alice.allow(&agent, "read:a");
-    let (kind, actor_kind, actor) =
-        (format!("{PREFIX}refresh_token"), format!("{PREFIX}access_token"), agent.token());
-    let more = [("actor_token", actor.as_str()), ("actor_token_type", actor_kind.as_str())];
-    org.post("/oauth/token")
-        .form(&declared(&tokens.refresh, &kind, &more))
-        .send()
-        .refused(400, "invalid_request");
+    let actor = agent.token();
+    org.exchange(&tokens.refresh, REFRESH_TOKEN, &acted_by(&actor)).refused(400, "invalid_request");
+    org.exchange(&tokens.access, ACCESS_TOKEN, &acted_by(&actor)).ok();
 }
 
 fn c06_unknown_token_types(server: &Server) {
     let org = server.acme();
     let token = org.delegate(&["read:a"]).token();
     for kind in ["urn:ietf:params:oauth:token-type:saml2", "access_token", "urn:x:approval", "\u{0}"] {
-        org.post("/oauth/token")
-            .form(&declared(&token, kind, &[]))
-            .send()
-            .refused(400, "unsupported_token_type");
+        org.exchange(&token, kind, &[]).refused(400, "unsupported_token_type");
     }
+    org.exchange(&token, ACCESS_TOKEN, &[("scope", "read:a")]).ok();
 }
 
 fn c07_subject_of_another_organization(server: &Server) {
@@ -147,14 +132,33 @@ fn c10_forged_chain(server: &Server) {
     let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
     let real = Token::parse(&agent.acting_for(&alice.allow(&agent, "read:a").access));
     assert!(agent.sees_alive(&real.text));
-    let mut claims: Value = real.claims.clone();
-    claims["scope"] = "read:a write:a admin".into();
-    claims["exp"] = (unix_now() + 86_400).into();
-    let key = AttackerKey::generate();
-    let forged = key.sign(&real.header, &claims);
-    assert_eq!(agent.userinfo(&forged).status, 401);
-    assert!(!agent.sees_alive(&forged));
-    agent.act_for(&forged, &org.delegate(&["read:a"]).token(), &[]).refused(400, "invalid_grant");
+    let (bob, other, key) = (org.person(), org.delegate(&["read:a"]), AttackerKey::generate());
+    let [header, _, signature] = real.parts();
+    for (name, value) in [
+        ("scope", json!("read:a write:a admin")),
+        ("exp", json!(unix_now() + 86_400)),
+        ("act", Value::Null),
+        ("act", json!({ "sub": format!("agent:{}", other.slug), "agent_id": other.agent_id })),
+        ("sub", json!(bob.id)),
+        ("agent_id", json!(other.agent_id)),
+        ("client_id", json!(other.client_id)),
+        ("delegation_depth", json!(0)),
+        ("lin", Value::Null),
+        ("lin", json!({})),
+        ("jti", json!(lumoauth_tests::unique("jti"))),
+    ] {
+        let mut claims = real.claims.clone();
+        assert!(!claims[name].is_null() && claims[name] != value, "{name}: {claims}");
+        claims[name] = value;
+        // Signed by somebody else, and with the signature that is there.
+        let borrowed = format!("{header}.{}.{signature}", b64(claims.to_string()));
+        for forged in [key.sign(&real.header, &claims), borrowed] {
+            agent.userinfo(&forged).refused(401, "invalid_token");
+            assert!(!agent.sees_alive(&forged), "{name}");
+            other.act_for(&forged, &other.token(), &[]).refused(400, "invalid_grant");
+        }
+    }
+    other.acting_for(&real.text);
 }
 
 fn c11_api_keys_as_tokens(server: &Server) {
@@ -175,21 +179,19 @@ fn c12_actor_without_its_type(server: &Server) {
     let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
     let (user, actor) = (alice.allow(&agent, "read:a"), agent.token());
     agent.exchange(&user.access, &[("actor_token", &actor)]).refused(400, "invalid_request");
-    let kind = format!("{PREFIX}access_token");
-    agent.exchange(&user.access, &[("actor_token_type", &kind)]).refused(400, "invalid_request");
+    agent.exchange(&user.access, &[("actor_token_type", ACCESS_TOKEN)]).refused(400, "invalid_request");
+    agent.exchange(&user.access, &acted_by(&actor)).ok();
 }
 
 fn c13_client_authentication_of_somebody_else(server: &Server) {
     let org = server.acme();
     let (alice, agent, other) = (org.person(), org.delegate(&["read:a"]), org.delegate(&["read:a"]));
     let (user, actor) = (alice.allow(&agent, "read:a"), agent.token());
-    let kind = format!("{PREFIX}access_token");
-    let more = [("actor_token", actor.as_str()), ("actor_token_type", kind.as_str())];
-    other.as_client(&declared(&user.access, &kind, &more)).refused(400, "invalid_grant");
-    let mut wrong = declared(&user.access, &kind, &more);
-    wrong.extend([("client_id", agent.client_id.as_str()), ("client_secret", "wrong")]);
-    org.post("/oauth/token").form(&wrong).send().refused(401, "invalid_client");
-    agent.as_client(&declared(&user.access, &kind, &more)).ok();
+    let fields = exchanging(&user.access, ACCESS_TOKEN, &acted_by(&actor));
+    other.as_client(&fields).refused(400, "invalid_grant");
+    let wrong = [("client_id", agent.client_id.as_str()), ("client_secret", "wrong")];
+    agent.act_for(&user.access, &actor, &wrong).refused(401, "invalid_client");
+    agent.as_client(&fields).ok();
 }
 
 fn c14_mcp_token_as_the_subject_or_actor(server: &Server) {
@@ -235,11 +237,7 @@ fn id_token_at(alice: &Person<'_>, agent: &Agent<'_>) -> String {
 
 /// An exchange of an ID token with an actor.
 fn acting_by_id(org: &Org<'_>, id_token: &str, kind: &str, actor: &str, more: &[(&str, &str)]) -> Response {
-    let (kind, actor_kind) = (format!("{PREFIX}{kind}"), format!("{PREFIX}access_token"));
-    let mut fields =
-        declared(id_token, &kind, &[("actor_token", actor), ("actor_token_type", actor_kind.as_str())]);
-    fields.extend_from_slice(more);
-    org.post("/oauth/token").form(&fields).send()
+    org.exchange(id_token, kind, &[&acted_by(actor), more].concat())
 }
 
 fn c17_id_token_of_another_client(server: &Server) {
@@ -250,32 +248,28 @@ fn c17_id_token_of_another_client(server: &Server) {
     let id_token = id_token_at(&alice, &agent);
     let client = [("client_id", thief.client_id.as_str()), ("client_secret", thief.secret.as_str())];
     for more in [&[][..], &client] {
-        acting_by_id(&org, &id_token, "id_token", &thief.token(), more).refused(400, "invalid_grant");
+        acting_by_id(&org, &id_token, ID_TOKEN, &thief.token(), more).refused(400, "invalid_grant");
     }
-    let kind = format!("{PREFIX}id_token");
-    thief.as_client(&declared(&id_token, &kind, &[])).refused(400, "invalid_grant");
-    org.post("/oauth/token").form(&declared(&id_token, &kind, &[])).send().refused(400, "invalid_grant");
+    thief.as_client(&exchanging(&id_token, ID_TOKEN, &[])).refused(400, "invalid_grant");
+    org.exchange(&id_token, ID_TOKEN, &[]).refused(400, "invalid_grant");
     let named = [("client_id", agent.client_id.as_str())];
-    acting_by_id(&org, &id_token, "id_token", &thief.token(), &named).refused(401, "invalid_client");
+    acting_by_id(&org, &id_token, ID_TOKEN, &thief.token(), &named).refused(401, "invalid_client");
 }
 
 fn c18_id_token_declared_as_anything_else(server: &Server) {
     let org = server.acme();
     let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
     let (id_token, actor) = (id_token_at(&alice, &agent), agent.token());
-    for kind in ["access_token", "jwt"] {
+    for kind in [ACCESS_TOKEN, JWT] {
         acting_by_id(&org, &id_token, kind, &actor, &[]).refused(400, "invalid_grant");
     }
-    acting_by_id(&org, &id_token, "refresh_token", &actor, &[]).refused(400, "invalid_request");
+    acting_by_id(&org, &id_token, REFRESH_TOKEN, &actor, &[]).refused(400, "invalid_request");
     // Nor is it a platform's word about a workload.
-    let kind = format!("{PREFIX}id_token");
     for platform in ["oidc", "kubernetes"] {
-        org.post("/oauth/token")
-            .form(&declared(&id_token, &kind, &[("subject_issuer", platform)]))
-            .send()
+        org.exchange(&id_token, ID_TOKEN, &[("subject_issuer", platform)])
             .refused(401, "workload_identity_failed");
     }
-    acting_by_id(&org, &id_token, "id_token", &actor, &[]).ok();
+    acting_by_id(&org, &id_token, ID_TOKEN, &actor, &[]).ok();
 }
 
 fn c19_scope_out_of_an_id_token(server: &Server) {
@@ -283,9 +277,9 @@ fn c19_scope_out_of_an_id_token(server: &Server) {
     let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
     let (id_token, actor) = (id_token_at(&alice, &agent), agent.token());
     for scope in ["read:a", "openid", "profile"] {
-        acting_by_id(&org, &id_token, "id_token", &actor, &[("scope", scope)]).refused(400, "invalid_scope");
+        acting_by_id(&org, &id_token, ID_TOKEN, &actor, &[("scope", scope)]).refused(400, "invalid_scope");
     }
-    let body = acting_by_id(&org, &id_token, "id_token", &actor, &[]).ok();
+    let body = acting_by_id(&org, &id_token, ID_TOKEN, &actor, &[]).ok();
     let token = text(&body["access_token"]);
     assert_eq!(Token::parse(token).claims["scope"], "");
     let ask = json!({ "action": "read:a" });
@@ -323,18 +317,22 @@ fn c21_id_token_signed_by_somebody_else(server: &Server) {
     claims["sub"] = org.person().id.into();
     for claims in [&real.claims, &claims] {
         let forged = key.sign(&real.header, claims);
-        acting_by_id(&org, &forged, "id_token", &actor, &[]).refused(400, "invalid_grant");
+        acting_by_id(&org, &forged, ID_TOKEN, &actor, &[]).refused(400, "invalid_grant");
     }
-    acting_by_id(&org, &real.text, "id_token", &actor, &[]).ok();
+    acting_by_id(&org, &real.text, ID_TOKEN, &actor, &[]).ok();
 }
 
 fn c22_trust_in_this_server_as_a_platform(server: &Server) {
     let (org, other) = (server.acme(), server.globex());
-    for issuer in [org.issuer(), other.issuer()] {
+    let trusting = |issuer: &str| {
         let trust = json!({ "provider": "oidc", "issuer": issuer, "subject": "agent:x", "audience": "a" });
         let body = json!({
             "name": lumoauth_tests::unique("Agent"), "identityType": "workload_identity", "workloadIdentity": trust,
         });
-        org.admin("POST", "/agents").json(body).send().refused(400, "validation_error");
+        org.admin("POST", "/agents").json(body).send()
+    };
+    for issuer in [org.issuer(), other.issuer()] {
+        trusting(&issuer).refused(400, "validation_error");
     }
+    trusting("https://platform.test").expect(201);
 }

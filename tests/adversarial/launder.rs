@@ -1,6 +1,6 @@
 //! L: to make a chain look shorter, other, or like nobody acted.
 
-use lumoauth_tests::{Server, Token, on_each_backend, text};
+use lumoauth_tests::{ACCESS_TOKEN, Server, Token, exchanging, on_each_backend, text};
 use serde_json::json;
 
 on_each_backend!(
@@ -20,6 +20,7 @@ on_each_backend!(
     l14_order_of_actors_never_hides_the_current_one,
     l15_audit_names_the_whole_chain,
     l16_userinfo_names_who_acts,
+    l17_party_of_a_resource_uses_elsewhere_what_a_person_allowed_there,
 );
 
 fn l01_exchange_without_an_actor_keeps_the_chain(server: &Server) {
@@ -73,6 +74,7 @@ fn l04_delegated_token_as_the_actor(server: &Server) {
     let for_bob = agent.acting_for(&bob.allow(&agent, "read:a").access);
     let user = alice.allow(&agent, "read:a");
     agent.act_for(&user.access, &for_bob, &[]).refused(400, "invalid_grant");
+    agent.acting_for(&user.access);
 }
 
 fn l05_person_as_the_actor(server: &Server) {
@@ -80,6 +82,7 @@ fn l05_person_as_the_actor(server: &Server) {
     let (alice, bob, agent) = (org.person(), org.person(), org.delegate(&["read:a"]));
     let (a, b) = (alice.allow(&agent, "read:a"), bob.allow(&agent, "read:a"));
     agent.act_for(&a.access, &b.access, &[]).refused(400, "invalid_grant");
+    agent.acting_for(&a.access);
 }
 
 fn l06_person_as_the_actor_of_an_agent(server: &Server) {
@@ -87,6 +90,9 @@ fn l06_person_as_the_actor_of_an_agent(server: &Server) {
     let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
     let user = alice.allow(&agent, "read:a");
     agent.act_for(&agent.token(), &user.access, &[]).refused(400, "invalid_grant");
+    let other = org.delegate(&["read:a"]);
+    agent.act_for(&other.token(), &user.access, &[]).refused(400, "invalid_grant");
+    agent.acting_for(&other.token());
 }
 
 fn l07_agent_in_its_own_chain_twice(server: &Server) {
@@ -105,6 +111,8 @@ fn l08_token_as_its_own_actor(server: &Server) {
     let token = agent.token();
     agent.act_for(&token, &token, &[]).refused(400, "invalid_request");
     agent.act_for(&token, &agent.token(), &[]).refused(400, "invalid_request");
+    let other = org.delegate(&["read:a"]);
+    other.acting_for(&token);
 }
 
 fn l09_resource_server_that_passes_its_inbound_token_on(server: &Server) {
@@ -125,12 +133,7 @@ fn l10_token_of_a_person_exchanged_by_another_client(server: &Server) {
     let org = server.acme();
     let (alice, agent, other) = (org.person(), org.delegate(&["read:a"]), org.delegate(&["read:a"]));
     let user = alice.allow(&agent, "read:a");
-    let fields = [
-        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
-        ("subject_token", user.access.as_str()),
-        ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
-        ("scope", "read:a"),
-    ];
+    let fields = exchanging(&user.access, ACCESS_TOKEN, &[("scope", "read:a")]);
     other.as_client(&fields).refused(400, "invalid_grant");
     org.post("/oauth/token").form(&fields).send().refused(401, "invalid_client");
     let narrowed = agent.as_client(&fields).ok();
@@ -142,6 +145,8 @@ fn l11_persons_token_given_to_an_agent_without_consent(server: &Server) {
     let (alice, honest, greedy) = (org.person(), org.delegate(&["read:a"]), org.delegate(&["read:a"]));
     let user = alice.allow(&honest, "read:a");
     greedy.act_for(&user.access, &greedy.token(), &[]).refused(403, "consent_required");
+    alice.allow(&greedy, "read:a");
+    greedy.acting_for(&user.access);
 }
 
 fn l12_consent_to_one_agent_used_by_another(server: &Server) {
@@ -208,4 +213,33 @@ fn l16_userinfo_names_who_acts(server: &Server) {
     let info = agent.userinfo(&delegated).ok();
     assert_eq!(info["sub"], alice.id.as_str());
     assert_eq!(info["act"]["sub"], format!("agent:{}", agent.slug));
+}
+
+fn l17_party_of_a_resource_uses_elsewhere_what_a_person_allowed_there(server: &Server) {
+    let org = server.acme();
+    let (alice, behind) = (org.person(), org.delegate(&["read:a", "read:b"]));
+    let mcp = org.mcp_server(json!({ "resource_client_id": behind.client_id }));
+    let (place, other) = (text(&mcp["resource_uri"]), org.mcp_server(json!({})));
+    // Alice lets the agent read `a` here, and `b` at that server only.
+    let agent = org.delegate(&["read:a", "read:b"]);
+    alice.allow(&agent, "read:a");
+    let at = [("resource", place)];
+    let challenge = alice.ask_for(&agent, "read:a read:b", &at).ok();
+    let code = text(&alice.decide(&challenge, "approve", &[]).ok()["code"]).to_owned();
+    let inbound = text(&agent.redeem(&code, &at).ok()["access_token"]).to_owned();
+    let proof = [("client_id", behind.client_id.as_str()), ("client_secret", behind.secret.as_str())];
+    let chain = agent.act_for(&inbound, &agent.token(), &[&proof[..], &at].concat()).ok();
+    let chain = text(&chain["access_token"]);
+    assert_eq!(Token::parse(chain).claims["scope"], "read:a read:b");
+    for onward in [&[][..], &[("resource", text(&other["resource_uri"]))]] {
+        let asked = [onward, &[("scope", "read:b")]].concat();
+        behind.act_for(chain, &behind.token(), &asked).refused(403, "consent_required");
+        agent
+            .act_for(&inbound, &agent.token(), &[&proof[..], &asked].concat())
+            .refused(403, "consent_required");
+        assert_eq!(behind.act_for(chain, &behind.token(), onward).ok()["scope"], "read:a");
+    }
+    // At that server it works with it.
+    let there = [at[0], ("scope", "read:b")];
+    assert_eq!(behind.act_for(chain, &behind.token(), &there).ok()["scope"], "read:b");
 }

@@ -1,6 +1,6 @@
 //! O: to go on after a link of the chain is gone.
 
-use lumoauth_tests::{Agent, Org, Person, Server, on_each_backend, text};
+use lumoauth_tests::{Agent, ID_TOKEN, Org, Person, Server, acted_by, on_each_backend, text};
 use serde_json::json;
 
 on_each_backend!(
@@ -102,34 +102,11 @@ fn withdraw(chain: &Chain<'_>) {
 
 fn o03_consent_withdrawn_by_the_person(server: &Server) {
     let chain = Chain::new(server);
-    let app = json!({
-        "name": lumoauth_tests::unique("App"), "isConfidential": true, "redirectUris": [lumoauth_tests::CALLBACK],
-        "allowedScopes": ["openid", "consents"], "grantTypes": ["authorization_code"],
-    });
-    let app = chain.org.admin("POST", "/clients").json(app).send().expect(201).json()["data"].clone();
-    let (id, secret) = (text(&app["clientId"]), text(&app["secret"]));
-    let fields = [
-        ("response_type", "code"),
-        ("client_id", id),
-        ("redirect_uri", lumoauth_tests::CALLBACK),
-        ("scope", "openid consents"),
-        ("state", "s"),
-    ];
-    let challenge = chain.alice.authorize(&fields).ok();
-    let code = chain.alice.decide(&challenge, "approve", &[]).ok();
-    let redeem = [
-        ("grant_type", "authorization_code"),
-        ("code", text(&code["code"])),
-        ("client_id", id),
-        ("client_secret", secret),
-        ("redirect_uri", lumoauth_tests::CALLBACK),
-    ];
-    let own = chain.org.post("/oauth/token").form(&redeem).send().ok();
-    let own = text(&own["access_token"]);
-    let listed = chain.org.get("/me/consents").bearer(own).send().ok();
+    let own = chain.alice.in_person("openid consents");
+    let listed = chain.org.get("/me/consents").bearer(&own).send().ok();
     assert!(listed.to_string().contains(&chain.first.client_id), "{listed}");
     let path = format!("/me/consents/{}", chain.first.client_id);
-    chain.org.request("DELETE", &path).bearer(own).send().expect(200);
+    chain.org.request("DELETE", &path).bearer(&own).send().expect(200);
     assert_eq!(chain.alive(), NOTHING);
 }
 
@@ -287,17 +264,8 @@ fn o20_agent_that_takes_the_client_id_of_a_deleted_one(server: &Server) {
     assert!(!second.sees_alive(&user.access) && !second.sees_alive(&user.refresh));
     second.redeem(&code, &[]).refused(400, "invalid_grant");
     second.refresh(&user.refresh, &[]).refused(400, "invalid_grant");
-    let fields = [
-        ("response_type", "code"),
-        ("client_id", id.as_str()),
-        ("redirect_uri", lumoauth_tests::CALLBACK),
-        ("scope", "read:a"),
-        ("state", "s"),
-    ];
-    assert!(
-        alice.authorize(&fields).ok()["challenge_id"].is_string(),
-        "what alice allowed was the other one"
-    );
+    let asked = alice.authorize(&lumoauth_tests::asking(&id, "read:a")).ok();
+    assert!(asked["challenge_id"].is_string(), "what alice allowed was the other one");
 }
 
 fn o21_token_of_a_workload_that_is_trusted_no_more(server: &Server) {
@@ -325,21 +293,11 @@ fn o21_token_of_a_workload_that_is_trusted_no_more(server: &Server) {
 
 fn o22_what_came_of_an_id_token(server: &Server) {
     let org = server.acme();
-    let kind = "urn:ietf:params:oauth:token-type:id_token";
     for cause in ["access token", "refresh token", "consent", "agent", "person"] {
         let (alice, agent) = (org.person(), org.delegate(&["read:a"]));
         let tokens = agent.redeem(&alice.code_for(&agent, "openid read:a"), &[]).ok();
         let actor = agent.token();
-        let exchange = |actor: &str| {
-            let fields = [
-                ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
-                ("subject_token", text(&tokens["id_token"])),
-                ("subject_token_type", kind),
-                ("actor_token", actor),
-                ("actor_token_type", "urn:ietf:params:oauth:token-type:access_token"),
-            ];
-            org.post("/oauth/token").form(&fields).send()
-        };
+        let exchange = |actor: &str| org.exchange(text(&tokens["id_token"]), ID_TOKEN, &acted_by(actor));
         let body = exchange(&actor).ok();
         let token = text(&body["access_token"]);
         assert!(agent.sees_alive(token));

@@ -1,6 +1,6 @@
 //! W: to get more than every link of the chain has.
 
-use lumoauth_tests::{Server, Token, int, on_each_backend, text, unique};
+use lumoauth_tests::{ACCESS_TOKEN, Server, Token, asking, int, on_each_backend, text, unique};
 use serde_json::json;
 
 on_each_backend!(
@@ -24,6 +24,7 @@ on_each_backend!(
     w18_capability_that_the_client_lost_is_gone_from_the_persons_token,
     w19_narrow_token_makes_itself_a_key_of_its_agent,
     w20_client_with_scopes_of_people_sees_everybodys_tokens,
+    w21_wildcard_of_a_person_reaches_who_they_are,
 );
 
 fn w01_scope_beyond_what_the_person_allowed(server: &Server) {
@@ -85,6 +86,7 @@ fn w06_wildcard_asked_of_a_person(server: &Server) {
         let redirect = answer.json()["redirect_to"].as_str().unwrap_or_default().to_owned();
         assert!(redirect.contains("error=invalid_scope"), "{scope}: {answer}");
     }
+    alice.allow(&agent, "read:a");
 }
 
 fn w07_capability_that_is_withdrawn_is_gone_from_the_chain(server: &Server) {
@@ -178,6 +180,8 @@ fn w13_human_only_doors_by_the_persons_own_token_of_an_agent(server: &Server) {
     let user = boss.allow(&agent, "read:a openid");
     for (method, path) in [("GET", "/admin/agents"), ("GET", "/me/consents")] {
         org.request(method, path).bearer(&user.access).send().refused(403, "forbidden");
+        // To an application of theirs the same doors open.
+        org.request(method, path).bearer(&boss.in_person("admin consents")).send().ok();
     }
 }
 
@@ -185,7 +189,8 @@ fn w14_scopes_of_administrators_asked_by_an_agent(server: &Server) {
     let org = server.acme();
     let boss = org.person_with(json!({ "isAdmin": true }));
     let all = ["admin", "admin:agents", "jit:approve", "approvals.manage", "abac:write", "authz:check"];
-    let agent = org.delegate(&all);
+    let agent = org.delegate(&[&all[..], &["read:a"]].concat());
+    boss.allow(&agent, "read:a");
     for scope in all {
         let answer = boss.ask_for(&agent, scope, &[]);
         let redirect = answer.json()["redirect_to"].as_str().unwrap_or_default().to_owned();
@@ -250,14 +255,21 @@ fn w17_claims_in_the_request(server: &Server) {
 
 fn w18_capability_that_the_client_lost_is_gone_from_the_persons_token(server: &Server) {
     let org = server.acme();
-    let (alice, agent) = (org.person(), org.delegate(&["read:a", "read:b"]));
+    let held = ["read:a", "read:b", "authz:read"];
+    let (alice, agent, bot) = (org.person(), org.delegate(&held), org.delegate(&held));
     let code = alice.code_for(&agent, "read:a read:b");
-    let user = alice.allow(&agent, "read:a read:b");
-    agent.admin("PUT", "/scopes").json(json!({ "scopes": ["delegate:on_behalf", "read:b"] })).send().ok();
-    assert_eq!(org.introspect(&agent, &user.access)["scope"], "read:b");
+    let user = alice.allow(&agent, "read:a read:b authz:read");
+    alice.allow(&bot, "read:a read:b");
+    let scopes = json!({ "scopes": ["delegate:on_behalf", "read:b", "authz:read"] });
+    agent.admin("PUT", "/scopes").json(scopes).send().ok();
+    assert_eq!(org.introspect(&agent, &user.access)["scope"], "read:b authz:read");
     let listed = org.get("/authz/permissions").bearer(&user.access).send().ok();
-    assert!(!listed.to_string().contains("read:a"), "{listed}");
+    assert!(!listed.to_string().contains("read:a") && listed.to_string().contains("read:b"), "{listed}");
     assert_eq!(agent.redeem(&code, &[]).ok()["scope"], "read:b");
+    // It does not live on with another agent either.
+    let asked = [("scope", "read:a")];
+    bot.act_for(&user.access, &bot.token(), &asked).refused(400, "invalid_scope");
+    assert_eq!(bot.act_for(&user.access, &bot.token(), &[]).ok()["scope"], "read:b");
 }
 
 fn w19_narrow_token_makes_itself_a_key_of_its_agent(server: &Server) {
@@ -280,4 +292,24 @@ fn w20_client_with_scopes_of_people_sees_everybodys_tokens(server: &Server) {
     assert!(agent.sees_alive(&token));
     let fields = [("token", token.as_str()), ("client_id", id), ("client_secret", secret)];
     assert_eq!(org.post("/oauth/introspect").form(&fields).send().ok(), json!({ "active": false }));
+}
+
+fn w21_wildcard_of_a_person_reaches_who_they_are(server: &Server) {
+    let org = server.acme();
+    let (alice, app) = (org.person(), org.app(json!({ "allowedScopes": ["*"] })));
+    let code = alice.code_of(&asking(&app.client_id, "* openid"));
+    let user = text(&app.redeem(&code, &[]).ok()["access_token"]).to_owned();
+    let proof = [("client_id", app.client_id.as_str()), ("client_secret", app.secret.as_str())];
+    let narrow = |scope| org.exchange(&user, ACCESS_TOKEN, &[&proof[..], &[("scope", scope)]].concat());
+    narrow("email").refused(400, "invalid_scope");
+    narrow("openid profile").refused(400, "invalid_scope");
+    assert_eq!(narrow("openid read:a").ok()["scope"], "openid read:a");
+    // Nor does it for an agent that an administrator answers for.
+    let agent = org.delegate(&["*"]);
+    agent.admin("PATCH", "").json(json!({ "delegationPolicy": { "consent": "implicit" } })).send().ok();
+    agent.act_for(&user, &agent.token(), &[("scope", "email")]).refused(400, "invalid_scope");
+    let chain = agent.act_for(&user, &agent.token(), &[("scope", "*")]).ok();
+    let chain = text(&chain["access_token"]);
+    agent.exchange(chain, &[("scope", "openid email")]).refused(400, "invalid_scope");
+    assert!(agent.userinfo(chain).ok().get("email").is_none());
 }

@@ -90,10 +90,11 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        // The servers that the harness starts from its own binary.
+        // What the harness starts from its own binary: servers, and what needs a process of its own.
         ["bare", message, answer, checks] => {
             many_threads().block_on(bare::serve(number(message), number(answer), number(checks)));
         }
+        ["counters"] => goals::layers::count(),
         ["host", "memory", agents] => many_threads().block_on(host::memory(number(agents))),
         ["host", "postgres", url, appends] => {
             let together = *appends == Appends::Together.name();

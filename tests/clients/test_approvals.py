@@ -22,11 +22,11 @@ REDIRECT = "http://127.0.0.1/callback"
 class Alice:
     """The administrator of the fixtures, who may approve, at an application of the organization."""
 
-    def __init__(self, server):
+    def __init__(self, server, scope="openid"):
         self.base = f"{server.url}/orgs/{server.org}/api/v1"
         self.email = server.variables["USER_EMAIL"]
         client_id = server.variables["LUMOAUTH_APP_CLIENT_ID"]
-        query = {"response_type": "code", "client_id": client_id, "redirect_uri": REDIRECT, "scope": "openid"}
+        query = {"response_type": "code", "client_id": client_id, "redirect_uri": REDIRECT, "scope": scope}
         landed = allow(Browser(server), f"{self.base}/oauth/authorize?{urlencode(query)}")
         response = requests.post(
             f"{self.base}/oauth/token",

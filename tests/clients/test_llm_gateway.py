@@ -188,10 +188,10 @@ def test_every_event_arrives_as_it_was_sent(caller_of, gateway):
 
 
 def test_an_exhausted_budget_is_a_rate_limit_error(caller_of):
-    caller = caller_of(max_tokens_per_day=150)
+    caller = caller_of(max_tokens_per_day=250)
     caller.chat(max_tokens=100)
     with pytest.raises(openai.RateLimitError) as caught:
-        caller.chat(max_tokens=140)
+        caller.chat(max_tokens=240)
     assert caught.value.code == "budget_exceeded" and "token" in caught.value.message.lower()
     assert caught.value.body["details"]["limit"] == "max_tokens_per_day"
     assert int(caught.value.response.headers["retry-after"]) > 0
@@ -222,6 +222,31 @@ def test_requests_that_cannot_be_priced_are_refused(caller_of, gateway):
         response = requests.post(f"{gateway.url}/chat/completions", data=text, headers=headers, timeout=30)
         assert response.status_code in (400, 404), text
     assert (caller.reached(), caller.spent()) == (0, (0, 0, 0))
+
+
+def test_what_is_no_text_is_refused(caller_of):
+    caller = caller_of()
+    image = {"type": "image_url", "image_url": {"url": "https://images.test/1.png"}}
+    text = {"type": "text", "text": "hello"}
+    for message in [
+        {"role": "user", "content": [text, image]},
+        {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]},
+        {"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]},
+        {"role": "assistant", "audio": {"id": "audio-1"}},
+    ]:
+        with pytest.raises(openai.BadRequestError) as refused:
+            caller.chat([*HELLO, message])
+        assert "text" in refused.value.message
+    assert (caller.reached(), caller.spent()) == (0, (0, 0, 0))
+    caller.chat([{"role": "user", "content": [text]}])
+    assert caller.reached() == 1
+
+
+def test_each_byte_may_be_a_token(caller_of):
+    caller = caller_of(max_tokens_per_day=1000)
+    with pytest.raises(openai.RateLimitError):
+        caller.chat(saying("\u0f40" * 350), max_tokens=1)
+    assert caller.reached() == 0
 
 
 def test_who_is_not_let_in_learns_so_from_the_client(caller_of, gateway):
@@ -306,18 +331,22 @@ def test_concurrent_calls_never_pass_the_limit(caller_of):
 
 @pytest.fixture
 def alice(server):
-    return Alice(server)
+    return Alice(server, "openid approvals.manage")
+
+
+def pending(alice, caller):
+    """What waits for her because of the caller."""
+    url = f"{alice.base}/approvals/pending"
+    response = requests.get(url, params={"limit": 100}, headers=alice.headers, timeout=30)
+    assert response.status_code == 200, response.text
+    return [item for item in response.json()["data"] if (item["meta"] or {}).get("caller") == caller.id]
 
 
 def asked(alice, caller):
     """What she is asked for the caller."""
     end = time.monotonic() + 15
     while time.monotonic() < end:
-        url = f"{alice.base}/approvals/pending"
-        response = requests.get(url, params={"limit": 100}, headers=alice.headers, timeout=30)
-        assert response.status_code == 200, response.text
-        found = [item for item in response.json()["data"] if (item["meta"] or {}).get("caller") == caller.id]
-        if found:
+        if found := pending(alice, caller):
             return found[0]
         time.sleep(0.05)
     raise AssertionError("nobody is asked")
@@ -357,6 +386,9 @@ def test_a_client_that_does_not_wait_for_the_person_pays_nothing(caller_of, alic
             model="gpt-4", messages=HELLO, max_tokens=4000
         )
     caller.comes_to((0, 0, 0))
-    # Whoever agrees now agrees to nothing.
-    alice.say("approve", asked(alice, caller)["approval_token"])
+    # Nobody is asked any more.
+    end = time.monotonic() + 10
+    while pending(alice, caller) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not pending(alice, caller)
     assert (caller.reached(), caller.spent()) == (0, (0, 0, 0))

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import subprocess
+import threading
 import time
 
 import pytest
@@ -12,6 +13,8 @@ from browser import Browser, allow
 from cryptography.hazmat.primitives.asymmetric import ec
 
 SCRIPTS = pathlib.Path(__file__).resolve().parent / "node"
+if "LUMOAUTH_NODE_MODULES" not in os.environ:
+    raise RuntimeError("LUMOAUTH_NODE_MODULES must name what tests/run installed of tests/clients/node")
 MODULES = pathlib.Path(os.environ["LUMOAUTH_NODE_MODULES"])
 
 
@@ -31,6 +34,9 @@ def start(script, options):
 def run(server, script, options):
     """The result of a script; where it wants a person, alice says yes."""
     process = start(script, options)
+    # A script that hangs before its first line would hang the test.
+    patience = threading.Timer(60, process.kill)
+    patience.start()
     try:
         answer = None
         line = process.stdout.readline()
@@ -44,6 +50,7 @@ def run(server, script, options):
         assert process.returncode == 0 and results, errors
         return json.loads(results[0])
     finally:
+        patience.cancel()
         process.kill()
 
 

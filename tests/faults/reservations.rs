@@ -6,7 +6,7 @@
 use std::{env, fs, thread, time::Duration};
 
 use lumoauth_tests::{
-    Server, Stopwatch,
+    Request, Server, Stopwatch,
     services::{Database, Postgres, Redis, query},
     unique,
 };
@@ -52,6 +52,28 @@ fn under_load(
         fault();
         drop(load);
     });
+}
+
+/// Reservations while a store is away and after it; the time until `probe` succeeds again.
+fn across_an_outage(
+    servers: &[Server],
+    spender: &Agent,
+    book: &Book,
+    probe: &Request,
+    outage: impl FnOnce(),
+) -> Duration {
+    let mut recovery = Duration::ZERO;
+    let fault = || {
+        outage();
+        let up = Stopwatch::start();
+        until(&servers[0], probe, 200);
+        recovery = up.elapsed();
+        book.take_steps();
+        thread::sleep(Duration::from_millis(300));
+    };
+    under_load(servers, spender, book, |_| Expect::StoreFails, fault);
+    assert!(book.take_steps() > 0, "nothing was reserved after it was back");
+    recovery
 }
 
 #[test]
@@ -119,24 +141,13 @@ fn reservations_survive_kills_of_postgres() {
     for round in 0..kills {
         let (spender, book) = (spender(&servers[0]), Book::default());
         let parked = park(&servers[0], &spender);
-        under_load(
-            &servers,
-            &spender,
-            &book,
-            |_| Expect::StoreFails,
-            || {
-                thread::sleep(Duration::from_millis(200 + round * 37 % 300));
-                postgres.kill();
-                thread::sleep(Duration::from_millis(50));
-                postgres.restart();
-                let up = Stopwatch::start();
-                until(&servers[0], &spender.token_request(&servers[0]), 200);
-                recovery.add(up.elapsed());
-                book.take_steps();
-                thread::sleep(Duration::from_millis(300));
-            },
-        );
-        assert!(book.take_steps() > 0, "nothing was reserved after kill {round}");
+        let probe = spender.token_request(&servers[0]);
+        recovery.add(across_an_outage(&servers, &spender, &book, &probe, || {
+            thread::sleep(Duration::from_millis(200 + round * 37 % 300));
+            postgres.kill();
+            thread::sleep(Duration::from_millis(50));
+            postgres.restart();
+        }));
         still_parked(&servers, &spender, &parked);
         sum.add(&servers, &spender, book, Loss::Nothing);
     }
@@ -160,24 +171,13 @@ fn reservations_are_never_overspent_across_kills_of_redis() {
     for round in 0..kills {
         let (spender, book) = (spender(&servers[0]), Book::default());
         let parked = park(&servers[0], &spender);
-        under_load(
-            &servers,
-            &spender,
-            &book,
-            |_| Expect::StoreFails,
-            || {
-                thread::sleep(Duration::from_millis(200 + round * 37 % 300));
-                redis.kill();
-                thread::sleep(Duration::from_millis(50));
-                redis.restart();
-                let up = Stopwatch::start();
-                until(&servers[0], &prober.charge(&servers[0], None), 200);
-                recovery.add(up.elapsed());
-                book.take_steps();
-                thread::sleep(Duration::from_millis(300));
-            },
-        );
-        assert!(book.take_steps() > 0, "nothing was reserved after kill {round}");
+        let probe = prober.charge(&servers[0], None);
+        recovery.add(across_an_outage(&servers, &spender, &book, &probe, || {
+            thread::sleep(Duration::from_millis(200 + round * 37 % 300));
+            redis.kill();
+            thread::sleep(Duration::from_millis(50));
+            redis.restart();
+        }));
         for server in &servers {
             until(server, &spender.reservation(server, "GET", &parked, ""), 404);
             until(server, &spender.reservation(server, "POST", &parked, "/release"), 404);

@@ -59,6 +59,19 @@ pub(crate) fn decide(org: &Org<'_>, token: &str, what: &str, approval: &str, bod
     org.post(&format!("/approvals/{approval}/{what}")).bearer(token).json(body).send()
 }
 
+/// This approval as it is shown to `token`, on any page of what is pending.
+pub(crate) fn listed(org: &Org<'_>, token: &str, approval: &str) -> Option<Value> {
+    let mut page = 1;
+    loop {
+        let listed = org.get(&format!("/approvals/pending?limit=100&page={page}")).bearer(token).send().ok();
+        let found = list(&listed["data"]).iter().find(|item| item["approval_token"] == approval);
+        if found.is_some() || listed["meta"]["hasNextPage"] != true {
+            return found.cloned();
+        }
+        page += 1;
+    }
+}
+
 fn body_for(who: &str) -> Value {
     json!({ "task_id": "t-9", "reason": "Pay invoice 88", "impact": "high", "on_behalf_of": who, "meta": null })
 }
@@ -114,6 +127,7 @@ fn request_is_answered_with_a_token_to_poll(server: &Server) {
         }
         tokens.push(approval.to_owned());
     }
+    tokens.sort();
     tokens.dedup();
     assert_eq!(tokens.len(), 3);
 }

@@ -1,16 +1,15 @@
 //! Deciding on what agents ask (contract 2.8.1, security JI): who may, and that it happens once.
 
-use std::{sync::Barrier, thread};
-
-use lumoauth_tests::{Server, int, list, on_each_backend, text};
+use lumoauth_tests::{Server, at_once, int, list, on_each_backend, text};
 use serde_json::{Value, json};
 
-use crate::approvals::{approver, approver_with, decide, opened, poll, setting, status};
+use crate::approvals::{approver, approver_with, decide, listed, opened, poll, setting, status};
 
 on_each_backend!(
     approved_request_says_by_whom_and_when,
     denied_request_says_why,
     administrator_decides_for_others,
+    application_without_the_scope_decides_for_nobody_else,
     wrong_user_cannot_decide,
     second_decision_is_a_conflict,
     many_decisions_at_once_are_one,
@@ -50,14 +49,40 @@ fn administrator_decides_for_others(server: &Server) {
     let (org, alice, agent, token) = setting(server);
     // Without a channel of their own: nobody is asked but the list shows it.
     let admin = org.person_with(json!({ "isAdmin": true }));
-    let admin_token = admin.in_person("openid");
-    let approval = opened(&agent, &token, &alice);
-    let listed = org.get("/approvals/pending?limit=100").bearer(&admin_token).send().ok();
-    let found = list(&listed["data"]).iter().any(|item| item["approval_token"] == approval.as_str());
-    assert!(found || int(&listed["meta"]["total"]) > 100, "{listed}");
-    decide(&org, &admin_token, "approve", &approval, json!({})).ok();
     let number = org.admin("GET", &format!("/users/{}", admin.id)).send().ok()["data"]["userId"].clone();
-    assert_eq!(poll(&agent, &token, &approval).ok()["approved_by"], json!({ "user_id": number }));
+    for scope in ["openid approvals.manage", "openid admin"] {
+        let admin_token = admin.in_person(scope);
+        let approval = opened(&agent, &token, &alice);
+        assert!(listed(&org, &admin_token, &approval).is_some(), "{scope}");
+        decide(&org, &admin_token, "approve", &approval, json!({})).ok();
+        assert_eq!(poll(&agent, &token, &approval).ok()["approved_by"], json!({ "user_id": number }));
+    }
+}
+
+/// An administrator's newsletter knows who they are, and no more.
+fn application_without_the_scope_decides_for_nobody_else(server: &Server) {
+    let (org, alice, agent, token) = setting(server);
+    let admin = approver_with(&org, json!({ "isAdmin": true }));
+    let (of_alice, of_admin) = (opened(&agent, &token, &alice), opened(&agent, &token, &admin));
+    let other = admin.person.in_person("openid read:a");
+    for held in [&admin.token, &other] {
+        for what in ["approve", "deny"] {
+            let refused = decide(&org, held, what, &of_alice, json!({})).refused(403, "forbidden");
+            let details = &refused["details"];
+            assert_eq!(details["required_scopes"], json!(["approvals.manage", "admin"]));
+            assert!(list(&details["granted_scopes"]).contains(&json!("openid")), "{refused}");
+        }
+        let listed = org.get("/approvals/pending").bearer(held).send().ok();
+        let tokens: Vec<_> = list(&listed["data"]).iter().map(|item| &item["approval_token"]).collect();
+        assert_eq!(tokens, [&json!(of_admin)]);
+    }
+    // Who is no administrator is none with the scope either.
+    let pretender = org.person().in_person("openid approvals.manage");
+    decide(&org, &pretender, "approve", &of_alice, json!({})).refused(403, "forbidden");
+    assert_eq!(org.get("/approvals/pending").bearer(&pretender).send().ok()["meta"]["total"], 0);
+    assert_eq!(status(&agent, &token, &of_alice), "pending");
+    // What they are asked themselves they decide anywhere.
+    decide(&org, &other, "approve", &of_admin, json!({})).ok();
 }
 
 fn wrong_user_cannot_decide(server: &Server) {
@@ -93,20 +118,13 @@ fn second_decision_is_a_conflict(server: &Server) {
 fn many_decisions_at_once_are_one(server: &Server) {
     const DECIDERS: usize = 16;
     let (org, alice, agent, token) = setting(server);
-    let admin_token = org.person_with(json!({ "isAdmin": true })).in_person("openid");
+    let admin_token = org.person_with(json!({ "isAdmin": true })).in_person("openid approvals.manage");
     for _ in 0..5 {
         let approval = opened(&agent, &token, &alice);
-        let barrier = Barrier::new(DECIDERS);
-        let decides = |n: usize| {
+        let answers = at_once(DECIDERS, |n| {
             let who = if n.is_multiple_of(3) { &admin_token } else { &alice.token };
             let what = if n.is_multiple_of(2) { "approve" } else { "deny" };
-            barrier.wait();
             (what, decide(&org, who, what, &approval, json!({})).status)
-        };
-        let answers: Vec<_> = thread::scope(|scope| {
-            let decides = &decides;
-            let handles: Vec<_> = (0..DECIDERS).map(|n| scope.spawn(move || decides(n))).collect();
-            handles.into_iter().map(|handle| handle.join().expect("no panic")).collect()
         });
         let won: Vec<_> = answers.iter().filter(|(_, status)| *status == 200).collect();
         assert_eq!(won.len(), 1, "{answers:?}");

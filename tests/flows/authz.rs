@@ -21,6 +21,7 @@ on_each_backend!(
     inactive_agent_is_allowed_nothing,
     permission_list_of_an_agent,
     permission_list_with_a_key_names_the_scope_it_lacks,
+    permission_list_of_a_person_needs_the_scope_for_it,
     caller_without_a_credential_is_refused,
     token_narrower_than_the_agent_bounds_the_answer,
     context_is_echoed,
@@ -213,6 +214,26 @@ fn permission_list_with_a_key_names_the_scope_it_lacks(server: &Server) {
     assert!(body["details"]["granted_scopes"].is_array(), "{body}");
     // The SDK must see the code `forbidden`.
     assert!(body.get("code").is_none_or(|code| code == "forbidden"), "{body}");
+}
+
+fn permission_list_of_a_person_needs_the_scope_for_it(server: &Server) {
+    let org = server.acme();
+    let alice = org.person();
+    let list_of = |token: &str| org.get("/authz/permissions").bearer(token).send();
+    let body = list_of(&alice.in_person("openid read:a")).refused(403, "forbidden");
+    let details = json!({ "required_scopes": ["authz:read"], "granted_scopes": ["read:a", "openid"] });
+    assert_eq!(body["details"], details);
+    // A wildcard does not reach it.
+    list_of(&alice.in_person("*")).refused(403, "forbidden");
+    let agent = org.delegate(&["read:a", "authz:read"]);
+    let user = alice.allow(&agent, "read:a authz:read").access;
+    let body = list_of(&user).ok();
+    let slugs: Vec<_> = list(&body["permissions"]).iter().map(|item| text(&item["slug"])).collect();
+    assert!(slugs.contains(&"read:a"), "{body}");
+    assert!(list(&body["permissions"]).iter().all(|item| item["source"] == "consent"), "{body}");
+    // What the client lost is not told, nor is it once the client lost this.
+    agent.admin("PUT", "/scopes").json(json!({ "scopes": ["read:a"] })).send().ok();
+    list_of(&user).refused(403, "forbidden");
 }
 
 fn caller_without_a_credential_is_refused(server: &Server) {

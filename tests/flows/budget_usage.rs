@@ -1,7 +1,9 @@
 //! Reporting and reading usage (contract 2.5).
 
-use lumoauth_tests::{Agent, Response, Server, avoid_hour_edge, int, list, on_each_backend, unique};
+use lumoauth_tests::{Agent, Response, Server, avoid_hour_edge, int, list, on_each_backend, text, unique};
 use serde_json::{Value, json};
+
+use crate::approvals::{approver, decide, opened};
 
 on_each_backend!(
     usage_is_recorded_and_shown,
@@ -11,6 +13,7 @@ on_each_backend!(
     preflight_refuses_what_does_not_fit,
     model_outside_the_list_is_refused_unless_forced,
     preflight_above_the_threshold_needs_approval,
+    preflight_passes_with_an_approval,
     same_idempotency_key_charges_once,
     same_idempotency_key_with_another_body_conflicts,
     fifty_parallel_repeats_charge_once,
@@ -115,6 +118,44 @@ fn preflight_above_the_threshold_needs_approval(server: &Server) {
     ] {
         report(&agent, &token, body).refused(403, "approval_required");
     }
+}
+
+fn preflight_passes_with_an_approval(server: &Server) {
+    let org = server.acme();
+    let alice = approver(&org);
+    let policy = json!({ "require_approval_above_usd": 10, "max_cost_per_month_usd": 100 });
+    let agent =
+        org.create_agent(json!({ "capabilities": ["read:a", "delegate:on_behalf"], "budgetPolicy": policy }));
+    let token = agent.token();
+    let asked = |who: &Agent<'_>, approval: &str, usd: u32| {
+        report(who, &who.token(), json!({ "cost_usd": usd, "dry_run": true, "approval_token": approval }))
+    };
+    let approval = opened(&agent, &token, &alice);
+    asked(&agent, &approval, 11).refused(403, "approval_required");
+    alice.says("approve", &approval).ok();
+    assert_eq!(asked(&agent, &approval, 11).ok()["recorded"], false);
+    asked(&agent, &approval, 101).refused(429, "budget_exceeded");
+    let denied = opened(&agent, &token, &alice);
+    alice.says("deny", &denied).ok();
+    asked(&agent, &denied, 11).refused(403, "approval_required");
+    // Another agent's is none.
+    let other = org.create_agent(json!({ "capabilities": ["read:a"], "budgetPolicy": policy }));
+    asked(&other, &approval, 11).refused(403, "approval_required");
+
+    // That of a reservation is to what is held, as long as it is.
+    let made = org.post("/agents/me/budget/reservations").bearer(&token);
+    let parked = made.json(json!({ "id": "r", "cost_usd": 20 })).send().expect(202).json();
+    let approval = text(&parked["approval_token"]);
+    asked(&agent, approval, 20).refused(403, "approval_required");
+    let manager = org.person_with(json!({ "isAdmin": true })).in_person("openid approvals.manage");
+    decide(&org, &manager, "approve", approval, json!({})).ok();
+    asked(&agent, approval, 20).ok();
+    asked(&agent, approval, 21).refused(403, "approval_required");
+    let other_model = json!({ "cost_usd": 20, "dry_run": true, "model": "m", "approval_token": approval });
+    report(&agent, &token, other_model).refused(403, "approval_required");
+    let settle = org.post("/agents/me/budget/reservations/r/settle").bearer(&token);
+    settle.json(json!({ "cost_usd": 1 })).send().ok();
+    asked(&agent, approval, 20).refused(403, "approval_required");
 }
 
 fn same_idempotency_key_charges_once(server: &Server) {

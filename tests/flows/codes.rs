@@ -142,8 +142,10 @@ fn failed_attempts_leave_the_code_as_it_is(server: &Server) {
     fields.extend([("code_challenge", CHALLENGE), ("code_challenge_method", "S256")]);
     let code = alice.code_of(&fields);
     agent.redeem(&code, &[("code_verifier", CHALLENGE)]).refused(400, "invalid_grant");
-    agent.redeem(&code, &[("code_verifier", "short")]).refused_somehow();
-    agent.redeem(&code, &[("code_verifier", VERIFIER), ("resource", "https://x.test/")]).refused_somehow();
+    agent.redeem(&code, &[("code_verifier", "short")]).refused(400, "invalid_grant");
+    agent
+        .redeem(&code, &[("code_verifier", VERIFIER), ("resource", "https://x.test/")])
+        .refused(400, "invalid_target");
     agent.redeem(&code, &[("code_verifier", VERIFIER)]).ok();
 }
 

@@ -3,10 +3,10 @@
 //! An exchange is no charge with a key: each one that happens is paid, and gives a token of its own that ends with what it
 //! comes from. So the client that repeats one has one token more than it knows of at most, and is charged for both.
 
-use std::{io, thread};
+use std::{io, thread, time::Duration};
 
 use lumoauth_tests::{
-    Agent, CALLBACK, Connection, Request, Response, Server, Token, int, on_each_backend,
+    Agent, CALLBACK, Connection, Request, Response, Server, Stopwatch, Token, int, on_each_backend,
     services::{Direction, Proxy},
     text,
 };
@@ -153,7 +153,9 @@ fn exchange_whose_client_hangs_up_happens_once_or_not_at_all(server: &Server) {
         lost += thread::scope(|scope| {
             let sent = scope.spawn(|| line.send());
             // As soon as the server has it whole, it finds nobody to tell.
+            let watch = Stopwatch::start();
             while line.proxy.passed(Direction::ToService) < before + request {
+                assert!(watch.elapsed() < Duration::from_secs(60), "the request does not arrive");
                 thread::yield_now();
             }
             line.proxy.cut_all();

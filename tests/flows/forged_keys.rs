@@ -1,8 +1,10 @@
 //! Tokens that bring their own idea of key and algorithm (security JW).
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use lumoauth_tests::{AttackerKey, Jwks, Server, b64, forged, list, on_each_backend, text, unb64, unsigned};
-use serde_json::{Value, json};
+use lumoauth_tests::{
+    AttackerKey, Jwks, Server, b64, forged, forms_of_public_key, list, on_each_backend, text, unsigned,
+};
+use serde_json::json;
 
 use crate::forged_claims::assert_refused;
 
@@ -43,41 +45,13 @@ fn hmac_with_every_form_of_the_public_key_is_refused(server: &Server) {
     let jwks = Jwks::fetch(&agent.org);
     let jwk =
         list(&jwks.raw()["keys"]).iter().find(|key| key["kid"] == token.header["kid"]).expect("its key");
-    for secret in forms(jwk) {
+    for secret in forms_of_public_key(jwk) {
         for alg in ["HS256", "HS384", "HS512", "hs256", "ES256"] {
             let mut header = token.header.clone();
             header["alg"] = alg.into();
             assert_refused(&agent, &forged(&header, &token.claims, &secret), alg);
         }
     }
-}
-
-/// The public key as an attacker may guess that a server feeds it to HMAC.
-fn forms(jwk: &Value) -> Vec<Vec<u8>> {
-    let point = [vec![4], unb64(text(&jwk["x"])), unb64(text(&jwk["y"]))].concat();
-    // SubjectPublicKeyInfo of a P-256 key: a fixed prefix, then the point.
-    let prefix = [
-        0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
-        0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-    ];
-    let der = [prefix.to_vec(), point.clone()].concat();
-    let base64 = STANDARD.encode(&der);
-    let lines: Vec<&str> =
-        base64.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("ascii")).collect();
-    let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----", lines.join("\n"));
-    vec![
-        der,
-        point,
-        format!("{pem}\n").into_bytes(),
-        pem.into_bytes(),
-        base64.into_bytes(),
-        jwk.to_string().into_bytes(),
-        json!({ "keys": [jwk] }).to_string().into_bytes(),
-        text(&jwk["x"]).as_bytes().to_vec(),
-        unb64(text(&jwk["x"])),
-        text(&jwk["kid"]).as_bytes().to_vec(),
-        Vec::new(),
-    ]
 }
 
 fn embedded_keys_are_refused(server: &Server) {

@@ -1,6 +1,6 @@
 //! Open bugs of a widely used proxy with budgets (github.com/BerriAI/litellm), as scenarios here. Each names its issue.
 
-use lumoauth_tests::{Agent, Server, avoid_hour_edge, int, on_each_backend};
+use lumoauth_tests::{Agent, Server, at_once, avoid_hour_edge, int, on_each_backend};
 use serde_json::{Value, json};
 
 on_each_backend!(
@@ -23,27 +23,13 @@ fn reserve(agent: &Agent<'_>, token: &str, body: Value) -> u16 {
 
 /// How many of `count` reservations, all made at once, are held.
 fn held_at_once(agent: &Agent<'_>, token: &str, count: usize, amounts: &Value) -> usize {
-    let barrier = std::sync::Barrier::new(count);
-    std::thread::scope(|scope| {
-        let barrier = &barrier;
-        let threads: Vec<_> = (0..count)
-            .map(|n| {
-                let mut body = amounts.clone();
-                body["id"] = format!("call {n}").into();
-                scope.spawn(move || {
-                    barrier.wait();
-                    reserve(agent, token, body)
-                })
-            })
-            .collect();
-        let statuses = threads.into_iter().map(|thread| thread.join().expect("no panic"));
-        statuses
-            .filter(|status| {
-                assert!([201, 429].contains(status), "{status}");
-                *status == 201
-            })
-            .count()
-    })
+    let statuses = at_once(count, |n| {
+        let mut body = amounts.clone();
+        body["id"] = format!("call {n}").into();
+        reserve(agent, token, body)
+    });
+    assert!(statuses.iter().all(|status| [201, 429].contains(status)), "{statuses:?}");
+    statuses.into_iter().filter(|status| *status == 201).count()
 }
 
 /// Calls that are admitted before any of them has recorded its cost.
@@ -85,4 +71,12 @@ fn issue_26672_use_above_the_limit_blocks_the_next_call(server: &Server) {
     // Also after a new token, and until the limit is raised.
     let again = agent.token();
     agent.ask(&again, "read:a").refused(429, "budget_exceeded");
+    let raised =
+        |max: u32| agent.admin("PUT", "/budget").json(json!({ "max_cost_per_month_usd": max })).send();
+    raised(69).ok();
+    agent.ask(&again, "read:a").refused(429, "budget_exceeded");
+    raised(100).ok();
+    agent.ask(&again, "read:a").ok();
+    // Of what is left, 31 dollars.
+    assert_eq!(held_at_once(&agent, &again, 8, &json!({ "cost_usd": 10 })), 3);
 }

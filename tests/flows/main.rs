@@ -30,6 +30,7 @@ mod client_key_sites;
 mod client_keys;
 mod codes;
 mod consents;
+mod counters;
 mod delegation;
 mod delegation_ends;
 mod delegation_retries;

@@ -3,8 +3,8 @@
 use std::{fs, thread, time::Duration};
 
 use lumoauth_tests::{
-    Backend, Person, Response, ServeOptions, Server, Stopwatch, Token, asking, int, run_server, text, told,
-    unique,
+    Backend, Person, Response, ServeOptions, Server, Stopwatch, Token, asking, int, on_shared_backends,
+    run_server, told, unique,
 };
 use serde_json::{Value, json};
 
@@ -254,20 +254,6 @@ fn order_of_actors_is_chosen_when_it_is_made(backend: Backend) {
     end(&options, server);
 }
 
-/// One test for each function on each backend where verbs work beside a server.
-macro_rules! on_shared_backends {
-    ($($name:ident),* $(,)?) => {
-        mod postgres {
-            use super::Backend;
-            $(#[test] fn $name() { super::$name(Backend::Postgres); })*
-        }
-        mod postgres_redis {
-            use super::Backend;
-            $(#[test] fn $name() { super::$name(Backend::PostgresRedis); })*
-        }
-    };
-}
-
 on_shared_backends!(
     organization_that_is_made_beside_a_server_is_served,
     nothing_of_a_disabled_organization_works_and_nothing_revives,
@@ -284,11 +270,14 @@ fn file_is_changed_while_no_server_has_it() {
     for words in [&["list"][..], &["disable", "initech"], &["create", "other"]] {
         refused(&store, words, "in use");
     }
+    let metadata = server.organization("initech", &key).get("/.well-known/oauth-authorization-server");
+    assert_eq!(metadata.send().ok()["act_claim_order"], "rfc8693");
     let held = Held::new(server.organization("initech", &key));
-    let (user, secret, cookie) = (held.user.clone(), held.agent.clone(), held.alice.cookie.clone());
+    let (user, cookie) = (held.user.clone(), held.alice.cookie.clone());
     assert_eq!(server.acme().admin("GET", "/agents").send().status, 200);
-    let (agent, alice_id) = ((secret.client_id.clone(), secret.secret.clone()), held.alice.id.clone());
-    drop((secret, held));
+    let (client_id, secret) = (held.agent.client_id.clone(), held.agent.secret.clone());
+    let alice_id = held.alice.id.clone();
+    drop(held);
     assert_eq!(server.terminate(), Some(0));
 
     let (code, text) = org(&store, &["list"]);
@@ -311,18 +300,16 @@ fn file_is_changed_while_no_server_has_it() {
     let initech = server.organization("initech", &key);
     initech.admin("GET", &format!("/users/{alice_id}")).send().ok();
     assert_eq!(initech.get("/oauth/userinfo").bearer(&user).send().status, 401);
-    let query = format!("/oauth/authorize?response_type=code&client_id={}&scope=read%3Aa", agent.0);
+    let query = format!("/oauth/authorize?response_type=code&client_id={client_id}&scope=read%3Aa");
     let request = initech.get(&query).header("Accept", "application/json").header("Cookie", &cookie);
     request.send().refused(401, "login_required");
-    let form = [("grant_type", "client_credentials"), ("client_id", &*agent.0), ("client_secret", &*agent.1)];
+    let form = [("grant_type", "client_credentials"), ("client_id", &client_id), ("client_secret", &secret)];
     let body = initech.post("/oauth/token").form(&form).send().ok();
-    assert!(!text_of(&body).is_empty());
+    assert!(body["access_token"].is_string(), "{body}");
+    let metadata = initech.get("/.well-known/oauth-authorization-server").send().ok();
+    assert_eq!(metadata["act_claim_order"], "rfc8693");
     drop(initech);
     end(&options, server);
-}
-
-fn text_of(body: &Value) -> &str {
-    text(&body["access_token"])
 }
 
 #[test]

@@ -1,11 +1,9 @@
 //! Reservations above the approval threshold: held, and waiting for a person (budgets.md, contract 2.8.1).
 
-use std::{sync::Barrier, thread};
-
-use lumoauth_tests::{Agent, Response, Server, avoid_hour_edge, list, on_each_backend, text};
+use lumoauth_tests::{Agent, Person, Response, Server, at_once, avoid_hour_edge, on_each_backend, text};
 use serde_json::{Value, json};
 
-use crate::approvals::decide;
+use crate::approvals::{decide, listed};
 
 on_each_backend!(
     costly_call_waits_for_a_person,
@@ -19,6 +17,7 @@ on_each_backend!(
     agent_does_not_agree_with_itself,
     sixteen_answers_are_one,
     no_room_asks_nobody,
+    test_token_asks_nobody,
 );
 
 const RESERVATIONS: &str = "/agents/me/budget/reservations";
@@ -65,7 +64,7 @@ fn parked(agent: &Agent<'_>, token: &str, id: &str) -> String {
 }
 
 fn administrator(agent: &Agent<'_>) -> String {
-    agent.org.person_with(json!({ "isAdmin": true })).in_person("openid")
+    agent.org.person_with(json!({ "isAdmin": true })).in_person("openid approvals.manage")
 }
 
 fn costly_call_waits_for_a_person(server: &Server) {
@@ -78,9 +77,7 @@ fn costly_call_waits_for_a_person(server: &Server) {
 
     // The person sees exactly what is asked for.
     let admin = administrator(&agent);
-    let pending = agent.org.get("/approvals/pending?limit=100").bearer(&admin).send().ok();
-    let mine = list(&pending["data"]).iter().find(|one| one["approval_token"] == approval.as_str());
-    let mine = mine.unwrap_or_else(|| panic!("{pending}"));
+    let mine = listed(&agent.org, &admin, &approval).expect("it is listed");
     assert_eq!(mine["meta"]["reserve"]["cost_usd"], "12");
     assert_eq!((&mine["meta"]["model"], &mine["meta"]["action"]), (&json!("gpt-4"), &json!("llm.call")));
     decide(&agent.org, &admin, "approve", &approval, json!({})).ok();
@@ -136,9 +133,25 @@ fn waiting_call_can_be_given_up(server: &Server) {
     let approval = parked(&agent, &token, "big");
     assert_eq!(after(&agent, &token, "big", "release", json!({})).ok()["status"], "released");
     assert_eq!(used(&agent, &token), "0");
-    // Whoever agrees now agrees to nothing.
-    decide(&agent.org, &administrator(&agent), "approve", &approval, json!({})).ok();
-    assert_eq!(read(&agent, &token, "big")["status"], "released");
+    // Nobody is asked any more for what nothing waits for.
+    let admin = administrator(&agent);
+    assert_eq!(listed(&agent.org, &admin, &approval), None);
+    for what in ["approve", "deny"] {
+        decide(&agent.org, &admin, what, &approval, json!({})).expect(409);
+    }
+    let status = format!("/agents/me/approvals/{approval}/status");
+    let seen = agent.org.get(&status).bearer(&token).send().ok();
+    assert_eq!((&seen["status"], &seen["approved_by"]), (&json!("denied"), &Value::Null));
+    for _ in 0..2 {
+        assert_eq!(after(&agent, &token, "big", "release", json!({})).ok()["status"], "released");
+    }
+    assert_eq!(agent.org.audit(&format!("action=approval.withdrawn&actor={}", agent.agent_id)).len(), 1);
+    assert_eq!(used(&agent, &token), "0");
+
+    // What was agreed to before is given up all the same.
+    let approval = parked(&agent, &token, "agreed");
+    decide(&agent.org, &admin, "approve", &approval, json!({})).ok();
+    assert_eq!(after(&agent, &token, "agreed", "release", json!({})).ok()["status"], "released");
     assert_eq!(used(&agent, &token), "0");
 }
 
@@ -158,23 +171,28 @@ fn threshold_looks_at_one_call(server: &Server) {
     reserve(&agent, &token, json!({ "id": "d", "cost_usd": "10.000001" })).expect(202);
 }
 
-fn person_who_is_acted_for_is_asked(server: &Server) {
+/// A costly agent, a person, and the token by which it acts for them.
+fn acting_for_a_person(server: &Server) -> (Agent<'_>, Person<'_>, String) {
     avoid_hour_edge();
     let org = server.acme();
-    let policy = json!({ "require_approval_above_usd": 10 });
     let agent = org.create_agent(json!({
         "capabilities": ["read:a", "delegate:on_behalf"],
         "redirectUris": [lumoauth_tests::CALLBACK],
-        "budgetPolicy": policy,
+        "budgetPolicy": { "max_cost_per_month_usd": 50, "require_approval_above_usd": 10 },
     }));
     let person = org.person();
-    let alices = person.allow(&agent, "read:a").access;
-    let token = agent.acting_for(&alices);
+    let token = agent.acting_for(&person.allow(&agent, "read:a").access);
+    (agent, person, token)
+}
+
+fn person_who_is_acted_for_is_asked(server: &Server) {
+    let (agent, person, token) = acting_for_a_person(server);
+    let org = &agent.org;
     let approval = parked(&agent, &token, "big");
     let theirs = person.in_person("openid");
     let bobs = org.person().in_person("openid");
-    decide(&org, &bobs, "approve", &approval, json!({})).refused(403, "forbidden");
-    decide(&org, &theirs, "approve", &approval, json!({})).ok();
+    decide(org, &bobs, "approve", &approval, json!({})).refused(403, "forbidden");
+    decide(org, &theirs, "approve", &approval, json!({})).ok();
     assert_eq!(read(&agent, &token, "big")["status"], "held");
 }
 
@@ -190,17 +208,10 @@ fn sixteen_answers_are_one(server: &Server) {
     let (agent, token) = costly(server);
     let admin = administrator(&agent);
     let approval = parked(&agent, &token, "big");
-    let barrier = Barrier::new(16);
-    let answer = |n: usize| {
+    let answers = at_once(16, |n| {
         let approve = n.is_multiple_of(2);
-        barrier.wait();
         let what = if approve { "approve" } else { "deny" };
         (approve, decide(&agent.org, &admin, what, &approval, json!({})).status)
-    };
-    let answers: Vec<(bool, u16)> = thread::scope(|scope| {
-        let answer = &answer;
-        let threads: Vec<_> = (0..16).map(|n| scope.spawn(move || answer(n))).collect();
-        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
     });
     let won: Vec<_> = answers.iter().filter(|(_, status)| *status == 200).collect();
     let [(approved, _)] = won[..] else { panic!("{answers:?}") };
@@ -210,10 +221,22 @@ fn sixteen_answers_are_one(server: &Server) {
 }
 
 fn no_room_asks_nobody(server: &Server) {
-    let (agent, token) = costly(server);
+    let (agent, person, token) = acting_for_a_person(server);
     reserve(&agent, &token, json!({ "id": "far beyond", "cost_usd": 51 })).refused(429, "budget_exceeded");
-    assert_eq!(used(&agent, &token), "0");
-    let pending = agent.org.get("/approvals/pending?limit=100").bearer(&administrator(&agent)).send().ok();
-    let asked = list(&pending["data"]).iter().any(|one| one["task_id"] == "far beyond");
-    assert!(!asked, "{pending}");
+    // Their list is their own.
+    let theirs = person.in_person("openid");
+    let asked = || agent.org.get("/approvals/pending").bearer(&theirs).send().ok()["meta"]["total"].clone();
+    assert_eq!(asked(), 0);
+    parked(&agent, &token, "fits");
+    assert_eq!(asked(), 1);
+}
+
+fn test_token_asks_nobody(server: &Server) {
+    let (agent, _) = costly(server);
+    let made = agent.admin("POST", "/token").json(json!({})).send().ok();
+    let test = text(&made["data"]["accessToken"]);
+    let costs = |usd: u32| reserve(&agent, test, json!({ "id": format!("{usd}"), "cost_usd": usd }));
+    costs(12).refused(403, "test_token_not_accepted");
+    assert_eq!(used(&agent, test), "0");
+    costs(9).expect(201);
 }

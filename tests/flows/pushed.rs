@@ -92,7 +92,7 @@ fn client_authenticates_as_at_the_token_endpoint(server: &Server) {
     basic(&agent.secret).expect(201);
     let other = agent.org.delegate(&["read:a"]);
     let request = agent.org.post("/oauth/par").basic(&other.client_id, &other.secret);
-    request.form(&fields).send().refused_somehow();
+    request.form(&fields).send().refused(400, "invalid_request");
     // JSON is read as it is at the token endpoint.
     let body = json!({
         "response_type": "code", "client_id": agent.client_id, "client_secret": agent.secret, "scope": "read:a",

@@ -1,6 +1,9 @@
 //! Reservations: amounts that are held before they are used (budgets.md).
 
-use lumoauth_tests::{Agent, Response, Server, avoid_hour_edge, int, on_each_backend, text, unique};
+use lumoauth_tests::{
+    ACCESS_TOKEN, Agent, Org, Response, Server, acted_by, at_once, avoid_hour_edge, int, on_each_backend,
+    text, unique,
+};
 use serde_json::{Value, json};
 
 on_each_backend!(
@@ -14,6 +17,10 @@ on_each_backend!(
     unnamed_meters_are_settled_as_reserved,
     model_outside_the_policy_is_refused,
     bad_requests_reserve_nothing,
+    bad_amounts_settle_nothing,
+    largest_amount_is_counted,
+    lease_that_ended_is_settled_all_the_same,
+    exceeded_is_of_ones_own_use,
     amounts_are_exact,
     reservation_is_its_makers_alone,
     exhausted_agent_still_settles,
@@ -24,6 +31,9 @@ on_each_backend!(
     budgeted_answers_tell_what_is_left,
     envelope_limits_the_family_of_a_token,
     envelope_only_narrows,
+    envelope_is_within_the_one_before,
+    envelope_limits_calls_and_cost,
+    token_carries_three_envelopes,
 );
 
 const RESERVATIONS: &str = "/agents/me/budget/reservations";
@@ -200,6 +210,8 @@ fn bad_requests_reserve_nothing(server: &Server) {
     ] {
         let refused = reserve(&agent, &token, bad.clone());
         assert_eq!(refused.status, 400, "{bad}: {refused}");
+        let error = refused.refused_somehow()["error"].clone();
+        assert!([json!("validation_error"), json!("invalid_request")].contains(&error), "{bad}: {refused}");
     }
     let used = used(&agent, &token);
     assert_eq!((int(&used["tokens_used_today"]), int(&used["api_calls_this_hour"])), (0, 0));
@@ -208,6 +220,89 @@ fn bad_requests_reserve_nothing(server: &Server) {
         201,
         "unknown members are ignored"
     );
+}
+
+fn bad_amounts_settle_nothing(server: &Server) {
+    let (agent, token) = generous(server);
+    reserve(&agent, &token, json!({ "id": "a", "tokens": 10, "cost_usd": 1 })).expect(201);
+    for (member, bad) in [
+        ("tokens", json!(-1)),
+        ("tokens", json!(1.5)),
+        ("tokens", json!("ten")),
+        ("tokens", json!(LARGEST + 1)),
+        ("tokens", json!(u64::MAX)),
+        ("api_calls", json!(-1)),
+        ("api_calls", json!([1])),
+        ("cost_usd", json!(-0.1)),
+        ("cost_usd", json!("NaN")),
+        ("cost_usd", json!("1e3")),
+        ("cost_usd", json!("0.123456789012345678901234567890123")),
+        ("cost_usd", json!([1])),
+    ] {
+        let mut body = json!({ "tokens": 1 });
+        body[member] = bad;
+        let refused = after(&agent, &token, "a", "settle", body.clone()).refused(400, "validation_error");
+        assert!(refused["details"][member].is_string(), "{body}: {refused}");
+    }
+    assert_eq!(read(&agent, &token, "a").ok()["status"], "held");
+    assert_eq!(int(&used(&agent, &token)["tokens_used_today"]), 10);
+}
+
+/// The largest amount there is: 2^53.
+const LARGEST: u64 = 9_007_199_254_740_992;
+
+fn largest_amount_is_counted(server: &Server) {
+    let (agent, token) = limited(server, &json!({ "max_tokens_per_day": LARGEST }));
+    for id in ["a", "b"] {
+        reserve(&agent, &token, json!({ "id": id })).expect(201);
+    }
+    for (id, sum) in [("a", LARGEST), ("b", 2 * LARGEST)] {
+        let settled = after(&agent, &token, id, "settle", json!({ "tokens": LARGEST })).ok();
+        assert_eq!(settled["charged"]["tokens"], LARGEST);
+        assert_eq!(used(&agent, &token)["tokens_used_today"], sum);
+    }
+    reserve(&agent, &token, json!({ "id": "c" })).refused(429, "budget_exceeded");
+}
+
+fn lease_that_ended_is_settled_all_the_same(server: &Server) {
+    let (agent, token) = generous(server);
+    for id in ["a", "b"] {
+        reserve(&agent, &token, json!({ "id": id, "tokens": 100, "lease_seconds": 1 })).expect(201);
+    }
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    assert_eq!(int(&used(&agent, &token)["tokens_used_today"]), 200, "it counts as used");
+    for _ in 0..2 {
+        let settled = after(&agent, &token, "a", "settle", json!({ "tokens": 30 })).ok();
+        assert_eq!((&settled["status"], &settled["charged"]["tokens"]), (&json!("settled"), &json!(30)));
+        assert_eq!(int(&used(&agent, &token)["tokens_used_today"]), 130);
+    }
+    assert_eq!(after(&agent, &token, "b", "release", json!({})).ok()["status"], "released");
+    assert_eq!(int(&used(&agent, &token)["tokens_used_today"]), 30);
+}
+
+fn exceeded_is_of_ones_own_use(server: &Server) {
+    avoid_hour_edge();
+    let org = server.acme();
+    let agent = |policy: Value| {
+        let capabilities = ["read:a", "delegate:on_behalf"];
+        org.create_agent(json!({ "capabilities": capabilities, "budgetPolicy": policy }))
+    };
+    let parent = agent(json!({ "max_tokens_per_day": 100 }));
+    let parents = parent.token();
+    for (policy, own) in [
+        // Far from its own maximum.
+        (json!({ "max_tokens_per_day": 1000 }), json!([])),
+        (json!({}), json!([])),
+        (json!({ "max_tokens_per_day": 10, "max_api_calls_per_hour": 9 }), json!(["max_tokens_per_day"])),
+    ] {
+        parent.admin("POST", "/budget/reset").send().ok();
+        let child = agent(policy.clone());
+        let token = delegated(&parents, &child, &child.token(), &[]);
+        reserve(&child, &token, json!({ "id": "a", "tokens": 1 })).expect(201);
+        let settled = after(&child, &token, "a", "settle", json!({ "tokens": 100 })).ok();
+        assert_eq!(settled["remaining"]["tokens"], 0, "{policy}");
+        assert_eq!(settled["exceeded"], own, "{policy}");
+    }
 }
 
 fn amounts_are_exact(server: &Server) {
@@ -261,23 +356,6 @@ fn held_amounts_are_shown(server: &Server) {
     let shown = budget();
     assert_eq!(shown["held"], json!({ "tokens": 0, "api_calls": 0, "cost_usd": "0" }));
     assert_eq!(int(&shown["tokens_used_today"]), 8);
-}
-
-/// The statuses of `count` calls that are made at once.
-fn at_once(count: usize, call: impl Fn(usize) -> u16 + Sync) -> Vec<u16> {
-    let barrier = std::sync::Barrier::new(count);
-    std::thread::scope(|scope| {
-        let (barrier, call) = (&barrier, &call);
-        let threads: Vec<_> = (0..count)
-            .map(|n| {
-                scope.spawn(move || {
-                    barrier.wait();
-                    call(n)
-                })
-            })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
-    })
 }
 
 fn sixty_four_with_one_id_hold_once(server: &Server) {
@@ -417,4 +495,69 @@ fn envelope_only_narrows(server: &Server) {
         exchange(wider).refused(400, "invalid_request");
     }
     exchange(r#"{"max_tokens_per_day":100,"max_api_calls_per_hour":7}"#).ok();
+}
+
+/// A token by which a new agent acts for a new one, with this budget.
+fn with_envelope<'a>(org: &Org<'a>, budget: &str) -> (Agent<'a>, String) {
+    let members = json!({ "capabilities": ["read:a", "delegate:on_behalf"] });
+    let (parent, child) = (org.create_agent(members.clone()), org.create_agent(members));
+    let token = delegated(&parent.token(), &child, &child.token(), &[("budget", budget)]);
+    (child, token)
+}
+
+/// What `agent` gets that makes a token of this one for itself, with this budget.
+fn narrowed(agent: &Agent<'_>, token: &str, budget: &str) -> Response {
+    let (id, secret) = (&*agent.client_id, &*agent.secret);
+    let fields = [("client_id", id), ("client_secret", secret), ("scope", "read:a"), ("budget", budget)];
+    agent.org.exchange(token, ACCESS_TOKEN, &fields)
+}
+
+fn envelope_is_within_the_one_before(server: &Server) {
+    let org = server.acme();
+    let (child, token) = with_envelope(&org, r#"{"max_tokens_per_day":50,"allowed_models":["gpt-4"]}"#);
+    let third = org.agent(&["read:a", "delegate:on_behalf"]);
+    let own = third.token();
+    for wider in [r#"{"max_tokens_per_day":51}"#, r#"{"max_tokens_per_day":9,"allowed_models":["gpt-5"]}"#] {
+        let fields: Vec<_> = acted_by(&own).into_iter().chain([("budget", wider)]).collect();
+        org.exchange(&token, ACCESS_TOKEN, &fields).refused(400, "invalid_request");
+        narrowed(&child, &token, wider).refused(400, "invalid_request");
+    }
+    let within = r#"{"max_tokens_per_day":50,"allowed_models":["gpt-4"]}"#;
+    delegated(&token, &third, &own, &[("budget", within)]);
+    narrowed(&child, &token, within).ok();
+}
+
+fn envelope_limits_calls_and_cost(server: &Server) {
+    avoid_hour_edge();
+    let org = server.acme();
+    for (budget, fits, beyond) in [
+        // The exchange is a call as well.
+        (r#"{"max_api_calls_per_hour":3}"#, json!({ "api_calls": 2 }), json!({ "api_calls": 1 })),
+        (
+            r#"{"max_cost_per_month_usd":"0.3"}"#,
+            json!({ "cost_usd": "0.3" }),
+            json!({ "cost_usd": "0.000001" }),
+        ),
+    ] {
+        let (child, token) = with_envelope(&org, budget);
+        let call = |id: &str, mut amounts: Value| {
+            amounts["id"] = id.into();
+            reserve(&child, &token, amounts)
+        };
+        call("fits", fits).expect(201);
+        call("beyond", beyond).refused(429, "budget_exceeded");
+        after(&child, &token, "fits", "release", json!({})).ok();
+        call("free again", json!({})).expect(201);
+    }
+}
+
+fn token_carries_three_envelopes(server: &Server) {
+    let org = server.acme();
+    let (child, mut token) = with_envelope(&org, r#"{"max_tokens_per_day":50}"#);
+    for budget in [r#"{"max_tokens_per_day":40}"#, r#"{"max_tokens_per_day":30}"#] {
+        token = text(&narrowed(&child, &token, budget).ok()["access_token"]).to_owned();
+    }
+    narrowed(&child, &token, r#"{"max_tokens_per_day":20}"#).refused(400, "invalid_request");
+    reserve(&child, &token, json!({ "id": "a", "tokens": 31 })).refused(429, "budget_exceeded");
+    reserve(&child, &token, json!({ "id": "a", "tokens": 30 })).expect(201);
 }

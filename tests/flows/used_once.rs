@@ -1,61 +1,48 @@
 //! What may be used once is used once on all replicas together: assertions of clients, and signed requests of AWS.
+//!
+//! `USED_ONCE_ROUNDS` says how often each is raced for.
 
-use std::{fs, iter, thread, time::Duration};
+use std::{env, time::Duration};
 
 use lumoauth_tests::{
-    Agent, AttackerKey, Backend, KeySite, Org, Response, ServeOptions, Server, Sts, sts_token, unique,
-    unix_now,
+    AttackerKey, Backend, KeySite, Replicas, Response, ServeOptions, Server, Sts, at_once,
+    on_shared_backends, sts_token, unique, unix_now,
 };
 use serde_json::json;
 
 /// How often two replicas get the same thing at the same time.
-const ROUNDS: usize = 20;
-
-/// Two replicas, of which each is sent the same by four clients at once.
-struct Replicas([Server; 2]);
-
-impl Replicas {
-    /// How many of them accepted it.
-    #[track_caller]
-    fn accepted(&self, send: impl Fn(&Server) -> Response + Sync) -> usize {
-        thread::scope(|scope| {
-            let send = &send;
-            let servers = self.0.iter().flat_map(|server| iter::repeat_n(server, 4));
-            let calls: Vec<_> = servers.map(|server| scope.spawn(move || send(server))).collect();
-            let answers = calls.into_iter().map(|call| call.join().expect("an answer"));
-            // Each of the others is refused for what it is, and none fails.
-            answers.filter(|answer| answer.status == 200 || !answer.refused_somehow().is_object()).count()
-        })
-    }
+fn rounds() -> usize {
+    env::var("USED_ONCE_ROUNDS").map_or(20, |count| count.parse().expect("a number"))
 }
 
-#[test]
-fn assertions_and_signed_requests_are_used_once_on_all_replicas() {
-    for backend in Backend::SHARED {
-        let first = ServeOptions::new().on(backend).line("rate_limits = false").knowing_our_sites();
-        let options = [first.replica(), first];
-        options[1].migrate();
-        let replicas = Replicas([&options[1], &options[0]].map(Server::serve));
-        let [a, b] = &replicas.0;
-        // A memory in Redis must be older than what whole seconds lose.
-        b.wait_until_up_for(Duration::from_millis(1500));
-        assertions(&a.acme(), &replicas);
-        signed_requests(&a.acme(), &replicas);
-        for server in replicas.0 {
-            assert!(!server.log().contains("panicked"), "{}", server.log());
-            assert_eq!(server.terminate(), Some(0));
-        }
-        for options in options {
-            fs::remove_dir_all(options.dir()).expect("the directory can go");
-        }
-    }
+on_shared_backends!(assertions_are_used_once, signed_requests_are_used_once);
+
+fn replicas(backend: Backend) -> Replicas {
+    let replicas = Replicas::with(backend, ServeOptions::knowing_our_sites);
+    // A memory in Redis must be older than what whole seconds lose.
+    replicas.b.wait_until_up_for(Duration::from_millis(1500));
+    replicas
 }
 
-fn assertions(org: &Org<'_>, replicas: &Replicas) {
+/// Each replica is sent the same by four clients at once: one of all is served, and the others are told that what they
+/// sent is worth nothing.
+#[track_caller]
+fn used_once(replicas: &Replicas, error: &str, send: impl Fn(&Server) -> Response + Sync) {
+    let answers = at_once(8, |caller| send([&replicas.a, &replicas.b][caller % 2]));
+    let (accepted, others): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
+    for answer in &others {
+        answer.refused(401, error);
+    }
+    assert_eq!(accepted.len(), 1);
+}
+
+fn assertions_are_used_once(backend: Backend) {
+    let replicas = replicas(backend);
+    let org = replicas.a.acme();
     let (page, key) = (KeySite::trusted().page(), AttackerKey::generate());
     page.publish(&[("k1", &key)]);
     let agent = org.create_agent(json!({ "capabilities": ["read:a"], "jwksUri": page.uri() }));
-    for round in 0..ROUNDS {
+    for _ in 0..rounds() {
         let claims = json!({
             "iss": agent.client_id, "sub": agent.client_id, "aud": org.issuer(), "jti": unique("jti"),
             "exp": unix_now() + 300,
@@ -66,33 +53,33 @@ fn assertions(org: &Org<'_>, replicas: &Replicas) {
             ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
             ("client_assertion", &*assertion),
         ];
-        let once = replicas.accepted(|server| at(&agent, server).post("/oauth/token").form(&fields).send());
-        assert_eq!(once, 1, "round {round}");
+        used_once(&replicas, "invalid_client", |server| {
+            server.acme().post("/oauth/token").form(&fields).send()
+        });
     }
+    drop(org);
+    replicas.end();
 }
 
-fn signed_requests(org: &Org<'_>, replicas: &Replicas) {
+fn signed_requests_are_used_once(backend: Backend) {
+    let replicas = replicas(backend);
+    let org = replicas.a.acme();
     let name = unique("role");
     let trust = json!({ "provider": "aws", "roleArn": format!("arn:aws:iam::123456789012:role/{name}") });
     let agent = org.create_agent(json!({
         "identityType": "workload_identity", "capabilities": ["read:a"], "workloadIdentity": trust,
     }));
-    for round in 0..ROUNDS {
+    for _ in 0..rounds() {
         let session = Sts::trusted().issue(&format!("arn:aws:sts::123456789012:assumed-role/{name}/i"));
         let request = session.sign("sts.amazonaws.com", &org.issuer(), unix_now() + 60);
         let token = sts_token(&request);
-        let fields = [
-            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
-            ("subject_token", &*token),
-            ("subject_token_type", "urn:lumoauth:token-type:aws-sts-request"),
-            ("agent_id", &*agent.agent_id),
-        ];
-        let once = replicas.accepted(|server| at(&agent, server).post("/oauth/token").form(&fields).send());
-        assert_eq!((once, Sts::trusted().asked(&session)), (1, 1), "round {round}");
+        let kind = "urn:lumoauth:token-type:aws-sts-request";
+        let named = [("agent_id", &*agent.agent_id)];
+        used_once(&replicas, "workload_identity_failed", |server| {
+            server.acme().exchange(&token, kind, &named)
+        });
+        assert_eq!(Sts::trusted().asked(&session), 1);
     }
-}
 
-/// The agent's organization at another replica.
-fn at<'a>(agent: &Agent<'_>, server: &'a Server) -> Org<'a> {
-    agent.at(server).org
+    replicas.end();
 }

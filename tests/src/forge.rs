@@ -5,11 +5,12 @@ use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use crate::b64;
+use crate::{b64, text, unb64};
 
-/// A P-256 key that the server has never seen.
+/// A P-256 key of somebody else than the server: of an attacker, or of a client or platform with keys of its own.
 #[derive(Debug)]
 pub struct AttackerKey(EcdsaKeyPair);
 
@@ -54,6 +55,37 @@ pub fn forged(header: &Value, claims: &Value, secret: &[u8]) -> String {
 /// A JWS with an empty signature.
 pub fn unsigned(header: &Value, claims: &Value) -> String {
     format!("{}.", signing_input(header, claims))
+}
+
+/// A P-256 public key as an attacker may guess that a server feeds it to HMAC.
+///
+/// # Panics
+/// When `jwk` is none.
+pub fn forms_of_public_key(jwk: &Value) -> Vec<Vec<u8>> {
+    let point = [vec![4], unb64(text(&jwk["x"])), unb64(text(&jwk["y"]))].concat();
+    // SubjectPublicKeyInfo of a P-256 key: a fixed prefix, then the point.
+    let prefix = [
+        0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+        0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    ];
+    let der = [prefix.to_vec(), point.clone()].concat();
+    let base64 = STANDARD.encode(&der);
+    let lines: Vec<&str> =
+        base64.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("ascii")).collect();
+    let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----", lines.join("\n"));
+    vec![
+        der,
+        point,
+        format!("{pem}\n").into_bytes(),
+        pem.into_bytes(),
+        base64.into_bytes(),
+        jwk.to_string().into_bytes(),
+        json!({ "keys": [jwk] }).to_string().into_bytes(),
+        text(&jwk["x"]).as_bytes().to_vec(),
+        unb64(text(&jwk["x"])),
+        text(&jwk["kid"]).as_bytes().to_vec(),
+        Vec::new(),
+    ]
 }
 
 fn signing_input(header: &Value, claims: &Value) -> String {

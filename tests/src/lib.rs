@@ -8,6 +8,8 @@
 //! The client is hand-written on a socket: it can send what a polite library refuses to, it never follows a
 //! redirect, and it treats every status as an answer.
 
+mod at_once;
+mod exchange;
 mod forge;
 mod http;
 mod https;
@@ -16,6 +18,7 @@ mod jwt;
 mod key_site;
 mod org;
 mod people;
+mod replicas;
 mod serve;
 mod server;
 pub mod services;
@@ -24,13 +27,16 @@ mod time;
 mod values;
 mod watchdog;
 
-pub use forge::{AttackerKey, forged, unsigned};
+pub use at_once::at_once;
+pub use exchange::{ACCESS_TOKEN, EXCHANGE, ID_TOKEN, JWT, REFRESH_TOKEN, acted_by, exchanging};
+pub use forge::{AttackerKey, forged, forms_of_public_key, unsigned};
 pub use http::{Connection, Request, Response, percent_encode, raw_exchange};
-pub use issuer::{Issuer, fetched_issuer};
+pub use issuer::Issuer;
 pub use jwt::{Jwks, Token, b64, unb64};
 pub use key_site::{KeyPage, KeySite};
 pub use org::{Agent, Org};
 pub use people::{App, CALLBACK, Person, UserTokens, asking, told};
+pub use replicas::Replicas;
 pub use serve::ServeOptions;
 pub use server::{Backend, Options, Server, run_server, shared};
 pub(crate) use sts::STS_HOSTS;
@@ -56,6 +62,21 @@ macro_rules! on_each_backend {
         }
         mod postgres_redis {
             $(#[test] fn $name() { super::$name($crate::shared($crate::Backend::PostgresRedis)); })*
+        }
+    };
+}
+
+/// Makes one `#[test]` per backend that replicas can share out of each function that is named.
+///
+/// Each function takes the [`Backend`].
+#[macro_export]
+macro_rules! on_shared_backends {
+    ($($name:ident),* $(,)?) => {
+        mod postgres {
+            $(#[test] fn $name() { super::$name($crate::Backend::Postgres); })*
+        }
+        mod postgres_redis {
+            $(#[test] fn $name() { super::$name($crate::Backend::PostgresRedis); })*
         }
     };
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{Request, Response, Server, Token, text, unique};
+use crate::{ACCESS_TOKEN, Request, Response, Server, Token, text, unique};
 
 /// One organization of a server, with its administrator's API key.
 #[derive(Clone, Debug)]
@@ -203,13 +203,7 @@ impl Agent<'_> {
 
     /// Exchanges `subject` with more form fields, without client authentication, as the SDK does.
     pub fn exchange(&self, subject: &str, extra: &[(&str, &str)]) -> Response {
-        let mut fields = vec![
-            ("grant_type", EXCHANGE),
-            ("subject_token", subject),
-            ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
-        ];
-        fields.extend_from_slice(extra);
-        self.org.post("/oauth/token").form(&fields).send()
+        self.org.exchange(subject, ACCESS_TOKEN, extra)
     }
 
     /// An administrator's request about this agent; `path` begins after its id.
@@ -236,5 +230,3 @@ impl Agent<'_> {
         Token::parse(&self.token())
     }
 }
-
-const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";

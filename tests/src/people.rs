@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::{Agent, Org, Response, Server, percent_encode, text, unique};
+use crate::{Agent, Org, Response, Server, acted_by, percent_encode, text, unique};
 
 /// Where the agents of tests have their answers sent.
 pub const CALLBACK: &str = "https://agent.example.test/callback";
@@ -329,12 +329,7 @@ impl Agent<'_> {
 
     /// Becomes an actor: exchanges `subject` with `actor`, a token of this agent, without client authentication.
     pub fn act_for(&self, subject: &str, actor: &str, extra: &[(&str, &str)]) -> Response {
-        let mut fields = vec![
-            ("actor_token", actor),
-            ("actor_token_type", "urn:ietf:params:oauth:token-type:access_token"),
-        ];
-        fields.extend_from_slice(extra);
-        self.exchange(subject, &fields)
+        self.exchange(subject, &[&acted_by(actor), extra].concat())
     }
 
     /// A token of this agent acting for the subject of `subject`.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    KeySite, Org, Request, ServeOptions, Stopwatch, Sts, fetched_issuer,
+    KeySite, Org, Request, ServeOptions, Stopwatch, Sts,
     https::Authority,
     services::{Database, redis_url},
     unique,
@@ -216,7 +216,6 @@ impl Server {
             .args(&words[1..])
             .args(["dev", "--listen", &options.listen, "--store", &store, "--fixtures", "full", "--env-out"])
             .arg(&env_file)
-            .args(["--fetch-allow", fetched_issuer().url()])
             .args(&options.arguments)
             .current_dir(&dir)
             // Where `dev` keeps its secrets when the store is no file that they could lie beside.

@@ -8,6 +8,7 @@ use std::{
     path::Path,
     pin::pin,
     process::{Child, Command, Stdio},
+    sync::Arc,
     task::{Context, Waker},
     time::Duration,
 };
@@ -16,20 +17,22 @@ use embedded_store::{EmbeddedStore, OpenError};
 use lumoauth_core::{
     agent::Agent,
     api_key::ApiKey,
+    approval::Approval,
     audit::{Actor, Event, EventKind},
-    budget::{Standing, Usage, account_lines},
+    budget::{HoldState, Standing, Usage, account_lines},
     client::Client,
     clock::Timestamp,
     consent::Consent,
-    id::{EventId, OrgId, Slug, UserId},
+    id::{AgentId, EventId, OrgId, Slug, UserId},
     mcp::{McpServer, ResourceUri},
     organization::Organization,
     secret::Secret,
     store::{
-        AgentKey, AgentStore, ApiKeyKey, ApiKeyStore, AuditFilter, AuditKey, AuditStore, BudgetStore, Charge,
-        Charged, ClientKey, ClientStore, ConsentKey, ConsentStore, FoundTicket, GrantStore, Handle, Insert,
-        McpServerKey, McpServerStore, OrganizationStore, Outbox, Page, RefreshToken, Remembered, ReplayStore,
-        Revoked, Ticket, TicketPurpose, TicketUse, UseEvents, UserKey, UserStore,
+        AgentKey, AgentStore, ApiKeyKey, ApiKeyStore, ApprovalStore, AuditFilter, AuditKey, AuditStore,
+        BudgetStore, Charge, ChargeId, Charged, ClientKey, ClientStore, ConsentKey, ConsentStore,
+        FoundTicket, GrantStore, Handle, HoldId, Insert, McpServerKey, McpServerStore, NewHold,
+        OrganizationStore, Outbox, Page, RefreshToken, Remembered, ReplayStore, Revoked, Ticket,
+        TicketPurpose, TicketUse, UseEvents, UserKey, UserStore,
     },
     user::User,
 };
@@ -84,6 +87,8 @@ async fn everything_is_there_after_reopening() {
     assert_eq!(UserStore::insert(&store, &org, &user, &event()).await.unwrap(), Insert::Inserted);
     assert_eq!(McpServerStore::insert(&store, &org, &server, &event()).await.unwrap(), Insert::Inserted);
     assert_eq!(ConsentStore::insert(&store, &org, &consent, &event()).await.unwrap(), Insert::Inserted);
+    let approval = Approval::new(agent.id, agent.client_id.clone(), NOW, soon);
+    assert_eq!(ApprovalStore::insert(&store, &org, &approval, &event()).await.unwrap(), Insert::Inserted);
     store.put_ticket(&org, &code).await.unwrap();
     let on = UseEvents { used: &event(), reused: &event() };
     let used = store.use_ticket(&org, code.purpose, &code.hash, Some(&token), NOW, on).await.unwrap();
@@ -91,6 +96,13 @@ async fn everything_is_there_after_reopening() {
     let last = event();
     assert_eq!(store.revoke(&org, handle, NOW, &last).await.unwrap(), Revoked::Revoked);
     assert_eq!(store.charge(&org, &Charge::once(&lines), NOW).await.unwrap(), Charged::Charged(vec![1]));
+    let held = account_lines(agent.account(), &agent.budget, &Usage::ONE_CALL, Standing::Hold, NOW);
+    for (key, parked, used) in [("held", false, 2), ("parked", true, 3)] {
+        let id = ChargeId { actor: agent.id, key, request_hash: [7; 32], keep_until: soon };
+        let hold = NewHold { parked, ends: soon, note: key };
+        let charged = store.charge(&org, &Charge::held(id, &held, hold), NOW).await.unwrap();
+        assert_eq!(charged, Charged::Charged(vec![0, used, 0]));
+    }
     drop(store);
 
     let store = EmbeddedStore::open(file.path()).unwrap();
@@ -116,13 +128,24 @@ async fn everything_is_there_after_reopening() {
     let found = store.find_refresh(&org, &token.hash, NOW).await.unwrap();
     assert_eq!(found.map(|found| found.token), Some(token));
     assert!(store.any_revoked(&org, &[handle]).await.unwrap());
-    assert_eq!(store.usage(&org, agent.account(), NOW).await.unwrap(), Usage::ONE_CALL);
+    let used = store.usage(&org, agent.account(), NOW).await.unwrap();
+    assert_eq!(used, Usage { calls: 3, ..Usage::default() });
+    assert_eq!(store.live_holds(&org, agent.id, NOW, 9).await.unwrap().len(), 2);
+    for (key, state) in [("held", HoldState::Held), ("parked", HoldState::Parked)] {
+        let hold = store.hold(&org, HoldId { actor: agent.id, key }, NOW).await.unwrap().unwrap();
+        assert_eq!((hold.state, &*hold.note), (state, key));
+    }
+    let overdue = store.overdue(soon, 9).await.unwrap();
+    assert_eq!(overdue.len(), 1, "the list of what waits is there");
+    assert_eq!(*ApprovalStore::find(&store, &org, &approval.token).await.unwrap().unwrap(), approval);
+    let pending = ApprovalStore::pending(&store, &org, None, NOW, Page::first(9)).await.unwrap();
+    assert_eq!(pending.items, [Arc::new(approval)]);
     let entry = AuditStore::find(&store, &org, AuditKey::Event(last.id)).await.unwrap().unwrap();
-    assert_eq!((entry.seq, entry.event), (9, last));
+    assert_eq!((entry.seq, entry.event), (10, last));
 
     store.append(&org, &[event()]).await.unwrap();
     let page = store.page(&org, &AuditFilter::default(), Page::first(1)).await.unwrap();
-    assert_eq!((page.total, page.items[0].seq), (10, 10));
+    assert_eq!((page.total, page.items[0].seq), (11, 11));
 }
 
 #[test]
@@ -198,9 +221,18 @@ async fn a_file_of_an_older_schema_gets_the_tables_it_lacks() {
     let database = Database::create(file.path()).unwrap();
     let transaction = database.begin_write().unwrap();
     let table = |name| TableDefinition::<&[u8], &[u8]>::new(name);
-    for missing in
-        ["replay_marks", "agent_workloads", "consents", "consent_pairs", "tickets", "refresh_tokens"]
-    {
+    for missing in [
+        "replay_marks",
+        "agent_workloads",
+        "consents",
+        "consent_pairs",
+        "tickets",
+        "refresh_tokens",
+        "approvals",
+        "pending_approvals",
+        "live_holds",
+        "parked_holds",
+    ] {
         assert!(transaction.delete_table(table(missing)).unwrap(), "{missing}");
     }
     transaction.open_table(table("meta")).unwrap().insert(&b"schema"[..], &1_u64.to_be_bytes()[..]).unwrap();
@@ -215,6 +247,10 @@ async fn a_file_of_an_older_schema_gets_the_tables_it_lacks() {
         assert_eq!(store.find_refresh(&org, &hash, at).await.unwrap(), None);
         let user = UserId::generate();
         assert_eq!(ConsentStore::list(&store, &org, user, Page::first(9)).await.unwrap().total, 0);
+        let pending = ApprovalStore::pending(&store, &org, None, at, Page::first(9)).await.unwrap();
+        assert_eq!(pending.total, 0);
+        assert_eq!(store.live_holds(&org, AgentId::generate(), at, 9).await.unwrap(), []);
+        assert!(store.overdue(at, 9).await.unwrap().is_empty());
     }
 }
 
@@ -231,7 +267,7 @@ async fn a_file_with_waiting_events_is_not_opened_with_a_log_of_its_own() {
     assert!(matches!(refused, OpenError::EventsWait { events: 1, .. }), "{refused:?}");
 
     let store = EmbeddedStore::open_with_outbox(file.path()).unwrap();
-    assert_eq!(store.pending(9).await.unwrap(), [(org.clone(), event.clone())]);
+    assert_eq!(Outbox::pending(&store, 9).await.unwrap(), [(org.clone(), event.clone())]);
     store.done(&[(org, event.id)]).await.unwrap();
     drop(store);
     EmbeddedStore::open(file.path()).unwrap();

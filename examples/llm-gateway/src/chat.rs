@@ -44,17 +44,13 @@ impl Price {
     }
 }
 
-/// About how many tokens that many bytes are: rather more than they are.
-pub(crate) fn tokens_in(bytes: usize) -> u64 {
-    u64::try_from(bytes.div_ceil(3)).unwrap_or(u64::MAX)
-}
-
 /// A request, read.
 #[derive(Clone)]
 pub(crate) struct Call {
     /// What the provider gets: written anew, so that it reads what was charged.
     body: Bytes,
     pub(crate) price: Price,
+    /// How many tokens it is at most: in some scripts each byte is one.
     pub(crate) prompt: u64,
     /// The client did not ask for the last chunk, which tells what was used.
     pub(crate) hides_usage: bool,
@@ -68,6 +64,13 @@ impl Call {
         let price = *prices.get(&model).ok_or_else(|| {
             WireError::new(StatusCode::NOT_FOUND, "model_not_found", "This model has no price here.")
         })?;
+        // How many tokens an image is, or what is only referred to, nobody knows here.
+        let text = |part: &Value| matches!(part["type"].as_str(), Some("text" | "refusal"));
+        let texts = |content: &Value| content.as_array().is_none_or(|parts| parts.iter().all(text));
+        let mut messages = body["messages"].as_array().into_iter().flatten();
+        if !messages.all(|it| it["audio"].is_null() && texts(&it["content"])) {
+            return Err(WireError::invalid_request("Only text can be priced here."));
+        }
         let number = |name: &str| match (&body[name], body[name].as_u64()) {
             (Value::Null, _) => Ok(None),
             (_, Some(number @ 1..)) => Ok(Some(number)),
@@ -83,7 +86,7 @@ impl Call {
             }
         }
         let body = Bytes::from(body.to_string());
-        let prompt = tokens_in(body.len());
+        let prompt = body.len() as u64;
         let spend = Spend::new(price.of(prompt, answers)).with_model(model);
         Ok((Self { body, price, prompt, hides_usage }, spend))
     }

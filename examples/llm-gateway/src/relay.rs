@@ -7,7 +7,7 @@ use lumoauth_tower::UsageMeter;
 use reqwest::{Response, Result};
 use serde_json::Value;
 
-use crate::chat::{Call, tokens_in};
+use crate::chat::Call;
 
 struct Relay {
     answer: Response,
@@ -15,8 +15,8 @@ struct Relay {
     meter: UsageMeter,
     /// The beginning of a line.
     pending: Vec<u8>,
-    /// How much text came so far, in bytes; `None` once the provider tells what was used.
-    streamed: Option<usize>,
+    /// How much text came so far, in bytes, of which each may be a token; `None` once the provider tells what was used.
+    streamed: Option<u64>,
 }
 
 /// The lines of `answer`. At each moment `meter` shows what was used so far: an estimate, until the provider tells.
@@ -54,8 +54,8 @@ impl Relay {
         if let Some(streamed) = &mut self.streamed {
             let members = choices.iter().filter_map(|choice| choice["delta"].as_object()).flatten();
             let text = members.filter(|(name, value)| *name != "role" && !value.is_null());
-            *streamed += text.map(|(_, value)| value.to_string().len()).sum::<usize>();
-            self.meter.record(self.call.price.of(self.call.prompt, tokens_in(*streamed)));
+            *streamed += text.map(|(_, value)| value.to_string().len() as u64).sum::<u64>();
+            self.meter.record(self.call.price.of(self.call.prompt, *streamed));
         }
         true
     }

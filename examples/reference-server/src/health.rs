@@ -106,7 +106,6 @@ impl Needs {
         Self::new(store.stores.upkeep.clone(), store.synced.clone())
     }
 
-    /// These stores, and a clock that follows one of them.
     /// These stores, and this clock if it is synced.
     pub(crate) fn new(stores: Vec<Arc<dyn Upkeep>>, clock: Option<Arc<SyncedClock>>) -> Self {
         Self { stores, answered: Arc::default(), clock, was_off: AtomicBool::new(false) }

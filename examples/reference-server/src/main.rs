@@ -1,9 +1,8 @@
 //! The reference server of lumoauth: its library, a store, keys and a listener, put together as a host does it.
 //!
-//! `dev` runs with no configuration and makes what a first try needs; `serve` runs what a configuration file
-//! says; `migrate` prepares a database for either; `org` makes organizations and switches them off; `check-config` reads a
-//! configuration and reports. The README beside
-//! this package has all keys and files.
+//! `dev` runs with no configuration and makes what a first try needs; `serve` runs what a configuration file says; `migrate`
+//! prepares a database for either; `org` makes organizations and switches them off; `check-config` reads a configuration and
+//! reports. The README beside this package has all keys and files.
 
 mod accounts;
 mod app;

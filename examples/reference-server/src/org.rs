@@ -66,6 +66,9 @@ async fn server_on(
     postgres: &PostgresConfig,
     missing: Missing,
 ) -> Result<AuthorizationServer, Failure> {
+    if matches!(url, StoreUrl::Memory) {
+        return Err(Failure::new("a store in memory ends with this command: name a file or a database"));
+    }
     if let StoreUrl::Embedded(path) = url
         && missing == Missing::Refused
         && !path.exists()
@@ -105,8 +108,15 @@ async fn create(
 ) -> Result<String, Failure> {
     match server.create_organization(slug, name, act_order, &caller()).await {
         Ok(_) => {}
-        // It may have come no further the last time.
-        Err(ApiError::Conflict(_)) => {}
+        // It may have come no further the last time. Resource servers read tokens by the order, so it must be this one.
+        Err(ApiError::Conflict(_)) => {
+            let found = server.organization(slug).await.map_err(|error| refused(slug, error))?;
+            if (found.name.as_str(), found.act_order) != (name, act_order) {
+                let text =
+                    format!("the organization `{slug}` exists already, with another name or `act` order");
+                return Err(Failure::new(text));
+            }
+        }
         Err(error) => return Err(refused(slug, error)),
     }
     let key = server.create_first_api_key(slug, &caller()).await.map_err(|error| refused(slug, error))?;
@@ -159,13 +169,19 @@ mod tests {
         server_on(&url.parse().unwrap(), &PostgresConfig::default(), missing).await
     }
 
+    /// On a new file.
+    async fn on_file(scratch: &Scratch) -> AuthorizationServer {
+        on(&format!("embedded:{}", scratch.0.join("data").display()), Missing::Made).await.unwrap()
+    }
+
     fn acme() -> OrgId {
         OrgId::parse("acme").unwrap()
     }
 
     #[tokio::test]
     async fn an_organization_is_made_once_and_its_key_shown_once() {
-        let server = on("memory", Missing::Made).await.unwrap();
+        let scratch = Scratch::new("org");
+        let server = on_file(&scratch).await;
         let text = create(&server, &acme(), "Acme", ActOrder::Rfc8693).await.unwrap();
         assert!(text.contains("export LUMOAUTH_ORG_ID='acme'\n"), "{text}");
         assert!(text.contains("export LUMOAUTH_API_KEY='lmk_acme_"), "{text}");
@@ -177,14 +193,28 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_cut_short_is_finished() {
-        let server = on("memory", Missing::Made).await.unwrap();
+        let scratch = Scratch::new("org");
+        let server = on_file(&scratch).await;
         server.create_organization(&acme(), "Acme", ActOrder::default(), &caller()).await.unwrap();
+        for (name, order) in [("Other", ActOrder::default()), ("Acme", ActOrder::Rfc8693)] {
+            let refused = create(&server, &acme(), name, order).await.unwrap_err();
+            assert!(refused.to_string().contains("with another name or `act` order"), "{refused}");
+        }
         assert!(create(&server, &acme(), "Acme", ActOrder::default()).await.unwrap().contains("lmk_acme_"));
     }
 
     #[tokio::test]
+    async fn nothing_is_made_that_is_gone_at_once() {
+        for missing in [Missing::Made, Missing::Refused] {
+            let refused = on("memory", missing).await.unwrap_err();
+            assert!(refused.to_string().contains("memory"), "{refused}");
+        }
+    }
+
+    #[tokio::test]
     async fn an_organization_is_switched_off_and_on() {
-        let server = on("memory", Missing::Made).await.unwrap();
+        let scratch = Scratch::new("org");
+        let server = on_file(&scratch).await;
         let missing = switch(&server, &acme(), false).await.unwrap_err();
         assert_eq!(missing.to_string(), "there is no organization `acme`");
         create(&server, &acme(), "Acme", ActOrder::default()).await.unwrap();

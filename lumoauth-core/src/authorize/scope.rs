@@ -22,7 +22,7 @@ pub const IDENTITY_SCOPES: [&str; 4] = ["openid", "profile", "email", "offline_a
 const FOR_PEOPLE_ONLY: [&str; 4] = ["jit:approve", "approvals.manage", "abac:write", "authz:check"];
 
 /// Whether it is one of [`IDENTITY_SCOPES`]. These are always meant literally: no wildcard reaches them.
-fn is_identity_scope(item: &Capability) -> bool {
+pub(crate) fn is_identity_scope(item: &Capability) -> bool {
     IDENTITY_SCOPES.contains(&item.as_str())
 }
 

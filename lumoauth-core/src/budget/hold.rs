@@ -65,7 +65,8 @@ pub struct Hold {
     pub ends: Timestamp,
     /// What it counts, and for whom.
     pub lines: Vec<HeldLine>,
-    /// What its maker wants to be told again; at most [`Hold::MAX_NOTE`] bytes. Stores do not look at it.
+    /// What its maker wants to be told again; at most [`Hold::MAX_NOTE`] bytes, which its maker sees to. Stores do not look at
+    /// it, and need not take a longer one.
     pub note: String,
 }
 

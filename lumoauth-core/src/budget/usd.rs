@@ -27,7 +27,8 @@ pub struct MicroUsd(u64);
 pub struct ParseUsdError;
 
 impl MicroUsd {
-    const MAX: u64 = 1_000_000_000_000_000;
+    /// The largest single amount that is read, in millionths.
+    pub const MAX: u64 = 1_000_000_000_000_000;
 
     /// The amount of `micros` millionths. Sums may be larger than what is read from outside.
     pub const fn from_micros(micros: u64) -> Self {

@@ -3,7 +3,8 @@
 //! 1. Credentials come by HTTP Basic, as a secret in the body or as an assertion in the body, never in two ways.
 //! 2. A `Bearer` header is not client authentication and is ignored here.
 //! 3. A wrong secret, an unknown client, an inactive one and one that may not use a secret give one and the
-//!    same answer, after the same work. So does whatever is wrong with an assertion.
+//!    same answer, after the same work. Whatever is wrong with an assertion gives that answer too, but the work differs: an
+//!    unknown client has no keys to fetch and to check with.
 
 mod assertion;
 

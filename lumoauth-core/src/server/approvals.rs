@@ -12,7 +12,8 @@ use super::{ApiError, AuthorizationServer, Caller};
 use crate::{
     agent::Agent,
     approval::{Approval, ApprovalStatus, ApprovalToken, Decision, Impact},
-    audit::{EventKind, Target, cleaned},
+    audit::{Event, EventKind, Target, cleaned},
+    capability::Capability,
     clock::Timestamp,
     id::{OrgId, UserId},
     principal::Principal,
@@ -23,6 +24,9 @@ use crate::{
 
 /// How long people have to decide what an agent asks them directly.
 pub(super) const APPROVAL_LIFE: Duration = Duration::from_secs(300);
+
+/// With which an application sees and decides what its user, an administrator, decides for others.
+const FOR_OTHERS: [&str; 2] = ["approvals.manage", "admin"];
 
 /// What an agent asks a person to allow. Absent and `null` are the same; unknown members are ignored.
 #[derive(Debug, Default, Deserialize)]
@@ -117,12 +121,25 @@ pub(super) fn readable(
         return Err(invalid(member, format!("is longer than {most} characters")));
     }
     let breaks = |c: char| lines == Lines::Several && matches!(c, '\n' | '\r' | '\t');
-    let turns =
-        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if text.chars().any(|c| (c.is_control() && !breaks(c)) || turns(c)) {
+    if text.chars().any(|c| (c.is_control() && !breaks(c)) || is_deceptive(c)) {
         return Err(invalid(member, "contains control characters"));
     }
     Ok(text.to_owned())
+}
+
+/// What turns the direction of text, breaks lines, or is not seen. Joiners are not among it: scripts and emoji need them.
+const fn is_deceptive(c: char) -> bool {
+    matches!(
+        c,
+        '\u{61c}'
+            | '\u{200b}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 fn invalid(member: &'static str, problem: impl Into<String>) -> ApiError {
@@ -134,18 +151,30 @@ fn approver(principal: &Principal) -> Result<&Arc<User>, ApiError> {
     principal.person().ok_or(ApiError::Forbidden("Approvals are for people in person."))
 }
 
-/// Whether `user` decides what others are asked, and what nobody in particular is asked: holds `approvals.manage`, which
-/// administrators do.
-fn manages_approvals(user: &User) -> bool {
-    user.is_admin
+/// Whether the person behind `principal` decides what others are asked, and what nobody in particular is asked: an
+/// administrator, by an application that they let do that.
+fn manages_approvals(principal: &Principal) -> bool {
+    let holds = |name| Capability::parse(name).is_ok_and(|scope| principal.decide(&scope).is_allow());
+    principal.person().is_some_and(|user| user.is_admin) && FOR_OTHERS.into_iter().any(holds)
 }
 
-fn may_decide(user: &User, approval: &Approval) -> bool {
-    approval.on_behalf_of == Some(user.id) || manages_approvals(user)
+/// What one is asked oneself one decides by any application.
+fn check_may_decide(principal: &Principal, user: &User, approval: &Approval) -> Result<(), ApiError> {
+    if approval.on_behalf_of == Some(user.id) || manages_approvals(principal) {
+        return Ok(());
+    }
+    if user.is_admin {
+        let granted = principal.token_scope().unwrap_or_default().iter().map(ToString::to_string);
+        return Err(ApiError::InsufficientScope {
+            required: FOR_OTHERS.map(ToOwned::to_owned).to_vec(),
+            granted: granted.collect(),
+        });
+    }
+    Err(ApiError::Forbidden("Somebody else is asked for this approval."))
 }
 
 /// A token that an administrator made to try things out asks nobody.
-fn refuse_test_tokens(principal: &Principal) -> Result<(), ApiError> {
+pub(super) fn refuse_test_tokens(principal: &Principal) -> Result<(), ApiError> {
     match &principal.claims {
         Some(claims) if claims.test => Err(ApiError::TestTokenNotAccepted),
         _ => Ok(()),
@@ -198,13 +227,8 @@ impl AuthorizationServer {
         caller: &Caller,
     ) -> Result<Arc<Approval>, ApiError> {
         let org = &principal.org;
-        let event = caller
-            .event(EventKind::ApprovalRequested, "approval requested", approval.created_at)
-            .on(approval_target(&approval))
-            .with("task_id", cleaned(&approval.task_id))
-            .with("impact", approval.impact.as_str())
-            .with("on_behalf_of", approval.on_behalf_of.as_ref().map(UserId::to_string));
-        let event = principal.in_context(event);
+        let event = caller.event(EventKind::ApprovalRequested, "approval requested", approval.created_at);
+        let event = principal.in_context(about(&approval, event));
         match self.stores().approvals.insert(org, &approval, &event).await? {
             Insert::Inserted => Ok(Arc::new(approval)),
             Insert::Taken(_) => {
@@ -236,8 +260,8 @@ impl AuthorizationServer {
         Ok(approval)
     }
 
-    /// What waits for the person behind `principal`, what ends first at first; for whoever manages approvals, what waits for
-    /// anybody.
+    /// What waits for the person behind `principal`, what ends first at first. For an administrator, by an application with
+    /// the scope `approvals.manage` or `admin`: what waits for anybody.
     ///
     /// # Errors
     /// [`ApiError::Forbidden`] if it is no person in person.
@@ -247,14 +271,15 @@ impl AuthorizationServer {
         page: Page,
     ) -> Result<Listing<Arc<Approval>>, ApiError> {
         let user = approver(principal)?;
-        let of = (!manages_approvals(user)).then_some(user.id);
+        let of = (!manages_approvals(principal)).then_some(user.id);
         Ok(self.stores().approvals.pending(&principal.org, of, self.now(), page).await?)
     }
 
-    /// Takes what the person behind `principal` says, once and in time.
+    /// Takes what the person behind `principal` says, once and in time. What others are asked, or nobody in particular, an
+    /// administrator decides by an application with the scope `approvals.manage` or `admin`.
     ///
     /// # Errors
-    /// [`ApiError`] if it is no person in person or another one is asked, there is no such approval, it was decided or has
+    /// [`ApiError`] if it is no person in person, another one is asked or that scope is missing, there is no such approval, it was decided or has
     /// expired, the note is not acceptable, or it is approved and its agent is not active any more.
     pub async fn decide_approval(
         &self,
@@ -267,9 +292,7 @@ impl AuthorizationServer {
         let user = approver(principal)?;
         let (org, now) = (&principal.org, self.now());
         let approval = self.found_approval(org, token).await?;
-        if !may_decide(user, &approval) {
-            return Err(ApiError::Forbidden("Somebody else is asked for this approval."));
-        }
+        check_may_decide(principal, user, &approval)?;
         let note = match request.note.as_deref() {
             None | Some("") => None,
             Some(note) => Some(readable("note", note, Approval::MAX_REASON, Lines::Several)?),
@@ -287,14 +310,10 @@ impl AuthorizationServer {
         } else {
             (EventKind::ApprovalDenied, "approval denied")
         };
-        let event = caller
-            .event(kind, text, now)
-            .on(approval_target(&approval))
-            .with("agent_id", approval.agent.to_string())
-            .with("task_id", cleaned(&approval.task_id))
-            .with("impact", approval.impact.as_str())
-            .with("on_behalf_of", approval.on_behalf_of.as_ref().map(UserId::to_string));
-        let decision = Decision { approved, by: user.id, number: user.number, at: now, note };
+        let event =
+            about(&approval, caller.event(kind, text, now)).with("agent_id", approval.agent.to_string());
+        let (by, number) = (Some(user.id), Some(user.number));
+        let decision = Decision { approved, by, number, at: now, note };
         match self.stores().approvals.decide(org, &approval, &decision, now, &event).await? {
             Decide::Decided => {}
             Decide::AlreadyDecided => return Err(ApiError::Conflict("This approval was decided before.")),
@@ -308,6 +327,28 @@ impl AuthorizationServer {
             tracing::warn!(error, approval = approval.token.fingerprint(), "cannot go on after a decision");
         }
         Ok(approval)
+    }
+
+    /// Takes back what the agent that calls as `principal` asked, unless it was decided: nobody is to answer what nothing waits
+    /// for. Doing it again changes nothing.
+    pub(super) async fn withdraw_approval(
+        &self,
+        principal: &Principal,
+        token: &ApprovalToken,
+        caller: &Caller,
+    ) -> Result<(), StoreError> {
+        let (org, now, approvals) = (&principal.org, self.now(), &self.stores().approvals);
+        let Some(approval) = approvals.find(org, token).await? else { return Ok(()) };
+        if approval.status(now) != ApprovalStatus::Pending {
+            return Ok(());
+        }
+        let event = caller.event(EventKind::ApprovalWithdrawn, "request for approval taken back", now);
+        let event = principal.in_context(about(&approval, event));
+        let decision = Decision { approved: false, by: None, number: None, at: now, note: None };
+        match approvals.decide(org, &approval, &decision, now, &event).await? {
+            // Somebody may have been faster: what they said is about nothing now.
+            Decide::Decided | Decide::AlreadyDecided | Decide::Expired | Decide::Missing => Ok(()),
+        }
     }
 
     /// The name of the agent that asked, for those who are to decide; `None` if there is no such agent any more.
@@ -331,7 +372,11 @@ impl AuthorizationServer {
     }
 }
 
-/// An approval as what an event is about. Its token is not for the log.
-fn approval_target(approval: &Approval) -> Target {
-    Target::new("approval", approval.token.fingerprint())
+/// `event`, about this approval. Its token is not for the log.
+fn about(approval: &Approval, event: Event) -> Event {
+    event
+        .on(Target::new("approval", approval.token.fingerprint()))
+        .with("task_id", cleaned(&approval.task_id))
+        .with("impact", approval.impact.as_str())
+        .with("on_behalf_of", approval.on_behalf_of.as_ref().map(UserId::to_string))
 }

@@ -3,14 +3,15 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json, value::RawValue};
 
-use super::{ApiError, AuthorizationServer, Caller, budget::cost};
+use super::{
+    ApiError, AuthorizationServer, Caller, budget::cost, error::ELSEWHERE, me::FOR_AGENTS_AND_PEOPLE,
+};
 use crate::{
-    agent::Agent,
     audit::{Event, EventKind, Target, cleaned},
     capability::{Capability, Decision, DenyReason},
     json as strict,
     organization::Organization,
-    principal::{Principal, agent_actor},
+    principal::{Identity, Principal},
     spending::{Payers, Remaining},
 };
 
@@ -71,18 +72,18 @@ pub struct Answer {
 const SERVER_FACTS: [&str; 4] = ["ip", "userAgent", "requestMethod", "requestPath"];
 
 impl AuthorizationServer {
-    /// Decides whether `agent` may do what it asks. Deny wins: the budget, then the policy's models and
-    /// threshold, then the list of tools, the agent's capabilities, and the scope of the token it presented.
+    /// Decides whether an agent or a person may do what it asks. Deny wins: the budget, then the policy's models and
+    /// threshold, then the list of tools, the agent's capabilities, and the scope of the token it presented. People have no
+    /// budget: what their token covers, and its client may still have, is allowed.
     ///
     /// Every answer is an `agent.action` entry of the audit log, which the answer names.
     ///
     /// # Errors
-    /// [`ApiError`] if there is no action, the context is malformed, or the budget is used up.
+    /// [`ApiError`] if there is no action, the context is malformed, the budget is used up, or the caller is neither.
     pub async fn ask(
         &self,
         organization: &Organization,
         principal: &Principal,
-        agent: &Agent,
         request: &AskRequest,
         facts: RequestFacts<'_>,
         caller: &Caller,
@@ -90,15 +91,21 @@ impl AuthorizationServer {
         let now = self.now();
         let org = &organization.id;
         let question = Question::read(request)?;
-        let remaining = Payers::of_caller(principal, agent)
-            .charge_call(self.stores(), org, &caller.origin, now)
-            .await??;
+        let remaining = match &principal.identity {
+            Identity::Agent(agent) => {
+                let payers = Payers::of_caller(principal, agent);
+                payers.charge_call(self.stores(), org, &caller.origin, now).await??
+            }
+            Identity::User(_) => Remaining::default(),
+            Identity::Client(_) | Identity::ApiKey(_) => return Err(FOR_AGENTS_AND_PEOPLE),
+            Identity::Remote(_) => return Err(ELSEWHERE),
+        };
 
-        let (verdict, action) = decide(principal, agent, &question);
+        let (verdict, action) = decide(principal, &question);
         let context = seen_context(question.context, facts, caller);
         let decision = if verdict.allowed { "allow" } else { "deny" };
         let mut event =
-            Event::new(EventKind::AgentAction, agent_actor(agent), format!("ask {action}: {decision}"), now)
+            Event::new(EventKind::AgentAction, principal.actor(), format!("ask {action}: {decision}"), now)
                 .on(Target::new("action", &*action))
                 .from_origin(&caller.origin)
                 .with("action", &*action)
@@ -181,10 +188,10 @@ struct Verdict {
     approval_required: bool,
 }
 
-fn decide(principal: &Principal, agent: &Agent, question: &Question) -> (Verdict, String) {
+fn decide(principal: &Principal, question: &Question) -> (Verdict, String) {
     let deny = |by, reason: String| Verdict { allowed: false, by, reason, approval_required: false };
     let first = question.actions.first().map(ToString::to_string).unwrap_or_default();
-    let chain = principal.chain(agent);
+    let chain: Vec<_> = principal.agents().collect();
     let allows = |model: &&str| chain.iter().all(|agent| agent.budget.allows_model(model));
     if let Some(model) = question.model.as_deref().filter(|model| !allows(model)) {
         return (deny("budget", format!("Model {model} is not allowed for this agent.")), first);

@@ -9,10 +9,11 @@ use super::{ApiError, AuthorizationServer, Caller, error::ELSEWHERE};
 use crate::{
     agent::Agent,
     audit::{Event, EventKind, Target},
-    capability::Capability,
+    authorize::still_allowed,
+    capability::{Capability, Scope},
     id::OrgId,
     organization::Organization,
-    principal::{Identity, Principal, agent_actor},
+    principal::{Identity, Person, Principal, agent_actor},
     spending::{Payers, Remaining},
     store::UserKey,
     user::User,
@@ -190,8 +191,12 @@ impl AuthorizationServer {
     /// The permissions of the caller. API keys act for nobody in particular and have no list.
     ///
     /// # Errors
-    /// [`ApiError::InsufficientScope`] for an API key.
+    /// [`ApiError::InsufficientScope`] for an API key, and for a person's token without `authz:read`.
     pub fn permissions(&self, principal: &Principal) -> Result<Vec<Permission>, ApiError> {
+        let lacking = |granted: &[Capability]| ApiError::InsufficientScope {
+            required: vec![PERMISSION_LIST.to_owned()],
+            granted: granted.iter().map(ToString::to_string).collect(),
+        };
         let listed = |capabilities: &[Capability], source| {
             capabilities
                 .iter()
@@ -202,11 +207,15 @@ impl AuthorizationServer {
         match &principal.identity {
             Identity::Agent(agent) => Ok(listed(&agent.capabilities, "capability")),
             Identity::Client(client) => Ok(listed(&client.allowed_scopes, "client")),
-            Identity::User(_) => Ok(listed(principal.token_scope().unwrap_or_default(), "consent")),
-            Identity::ApiKey(key) => Err(ApiError::InsufficientScope {
-                required: vec!["authz:read".to_owned()],
-                granted: key.scopes.iter().map(ToString::to_string).collect(),
-            }),
+            Identity::User(person) => {
+                let scope = principal.token_scope().unwrap_or_default();
+                if reads_permissions(person, scope) {
+                    Ok(listed(scope, "consent"))
+                } else {
+                    Err(lacking(scope))
+                }
+            }
+            Identity::ApiKey(key) => Err(lacking(&key.scopes)),
             Identity::Remote(_) => Err(ELSEWHERE),
         }
     }
@@ -262,6 +271,20 @@ impl AuthorizationServer {
             _ => Err(ApiError::SubjectNotFound),
         }
     }
+}
+
+/// The scope by which a person's token tells what it is good for.
+const PERMISSION_LIST: &str = "authz:read";
+
+/// Whether a person's token with `scope` has [`PERMISSION_LIST`], or `admin` which satisfies it, and its client may still
+/// have that.
+pub(super) fn reads_permissions(person: &Person, scope: &[Capability]) -> bool {
+    let scope = still_allowed(&person.client, None, &Scope::new(scope.iter().cloned()));
+    let wanted = Capability::parse(PERMISSION_LIST);
+    let satisfies = |item: &Capability| {
+        item.as_str() == "admin" || wanted.as_ref().is_ok_and(|wanted| item.covers(wanted))
+    };
+    scope.as_slice().iter().any(satisfies)
 }
 
 impl SubjectRef {

@@ -36,6 +36,8 @@ pub struct UsageRequest {
     pub dry_run: Option<bool>,
     /// Record the use of a model that is not allowed: it has happened.
     pub force: Option<bool>,
+    /// The approval with which a dry run passes above the approval threshold.
+    pub approval_token: Option<String>,
 }
 
 /// The outcome of a report, and the budget after it.
@@ -97,7 +99,7 @@ impl AuthorizationServer {
             return Err(ApiError::ModelNotAllowed);
         }
         if dry_run {
-            return self.preflight(org, &payers, &usage, now).await;
+            return self.preflight(org, &payers, request, &usage, now).await;
         }
         let lines = payers.lines(&usage, Standing::Fact, now);
         // Whose id it is comes first, so that an administrator's and the agent's own never meet.
@@ -181,6 +183,7 @@ impl AuthorizationServer {
         &self,
         org: &OrgId,
         payers: &Payers<'_>,
+        request: &UsageRequest,
         usage: &Usage,
         now: Timestamp,
     ) -> Result<UsageReport, ApiError> {
@@ -194,7 +197,14 @@ impl AuthorizationServer {
             }
         }
         if payers.need_approval(usage.micro_usd) {
-            return Err(ApiError::ApprovalRequired);
+            let (agent, model) = (payers.current().id, request.model.as_deref());
+            let agreed = match &request.approval_token {
+                Some(token) => self.is_agreed_to(org, agent, token, usage, model, now).await?,
+                None => false,
+            };
+            if !agreed {
+                return Err(ApiError::ApprovalRequired);
+            }
         }
         self.standing(org, payers.current(), false, now).await
     }

@@ -177,7 +177,9 @@ impl AuthorizationServer {
     ) -> Result<bool, TokenError> {
         let agents: Vec<_> = principal.agents().map(|agent| &**agent).collect();
         let payers = Payers::of_chain(&agents, principal.envelopes());
-        for payer in payers.iter().flat_map(Payers::iter).filter(|payer| !payer.policy.is_empty()) {
+        for payer in
+            payers.iter().flat_map(Payers::iter).filter(|payer| payer.policy.limits().next().is_some())
+        {
             let used = self.stores().budgets.usage(&organization.id, payer.account, now).await?;
             if exceeded(payer.policy, &used, now).next().is_some() {
                 return Ok(true);

@@ -2,16 +2,21 @@
 
 use serde_json::{Value, json};
 
-use super::{ApiError, AuthorizationServer, error::ELSEWHERE};
+use super::{ApiError, AuthorizationServer, authz::reads_permissions, error::ELSEWHERE};
 use crate::{
     agent::Agent,
     authorize::person_claims,
     capability::{Capability, Scope},
+    clock::Timestamp,
     id::OrgId,
     organization::Organization,
     principal::{Identity, Principal, Represented},
     wire::view,
 };
+
+/// The answer to a client that acts for itself, where agents and people ask about themselves.
+pub(super) const FOR_AGENTS_AND_PEOPLE: ApiError =
+    ApiError::Forbidden("This route is for agents and people.");
 
 impl AuthorizationServer {
     /// The userinfo of a caller with an access token (OpenID Connect Core section 5.3, extended for agents).
@@ -74,24 +79,55 @@ impl AuthorizationServer {
         }
     }
 
-    /// Who an agent is, what it can do, and where it works. `path_prefix` is the form the caller used.
+    /// Who an agent or a person is, what the token can do, and where it works. `path_prefix` is the form the caller used.
+    ///
+    /// What a person's token can do is told to a client that was given `authz:read`, and their name to one that was given
+    /// `profile`.
     ///
     /// # Errors
-    /// [`ApiError`] if the stores cannot answer.
+    /// [`ApiError`] if the stores cannot answer, or the caller is neither.
     pub async fn identity(
         &self,
         organization: &Organization,
         principal: &Principal,
-        agent: &Agent,
         path_prefix: &str,
     ) -> Result<Value, ApiError> {
         let org = &organization.id;
+        let workspace = json!({ "slug": org, "api_base": format!("{path_prefix}/") });
+        let expires_at =
+            principal.claims.as_ref().map(|claims| Timestamp::from_unix_seconds(claims.exp).to_string());
+        let agent = match &principal.identity {
+            Identity::Agent(agent) => agent,
+            Identity::User(person) => {
+                let scope = principal.claims.as_ref().map(|claims| claims.scope.clone()).unwrap_or_default();
+                let about = person_claims(&person.user, &scope);
+                let (id, name) = (person.user.id.to_string(), about.get("name"));
+                let shown = if reads_permissions(person, scope.as_slice()) { scope.as_slice() } else { &[] };
+                let held = shown.iter().filter(|item| principal.decide(item).is_allow());
+                return Ok(json!({
+                    "identity": {
+                        "id": id,
+                        "type": "user",
+                        "tenant": org,
+                        "organization": org,
+                        "status": "active",
+                        "name": name,
+                    },
+                    "capabilities": held.collect::<Vec<_>>(),
+                    "workspace": workspace,
+                    "agent_id": null,
+                    "name": name,
+                    "scopes": scope.as_slice(),
+                    "roles": [],
+                    "delegated_by": null,
+                    "expires_at": expires_at,
+                }));
+            }
+            Identity::Client(_) | Identity::ApiKey(_) => return Err(FOR_AGENTS_AND_PEOPLE),
+            Identity::Remote(_) => return Err(ELSEWHERE),
+        };
         let id = agent.id.to_string();
         let scopes = principal.token_scope().unwrap_or(&agent.capabilities);
-        let expires_at = principal
-            .claims
-            .as_ref()
-            .map(|claims| crate::clock::Timestamp::from_unix_seconds(claims.exp).to_string());
         let mut capabilities = self.listed_capabilities(org, agent).await?;
         if principal.delegation.is_some() {
             // Acting for somebody, it can do what the whole chain can.
@@ -108,7 +144,7 @@ impl AuthorizationServer {
                 "name": agent.name,
             },
             "capabilities": capabilities,
-            "workspace": { "slug": org, "api_base": format!("{path_prefix}/") },
+            "workspace": workspace,
             "agent_id": id,
             "name": agent.name,
             "scopes": scopes,

@@ -11,12 +11,12 @@ use serde_json::{Map, Value};
 use super::{
     ApiError, AuthorizationServer, Caller,
     approvals::APPROVAL_LIFE,
-    reservations::{Note, Wanted, shown},
+    reservations::{Note, Wanted, amounts, shown},
 };
 use crate::{
     agent::Agent,
     approval::{Approval, ApprovalStatus, ApprovalToken, Impact},
-    budget::{Hold, HoldState, Resolution},
+    budget::{Hold, HoldState, Resolution, Usage},
     clock::Timestamp,
     id::{AgentId, OrgId},
     principal::{Principal, Represented},
@@ -97,7 +97,8 @@ impl AuthorizationServer {
         if let Some(caller) = caller_agent {
             approval.meta.insert("caller".to_owned(), caller.id.to_string().into());
         }
-        self.open_approval(principal, approval, caller).await?;
+        // The chain that the log shows is that of whoever pays.
+        self.open_approval(subject.unwrap_or(principal), approval, caller).await?;
         Ok(())
     }
 
@@ -119,6 +120,34 @@ impl AuthorizationServer {
             return Ok(hold);
         };
         self.follow(org, actor, key, hold, approval.status(now), now).await
+    }
+
+    /// Whether a human agreed, by the approval with this token, that `agent` uses `usage` with `model`. One that a reservation
+    /// waited for is to this reservation and nothing else: to no more than it holds now.
+    pub(super) async fn is_agreed_to(
+        &self,
+        org: &OrgId,
+        agent: AgentId,
+        token: &str,
+        usage: &Usage,
+        model: Option<&str>,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let Ok(token) = ApprovalToken::parse(token) else { return Ok(false) };
+        let Some(approval) = self.stores().approvals.find(org, &token).await? else { return Ok(false) };
+        if approval.agent != agent || approval.status(now) != ApprovalStatus::Approved {
+            return Ok(false);
+        }
+        let Some(key) = &approval.reservation else { return Ok(true) };
+        let id = HoldId { actor: agent, key };
+        let Some(hold) = self.stores().budgets.hold(org, id, now).await? else { return Ok(false) };
+        let hold = self.followed(org, agent, key, hold, now).await?;
+        let held = amounts(&hold);
+        let is_within = usage.tokens <= held.tokens
+            && usage.calls <= held.calls
+            && usage.micro_usd <= held.micro_usd
+            && Note::of(&hold).model.as_deref() == model;
+        Ok(is_within && hold.state == HoldState::Held && hold.is_live(now))
     }
 
     /// What waits for `approval` goes on, or ends.
@@ -164,10 +193,11 @@ impl AuthorizationServer {
         }
     }
 
-    /// Frees the parked reservations that nobody decided about in time.
+    /// Frees the parked reservations that nobody decided about in time. One that cannot be freed keeps none of the others; the
+    /// last failure is the answer.
     pub(super) async fn expire_parked(&self) -> Result<(), StoreError> {
         loop {
-            let now = self.now();
+            let (now, mut done) = (self.now(), Ok(()));
             let overdue = self.stores().budgets.overdue(now, OVERDUE).await?;
             for parked in &overdue {
                 let id = HoldId { actor: parked.actor, key: &parked.key };
@@ -179,12 +209,13 @@ impl AuthorizationServer {
                     Resolution::Expire,
                     now,
                 );
-                match expired.await? {
-                    Resolved::Done { .. } | Resolved::Stays(_) | Resolved::Unknown => {}
+                match expired.await {
+                    Ok(Resolved::Done { .. } | Resolved::Stays(_) | Resolved::Unknown) => {}
+                    Err(error) => done = Err(error),
                 }
             }
-            if overdue.len() < OVERDUE as usize {
-                return Ok(());
+            if done.is_err() || overdue.len() < OVERDUE as usize {
+                return done;
             }
         }
     }

@@ -7,19 +7,21 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{
     ApiError, AuthorizationServer, Caller,
-    approvals::{Lines, readable},
+    approvals::{Lines, readable, refuse_test_tokens},
     budget::{cost, count},
     on_behalf::payers,
     parking::{Asking, Waiting},
 };
 use crate::{
     agent::Agent,
-    budget::{BudgetPolicy, HeldLine, Hold, HoldState, Line, Meter, MicroUsd, Resolution, Standing, Usage},
+    budget::{
+        BudgetPolicy, HeldLine, Hold, HoldState, Line, Meter, MicroUsd, Resolution, Standing, Usage, exceeded,
+    },
     clock::Timestamp,
     id::{AgentId, OrgId},
     principal::Principal,
     secret::{Secret, sha256},
-    spending::{Payers, Remaining},
+    spending::{Payers, Remaining, charged_line},
     store::{Charge, ChargeId, Charged, HoldId, NewHold, Resolved, StoreError},
 };
 
@@ -79,7 +81,7 @@ pub struct Reservation {
     pub hold: Hold,
     /// What is left to the caller, as far as limits go.
     pub remaining: Remaining,
-    /// The members of the caller's policy whose maximum is reached.
+    /// The members of the policy of whoever pays for its call whose maximum is reached by its own use.
     pub exceeded: Vec<&'static str>,
     /// Whether this call made it what it is; a repetition did not.
     pub new: bool,
@@ -152,7 +154,7 @@ impl<'a> Wanted<'a> {
     /// What tells this request from another one under the same id.
     fn hash(&self) -> [u8; 32] {
         let Note { lease, model, action, payers, .. } = &self.note;
-        sha256(format!("{:?}\0{lease}\0{model:?}\0{action:?}\0{payers:?}", self.usage).as_bytes())
+        sha256(json!([shown(&self.usage), lease, model, action, payers]).to_string().as_bytes())
     }
 }
 
@@ -194,6 +196,8 @@ impl AuthorizationServer {
             if !request.wait_for_approval.unwrap_or(subject.is_none()) {
                 return Err(ApiError::ApprovalRequired);
             }
+            refuse_test_tokens(principal)?;
+            subject.as_ref().map_or(Ok(()), refuse_test_tokens)?;
             wanted.note.waiting = Some(Waiting::begin(now));
         }
         let ends = match &wanted.note.waiting {
@@ -215,7 +219,7 @@ impl AuthorizationServer {
                     self.ask_for_approval(asking, &wanted, &key, waiting, caller).await?;
                 }
                 let remaining = payers.remaining(&lines, &counters, now);
-                let exceeded = reached(&payers.current().budget, &remaining);
+                let exceeded = reached(payers.current(), &lines, &counters, now);
                 let hold = hold.of(&lines);
                 Ok(Reservation { id: wanted.id.to_owned(), hold, remaining, exceeded, new: true, now })
             }
@@ -228,8 +232,8 @@ impl AuthorizationServer {
             }
             Charged::Conflict => Err(ApiError::Conflict("This id was used for another reservation.")),
             Charged::Exceeded { line, used } => {
-                let stores = self.stores();
-                Err(payers.exhausted(stores, org, &lines[line], used, &caller.origin, now).await?.into())
+                let (stores, line) = (self.stores(), charged_line(&lines, line)?);
+                Err(payers.exhausted(stores, org, line, used, &caller.origin, now).await?.into())
             }
         }
     }
@@ -284,8 +288,14 @@ impl AuthorizationServer {
         let settled = self.resolved(org, principal, agent, id, hold, Resolution::Settle(usage)).await?;
         match settled.hold.state {
             HoldState::Settled(_) => {}
-            HoldState::Parked => return Err(ApiError::Conflict("The reservation waits for approval.")),
-            HoldState::Held | HoldState::Released | HoldState::Denied | HoldState::Expired => {
+            HoldState::Parked if settled.is_pending() => {
+                return Err(ApiError::Conflict("The reservation waits for approval."));
+            }
+            HoldState::Parked | HoldState::Expired => {
+                return Err(ApiError::Conflict("Nobody approved the reservation in time."));
+            }
+            HoldState::Denied => return Err(ApiError::Conflict("The reservation was denied.")),
+            HoldState::Held | HoldState::Released => {
                 return Err(ApiError::Conflict("The reservation was released."));
             }
         }
@@ -297,7 +307,8 @@ impl AuthorizationServer {
         Ok(settled)
     }
 
-    /// Frees a reservation of which nothing was used.
+    /// Frees a reservation of which nothing was used. If it waits for approval, nobody is asked for it any more; a repetition
+    /// makes good what of that a failure left out.
     ///
     /// # Errors
     /// [`ApiError`] if there is no such reservation, or it was settled.
@@ -307,12 +318,19 @@ impl AuthorizationServer {
         principal: &Principal,
         agent: &Agent,
         id: &str,
+        caller: &Caller,
     ) -> Result<Reservation, ApiError> {
         let hold = self.found(org, agent, id, self.now()).await?;
         let released = self.resolved(org, principal, agent, id, hold, Resolution::Release).await?;
         match released.hold.state {
             HoldState::Settled(_) => Err(ApiError::Conflict("The reservation was settled.")),
-            _ => Ok(released),
+            HoldState::Released => {
+                if let Some(waiting) = Note::of(&released.hold).waiting {
+                    self.withdraw_approval(principal, &waiting.token, caller).await?;
+                }
+                Ok(released)
+            }
+            HoldState::Held | HoldState::Parked | HoldState::Denied | HoldState::Expired => Ok(released),
         }
     }
 
@@ -384,13 +402,16 @@ impl AuthorizationServer {
     ) -> Result<Reservation, ApiError> {
         let others = self.other_payers(org, &hold).await?;
         let payers = payers(principal, agent, &others);
-        let remaining = self.remaining(org, &payers).await?;
-        let exceeded = reached(&payers.current().budget, &remaining);
+        let (remaining, exceeded) = self.remaining(org, &payers).await?;
         Ok(Reservation { id: id.to_owned(), hold, remaining, exceeded, new, now: self.now() })
     }
 
-    /// What is left to everybody who pays.
-    async fn remaining(&self, org: &OrgId, payers: &Payers<'_>) -> Result<Remaining, StoreError> {
+    /// What is left to everybody who pays, and what the agent that makes the call has used up of its own.
+    async fn remaining(
+        &self,
+        org: &OrgId,
+        payers: &Payers<'_>,
+    ) -> Result<(Remaining, Vec<&'static str>), StoreError> {
         let now = self.now();
         let lines: Vec<Line> = payers.lines(&Usage::default(), Standing::Hold, now);
         let mut counters = Vec::with_capacity(lines.len());
@@ -403,7 +424,8 @@ impl AuthorizationServer {
             known = Some((line.account, usage));
             counters.push(usage.of(line.meter));
         }
-        Ok(payers.remaining(&lines, &counters, now))
+        let exceeded = reached(payers.current(), &lines, &counters, now);
+        Ok((payers.remaining(&lines, &counters, now), exceeded))
     }
 }
 
@@ -416,7 +438,7 @@ fn stored_key(id: &str) -> String {
 }
 
 /// The amounts of `hold`, which are the same for everybody who pays.
-fn amounts(hold: &Hold) -> Usage {
+pub(super) fn amounts(hold: &Hold) -> Usage {
     let of = |meter| {
         let line = hold.lines.iter().find(|line: &&HeldLine| line.meter == meter);
         line.map(|line| line.amount).unwrap_or_default()
@@ -424,15 +446,18 @@ fn amounts(hold: &Hold) -> Usage {
     Usage { tokens: of(Meter::Tokens), calls: of(Meter::Calls), micro_usd: of(Meter::MicroUsd) }
 }
 
-/// The members of `policy` of which nothing is left.
-fn reached(policy: &BudgetPolicy, remaining: &Remaining) -> Vec<&'static str> {
-    let none_left = |meter| match meter {
-        Meter::Tokens => remaining.tokens == Some(0),
-        Meter::Calls => remaining.calls.is_some_and(|calls| calls.left == 0),
-        Meter::MicroUsd => remaining.micro_usd == Some(0),
-    };
-    let limits = policy.limits().filter(|limit| none_left(limit.meter));
-    limits.map(|limit| BudgetPolicy::member_of(limit.meter)).collect()
+/// The members of the policy of `agent` whose maximum is reached by its own counters, out of those of `lines`.
+fn reached(agent: &Agent, lines: &[Line], counters: &[u64], now: Timestamp) -> Vec<&'static str> {
+    let account = agent.account();
+    let mut used = Usage::default();
+    for (line, counter) in lines.iter().zip(counters).filter(|(line, _)| line.account == account) {
+        match line.meter {
+            Meter::Tokens => used.tokens = *counter,
+            Meter::Calls => used.calls = *counter,
+            Meter::MicroUsd => used.micro_usd = *counter,
+        }
+    }
+    exceeded(&agent.budget, &used, now).map(|(limit, _)| BudgetPolicy::member_of(limit.meter)).collect()
 }
 
 /// Amounts as the wire shows them: whole numbers for tokens and calls, decimal text for money.
@@ -464,7 +489,7 @@ impl Reservation {
         let status = match self.hold.state {
             HoldState::Held => "held",
             HoldState::Parked if waiting.is_some() => "pending_approval",
-            // Nobody can decide any more; the amount is freed in a moment.
+            // Nobody can decide any more. The amount is freed when the hold ends.
             HoldState::Parked => "expired",
             HoldState::Settled(_) => "settled",
             HoldState::Released => "released",

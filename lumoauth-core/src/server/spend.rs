@@ -11,12 +11,6 @@ use crate::{
     store::{Resolved, StoreError},
 };
 
-impl From<StoreError> for SpendError {
-    fn from(error: StoreError) -> Self {
-        Self::Unavailable(error.into())
-    }
-}
-
 /// Charges in the stores of this server, without ids: what is held is known to its holder only, so a process that ends has
 /// used it.
 #[async_trait]

@@ -134,7 +134,8 @@ impl<'a> Payers<'a> {
                 Err(StoreError::other("budgets.charge", "a charge without id was taken for a repetition"))
             }
             Charged::Exceeded { line, used } => {
-                Ok(Err(self.exhausted(stores, org, &lines[line], used, origin, now).await?))
+                let line = charged_line(lines, line)?;
+                Ok(Err(self.exhausted(stores, org, line, used, origin, now).await?))
             }
         }
     }
@@ -233,4 +234,12 @@ impl<'a> Payers<'a> {
         }
         remaining
     }
+}
+
+/// The line of a charge that a store refused, by the number that the store says.
+///
+/// # Errors
+/// [`StoreError`] if the charge has no such line.
+pub(crate) fn charged_line(lines: &[Line], line: usize) -> Result<&Line, StoreError> {
+    lines.get(line).ok_or_else(|| StoreError::other("budgets.charge", "a line was refused that is none"))
 }

@@ -10,6 +10,7 @@ use crate::{
     budget::{HeldLine, Usage},
     id::OrgId,
     principal::Principal,
+    store::StoreError,
 };
 
 /// What a call is expected to use.
@@ -114,6 +115,12 @@ pub enum SpendError {
     /// Nobody can say. The call must be refused.
     #[error("budgets cannot be asked")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<StoreError> for SpendError {
+    fn from(error: StoreError) -> Self {
+        Self::Unavailable(error.into())
+    }
 }
 
 /// Budgets, as a service that charges its callers sees them: in its own process

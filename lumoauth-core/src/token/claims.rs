@@ -37,7 +37,8 @@ pub struct AccessClaims {
     /// How many actors there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delegation_depth: Option<u8>,
-    /// Who alone may become an actor for the subject (RFC 8693 section 4.4).
+    /// Who alone may become an actor for the subject (RFC 8693 section 4.4). The exchange honours it; no route of this server
+    /// puts it into a token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub may_act: Option<MayAct>,
     /// When the person signed in, in Unix seconds.

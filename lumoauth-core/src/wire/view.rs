@@ -173,7 +173,7 @@ pub fn approval_status(approval: &Approval, now: Timestamp) -> Value {
         "reason": approval.reason,
         "expires_at": approval.expires_at.to_string(),
         "responded_at": decision.map(|decision| decision.at.to_string()),
-        "approved_by": approved_by.map(|decision| json!({ "user_id": decision.number.value() })),
+        "approved_by": approved_by.and_then(|decision| decision.number).map(|number| json!({ "user_id": number.value() })),
         "decision_note": decision.and_then(|decision| decision.note.as_deref()),
     })
 }

@@ -6,6 +6,7 @@
 //! 1. Every value is compared exactly. There are no patterns, prefixes or defaults that reach further.
 //! 2. What it expects of a token is all in the configuration: issuer, keys and audience never come from the token.
 //! 3. A configuration that would match too much, or that can never match, is refused when it is set.
+//! 4. For AWS the role is in `sub`. A platform that names it in another claim is an `oidc` issuer with `claims`.
 
 mod admin;
 mod aws;

@@ -95,7 +95,7 @@ impl Seen {
     }
 }
 
-type Counter = (Account, Meter, Window, Timestamp);
+pub(crate) type Counter = (Account, Meter, Window, Timestamp);
 
 struct Known {
     hash: [u8; 32],
@@ -118,8 +118,10 @@ struct Held {
 
 #[derive(Default)]
 pub(crate) struct Model {
-    /// What was counted, entry by entry: holds are corrected, so entries may be taken back. Sums saturate as counters do.
+    /// What the counters show. They saturate.
     counters: BTreeMap<Counter, u64>,
+    /// The sum of what is counted in each, entry by entry; none once it was too much for a counter.
+    sums: BTreeMap<Counter, Option<u64>>,
     ids: BTreeMap<(AgentId, String), Known>,
     pub(crate) seen: Seen,
 }
@@ -129,6 +131,17 @@ fn counter(line: &Line) -> Counter {
 }
 
 impl Model {
+    /// An entry of a counter comes, or comes in place of another one.
+    fn enter(&mut self, counter: Counter, before: u64, after: u64) {
+        let sum = self.sums.entry(counter).or_insert(Some(0));
+        *sum = sum.and_then(|sum| sum.checked_sub(before)?.checked_add(after));
+    }
+
+    /// Every counter whose entries can be summed up, with the sum.
+    pub(crate) fn counters(&self) -> impl Iterator<Item = (Counter, u64)> {
+        self.sums.iter().filter_map(|(counter, sum)| Some((*counter, (*sum)?)))
+    }
+
     fn used(&self, counter: &Counter) -> u64 {
         self.counters.get(counter).copied().unwrap_or_default()
     }
@@ -171,6 +184,7 @@ impl Model {
                 assert!(used <= max, "nothing but a fact passes a maximum");
             }
             self.counters.insert(counter(line), used);
+            self.enter(counter(line), 0, line.amount);
             after.push(used);
         }
         assert_eq!(*outcome, Charged::Charged(after));
@@ -280,6 +294,7 @@ impl Model {
                 let counter = (line.account, line.meter, line.window, line.window_start);
                 let used = self.used(&counter).saturating_sub(line.amount).saturating_add(*after);
                 self.counters.insert(counter, used);
+                self.enter(counter, line.amount, *after);
                 used
             })
             .collect()
@@ -299,13 +314,26 @@ impl Model {
             HoldState::Parked => true,
             _ => false,
         });
-        assert_eq!(live.len(), expected.count());
+        let shown = live.iter().map(|hold| (hold.ends, &*hold.lines, hold.state));
+        assert_eq!(sorted(shown), sorted(expected.map(|hold| (hold.ends, &*hold.lines, hold.state))));
     }
 
     pub(crate) fn check_overdue(&self, now: Timestamp, overdue: &[Overdue]) {
-        let known = self.ids.values().filter(|known| known.holds(now));
-        let holds = known.filter_map(|known| known.hold.as_ref());
-        let expected = holds.filter(|hold| hold.state == HoldState::Parked && hold.ends <= now);
-        assert_eq!(overdue.len(), expected.count());
+        let known = self.ids.iter().filter(|(_, known)| known.holds(now));
+        let holds = known.filter_map(|(id, known)| Some((id, known.hold.as_ref()?)));
+        let expected = holds.filter(|(_, hold)| hold.state == HoldState::Parked && hold.ends <= now);
+        let shown = overdue
+            .iter()
+            .map(|over| (over.actor, &*over.key, over.hold.ends, &*over.hold.lines, over.hold.state));
+        let expected =
+            expected.map(|((actor, key), hold)| (*actor, &**key, hold.ends, &*hold.lines, hold.state));
+        assert_eq!(sorted(shown), sorted(expected));
     }
+}
+
+/// All of them as text, in one order.
+fn sorted<T: std::fmt::Debug>(items: impl Iterator<Item = T>) -> Vec<String> {
+    let mut all: Vec<_> = items.map(|item| format!("{item:?}")).collect();
+    all.sort();
+    all
 }

@@ -15,7 +15,7 @@ use super::Account;
 
 pin_project! {
     /// The body of an answer behind a [`BudgetLayer`](crate::BudgetLayer): what the call used is settled before its end is
-    /// shown, and when it is dropped.
+    /// shown, and when it is dropped. It is `Send` and not `Sync`: what boxes bodies keeps it with `UnsyncBoxBody`.
     #[project = Projected]
     pub struct MeteredBody<B: Body> {
         #[pin]

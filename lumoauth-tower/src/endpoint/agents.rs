@@ -257,7 +257,7 @@ async fn budget_reply(call: &Call, agent: &Agent, message: Option<&str>) -> Resu
 pub(crate) async fn usage(call: Call) -> Result<Reply, WireError> {
     let agent = call.server.agent(call.org(), call.name()).await.map_err(refuse)?;
     let report = call.server.usage_report(call.org(), &agent).await.map_err(refuse)?;
-    Ok(reply::ok(&report.to_json()))
+    Ok(reply::usage(&report, call.server.now()))
 }
 
 /// POST `admin/agents/{}/usage`.
@@ -269,5 +269,5 @@ pub(crate) async fn report_usage(call: Call) -> Result<Reply, WireError> {
         .report_usage(call.org(), &agent, call.principal()?, &request, &call.caller())
         .await
         .map_err(refuse)?;
-    Ok(reply::ok(&report.to_json()))
+    Ok(reply::usage(&report, call.server.now()))
 }

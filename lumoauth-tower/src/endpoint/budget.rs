@@ -4,12 +4,16 @@ use http::{HeaderValue, StatusCode, header};
 use lumoauth_core::{
     budget::{COUNTERS, Meter, MicroUsd},
     server::{Reservation, ReservationRequest, SettleRequest},
+    spending::Remaining,
     wire::{WireError, view},
 };
 use serde_json::{Map, Value, json};
 
 use super::{Call, refuse};
-use crate::reply::{self, Reply};
+use crate::{
+    rate_limit::Counted,
+    reply::{self, Reply},
+};
 
 /// GET `agents/me/budget`.
 pub(crate) async fn budget(call: Call) -> Result<Reply, WireError> {
@@ -36,7 +40,7 @@ pub(crate) async fn budget(call: Call) -> Result<Reply, WireError> {
     });
     body["remaining"] = view::remaining(&agent.budget, &usage);
     body["resets_at"] = Value::Object(resets);
-    Ok(reply::ok(&body))
+    Ok(reply::budgeted(&body, &Remaining::of(&agent.budget, &usage, now)))
 }
 
 /// POST `agents/me/budget/reservations`.
@@ -51,7 +55,25 @@ pub(crate) async fn reserve(call: Call) -> Result<Reply, WireError> {
         (false, true) => StatusCode::CREATED,
         (false, false) => StatusCode::OK,
     };
-    answer(&call, status, &reservation)
+    let mut reply = answer(&call, status, &reservation)?;
+    // Whether a person is asked depends on who pays, so it is known only now. A repetition asks nobody.
+    if let (Some(limits), true) = (call.rate_limits, reservation.new && reservation.is_pending()) {
+        let actor = principal.actor().id;
+        let share = match limits.admit(&call.server, call.org(), Counted::Approval { agent: &actor }).await {
+            Ok(share) => Some(share),
+            Err((error, share)) => {
+                let id = &reservation.id;
+                let release = call.server.release_reservation(call.org(), principal, agent, id, &caller);
+                release.await.map_err(refuse)?;
+                reply = reply::error(&error);
+                share
+            }
+        };
+        if let Some(share) = share {
+            share.write(reply.headers_mut());
+        }
+    }
+    Ok(reply)
 }
 
 /// GET `agents/me/budget/reservations/{}`.
@@ -74,7 +96,8 @@ pub(crate) async fn settle(call: Call) -> Result<Reply, WireError> {
 /// POST `agents/me/budget/reservations/{}/release`.
 pub(crate) async fn release(call: Call) -> Result<Reply, WireError> {
     let (principal, agent) = (call.principal()?, call.agent()?);
-    let release = call.server.release_reservation(call.org(), principal, agent, call.name());
+    let caller = call.caller();
+    let release = call.server.release_reservation(call.org(), principal, agent, call.name(), &caller);
     answer(&call, StatusCode::OK, &release.await.map_err(refuse)?)
 }
 

@@ -1,4 +1,4 @@
-//! What agents ask about themselves.
+//! What agents and people ask about themselves.
 
 use http::StatusCode;
 use lumoauth_core::{
@@ -18,20 +18,19 @@ pub(crate) async fn userinfo(call: Call) -> Result<Reply, WireError> {
 
 /// GET `agents/me`.
 pub(crate) async fn identity(call: Call) -> Result<Reply, WireError> {
-    let (principal, agent) = (call.principal()?, call.agent()?);
     let body =
-        call.server.identity(&call.organization, principal, agent, call.prefix()).await.map_err(refuse)?;
+        call.server.identity(&call.organization, call.principal()?, call.prefix()).await.map_err(refuse)?;
     Ok(reply::ok(&body))
 }
 
 /// POST `agents/ask`.
 pub(crate) async fn ask(call: Call) -> Result<Reply, WireError> {
-    let (principal, agent) = (call.principal()?, call.agent()?);
+    let principal = call.principal()?;
     let request: AskRequest = call.json()?;
     let facts = RequestFacts { method: call.parts.method.as_str(), path: call.parts.uri.path() };
     let answer = call
         .server
-        .ask(&call.organization, principal, agent, &request, facts, &call.caller())
+        .ask(&call.organization, principal, &request, facts, &call.caller())
         .await
         .map_err(refuse)?;
     Ok(reply::budgeted(&answer, &answer.remaining))
@@ -40,7 +39,7 @@ pub(crate) async fn ask(call: Call) -> Result<Reply, WireError> {
 /// GET `agents/me/usage`.
 pub(crate) async fn usage(call: Call) -> Result<Reply, WireError> {
     let report = call.server.usage_report(call.org(), call.agent()?).await.map_err(refuse)?;
-    Ok(reply::ok(&report.to_json()))
+    Ok(reply::usage(&report, call.server.now()))
 }
 
 /// POST `agents/me/usage`.
@@ -52,7 +51,7 @@ pub(crate) async fn report_usage(call: Call) -> Result<Reply, WireError> {
         .report_usage(call.org(), agent, call.principal()?, &request, &call.caller())
         .await
         .map_err(refuse)?;
-    Ok(reply::ok(&report.to_json()))
+    Ok(reply::usage(&report, call.server.now()))
 }
 
 /// POST `agents/register`. An API key needs an administrative scope here.

@@ -37,6 +37,7 @@ use serde_json::Value;
 use crate::{
     body,
     path::locate,
+    rate_limit::RateLimits,
     reply::{Reply, log_outage},
 };
 
@@ -48,6 +49,8 @@ pub(crate) struct Call {
     pub(crate) server: AuthorizationServer,
     /// Who recognises people, if anybody does.
     pub(crate) people: Option<Arc<dyn UserAuthenticator>>,
+    /// For what only an endpoint can count.
+    pub(crate) rate_limits: Option<RateLimits>,
     pub(crate) organization: Arc<Organization>,
     /// Who calls; always there on routes that authenticate.
     pub(crate) principal: Option<Principal>,

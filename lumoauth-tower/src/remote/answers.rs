@@ -54,7 +54,7 @@ struct Known {
 }
 
 /// What is known of an active token; `None` of any other.
-type Answered = Result<Option<Arc<Facts>>, Arc<RemoteError>>;
+type Answered = Result<Option<Arc<Facts>>, RemoteError>;
 type Asking = Pin<Box<dyn Future<Output = Answered> + Send>>;
 
 /// The members of an answer about an active token.
@@ -110,13 +110,15 @@ impl Answers {
         let asking = {
             let mut state = known.lock().unwrap_or_else(PoisonError::into_inner);
             let now = self.account.server.now();
+            // What is from the future is of no known age: the clock was set back.
+            let is_recent = |since: Timestamp| since <= now && now.since(since) < self.staleness;
             if let Some((answer, since)) = &state.answer
-                && now.since(*since) < self.staleness
+                && is_recent(*since)
             {
                 return Ok(answer.clone());
             }
             // A question that was put too long ago may be answered with what was true then.
-            let recent = state.asking.as_ref().filter(|(_, since)| now.since(*since) < self.staleness);
+            let recent = state.asking.as_ref().filter(|(_, since)| is_recent(*since));
             recent.and_then(|(asking, _)| asking.upgrade()).unwrap_or_else(|| {
                 let asking = ask(self.account.clone(), Secret::from(token), known.clone(), now).shared();
                 state.asking = asking.downgrade().map(|asking| (asking, now));
@@ -130,16 +132,17 @@ impl Answers {
 fn ask(account: ServiceAccount, token: Secret, known: Arc<Mutex<Known>>, now: Timestamp) -> Asking {
     Box::pin(async move {
         let answer = introspect(&account, &token).await;
+        let present = account.server.now();
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.asking.as_ref().is_some_and(|(_, since)| *since == now) {
             known.asking = None;
         }
         if let Ok(answer) = &answer
-            && known.answer.as_ref().is_none_or(|(_, since)| *since <= now)
+            && known.answer.as_ref().is_none_or(|(_, since)| *since <= now || *since > present)
         {
             known.answer = Some((answer.clone(), now));
         }
-        answer.map_err(Arc::new)
+        answer
     })
 }
 

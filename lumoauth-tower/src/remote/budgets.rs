@@ -1,28 +1,35 @@
 //! Charging callers at the authorization server that they come from.
 
-use std::{fmt, mem, time::Duration};
+use std::{fmt, mem, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_timer::Delay;
 use http::{HeaderMap, StatusCode, header};
 use lumoauth_core::{
     audit::Origin,
-    budget::{MicroUsd, Usage, Window},
+    budget::{BudgetPolicy, MicroUsd, Usage, Window},
     json,
     principal::{Identity, Principal, RemoteCaller, RemoteKind},
     secret::Secret,
     spending::{Budgets, CallsLeft, Exhausted, Held, Receipt, Remaining, Spend, SpendError},
 };
 use serde_json::{Value, json};
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Semaphore, time::timeout};
 
 use super::{Answer, RemoteError, ServiceAccount};
 
-/// How often one thing is tried. Each has an id, so that a repetition is none.
+/// How often something is tried while a caller waits. Each thing has an id, so that a repetition is none.
 const TRIES: u32 = 3;
 
-/// How long to wait before the second attempt; the third waits twice as long.
+/// How often something is tried that nobody waits for: with the pauses between, for more than three minutes.
+const PATIENT_TRIES: u32 = 12;
+
+/// How long to wait before the second attempt. Each pause is twice the one before.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How many releases may be tried that often at a time. Each call that is refused while the server is away makes one; of the
+/// settlements, there are no more than calls were let through before.
+const PATIENT_RELEASES: usize = 1000;
 
 /// How often to ask what a human said.
 const POLL: Duration = Duration::from_secs(1);
@@ -33,24 +40,30 @@ const POLL: Duration = Duration::from_secs(1);
 /// Everybody pays who pays for the caller's calls: the agent, the earlier agents of its chain, and the envelopes of its token.
 /// The service itself pays nothing.
 ///
-/// - An attempt whose outcome is not known is repeated under the same id, three times in all; then the call is refused (503).
+/// - An attempt whose outcome is not known is repeated under the same id, three times in all; then the call is refused (503),
+///   and what may have been held for it is released.
+/// - What was used, and what nobody will use, is told again and again for some minutes: the server may restart meanwhile.
 /// - Callers that are no agents have no budget, and nothing is asked.
 /// - A caller of whom introspection said that a budget is used up is refused without asking.
 /// - A cost above the approval threshold is refused, unless the service waits for a human
 ///   ([`RemoteBudgets::waiting_for_approval`]).
 /// - What is not settled when the lease ends counts as used. It may be settled later all the same.
+/// - Amounts above what the server takes at once (2^53, a billion dollars) are charged as that much. A model whose name it does
+///   not take is not allowed.
 #[derive(Clone)]
 #[must_use]
 pub struct RemoteBudgets {
     account: ServiceAccount,
     lease: Duration,
     patience: Duration,
+    releases: Arc<Semaphore>,
 }
 
 impl RemoteBudgets {
     /// Charges with this credential, which must be an agent's, and leases of ten minutes.
     pub fn new(account: ServiceAccount) -> Self {
-        Self { account, lease: Duration::from_secs(600), patience: Duration::ZERO }
+        let releases = Arc::new(Semaphore::new(PATIENT_RELEASES));
+        Self { account, lease: Duration::from_secs(600), patience: Duration::ZERO, releases }
     }
 
     /// Holds for `lease`, one second to one hour: longer than a call lasts.
@@ -69,31 +82,29 @@ impl RemoteBudgets {
         self
     }
 
-    /// Posts `body` to a route of reservations, until the outcome is known.
-    async fn post(&self, path: &str, body: &Secret) -> Result<Answer, RemoteError> {
-        let mut tries = 1;
-        loop {
-            let failure = match self.post_once(path, body).await {
-                Ok(answer) if answer.status.is_server_error() => {
-                    RemoteError::Status { what: "reservation", status: answer.status }
-                }
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
-            };
-            let may_pass = match &failure {
-                RemoteError::Unreachable(_) => true,
-                RemoteError::Status { status, .. } => status.is_server_error(),
-                RemoteError::Unusable(_) => false,
-            };
-            if tries == TRIES || !may_pass {
-                return Err(failure);
+    /// Posts `body` to a route of reservations, until the outcome is known or that often.
+    async fn post(&self, path: &str, body: &Secret, tries: u32) -> Result<Answer, RemoteError> {
+        let mut pause = PAUSE;
+        for _ in 1..tries {
+            match self.post_once(path, body).await {
+                Err(failure) if failure.may_pass() => {}
+                known => return known,
             }
-            Delay::new(PAUSE * tries).await;
-            tries += 1;
+            Delay::new(pause).await;
+            pause *= 2;
         }
+        self.post_once(path, body).await
     }
 
     async fn post_once(&self, path: &str, body: &Secret) -> Result<Answer, RemoteError> {
+        let answer = self.posted(path, body).await?;
+        if answer.status.is_server_error() {
+            return Err(RemoteError::Status { what: "reservation", status: answer.status });
+        }
+        Ok(answer)
+    }
+
+    async fn posted(&self, path: &str, body: &Secret) -> Result<Answer, RemoteError> {
         let route = self.account.server.route(&format!("agents/me/budget/reservations{path}"));
         let bearer = self.account.bearer().await?;
         let answer = self.account.server.http().post_json(&route, &bearer, body).await?;
@@ -101,7 +112,7 @@ impl RemoteBudgets {
             return Ok(answer);
         }
         // Our own token has ended before its time: its keys or our credential changed.
-        self.account.forget(&bearer).await;
+        self.account.forget(&bearer);
         let bearer = self.account.bearer().await?;
         self.account.server.http().post_json(&route, &bearer, body).await
     }
@@ -109,17 +120,24 @@ impl RemoteBudgets {
     /// What becomes of the reservation of `body`, which waits for a human. It is asked for again and again with the token of the
     /// caller, so that what the caller loses meanwhile is seen.
     async fn decided(&self, body: &Secret) -> Result<Answer, SpendError> {
-        let mut left = self.patience;
-        while !left.is_zero() {
-            let pause = POLL.min(left);
-            Delay::new(pause).await;
-            left -= pause;
-            let answer = self.post("", body).await.map_err(unavailable)?;
-            if answer.status != StatusCode::ACCEPTED {
-                return Ok(answer);
+        let mut failure = None;
+        let answer = timeout(self.patience, async {
+            loop {
+                Delay::new(POLL.min(self.patience / 2)).await;
+                match self.post("", body, TRIES).await {
+                    Ok(answer) if answer.status == StatusCode::ACCEPTED => failure = None,
+                    // A server that restarts has not forgotten.
+                    Err(error) if error.may_pass() => failure = Some(error),
+                    decided => return decided,
+                }
             }
+        })
+        .await;
+        match (answer, failure) {
+            (Ok(Ok(answer)), _) => Ok(answer),
+            (Ok(Err(error)), _) | (Err(_), Some(error)) => Err(unavailable(error)),
+            (Err(_), None) => Err(SpendError::ApprovalRequired),
         }
-        Err(SpendError::ApprovalRequired)
     }
 
     fn request(&self, caller: &RemoteCaller, spend: &Spend, id: &str) -> Secret {
@@ -138,7 +156,9 @@ impl RemoteBudgets {
 
     /// Frees what nobody will use. If it cannot be freed, its lease ends.
     async fn release(&self, id: &str) {
-        if let Err(error) = self.post(&format!("/{id}/release"), &Secret::from("{}")).await {
+        let patient = self.releases.try_acquire();
+        let tries = if patient.is_ok() { PATIENT_TRIES } else { TRIES };
+        if let Err(error) = self.post(&format!("/{id}/release"), &Secret::from("{}"), tries).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "a reservation was not released");
         }
     }
@@ -163,6 +183,9 @@ impl RemoteBudgets {
             (StatusCode::BAD_REQUEST, _) if body["details"].get("subject_token").is_some() => {
                 SpendError::NotAccepted
             }
+            (StatusCode::BAD_REQUEST, _) if body["details"].get("model").is_some() => {
+                SpendError::ModelNotAllowed
+            }
             _ => unusable(),
         }
     }
@@ -178,14 +201,14 @@ impl fmt::Debug for RemoteBudgets {
     }
 }
 
-/// A reservation that waits for a human. If nobody waits any more, it is released.
-struct Parked {
+/// A reservation that is asked for, or waits for a human. If nobody waits any more, it is released.
+struct Asked {
     budgets: RemoteBudgets,
     id: String,
     is_over: bool,
 }
 
-impl Drop for Parked {
+impl Drop for Asked {
     fn drop(&mut self) {
         if self.is_over {
             return;
@@ -223,15 +246,14 @@ impl Budgets for RemoteBudgets {
         }
         let id = Secret::generate("call-").expose().to_owned();
         let body = self.request(caller, spend, &id);
-        // From the question on: the caller may go while it is under way.
-        let is_over = self.patience.is_zero();
-        let mut parked = Parked { budgets: self.clone(), id: id.clone(), is_over };
-        let mut answer = self.post("", &body).await.map_err(unavailable)?;
-        parked.is_over = answer.status != StatusCode::ACCEPTED;
-        if !parked.is_over {
+        // From the question on: the caller may go while it is under way, and all answers may be lost.
+        let mut asked = Asked { budgets: self.clone(), id: id.clone(), is_over: false };
+        let mut answer = self.post("", &body, TRIES).await.map_err(unavailable)?;
+        asked.is_over = answer.status != StatusCode::ACCEPTED;
+        if !asked.is_over {
             answer = self.decided(&body).await?;
             // After any other answer the amount is still parked.
-            parked.is_over = answer.status == StatusCode::OK;
+            asked.is_over = answer.status == StatusCode::OK;
         }
         match answer.status {
             StatusCode::CREATED | StatusCode::OK => {
@@ -258,7 +280,7 @@ impl Budgets for RemoteBudgets {
             Receipt::Reservation(id) => id,
         };
         let body = Secret::from(amounts(used).to_string());
-        let answer = self.post(&format!("/{id}/settle"), &body).await.map_err(unavailable)?;
+        let answer = self.post(&format!("/{id}/settle"), &body, PATIENT_TRIES).await.map_err(unavailable)?;
         match answer.status {
             StatusCode::OK => Ok(()),
             status => Err(unavailable(RemoteError::Status { what: "settlement", status })),
@@ -270,11 +292,12 @@ fn unavailable(error: RemoteError) -> SpendError {
     SpendError::Unavailable(error.into())
 }
 
+/// What is more than the server takes at once is as much as it takes: estimates and reports of usage may come from anywhere.
 fn amounts(usage: &Usage) -> Value {
     json!({
-        "tokens": usage.tokens,
-        "api_calls": usage.calls,
-        "cost_usd": MicroUsd::from_micros(usage.micro_usd).to_string(),
+        "tokens": usage.tokens.min(BudgetPolicy::MAX_COUNT),
+        "api_calls": usage.calls.min(BudgetPolicy::MAX_COUNT),
+        "cost_usd": MicroUsd::from_micros(usage.micro_usd.min(MicroUsd::MAX)).to_string(),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Outgoing HTTP to one authorization server. The host named it, so unlike [`GuardedFetch`](crate::GuardedFetch) this may reach
 //! private addresses and keeps its connections; and it goes nowhere else.
 
-use std::{error::Error, fmt, time::Duration};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -24,15 +24,28 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// How many connections are kept while nobody uses them.
 const IDLE: usize = 64;
 
-/// Why the authorization server cannot be used. Neither addresses nor secrets are in it.
-#[derive(Debug, thiserror::Error)]
+/// Why the authorization server cannot be used. Neither addresses nor secrets are in it. All who wait for one exchange get it.
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum RemoteError {
     #[error("the authorization server does not answer")]
-    Unreachable(#[source] Box<dyn Error + Send + Sync>),
+    Unreachable(#[source] Arc<dyn Error + Send + Sync>),
     #[error("the authorization server answers a {what} request with {status}")]
     Status { what: &'static str, status: StatusCode },
     #[error("the authorization server answers no usable {0}")]
     Unusable(&'static str),
+    #[error("the authorization server answers with more than is read")]
+    TooLong,
+}
+
+impl RemoteError {
+    /// Whether a later attempt may succeed.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            Self::Status { status, .. } => status.is_server_error(),
+            Self::Unusable(_) | Self::TooLong => false,
+        }
+    }
 }
 
 pub(crate) struct Answer {
@@ -90,19 +103,19 @@ async fn exchange(
     timeout: Duration,
 ) -> Result<Answer, RemoteError> {
     let exchange = async {
-        let unreachable = |error: reqwest::Error| RemoteError::Unreachable(Box::new(error.without_url()));
+        let unreachable = |error: reqwest::Error| RemoteError::Unreachable(Arc::new(error.without_url()));
         let response =
             request.header(header::ACCEPT, "application/json").send().await.map_err(unreachable)?;
         let (status, headers) = (response.status(), response.headers().clone());
         match read(response, max_bytes).await {
             Ok(Some(body)) => Ok(Answer { status, headers, body }),
-            Ok(None) => Err(RemoteError::Unusable("answer of this length")),
-            Err(error) => Err(RemoteError::Unreachable(Box::new(error))),
+            Ok(None) => Err(RemoteError::TooLong),
+            Err(error) => Err(RemoteError::Unreachable(Arc::new(error))),
         }
     };
     match tokio::time::timeout(timeout, exchange).await {
         Ok(outcome) => outcome,
-        Err(elapsed) => Err(RemoteError::Unreachable(Box::new(elapsed))),
+        Err(elapsed) => Err(RemoteError::Unreachable(Arc::new(elapsed))),
     }
 }
 
@@ -117,7 +130,7 @@ impl Fetch for HttpClient {
         match exchange(sent, request.max_bytes, request.timeout).await {
             Ok(Answer { status: StatusCode::OK, body, .. }) => Ok(body),
             Ok(Answer { status, .. }) => Err(FetchError::Unusable(status.as_u16())),
-            Err(RemoteError::Unreachable(error)) => Err(FetchError::Unreachable(error)),
+            Err(RemoteError::Unreachable(error)) => Err(FetchError::Unreachable(Box::new(error))),
             Err(error) => Err(FetchError::Unreachable(Box::new(error))),
         }
     }

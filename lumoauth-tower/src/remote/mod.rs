@@ -11,10 +11,15 @@ mod budgets;
 mod http_client;
 mod tokens;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use futures_util::lock::Mutex;
+use futures_util::{FutureExt, future::WeakShared};
 use http::{HeaderValue, StatusCode};
 use lumoauth_core::{
     clock::{Clock, SystemClock, Timestamp},
@@ -114,10 +119,19 @@ impl fmt::Debug for RemoteServer {
 pub struct ServiceAccount {
     server: RemoteServer,
     basic: HeaderValue,
-    bearer: Arc<Mutex<Option<Bearer>>>,
+    own: Arc<Mutex<Own>>,
 }
 
-#[derive(Clone)]
+/// The service's own access token.
+#[derive(Default)]
+struct Own {
+    bearer: Option<Bearer>,
+    /// The request for one that is under way. Those who wait for it hold it; when all have gone, so has it.
+    asking: Option<WeakShared<Asking>>,
+}
+
+type Asking = Pin<Box<dyn Future<Output = Result<HeaderValue, RemoteError>> + Send>>;
+
 struct Bearer {
     header: HeaderValue,
     /// From when on it is not used any more.
@@ -131,21 +145,46 @@ impl ServiceAccount {
         let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
         let pair = Secret::from(format!("{}:{}", encode(client_id), encode(secret.expose())));
         let basic = sensitive(&format!("Basic {}", STANDARD.encode(pair.expose())));
-        Self { server, basic, bearer: Arc::default() }
+        Self { server, basic, own: Arc::default() }
     }
 
-    /// The service's own access token, as a header. One request at a time gets a new one, and the others wait for it.
+    /// The service's own access token, as a header. One request at a time gets a new one; all who need it meanwhile wait for
+    /// that request, and fail with it.
     async fn bearer(&self) -> Result<HeaderValue, RemoteError> {
+        let asking = {
+            let mut own = self.own();
+            let now = self.server.now();
+            if let Some(bearer) = own.bearer.as_ref().filter(|bearer| now < bearer.until) {
+                return Ok(bearer.header.clone());
+            }
+            own.asking.as_ref().and_then(WeakShared::upgrade).unwrap_or_else(|| {
+                let account = self.clone();
+                let asking: Asking = Box::pin(async move { account.renew().await });
+                let asking = asking.shared();
+                own.asking = asking.downgrade();
+                asking
+            })
+        };
+        asking.await
+    }
+
+    async fn renew(&self) -> Result<HeaderValue, RemoteError> {
+        let bearer = self.issued().await;
+        let mut own = self.own();
+        own.asking = None;
+        let bearer = bearer?;
+        let header = bearer.header.clone();
+        own.bearer = Some(bearer);
+        Ok(header)
+    }
+
+    async fn issued(&self) -> Result<Bearer, RemoteError> {
         #[derive(Deserialize)]
         struct Issued {
             access_token: Secret,
             expires_in: u64,
         }
-        let mut known = self.bearer.lock().await;
         let now = self.server.now();
-        if let Some(bearer) = known.as_ref().filter(|bearer| now < bearer.until) {
-            return Ok(bearer.header.clone());
-        }
         let form = Secret::from("grant_type=client_credentials");
         let answer =
             self.server.http().post_form(&self.server.route("oauth/token"), &self.basic, &form).await?;
@@ -155,17 +194,17 @@ impl ServiceAccount {
         let issued: Issued = json::parse(&answer.body).map_err(|_| RemoteError::Unusable("token"))?;
         let header = sensitive(&format!("Bearer {}", issued.access_token.expose()));
         // Late enough to be worth it, and early enough to arrive.
-        let life = std::time::Duration::from_secs(issued.expires_in.saturating_mul(4) / 5);
-        *known = Some(Bearer { header: header.clone(), until: now.plus(life) });
-        Ok(header)
+        let life = Duration::from_secs(issued.expires_in.saturating_mul(4) / 5);
+        Ok(Bearer { header, until: now.plus(life) })
     }
 
     /// Has the access token forgotten that `header` carries.
-    async fn forget(&self, header: &HeaderValue) {
-        let mut known = self.bearer.lock().await;
-        if known.as_ref().is_some_and(|bearer| bearer.header == *header) {
-            *known = None;
-        }
+    fn forget(&self, header: &HeaderValue) {
+        self.own().bearer.take_if(|bearer| bearer.header == *header);
+    }
+
+    fn own(&self) -> MutexGuard<'_, Own> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

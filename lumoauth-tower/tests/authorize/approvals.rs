@@ -21,14 +21,14 @@ impl Bench {
         bench
     }
 
-    async fn change_alice(&self, change: impl FnOnce(&mut User)) {
+    pub(crate) async fn change_alice(&self, change: impl FnOnce(&mut User)) {
         let mut alice = (*self.server.user(&self.org, "alice@acme.test").await.unwrap()).clone();
         change(&mut alice);
         let on = Event::new(EventKind::UserCreated, Actor::system(), "changed", self.clock.now());
         let _ = self.stores.users.update(&self.org, &alice, &on).await.unwrap();
     }
 
-    async fn bot_token(&self) -> String {
+    pub(crate) async fn bot_token(&self) -> String {
         let pairs = [
             ("grant_type", "client_credentials"),
             ("client_id", &*self.bot.id),
@@ -51,7 +51,7 @@ impl Bench {
         self.token(&pairs).await.json()["access_token"].as_str().unwrap().to_owned()
     }
 
-    async fn post(&self, path: &str, token: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, token: &str, body: &Value) -> Answer {
         let bearer = format!("Bearer {token}");
         let headers = [("authorization", &*bearer), ("content-type", "application/json")];
         self.send("POST", &format!("{BASE}/{path}"), &headers, &body.to_string()).await
@@ -175,5 +175,42 @@ async fn an_agent_asks_30_times_a_minute() {
         let path = format!("{BASE}/agents/me/approvals/{last}/status");
         let bearer = format!("Bearer {bot}");
         assert_eq!(send(&service, "GET", &path, &[("authorization", &bearer)], "").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn reservations_that_wait_for_a_person_are_requests_for_approval() {
+    let bench = Bench::with_approver().await;
+    bench.change_bot(|bot| bot.budget.require_approval_above_usd = Some("1".parse().unwrap())).await;
+    let service = bench.service.clone().with_rate_limits(RateLimits::standard());
+    let bearer = format!("Bearer {}", bench.bot_token().await);
+    let headers = [("authorization", &*bearer), ("content-type", "application/json")];
+    let post = async |path: &str, body: &Value| {
+        send(&service, "POST", &format!("{BASE}/{path}"), &headers, &body.to_string()).await
+    };
+    let reserve = async |id: &str, cost: &str| {
+        post("agents/me/budget/reservations", &json!({ "id": id, "cost_usd": cost })).await
+    };
+    let ask = json!({ "task_id": "t", "reason": "r", "on_behalf_of": "alice@acme.test" });
+    for one in 0..15 {
+        assert_eq!(post("agents/me/approvals", &ask).await.status, StatusCode::CREATED);
+        for _ in 0..3 {
+            // Repetitions ask nobody.
+            let answer = reserve(&format!("r-{one}"), "1.01").await;
+            assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text);
+        }
+    }
+    let answer = reserve("one-more", "1.01").await;
+    assert_eq!(
+        (answer.status, answer.error().as_str()),
+        (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded")
+    );
+    assert!(answer.headers.contains_key("retry-after") && answer.headers["x-ratelimit-remaining"] == "0");
+    assert_eq!(post("agents/me/approvals", &ask).await.status, StatusCode::TOO_MANY_REQUESTS);
+    let held = send(&service, "GET", &format!("{BASE}/agents/me/budget"), &headers, "").await.json();
+    assert_eq!(held["held"]["cost_usd"], "15.15", "{held}");
+    // What asks nobody is not limited.
+    for one in 0..40 {
+        assert_eq!(reserve(&format!("cheap-{one}"), "0.01").await.status, StatusCode::CREATED);
     }
 }

@@ -1,10 +1,10 @@
 //! A token for an MCP server is an act of the agent that gets it, also if a person agreed to it.
 
 use http::StatusCode;
-use lumoauth_core::audit::EventKind;
+use lumoauth_core::{audit::EventKind, store::AgentKey};
 use serde_json::json;
 
-use crate::bench::{Answer, Bench, RESOURCE};
+use crate::bench::{Answer, BASE, Bench, RESOURCE};
 
 impl Bench {
     async fn with_calls(calls: u64) -> Self {
@@ -81,4 +81,34 @@ async fn a_token_for_this_servers_own_routes_is_free() {
     assert_eq!(bench.refresh(tokens["refresh_token"].as_str().unwrap(), &[]).await.status, StatusCode::OK);
     assert_eq!(bench.events("mcp.connection").await, 0);
     assert_used_up(&bench.redeem(&bench.code(&OFFLINE).await, &[]).await);
+}
+
+#[tokio::test]
+async fn every_budgeted_answer_says_how_many_calls_are_left() {
+    let bench = Bench::with_calls(100).await;
+    let pairs = [
+        ("grant_type", "client_credentials"),
+        ("client_id", &*bench.bot.id),
+        ("client_secret", &bench.bot.secret),
+    ];
+    let token = bench.token(&pairs).await.json()["access_token"].as_str().unwrap().to_owned();
+    let (own, bot) = (format!("Bearer {token}"), bench.bot.id.clone());
+    let agent = bench.stores.agents.find(&bench.org, AgentKey::ClientId(&bot.parse().unwrap())).await;
+    let agent = agent.unwrap().unwrap().id;
+    let admin = format!("Bearer {}", bench.api_key);
+    let admin_path = format!("admin/agents/{agent}/usage");
+    for (method, path, bearer, body, left) in [
+        ("POST", "agents/me/usage", &own, r#"{"api_calls":30}"#, 70),
+        ("POST", "agents/me/usage", &own, r#"{"api_calls":30,"dry_run":true}"#, 70),
+        ("GET", "agents/me/usage", &own, "", 70),
+        ("GET", "agents/me/budget", &own, "", 70),
+        ("POST", &admin_path, &admin, r#"{"api_calls":10}"#, 60),
+    ] {
+        let headers = [("authorization", &**bearer), ("content-type", "application/json")];
+        let answer = bench.send(method, &format!("{BASE}/{path}"), &headers, body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        let header = |name: &str| answer.headers.get(name).map_or("", |value| value.to_str().unwrap());
+        assert_eq!(header("ratelimit-policy"), r#""calls";q=100;w=3600"#, "{method} {path}");
+        assert!(header("ratelimit").starts_with(&format!(r#""calls";r={left};"#)), "{}", header("ratelimit"));
+    }
 }

@@ -10,6 +10,7 @@ mod codes;
 mod consents;
 mod limits;
 mod pages;
+mod parking;
 mod pushed;
 mod refresh;
 mod standing;

@@ -22,7 +22,11 @@ pub(crate) const HELD: Usage = Usage { tokens: 100, calls: 1, micro_usd: 0 };
 /// What a test's requests are expected to use: 100 tokens and one call, or what their headers say.
 pub(crate) fn estimate(parts: &http::request::Parts) -> Spend {
     let number = |name: &str| parts.headers.get(name).and_then(|n| n.to_str().ok()?.parse().ok());
-    let usage = Usage { micro_usd: number("x-micro-usd").unwrap_or(0), ..HELD };
+    let usage = Usage {
+        tokens: number("x-tokens").unwrap_or(HELD.tokens),
+        micro_usd: number("x-micro-usd").unwrap_or(0),
+        ..HELD
+    };
     match parts.headers.get("x-model") {
         Some(model) => Spend::new(usage).with_model(model.to_str().unwrap()),
         None => Spend::new(usage),

@@ -3,10 +3,12 @@
 use std::{convert::Infallible, sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use axum::body::Body;
+use futures_util::future::join_all;
 use http::{Request, Response, StatusCode};
-use lumoauth_core::budget::Usage;
+use lumoauth_core::budget::{BudgetPolicy, Usage};
 use lumoauth_tower::{AuthenticateLayer, BudgetLayer, Guard, RemoteBudgets, RemoteTokens, UsageMeter};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
 use crate::{
@@ -117,6 +119,37 @@ async fn refusals_are_those_of_the_budget() {
 }
 
 #[tokio::test]
+async fn no_number_or_name_of_a_caller_is_an_outage() {
+    let setting = Setting::online().await;
+    let token = setting.bound(RESOURCE).await;
+    let service = Service::by_keys(&setting);
+    let with = |name: &'static str, value: &str| {
+        let mut request = with_token(&token);
+        request.headers_mut().insert(name, value.parse().unwrap());
+        request
+    };
+    for name in ["", &*"m".repeat(129), " "] {
+        service.call(with("x-model", name)).await.refused(403, "model_not_allowed");
+    }
+    let (most, amounts) = (u64::MAX.to_string(), ["x-tokens", "x-micro-usd"]);
+    for header in amounts {
+        assert_eq!(service.call(with(header, &most)).await.status, 200, "nothing limits it");
+    }
+    setting.limit(&setting.root, json!({ "max_tokens_per_day": 1000, "max_cost_per_month_usd": 1 })).await;
+    for header in amounts {
+        service.call(with(header, &most)).await.refused(429, "budget_exceeded");
+    }
+    // What a broken provider says is a fact all the same.
+    let before = setting.used(&setting.root).await;
+    let inner = service.guard.layer(service_fn(move |request: Request<()>| {
+        request.extensions().get::<UsageMeter>().unwrap().record(Usage { tokens: u64::MAX, ..USED });
+        async { Ok::<_, Infallible>(Response::new(Body::from("hello"))) }
+    }));
+    assert_eq!(Answer::of(inner.oneshot(with_token(&token)).await.unwrap()).await.status, 200);
+    assert_eq!(since(&setting, &setting.root, before).await.tokens, BudgetPolicy::MAX_COUNT);
+}
+
+#[tokio::test]
 async fn a_cost_limit_is_told_in_dollars() {
     let setting = Setting::online().await;
     let token = setting.bound(RESOURCE).await;
@@ -192,21 +225,56 @@ async fn while_the_server_is_away_nobody_passes() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_settled_stays_held() {
+async fn what_was_used_is_settled_when_the_server_is_back() {
     let setting = Setting::online().await;
     let token = setting.bound(RESOURCE).await;
     let before = setting.used(&setting.root).await;
     let line = setting.line.clone();
     let service = Service::by_keys(&setting);
     let inner = service.guard.layer(service_fn(move |request: Request<()>| {
-        line.down.store(3, Ordering::SeqCst);
+        line.down.store(u32::MAX, Ordering::SeqCst);
         request.extensions().get::<UsageMeter>().unwrap().record(USED);
         async { Ok::<_, Infallible>(Response::new(Body::from("hello"))) }
     }));
     assert_eq!(Answer::of(inner.oneshot(with_token(&token)).await.unwrap()).await.text, "hello");
     assert_eq!(since(&setting, &setting.root, before).await, HELD);
+    // Its lease is over meanwhile.
     setting.clock.advance(Duration::from_secs(700));
     assert_eq!(since(&setting, &setting.root, before).await, HELD);
+    setting.line.down.store(0, Ordering::SeqCst);
+    setting.comes_to(&setting.root, Usage { calls: before.calls + 1, ..USED }).await;
+}
+
+#[tokio::test]
+async fn what_nobody_was_told_is_held_is_free_again() {
+    let setting = Setting::online().await;
+    let token = setting.bound(RESOURCE).await;
+    let service = Service::by_keys(&setting);
+    assert_eq!(service.call(with_token(&token)).await.status, 200);
+    let before = setting.used(&setting.root).await;
+    setting.line.lost.store(3, Ordering::SeqCst);
+    service.call(with_token(&token)).await.refused(503, "temporarily_unavailable");
+    assert_eq!((service.reached.times(), setting.line.lost.load(Ordering::SeqCst)), (1, 0));
+    setting.comes_to(&setting.root, before).await;
+}
+
+#[tokio::test]
+async fn all_who_call_while_the_server_is_silent_wait_as_long_as_one() {
+    let setting = Setting::online().await;
+    let token = setting.bound(RESOURCE).await;
+    let tokens = RemoteTokens::by_keys(setting.remote());
+    assert!(tokens.verify(&token, RESOURCE).await.is_ok());
+    let service = Service::new(&setting, tokens);
+    setting.line.silent.store(true, Ordering::SeqCst);
+    let calls = join_all((0..20).map(|_| service.call(with_token(&token))));
+    let answers = timeout(Duration::from_secs(20), calls).await.expect("three attempts, of three seconds");
+    for answer in answers {
+        answer.refused(503, "temporarily_unavailable");
+    }
+    assert_eq!((setting.line.count("oauth/token"), setting.line.count("reservations")), (3, 0));
+    // Nothing of it is kept.
+    setting.line.silent.store(false, Ordering::SeqCst);
+    assert_eq!(service.call(with_token(&token)).await.status, 200);
 }
 
 #[tokio::test]

@@ -187,6 +187,22 @@ async fn revocation_is_seen_within_the_staleness_or_at_the_end() {
 }
 
 #[tokio::test]
+async fn an_answer_from_before_the_clock_was_set_back_is_none() {
+    let setting = Setting::online().await;
+    let bound = setting.bound(RESOURCE).await;
+    let (issued, later) = (setting.clock.now(), Duration::from_secs(1800));
+    let tokens = RemoteTokens::by_introspection(setting.account());
+    setting.clock.advance(later);
+    assert!(tokens.verify(&bound, RESOURCE).await.is_ok());
+    setting.clock.set(issued);
+    setting.revoke(&setting.root, &bound).await;
+    for _ in 0..2 {
+        assert_refused(&tokens.verify(&bound, RESOURCE).await);
+        assert_eq!(setting.line.count("introspect"), 2, "the new answer is kept");
+    }
+}
+
+#[tokio::test]
 async fn what_an_agent_lost_is_gone_where_the_server_is_asked() {
     let setting = Setting::online().await;
     let bound = setting.bound(RESOURCE).await;

@@ -53,7 +53,7 @@ impl Replica for LeasedBudgets {
 pub(crate) async fn caps_exact<S: BudgetStore>(stores: Vec<Arc<S>>) {
     for round in 0..rounds_or(2) {
         let (org, account) = (some_org(), Account::agent(AgentId::generate(), 0));
-        let amount = [1, 1, 3, 7][round % 4];
+        let amount = [1, 3, 1, 7][round % 4];
         let served = race_of(CHARGERS, &stores, |_, store| {
             let org = org.clone();
             async move {

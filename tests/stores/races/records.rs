@@ -99,8 +99,8 @@ fn approval() -> Approval {
 
 /// What one of the callers says: half of them yes, half of them no.
 fn decision(caller: usize) -> Decision {
-    let number = Number::generate();
-    Decision { approved: caller % 4 < 2, by: UserId::generate(), number, at: now(), note: None }
+    let (by, number) = (Some(UserId::generate()), Some(Number::generate()));
+    Decision { approved: caller % 4 < 2, by, number, at: now(), note: None }
 }
 
 fn ticket(family: Option<Handle>) -> Ticket {

@@ -113,7 +113,10 @@ impl Accounts {
         };
         let answer = match (organization, read(body).await) {
             (Err(error), _) => Err(error),
-            (Ok(_), Err(refused)) => return error(&refused),
+            (Ok(_), Err(refused)) if door.route == Route::Json => return error(&refused),
+            (Ok(_), Err(refused)) => {
+                return whole(page::notice(refused.status, "This did not work", &refused.description));
+            }
             (Ok(organization), Ok(body)) => {
                 let visit = Visit::new(parts, body, peer);
                 match door.route {

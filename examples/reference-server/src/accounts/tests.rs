@@ -352,15 +352,6 @@ async fn another_site_cannot_sign_a_browser_in() {
 }
 
 #[tokio::test]
-async fn a_second_tab_does_not_spoil_the_first() {
-    let fixture = Fixture::new().await;
-    let first = fixture.open("/orgs/acme/api/v1/oauth/login", "").await;
-    let second = fixture.open("/orgs/acme/api/v1/oauth/login", &first.cookie()).await;
-    assert_eq!(second.header("set-cookie"), "");
-    assert_eq!(second.field("csrf_token"), first.field("csrf_token"));
-}
-
-#[tokio::test]
 async fn a_second_tab_leaves_the_form_of_the_first_good() {
     let fixture = Fixture::new().await;
     let organization = fixture.server.organization(&org("acme")).await.unwrap();

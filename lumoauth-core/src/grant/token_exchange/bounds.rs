@@ -4,11 +4,12 @@ use std::{collections::HashSet, sync::Arc};
 
 use crate::{
     agent::Agent,
+    authorize::is_identity_scope,
     budget::{BudgetPolicy, Envelope},
     capability::{Capability, Scope},
     client_auth::AuthenticatedClient,
     grant::{Bearer, GrantContext, NewToken, Resource, SignIn, TokenError},
-    principal::{Delegation, Principal},
+    principal::Delegation,
     spending::{Payers, Remaining},
     store::Handle,
     token::{AccessClaims, ClientEpoch, ConsentEpoch, MayAct, token_handle},
@@ -33,7 +34,7 @@ pub(super) struct Exchange {
     pub(super) ancestors: Vec<Handle>,
     pub(super) consents: Vec<ConsentEpoch>,
     pub(super) via: Option<ClientEpoch>,
-    /// Copied on to all that comes of a token: where a person named one actor, the chain ends with it.
+    /// Copied on to all that comes of a token: where it names one actor, the chain ends with it.
     pub(super) may_act: Option<MayAct>,
     pub(super) workload: Option<String>,
     pub(super) test: bool,
@@ -102,20 +103,27 @@ impl Exchange {
     }
 }
 
-/// The scope of a token that the last of `agents` uses: within what each of them may do now and within every one of `bounds`.
-/// Without a request, all of that.
+/// The scope of a token that the last of `agents` uses: within what each of them may do now, within `subject`, which is what
+/// they make it of, and within every one of `others`. Without a request, all of that.
+///
+/// Who a person is must be in `subject` literally: no wildcard reaches the scopes of OpenID Connect.
 pub(super) fn narrowed(
     agents: &[&Arc<Agent>],
     requested: Option<&Scope>,
-    bounds: &[&[Capability]],
+    subject: &Scope,
+    others: &[&[Capability]],
 ) -> Result<Scope, TokenError> {
     let refused = |item: &Capability| TokenError::InvalidScope(item.to_string());
     let Some((current, earlier)) = agents.split_last() else { return Ok(Scope::default()) };
-    let scope = current.narrow(requested, bounds).map_err(|item| refused(&item))?;
-    let held = |item: &&Capability| earlier.iter().all(|agent| agent.holds(item));
+    let bounds: Vec<_> = std::iter::once(subject.as_slice()).chain(others.iter().copied()).collect();
+    let scope = current.narrow(requested, &bounds).map_err(|item| refused(&item))?;
+    let fits = |item: &&Capability| {
+        let named = !is_identity_scope(item) || subject.as_slice().contains(item);
+        named && earlier.iter().all(|agent| agent.holds(item))
+    };
     match requested {
-        None => Ok(Scope::new(scope.as_slice().iter().filter(held).cloned())),
-        Some(_) => match scope.as_slice().iter().find(|item| !held(item)) {
+        None => Ok(Scope::new(scope.as_slice().iter().filter(fits).cloned())),
+        Some(_) => match scope.as_slice().iter().find(|item| !fits(item)) {
             Some(item) => Err(refused(item)),
             None => Ok(scope),
         },
@@ -181,9 +189,4 @@ pub(super) fn envelopes(
         return Err(TokenError::InvalidRequest("The token would carry too many budgets."));
     }
     Ok(envelopes)
-}
-
-/// The chain that a caller stands in.
-pub(super) fn chain_of(principal: &Principal) -> Option<Delegation> {
-    principal.delegation.as_deref().cloned()
 }

@@ -8,8 +8,12 @@
 //!    administrator answers for everybody. For an MCP server a consent to this server's own routes or to that server counts;
 //!    without one, to this server's own routes. That covers the sub-agents it hands work to: their tokens
 //!    name every one of them, stand on the same consent and end with it.
-//! 4. A chain has at most [`MAX_ACTORS`] actors, each a different agent.
-//! 5. A `may_act` of the subject names the only actor there can be (RFC 8693 section 4.4).
+//! 4. What is bound to an MCP server was perhaps agreed to for that server only. Where it is handed on for anywhere else,
+//!    every consent that it stands on must allow that too.
+//! 5. A person's token is worth what its client may still have of it, and no more is handed on.
+//! 6. A chain has at most [`MAX_ACTORS`] actors, each a different agent.
+//! 7. A `may_act` of the subject names the only actor there can be (RFC 8693 section 4.4). No route of this server puts one
+//!    into a token; one that is there is honoured, and copied on.
 
 use std::sync::Arc;
 
@@ -19,6 +23,7 @@ use super::{
 };
 use crate::{
     agent::{Agent, DelegationConsent},
+    authorize::{is_identity_scope, still_allowed},
     capability::{Capability, Scope},
     client_auth::AuthenticatedClient,
     consent::Consent,
@@ -37,16 +42,14 @@ pub(super) async fn decide(
     actor: &Actor,
 ) -> Result<Exchange, TokenError> {
     let subject = &request.subject;
-    check_parties(context, subject, &actor.agent).await?;
+    let bound_to = check_parties(context, subject, &actor.agent).await?;
     if subject.claims.may_act.as_ref().is_some_and(|only| only.sub != actor.agent.subject()) {
         return Err(TokenError::InvalidGrant("The subject token names another actor."));
     }
     let delegation = joined(subject, &actor.agent)?;
     let agreed = match &subject.principal.identity {
         Identity::User(person) => agreed(context, &person.user, subject, &actor.agent).await?,
-        Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) | Identity::Remote(_) => {
-            Agreed::Already
-        }
+        Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) | Identity::Remote(_) => None,
     };
     let server = match request.target {
         None => None,
@@ -55,7 +58,15 @@ pub(super) async fn decide(
             Some(target::resolve(context, &client, named).await?)
         }
     };
-    let scope = scope(request, actor, &delegation, &agreed, server.as_deref())?;
+    let mut bounding = match &bound_to {
+        Some(before) if server.as_ref().map(|server| &server.server_id) != Some(&before.server_id) => {
+            stood_on(context, subject).await?
+        }
+        Some(_) | None => Vec::new(),
+    };
+    bounding.extend(agreed.clone());
+    let usable = usable(subject, bound_to.as_deref());
+    let scope = scope(request, &usable, actor, &delegation, &bounding, server.as_deref())?;
     let sources = [&*subject.claims, &*actor.claims];
     let agents: Vec<_> = delegation.agents().map(|agent| &**agent).collect();
     let envelopes = envelopes(&sources, &agents, request.budget.as_ref())?;
@@ -66,7 +77,7 @@ pub(super) async fn decide(
         scope,
         lifetime: lifetime(context, &sources, longest)?,
         ancestors: ancestors(context, &sources)?,
-        consents: consents(&subject.claims.lin.consents, &agreed),
+        consents: consents(&subject.claims.lin.consents, agreed.as_deref()),
         via: via(subject, &actor.agent),
         may_act: subject.claims.may_act.clone(),
         workload: None,
@@ -77,17 +88,19 @@ pub(super) async fn decide(
 }
 
 /// The subject must be meant for this server, or for a resource whose registered party takes part. A client that
-/// authenticated must be a party.
-async fn check_parties(context: &GrantContext<'_>, subject: &Token, actor: &Agent) -> Result<(), TokenError> {
-    let registered = match &subject.claims.mcp_server_id {
+/// authenticated must be a party. The resource, if there is one.
+async fn check_parties(
+    context: &GrantContext<'_>,
+    subject: &Token,
+    actor: &Agent,
+) -> Result<Option<Arc<McpServer>>, TokenError> {
+    let bound_to = match &subject.claims.mcp_server_id {
         None => None,
-        Some(id) => {
-            let server = context.stores.mcp_servers.find(context.org(), McpServerKey::ServerId(id)).await?;
-            server.and_then(|server| server.resource_client_id.clone())
-        }
+        Some(id) => context.stores.mcp_servers.find(context.org(), McpServerKey::ServerId(id)).await?,
     };
+    let registered = bound_to.as_ref().and_then(|server| server.resource_client_id.as_ref());
     let client = context.client.map(AuthenticatedClient::client_id);
-    let is_registered = |id: &ClientId| registered.as_ref() == Some(id);
+    let is_registered = |id: &ClientId| registered == Some(id);
     let audience_takes_part = is_registered(&actor.client_id) || client.is_some_and(is_registered);
     if !subject.claims.is_for_own_routes() && !audience_takes_part {
         return Err(TokenError::InvalidGrant("The subject token is for another audience."));
@@ -97,7 +110,7 @@ async fn check_parties(context: &GrantContext<'_>, subject: &Token, actor: &Agen
     if client.is_some_and(|id| !is_party(id)) {
         return Err(TokenError::InvalidGrant("The client is no party to this exchange."));
     }
-    Ok(())
+    Ok(bound_to)
 }
 
 /// The chain of `subject` with `actor` at its end.
@@ -132,60 +145,71 @@ fn joined(subject: &Token, actor: &Arc<Agent>) -> Result<Delegation, TokenError>
     Ok(Delegation { actors, ..joined })
 }
 
-/// What lets an agent act for a person.
-enum Agreed {
-    /// What the subject token stands on, or an administrator.
-    Already,
-    /// This.
-    By(Arc<Consent>),
-}
-
+/// The consent by which `actor` begins to act for a person; `None` if the subject token was made for it, or an administrator
+/// answers for everybody.
 async fn agreed(
     context: &GrantContext<'_>,
     user: &User,
     subject: &Token,
     actor: &Agent,
-) -> Result<Agreed, TokenError> {
+) -> Result<Option<Arc<Consent>>, TokenError> {
     let implicit = actor.delegation_consent == DelegationConsent::Implicit;
     if implicit || subject.claims.client_id == actor.client_id {
-        return Ok(Agreed::Already);
+        return Ok(None);
     }
     let key = ConsentKey::Between(user.id, &actor.client_id);
     match context.stores.consents.find(context.org(), key).await? {
-        Some(consent) if consent.holds_for(actor.created_at) => Ok(Agreed::By(consent)),
+        Some(consent) if consent.holds_for(actor.created_at) => Ok(Some(consent)),
         Some(_) | None => Err(TokenError::ConsentRequired),
     }
 }
 
-/// What a person's token may carry for whoever signed them in, and no agent needs. Nobody asked for it when nobody asked for
-/// a scope.
-const SIGN_IN_SCOPES: [&str; 4] = ["openid", "profile", "email", "offline_access"];
+/// The consents that `subject` stands on.
+async fn stood_on(context: &GrantContext<'_>, subject: &Token) -> Result<Vec<Arc<Consent>>, TokenError> {
+    let mut consents = Vec::new();
+    for used in &subject.claims.lin.consents {
+        let found = context.stores.consents.find(context.org(), ConsentKey::Id(used.id)).await?;
+        consents.push(found.ok_or(TokenError::ConsentRequired)?);
+    }
+    Ok(consents)
+}
+
+/// What of the scope of `subject`, which is bound to `server`, it can still be used for. Of the agents of a chain that is
+/// seen to with the rest of the chain.
+fn usable(subject: &Token, server: Option<&McpServer>) -> Scope {
+    match &subject.principal.identity {
+        Identity::User(person) => still_allowed(&person.client, server, &subject.claims.scope),
+        Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) | Identity::Remote(_) => {
+            subject.claims.scope.clone()
+        }
+    }
+}
 
 fn scope(
     request: &Request<'_>,
+    usable: &Scope,
     actor: &Actor,
     delegation: &Delegation,
-    agreed: &Agreed,
+    bounding: &[Arc<Consent>],
     server: Option<&McpServer>,
 ) -> Result<Scope, TokenError> {
     let resource = server.map(|server| &server.server_id);
     let vocabulary = server.map_or(&[][..], |server| &server.scopes_supported);
-    let mut bounds = vec![request.subject.claims.scope.as_slice(), actor.claims.scope.as_slice()];
+    let mut others = vec![actor.claims.scope.as_slice()];
     if !vocabulary.is_empty() {
-        bounds.push(vocabulary);
+        others.push(vocabulary);
     }
     let agents: Vec<_> = delegation.agents().collect();
-    let mut scope = narrowed(&agents, request.scope.as_ref(), &bounds)?;
-    let consented = |item: &Capability| match agreed {
-        Agreed::Already => true,
-        Agreed::By(consent) => consent.lets_act(resource, item),
-    };
+    let mut scope = narrowed(&agents, request.scope.as_ref(), usable, &others)?;
+    let consented = |item: &Capability| bounding.iter().all(|consent| consent.lets_act(resource, item));
     if request.scope.is_some() {
         if !scope.as_slice().iter().all(consented) {
             return Err(TokenError::ConsentRequired);
         }
     } else {
-        let wanted = |item: &&Capability| consented(item) && !SIGN_IN_SCOPES.contains(&item.as_str());
+        // A person's token may carry these for whoever signed them in, and no agent needs them. Nobody asked for them when
+        // nobody asked for a scope.
+        let wanted = |item: &&Capability| consented(item) && !is_identity_scope(item);
         scope = Scope::new(scope.as_slice().iter().filter(wanted).cloned());
     }
     if scope.is_empty() && !vocabulary.is_empty() {
@@ -207,9 +231,9 @@ fn via(subject: &Token, actor: &Agent) -> Option<ClientEpoch> {
     }
 }
 
-fn consents(before: &[ConsentEpoch], agreed: &Agreed) -> Vec<ConsentEpoch> {
+fn consents(before: &[ConsentEpoch], agreed: Option<&Consent>) -> Vec<ConsentEpoch> {
     let mut consents = before.to_vec();
-    if let Agreed::By(consent) = agreed {
+    if let Some(consent) = agreed {
         let used = ConsentEpoch { id: consent.id, epoch: consent.epoch };
         if !consents.contains(&used) {
             consents.push(used);

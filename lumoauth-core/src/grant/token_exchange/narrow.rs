@@ -8,12 +8,13 @@
 use std::sync::Arc;
 
 use super::{
-    bounds::{Exchange, Holder, Price, ancestors, chain_of, envelopes, lifetime, narrowed},
+    bounds::{Exchange, Holder, Price, ancestors, envelopes, lifetime, narrowed},
     presented::Request,
 };
 use crate::{
     agent::Agent,
-    capability::{Scope, narrow},
+    authorize,
+    capability::Scope,
     client_auth::{AuthenticatedClient, Method},
     clock::Timestamp,
     grant::{GrantContext, Resource, SignIn, TokenError, target},
@@ -50,19 +51,16 @@ async fn for_agent(
         Some(named) => Some(target::resolve(context, &client, named).await?),
     };
     let vocabulary = server.as_ref().map_or(&[][..], |server| &server.scopes_supported);
-    let mut bounds = vec![subject.claims.scope.as_slice()];
-    if !vocabulary.is_empty() {
-        bounds.push(vocabulary);
-    }
+    let others = if vocabulary.is_empty() { Vec::new() } else { vec![vocabulary] };
     let requested = if server.is_some() { request.scope.as_ref() } else { Some(narrower(request)?) };
     let agents: Vec<_> = subject.principal.agents().collect();
-    let scope = narrowed(&agents, requested, &bounds)?;
+    let scope = narrowed(&agents, requested, &subject.claims.scope, &others)?;
     if scope.is_empty() && !vocabulary.is_empty() {
         return Err(TokenError::InvalidScope("of this server".to_owned()));
     }
     let payers: Vec<_> = agents.iter().map(|agent| &***agent).collect();
     let envelopes = envelopes(&[&subject.claims], &payers, request.budget.as_ref())?;
-    let chain = chain_of(&subject.principal);
+    let chain = subject.principal.delegation.as_deref().cloned();
     let lifetime = match (&server, &chain) {
         // A fresh grant to the same agent.
         (Some(server), None) => server.token_lifetime,
@@ -95,7 +93,8 @@ fn for_person(
         // What a person uses, they authorize; what acts for them is an actor.
         return Err(TokenError::InvalidTarget);
     }
-    let scope = narrow(Some(narrower(request)?), &[claims.scope.as_slice()])
+    let usable = authorize::still_allowed(&person.client, None, &claims.scope);
+    let scope = authorize::narrowed(usable, Some(narrower(request)?))
         .map_err(|item| TokenError::InvalidScope(item.to_string()))?;
     if request.budget.is_some() {
         return Err(TokenError::InvalidRequest("People have no budget: the token of an agent carries one."));

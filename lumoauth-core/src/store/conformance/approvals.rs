@@ -24,7 +24,8 @@ pub(super) fn some_approval() -> Approval {
 
 /// What somebody says.
 pub(super) fn some_decision(approved: bool) -> Decision {
-    Decision { approved, by: UserId::generate(), number: Number::generate(), at: now(), note: None }
+    let (by, number) = (Some(UserId::generate()), Some(Number::generate()));
+    Decision { approved, by, number, at: now(), note: None }
 }
 
 async fn inserted(store: &dyn ApprovalStore, org: &OrgId, approval: &Approval) {

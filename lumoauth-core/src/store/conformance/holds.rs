@@ -112,6 +112,13 @@ pub async fn holds_are_found(store: &dyn BudgetStore) {
     assert!(matches!(store.charge(&maker.org, &charge, now()).await.unwrap(), Charged::Charged(_)));
     let id = HoldId { actor: maker.agent, key: "plain" };
     assert_eq!(store.hold(&maker.org, id, now()).await.unwrap(), None);
+    // The longest note.
+    let long = ChargeId { actor: maker.agent, key: "long", request_hash: [1; 32], keep_until: later(KEPT) };
+    let note = "n".repeat(Hold::MAX_NOTE);
+    let charge = Charge::held(long, &lines, NewHold { parked: false, ends: later(60), note: &note });
+    assert!(matches!(store.charge(&maker.org, &charge, now()).await.unwrap(), Charged::Charged(_)));
+    let found = store.hold(&maker.org, HoldId { actor: maker.agent, key: "long" }, now()).await.unwrap();
+    assert_eq!(found.map(|hold| hold.note), Some(note));
     let resolved = store.resolve(&maker.org, Some(id), &maker.held(), Resolution::Release, now()).await;
     assert_eq!(resolved.unwrap(), Resolved::Unknown);
 }
@@ -177,12 +184,14 @@ pub async fn settling_overshoots(store: &dyn BudgetStore) {
 
 /// "Also after the lease has ended": until then the amount counts as used.
 pub async fn late_holds(store: &dyn BudgetStore) {
-    let maker = Maker::new(store);
-    assert_eq!(maker.make(false, &maker.lines()).await, charged(HELD));
-    assert_eq!(maker.usage().await, HELD);
-    let settled = maker.resolve(Resolution::Settle(USED), later(60)).await;
-    assert_eq!(settled, Resolved::Done { counters: counters(USED), late: true });
-    assert_eq!(maker.usage().await, USED);
+    for (resolution, used) in [(Resolution::Settle(USED), USED), (Resolution::Release, NOTHING)] {
+        let maker = Maker::new(store);
+        assert_eq!(maker.make(false, &maker.lines()).await, charged(HELD));
+        assert_eq!(maker.usage().await, HELD);
+        let resolved = maker.resolve(resolution, later(60)).await;
+        assert_eq!(resolved, Resolved::Done { counters: counters(used), late: true });
+        assert_eq!(maker.usage().await, used);
+    }
 }
 
 /// "From the `keep_until` of its charge on, a hold is `Unknown`."
@@ -282,6 +291,16 @@ pub async fn parked_holds_expire(store: &dyn BudgetStore) {
     assert_eq!(maker.usage().await, NOTHING);
     assert_eq!(maker.state().await, HoldState::Expired);
     assert_eq!(mine(later(60)).await, []);
+
+    // Whoever comes before that frees it just as well.
+    for (resolution, state) in
+        [(Resolution::Release, HoldState::Released), (Resolution::Deny, HoldState::Denied)]
+    {
+        let maker = Maker::new(store);
+        assert_eq!(maker.make(true, &maker.lines()).await, charged(HELD));
+        assert_eq!(maker.resolve(resolution, later(60)).await, done(NOTHING));
+        assert_eq!((maker.state().await, maker.usage().await), (state, NOTHING));
+    }
 }
 
 /// "The counters of the hold's own windows are corrected, also if those windows are over."

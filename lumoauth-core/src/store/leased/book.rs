@@ -13,7 +13,7 @@ use crate::{
 /// How many slices there must still be room for below a maximum, for one to be taken.
 const ROOM: u64 = 4;
 
-/// From how many accounts on those without use are looked for.
+/// From how many accounts on those that are empty are looked for.
 const MANY: usize = 64;
 
 /// How long after the end of its window a counter is remembered, for clocks that are behind.
@@ -23,7 +23,7 @@ const LATE: std::time::Duration = std::time::Duration::from_secs(3600);
 #[derive(Default)]
 pub(super) struct Book {
     purses: HashMap<Account, Purse>,
-    /// How many accounts there were after those without use were last dropped.
+    /// How many accounts there were after those that are empty were last dropped.
     kept: usize,
 }
 
@@ -117,9 +117,10 @@ impl Purse {
         self.stock(line.meter, line.window, line.window_start)
     }
 
-    /// Whether it knows nothing of use any more at `now`.
-    fn is_over(&self, now: Timestamp) -> bool {
-        self.flight.is_none() && self.stocks.iter().all(|stock| is_over(stock, now))
+    /// Whether there is nothing in it that can be spent at `now`, or comes. What the durable counters showed last it may forget:
+    /// the next charge is made there, and learns it again.
+    fn is_empty(&self, now: Timestamp) -> bool {
+        self.flight.is_none() && self.stocks.iter().all(|stock| stock.left == 0 || is_over(stock, now))
     }
 }
 
@@ -286,10 +287,10 @@ impl Book {
         left
     }
 
-    /// The stock of the counter of `line`, as a new one if there is none. What is over makes room for it.
+    /// The stock of the counter of `line`, as a new one if there is none. What is over or empty makes room for it.
     fn known(&mut self, line: &Line, now: Timestamp) -> &mut Stock {
         if self.purses.len() >= MANY.max(2 * self.kept) && !self.purses.contains_key(&line.account) {
-            self.purses.retain(|_, purse| !purse.is_over(now));
+            self.purses.retain(|_, purse| !purse.is_empty(now));
             self.kept = self.purses.len();
         }
         let Line { meter, window, window_start: start, .. } = *line;
@@ -301,5 +302,36 @@ impl Book {
             purse.stocks.len() - 1
         });
         &mut purse.stocks[at]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        budget::{Standing, account_lines},
+        id::AgentId,
+    };
+
+    #[test]
+    fn accounts_for_which_nothing_is_left_are_dropped() {
+        let now = Timestamp::from_unix_seconds(1_790_000_000);
+        let mut book = Book::default();
+        let lines_of_next = || {
+            let account = Account::agent(AgentId::generate(), 0);
+            account_lines(account, &BudgetPolicy::default(), &Usage::ONE_CALL, Standing::Hold, now)
+        };
+        // Something is left for these.
+        let full: Vec<_> = (0..10).map(|_| lines_of_next()).collect();
+        for lines in &full {
+            book.credit(lines, &[0, 100, 0], now);
+        }
+        for _ in 0..10_000 {
+            book.learn(&lines_of_next(), vec![0, 1, 0], now);
+        }
+        assert!(book.purses.len() <= MANY + full.len(), "{}", book.purses.len());
+        for lines in &full {
+            assert_eq!(book.left(lines[0].account, now).calls, 1);
+        }
     }
 }

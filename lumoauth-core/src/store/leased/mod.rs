@@ -13,7 +13,7 @@ use futures_util::{
 
 use super::{BudgetStore, Charge, Charged, HoldId, Overdue, Resolved, StoreError, memory::PerOrg};
 use crate::{
-    budget::{Account, HeldLine, Hold, Line, Resolution, Usage, Verdict},
+    budget::{Account, HeldLine, Hold, Line, Meter, Resolution, Usage, Verdict},
     clock::Timestamp,
     id::{AgentId, OrgId},
 };
@@ -43,6 +43,10 @@ const GIVING_BACK: &str = "giving back slices of budgets";
 ///   each counter and process. Waste counts as used until the window ends. [`Self::give_back`] at the end of the process
 ///   wastes nothing. A slice whose taking or giving back fails with an unknown outcome is waste too.
 /// - [`usage`](BudgetStore::usage) counts what other processes have left as used.
+/// - **Memory**: an account is kept here, with some 300 bytes, while something is left for it and its window is not over: for
+///   those whose amounts count by the month, until then. One for which nothing is left is dropped when many are known.
+/// - What is under way and was given up by whoever waited is driven on by the next charge of its account, or by
+///   [`Self::give_back`]; without either, its record stays in memory with this.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -287,13 +291,17 @@ impl BudgetStore for LeasedBudgets {
     }
 
     async fn usage(&self, org: &OrgId, account: Account, now: Timestamp) -> Result<Usage, StoreError> {
-        // In this order a slice that is taken meanwhile shows as used, and is not subtracted without having been added.
-        let left = self.0.books.read(org, |book| book.left(account, now));
+        // A slice that is taken meanwhile is not left before, one that is given back meanwhile is not left after: whether the
+        // durable counter has them or not, nothing is subtracted that it does not count. They may show as used.
+        let left = || self.0.books.read(org, |book| book.left(account, now));
+        let before = left();
         let used = self.0.durable.usage(org, account, now).await?;
+        let after = left();
+        let without = |meter| used.of(meter).saturating_sub(before.of(meter).min(after.of(meter)));
         Ok(Usage {
-            tokens: used.tokens.saturating_sub(left.tokens),
-            calls: used.calls.saturating_sub(left.calls),
-            micro_usd: used.micro_usd.saturating_sub(left.micro_usd),
+            tokens: without(Meter::Tokens),
+            calls: without(Meter::Calls),
+            micro_usd: without(Meter::MicroUsd),
         })
     }
 }

@@ -99,6 +99,20 @@ async fn revoking_any_token_ends_what_comes_of_it_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn an_application_that_handed_out_takes_it_along() {
+    for end in [(|app| app.epoch += 1) as fn(&mut crate::client::Client), |app| app.active = false] {
+        let cast = Cast::new().await;
+        cast.on.consent(&cast.alice, &cast.bot, "read:a").await;
+        let (subject, actor) = (cast.alices("read:a").await, cast.on.own(&cast.bot).await);
+        let chain = cast.on.exchanged(&subject, Some(&actor), &[]).await;
+        let nested = cast.on.exchanged(&chain, Some(&cast.on.own(&cast.tool).await), &[]).await;
+        assert!(cast.on.is_active(&nested).await);
+        cast.on.change_client(cast.app.client_id(), end).await;
+        assert!(!cast.on.is_active(&chain).await && !cast.on.is_active(&nested).await);
+    }
+}
+
+#[tokio::test]
 async fn what_has_ended_is_revoked_as_long_as_something_of_it_may_live() {
     let cast = Cast::new().await;
     let on = &cast.on;

@@ -146,6 +146,87 @@ async fn consent_at_one_mcp_server_is_none_at_another() {
 }
 
 #[tokio::test]
+async fn what_is_allowed_at_one_mcp_server_stays_there_at_every_link() {
+    let cast = Cast::new().await;
+    let behind = cast.on.agent_with("behind", "read:a read:b delegate:user", |behind| {
+        behind.delegation_consent = DelegationConsent::Implicit;
+    });
+    let behind = behind.await;
+    let [one, other] = ["urn:mcp:one", "urn:mcp:other"];
+    let server = cast.on.mcp_server(one, |on| on.resource_client_id = Some(behind.client_id.clone())).await;
+    cast.on.mcp_server(other, |_| ()).await;
+    let consent = cast.on.consent(&cast.alice, &cast.bot, "read:a").await;
+    cast.on
+        .change_consent(&consent, |consent| consent.grant(Some(&server.server_id), &scope("read:b")))
+        .await;
+    let (bot, behind_own) = (cast.on.own(&cast.bot).await, cast.on.own(&behind).await);
+    // By a chain that the bot is in, by what the bot has of her itself, and by one whom an administrator answers for.
+    let subject = cast.alices("read:a read:b").await;
+    let chain =
+        cast.on.exchanged(&subject, Some(&bot), &[("audience", one), ("scope", "read:a read:b")]).await;
+    let epoch = crate::token::ConsentEpoch { id: consent.id, epoch: 0 };
+    let at_bot = AuthenticatedClient::Agent(cast.bot.clone());
+    let inbound = cast
+        .on
+        .of_user_with(&cast.alice, &at_bot, "read:a read:b", |new| {
+            new.consents = vec![epoch];
+            new.resource = crate::grant::Resource::Mcp(Arc::new(server.clone()));
+        })
+        .await;
+    let party = [("client_id", behind.client_id.as_str()), ("client_secret", super::setting::SECRET)];
+    for (subject, actor) in [(&chain, &behind_own), (&inbound, &bot), (&inbound, &behind_own)] {
+        let exchange = async |more: &[(&str, &str)]| {
+            let fields: Vec<_> = party.iter().chain(more).copied().collect();
+            cast.on.exchange(subject, Some(actor), &fields).await
+        };
+        for place in [&[][..], &[("audience", other)]] {
+            let asked: Vec<_> = place.iter().copied().chain([("scope", "read:b")]).collect();
+            refused(exchange(&asked).await, 403, "consent_required");
+            assert_eq!(exchange(place).await.unwrap().scope.to_string(), "read:a");
+        }
+        let there = exchange(&[("audience", one), ("scope", "read:b")]).await.unwrap();
+        assert_eq!(there.scope.to_string(), "read:b", "where it was allowed");
+    }
+}
+
+#[tokio::test]
+async fn what_the_client_of_a_person_lost_it_does_not_hand_on() {
+    let cast = Cast::new().await;
+    cast.on.consent(&cast.alice, &cast.bot, "read:a read:b").await;
+    let first = cast.on.agent("first", "read:a read:b").await;
+    let at_first = AuthenticatedClient::Agent(first.clone());
+    let subject = cast.on.of_user(&cast.alice, &at_first, "read:a read:b").await;
+    let actor = cast.on.own(&cast.bot).await;
+    let exchange = async |scope| cast.on.exchange(&subject, Some(&actor), &[("scope", scope)]).await;
+    assert!(exchange("read:b").await.is_ok());
+    cast.on.change_agent(&first, |first| first.capabilities = caps("read:a")).await;
+    refused(exchange("read:b").await, 400, "invalid_scope");
+    assert!(exchange("read:a").await.is_ok());
+    assert_eq!(cast.on.exchange(&subject, Some(&actor), &[]).await.unwrap().scope.to_string(), "read:a");
+}
+
+#[tokio::test]
+async fn no_wildcard_tells_who_the_person_is() {
+    let cast = Cast::new().await;
+    let wide = cast.on.agent_with("wide", "* delegate:user", |wide| {
+        wide.delegation_consent = DelegationConsent::Implicit;
+    });
+    let (wide, app) = (wide.await, AuthenticatedClient::Client(cast.on.client("*").await));
+    let everything = cast.on.of_user(&cast.alice, &app, "* email").await;
+    let actor = cast.on.own(&wide).await;
+    let exchange = async |scope| cast.on.exchange(&everything, Some(&actor), &[("scope", scope)]).await;
+    for item in ["openid", "profile", "offline_access", "read:a openid"] {
+        refused(exchange(item).await, 400, "invalid_scope");
+    }
+    assert!(exchange("email").await.is_ok(), "she gave it by its name");
+    // Nor does a chain get it by making itself a narrower token.
+    let chain = exchange("*").await.unwrap();
+    let narrow = async |scope| cast.on.exchange(chain.access_token.expose(), None, &[("scope", scope)]).await;
+    refused(narrow("email").await, 400, "invalid_scope");
+    assert!(narrow("read:a").await.is_ok());
+}
+
+#[tokio::test]
 async fn consent_to_an_earlier_agent_of_the_same_client_id_is_none() {
     let cast = Cast::new().await;
     cast.on.consent(&cast.alice, &cast.bot, "read:a").await;
@@ -195,10 +276,12 @@ async fn every_link_bounds_the_scope() {
 #[tokio::test]
 async fn a_wildcard_never_widens() {
     let cast = Cast::new().await;
-    let wide = cast.on.agent("wide", "* delegate:user").await;
-    let at_wide = AuthenticatedClient::Agent(wide.clone());
-    let actor = cast.on.own(&wide).await;
-    let subject = cast.on.of_user(&cast.alice, &at_wide, "openid offline_access read:*").await;
+    let wide = cast.on.agent_with("wide", "* delegate:user", |wide| {
+        wide.delegation_consent = DelegationConsent::Implicit;
+    });
+    let app = AuthenticatedClient::Client(cast.on.client("read:*").await);
+    let actor = cast.on.own(&wide.await).await;
+    let subject = cast.on.of_user(&cast.alice, &app, "openid offline_access read:*").await;
     let token = cast.on.exchange(&subject, Some(&actor), &[]).await.unwrap();
     assert_eq!(token.scope.to_string(), "", "`*` stands for no wildcard, and nobody asked to sign in");
     let token = cast.on.exchange(&subject, Some(&actor), &[("scope", "read:a")]).await.unwrap();

@@ -78,6 +78,21 @@ async fn a_persons_token_is_narrowed_for_the_client_that_has_it_only() {
 }
 
 #[tokio::test]
+async fn no_wildcard_of_a_person_reaches_who_they_are() {
+    let cast = Cast::new().await;
+    let app = AuthenticatedClient::Client(cast.on.client("*").await);
+    let token = cast.on.of_user(&cast.alice, &app, "* openid").await;
+    let exchange = async |scope| {
+        let fields = [("scope", scope), ("client_id", app.client_id().as_str()), ("client_secret", SECRET)];
+        cast.on.exchange(&token, None, &fields).await
+    };
+    for scope in ["email", "openid profile", "offline_access read:a"] {
+        refused(exchange(scope).await, 400, "invalid_scope");
+    }
+    assert_eq!(exchange("openid read:a").await.unwrap().scope, scope("openid read:a"));
+}
+
+#[tokio::test]
 async fn an_own_token_for_a_resource_is_a_fresh_grant_and_a_delegated_one_is_not() {
     let cast = Cast::new().await;
     cast.on.mcp_server("urn:mcp:a", |server| server.token_lifetime = 7200).await;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::setting::{Cast, caps, scope};
+use super::setting::{Cast, caps, refused, scope};
 use crate::{
     audit::Origin,
     capability::Capability,
@@ -21,9 +21,8 @@ impl Cast {
         let request = AskRequest { action: Some(action.to_owned()), ..AskRequest::default() };
         let facts = RequestFacts { method: "POST", path: "/" };
         let caller = Caller { actor: principal.actor(), origin: Origin::default() };
-        let agent = principal.agent().unwrap();
         let organization = &self.on.organization;
-        self.on.server.ask(organization, principal, agent, &request, facts, &caller).await.unwrap().allowed
+        self.on.server.ask(organization, principal, &request, facts, &caller).await.unwrap().allowed
     }
 }
 
@@ -83,7 +82,7 @@ async fn what_any_agent_of_a_chain_loses_the_whole_chain_loses() {
     let principal = cast.principal(&token).await;
     assert!(cast.ask(&principal, "read:a").await && !cast.ask(&principal, "tool:x").await);
     assert_eq!(cast.on.introspect(&token).await["scope"], "read:a");
-    let me = cast.on.server.identity(&cast.on.organization, &principal, &cast.tool, "").await.unwrap();
+    let me = cast.on.server.identity(&cast.on.organization, &principal, "").await.unwrap();
     assert_eq!(
         (&me["capabilities"], &me["scopes"]),
         (&json!(["read:a"]), &json!(scope("read:a tool:x").as_slice()))
@@ -107,7 +106,7 @@ async fn a_spent_budget_of_an_earlier_agent_shows_and_holds() {
     let facts = RequestFacts { method: "POST", path: "/" };
     let caller = Caller { actor: principal.actor(), origin: Origin::default() };
     let organization = &cast.on.organization;
-    let error = cast.on.server.ask(organization, &principal, &cast.tool, &request, facts, &caller).await;
+    let error = cast.on.server.ask(organization, &principal, &request, facts, &caller).await;
     assert_eq!(error.unwrap_err().to_wire().error, "budget_exceeded");
 }
 
@@ -154,7 +153,13 @@ async fn doors_for_people_stay_shut_to_whoever_acts_for_them() {
         .issue_with(crate::grant::Bearer::Itself(&bot), "* admin authz:check admin:users", |_| ())
         .await;
     let subject = cast.alices_at_bot(wide).await;
-    let delegated = cast.on.exchanged(&subject, Some(&actor), &[("scope", wide)]).await;
+    // What no agent is given by a person, it does not hand on either, if it had it.
+    let handed_on = cast.on.exchange(&subject, Some(&actor), &[("scope", wide)]).await;
+    refused(handed_on, 400, "invalid_scope");
+    let console = crate::client_auth::AuthenticatedClient::Client(cast.on.client(wide).await);
+    cast.on.consent(&cast.alice, &cast.bot, wide).await;
+    let hers = cast.on.of_user(&cast.alice, &console, wide).await;
+    let delegated = cast.on.exchanged(&hers, Some(&actor), &[("scope", wide)]).await;
     let about = SubjectRef::Text(format!("user:{}", cast.alice.id));
     // By the agent's client it is still not the person in person.
     for token in [&subject, &delegated] {
@@ -173,8 +178,7 @@ async fn doors_for_people_stay_shut_to_whoever_acts_for_them() {
     }
     // In person she is let in, by an application that may have that of her.
     let admin = Capability::parse("admin:users").unwrap();
-    let console = crate::client_auth::AuthenticatedClient::Client(cast.on.client(wide).await);
-    let hers = cast.principal(&cast.on.of_user(&cast.alice, &console, wide).await).await;
+    let hers = cast.principal(&hers).await;
     assert!(hers.person().is_some() && hers.decide(&admin).is_allow());
     let elsewhere = cast.principal(&cast.alices(wide).await).await;
     assert!(!elsewhere.decide(&admin).is_allow());

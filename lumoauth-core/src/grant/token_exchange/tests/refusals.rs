@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::setting::{ACCESS, Cast, refused};
 use crate::{
+    client_auth::AuthenticatedClient,
     grant::Bearer,
     keys::{KeyProvider, KeyPurpose},
     token::sign,
@@ -173,17 +174,22 @@ async fn a_chain_of_ten_thousand_is_not_even_read() {
     let signer = cast.on.keys.signer(cast.on.org(), KeyPurpose::AccessToken, cast.on.now()).await.unwrap();
     let delegated = json!(cast.on.claims(&cast.delegated("read:a").await).await);
     let actor = cast.on.own(&cast.tool).await;
-    for depth in [4, 31, 40, 10_000] {
-        let open = r#"{"sub":"a","act":"#.repeat(depth);
-        let deep = format!("{open}null{}", "}".repeat(depth));
-        let text = serde_json::to_string(&delegated).unwrap();
-        let act = serde_json::to_string(&delegated["act"]).unwrap();
-        let text = text.replace(&act, &deep);
+    // Each link is a good one: what is wrong is how many there are.
+    let act = serde_json::to_string(&delegated["act"]).unwrap();
+    let link = format!("{},\"act\":", act.strip_suffix('}').unwrap());
+    for depth in [0, 3, 30, 39, 9_999] {
+        let deep = format!("{}{act}{}", link.repeat(depth), "}".repeat(depth));
+        let text = serde_json::to_string(&delegated).unwrap().replace(&act, &deep);
         let claims = serde_json::value::RawValue::from_string(text);
         // Beyond what the JSON library itself reads there is nothing to sign.
         let Ok(claims) = claims else { continue };
         let token = sign(&*signer, "at+jwt", &claims).await.unwrap();
-        refused(cast.on.exchange(&token, Some(&actor), &[]).await, 400, "invalid_grant");
+        let result = cast.on.exchange(&token, Some(&actor), &[]).await;
+        if depth == 0 {
+            assert!(result.is_ok(), "as it was issued");
+        } else {
+            refused(result, 400, "invalid_grant");
+        }
     }
 }
 
@@ -209,8 +215,19 @@ async fn a_persons_token_is_not_exchanged_by_whoever_finds_it() {
     refused(cast.on.exchange(&found, None, &[("scope", "read:a")]).await, 401, "invalid_client");
     cast.on.mcp_server("urn:mcp:a", |_| ()).await;
     refused(cast.on.exchange(&found, None, &[("audience", "urn:mcp:a")]).await, 401, "invalid_client");
-    let public = [("client_id", cast.app.client_id().as_str()), ("scope", "read:a")];
-    refused(cast.on.exchange(&found, None, &public).await, 401, "invalid_client");
+    let unproven = [("client_id", cast.app.client_id().as_str()), ("scope", "read:a")];
+    refused(cast.on.exchange(&found, None, &unproven).await, 401, "invalid_client");
+}
+
+#[tokio::test]
+async fn a_client_that_cannot_prove_itself_exchanges_nothing() {
+    let cast = Cast::new().await;
+    let public = cast.on.public_client("read:a").await;
+    let token = cast.on.of_user(&cast.alice, &AuthenticatedClient::Client(public.clone()), "read:a").await;
+    let named = [("client_id", public.client_id.as_str()), ("scope", "read:a")];
+    refused(cast.on.exchange(&token, None, &named).await, 400, "unauthorized_client");
+    let actor = cast.on.own(&cast.bot).await;
+    refused(cast.on.exchange(&token, Some(&actor), &named).await, 400, "unauthorized_client");
 }
 
 #[tokio::test]

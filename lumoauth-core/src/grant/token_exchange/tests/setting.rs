@@ -17,13 +17,15 @@ use crate::{
     grant::{
         Bearer, GrantContext, NewToken, Refusal, Resource, SignIn, TokenError, TokenResponse, id_token, issue,
     },
-    id::{OrgId, Slug},
+    id::{ClientId, OrgId, Slug},
     keys::{KeyProvider, KeyPurpose, KeyRing, KeyRingConfig, MasterKey},
     mcp::{McpServer, ResourceUri},
     organization::{ActOrder, Organization},
     secret::Secret,
     server::{AuthorizationServer, Introspection, TokenRequest},
-    store::{AgentKey, ConsentKey, Handle, Insert, MemoryStore, Page, Revoked, Stores, Update, UserKey},
+    store::{
+        AgentKey, ClientKey, ConsentKey, Handle, Insert, MemoryStore, Page, Revoked, Stores, Update, UserKey,
+    },
     token::{self, AccessClaims, VerifiedTokens},
     user::User,
     wire::Params,
@@ -147,6 +149,14 @@ impl Setting {
         assert_eq!(self.stores.agents.update(self.org(), &next, &on).await.unwrap(), Update::Updated);
     }
 
+    pub(super) async fn change_client(&self, client: &ClientId, change: impl FnOnce(&mut Client)) {
+        let key = ClientKey::ClientId(client);
+        let mut next = (*self.stores.clients.find(self.org(), key).await.unwrap().unwrap()).clone();
+        change(&mut next);
+        let on = event(EventKind::ClientCreated);
+        assert_eq!(self.stores.clients.update(self.org(), &next, &on).await.unwrap(), Update::Updated);
+    }
+
     pub(super) async fn user(&self, email: &str) -> Arc<User> {
         let mut user = User::new(email, self.now());
         user.name = Some("Alice".to_owned());
@@ -164,8 +174,21 @@ impl Setting {
     }
 
     pub(super) async fn client(&self, scopes: &str) -> Arc<Client> {
+        self.client_with(scopes, |client| client.secrets = Secrets::one(&Secret::from(SECRET))).await
+    }
+
+    /// One that has no secret.
+    pub(super) async fn public_client(&self, scopes: &str) -> Arc<Client> {
+        self.client_with(scopes, |client| {
+            client.secrets = Secrets::default();
+            client.confidential = false;
+        })
+        .await
+    }
+
+    async fn client_with(&self, scopes: &str, change: impl FnOnce(&mut Client)) -> Arc<Client> {
         let (mut client, _) = Client::new("App", self.now());
-        client.secrets = Secrets::one(&Secret::from(SECRET));
+        change(&mut client);
         client.allowed_scopes = caps(scopes);
         let on = event(EventKind::ClientCreated);
         assert_eq!(self.stores.clients.insert(self.org(), &client, &on).await.unwrap(), Insert::Inserted);
