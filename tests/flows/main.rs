@@ -34,6 +34,8 @@ mod delegation;
 mod delegation_ends;
 mod delegation_retries;
 mod discovery;
+mod dpop;
+mod dpop_doors;
 mod forged_claims;
 mod forged_keys;
 mod forged_shapes;

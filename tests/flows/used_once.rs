@@ -1,10 +1,11 @@
-//! What may be used once is used once on all replicas together: assertions of clients, and signed requests of AWS.
+//! What may be used once is used once on all replicas together: assertions of clients, signed requests of AWS, and
+//! proofs of keys.
 
 use std::{fs, iter, thread, time::Duration};
 
 use lumoauth_tests::{
-    Agent, AttackerKey, Backend, KeySite, Org, Response, ServeOptions, Server, Sts, sts_token, unique,
-    unix_now,
+    Agent, AttackerKey, Backend, DpopKey, KeySite, Org, Response, ServeOptions, Server, Sts, sts_token, text,
+    unique, unix_now,
 };
 use serde_json::json;
 
@@ -30,7 +31,7 @@ impl Replicas {
 }
 
 #[test]
-fn assertions_and_signed_requests_are_used_once_on_all_replicas() {
+fn assertions_signed_requests_and_proofs_are_used_once_on_all_replicas() {
     for backend in Backend::SHARED {
         let first = ServeOptions::new().on(backend).line("rate_limits = false").knowing_our_sites();
         let options = [first.replica(), first];
@@ -41,6 +42,7 @@ fn assertions_and_signed_requests_are_used_once_on_all_replicas() {
         b.wait_until_up_for(Duration::from_millis(1500));
         assertions(&a.acme(), &replicas);
         signed_requests(&a.acme(), &replicas);
+        proofs(&a.acme(), &replicas);
         for server in replicas.0 {
             assert!(!server.log().contains("panicked"), "{}", server.log());
             assert_eq!(server.terminate(), Some(0));
@@ -89,6 +91,31 @@ fn signed_requests(org: &Org<'_>, replicas: &Replicas) {
         ];
         let once = replicas.accepted(|server| at(&agent, server).post("/oauth/token").form(&fields).send());
         assert_eq!((once, Sts::trusted().asked(&session)), (1, 1), "round {round}");
+    }
+}
+
+fn proofs(org: &Org<'_>, replicas: &Replicas) {
+    let (agent, key) = (org.agent(&["read:a"]), DpopKey::for_server(&replicas.0[1]));
+    for round in 0..ROUNDS {
+        let proof = key.proof("POST", &format!("{}/oauth/token", org.issuer()), None);
+        let fields = [
+            ("grant_type", "client_credentials"),
+            ("client_id", &*agent.client_id),
+            ("client_secret", &*agent.secret),
+        ];
+        let once = replicas.accepted(|server| {
+            at(&agent, server).post("/oauth/token").header("DPoP", &proof).form(&fields).send()
+        });
+        assert_eq!(once, 1, "round {round}");
+    }
+    let proof = key.proof("POST", &format!("{}/oauth/token", org.issuer()), None);
+    let answer = agent.token_request(&agent.secret, &[]).header("DPoP", &proof).send().ok();
+    let (token, url) = (text(&answer["access_token"]), format!("{}/oauth/userinfo", org.issuer()));
+    for round in 0..ROUNDS {
+        let proof = key.proof("GET", &url, Some(token));
+        let once =
+            replicas.accepted(|server| at(&agent, server).get("/oauth/userinfo").dpop(token, &proof).send());
+        assert_eq!(once, 1, "round {round}");
     }
 }
 

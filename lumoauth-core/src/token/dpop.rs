@@ -233,3 +233,6 @@ impl Proof {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -165,6 +165,7 @@ impl World {
             issuer: ISSUER,
             client: None,
             public_client: None,
+            key: None,
             origin: &origin,
             stores: &self.stores,
             keys: &*self.keys,

@@ -207,6 +207,7 @@ impl Setting {
             issuer: &issuer,
             client: None,
             public_client: None,
+            key: None,
             origin: &origin,
             stores: &self.stores,
             keys: &*self.keys,
