@@ -114,6 +114,7 @@ const LEVELS: &[(&str, &[&str])] = &[
             "client_auth",
             "foreign_keys",
             "grant",
+            "httpsig",
             "authz",
             "authorize",
             "wire",

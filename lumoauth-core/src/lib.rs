@@ -13,7 +13,7 @@
 //! | values | [`clock`], [`id`], [`json`], [`jwks`], [`random`], [`secret`] | time, identifiers, strict JSON, randomness, secrets |
 //! | domain | [`agent`], [`api_key`], [`approval`], [`audit`], [`budget`], [`capability`], [`client`], [`consent`], [`mcp`], [`organization`], [`user`], [`workload`] | records and decisions; pure, without I/O |
 //! | ports | [`store`], [`keys`], [`fetch`], [`people`] | what a host or a backend implements |
-//! | protocol | [`authorize`], [`client_auth`], [`foreign_keys`], [`grant`], [`principal`], [`token`], [`wire`] | OAuth, JWT, who is calling, what clients see |
+//! | protocol | [`authorize`], [`client_auth`], [`foreign_keys`], [`grant`], [`httpsig`], [`principal`], [`token`], [`wire`] | OAuth, JWT, signed requests, who is calling, what clients see |
 //! | server | [`server`] | everything together |
 //!
 //! # A token request
@@ -43,6 +43,7 @@ pub mod consent;
 pub mod fetch;
 pub mod foreign_keys;
 pub mod grant;
+pub mod httpsig;
 pub mod id;
 pub mod json;
 pub mod jwks;

@@ -17,6 +17,7 @@ use crate::{
 };
 
 pub use jwk::{Jwk, VerifyingKey};
+pub use local::LocalSigner;
 pub use ring::{KeyRing, KeyRingConfig};
 pub use sealed::{MasterKey, ParseMasterKeyError};
 
