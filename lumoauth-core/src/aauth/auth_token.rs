@@ -9,7 +9,6 @@ use crate::{
     capability::Scope,
     clock::Timestamp,
     id::{AAuthIdentifier, OrgId},
-    json,
     jwks::PublicKeys,
     organization::ActOrder,
     token::InvalidToken,
@@ -69,12 +68,12 @@ pub struct ActedFor {
 }
 
 impl AuthClaims {
-    /// The claims of a payload whose signature was found to be `issuer`'s, if it is for somebody and valid at `now`.
+    /// What `claims` say, which `issuer` signed, if they are those of an auth token of its own that is valid at `now`.
     ///
     /// # Errors
     /// [`InvalidToken`] says which check failed.
-    pub(crate) fn read(payload: &[u8], issuer: &str, now: Timestamp) -> Result<Self, InvalidToken> {
-        let claims: Self = json::parse(payload).map_err(|_| InvalidToken::Malformed)?;
+    pub(crate) fn of(claims: &Map<String, Value>, issuer: &str, now: Timestamp) -> Result<Self, InvalidToken> {
+        let claims = Self::deserialize(claims).map_err(|_| InvalidToken::Malformed)?;
         if claims.iss != issuer {
             return Err(InvalidToken::WrongIssuer);
         }
@@ -97,13 +96,14 @@ impl AuthClaims {
         Confirmation::read(&claims, &PublicKeys::default())
     }
 
-    /// The agents of the chain, the first one first; of a token without a chain only its agent.
-    pub fn agents(&self, order: ActOrder) -> Vec<&AAuthIdentifier> {
-        let mut agents: Vec<_> =
-            std::iter::successors(self.act.as_deref(), |act| act.act.as_deref()).map(|act| &act.agent).collect();
+    /// The agents of the chain with their delegates, the first one first, if the claim is nested in `order`. Of a token
+    /// without a chain that is its own agent.
+    pub fn chain(&self, order: ActOrder) -> Vec<(AAuthIdentifier, Option<String>)> {
+        let links = std::iter::successors(self.act.as_deref(), |act| act.act.as_deref());
+        let mut chain: Vec<_> = links.map(|act| (act.agent.clone(), act.agent_delegate.clone())).collect();
         if order == ActOrder::Rfc8693 {
-            agents.reverse();
+            chain.reverse();
         }
-        if agents.is_empty() { vec![&self.agent] } else { agents }
+        if chain.is_empty() { vec![(self.agent.clone(), self.agent_delegate.clone())] } else { chain }
     }
 }
