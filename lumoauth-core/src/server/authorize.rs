@@ -16,6 +16,7 @@ use crate::{
     capability::Capability,
     client_auth::AuthenticatedClient,
     clock::Timestamp,
+    consent::Place,
     grant::{Refusal, SignIn, TokenError, target},
     id::ClientId,
     keys::KeyError,
@@ -317,9 +318,9 @@ impl AuthorizationServer {
         let user = user.filter(|user| user.is_active()).ok_or(RequestError::AccessDenied)?;
         let consents = &self.stores().consents;
         let consent = consents.find(org, ConsentKey::Between(user.id, client.client_id())).await?;
-        let resource = server.as_ref().map(|server| &server.server_id);
+        let place = server.as_ref().map(|server| Place::Mcp(server.server_id.clone()));
         let agreed = consent.filter(|consent| {
-            let counts = consent.holds_for(registered_at(client)) && consent.covers(resource, &scope);
+            let counts = consent.holds_for(registered_at(client)) && consent.covers(place.as_ref(), &scope);
             counts && !must_ask(client, request)
         });
         let sign_in = SignIn { at: there.at, amr: there.amr.clone() };

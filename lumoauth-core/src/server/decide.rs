@@ -14,9 +14,9 @@ use crate::{
     capability::Scope,
     client_auth::AuthenticatedClient,
     clock::Timestamp,
-    consent::Consent,
+    consent::{Consent, Place},
     grant::SignIn,
-    id::{McpServerId, OrgId},
+    id::OrgId,
     mcp::McpServer,
     organization::Organization,
     people::SignedIn,
@@ -144,7 +144,8 @@ impl AuthorizationServer {
             return Err(RequestError::InvalidTarget.into());
         }
         decide_scope(client, Some(&scope), server.as_deref())?;
-        let choice = Choice { resource: question.resource.as_ref(), asked: &question.scope, chosen: &scope };
+        let place = question.resource.clone().map(Place::Mcp);
+        let choice = Choice { resource: place.as_ref(), asked: &question.scope, chosen: &scope };
         let consent = self.record_consent(asked, choice).await?;
         let sign_in = SignIn { at: question.sign_in.at, amr: question.sign_in.amr.clone() };
         let agreed = Agreed { client, user, scope, server: server.as_deref(), sign_in };
@@ -164,7 +165,8 @@ impl AuthorizationServer {
                 .with("consent", consent.id.to_string())
                 .with("scope", choice.chosen.to_string());
             let event = match choice.resource {
-                Some(id) => event.with("mcp_server_id", id.as_str()),
+                Some(Place::Mcp(id)) => event.with("mcp_server_id", id.as_str()),
+                Some(Place::AAuth(id)) => event.with("aauth_resource_id", id.as_str()),
                 None => event,
             };
             let rest = choice.not_chosen();
@@ -216,7 +218,7 @@ struct Asked<'a> {
 /// What a person chose of what they were asked for.
 #[derive(Clone, Copy)]
 struct Choice<'a> {
-    resource: Option<&'a McpServerId>,
+    resource: Option<&'a Place>,
     asked: &'a Scope,
     chosen: &'a Scope,
 }

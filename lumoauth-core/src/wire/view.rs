@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    agent::Agent,
+    agent::{AAuthIdentity, Agent},
     api_key::ApiKey,
     approval::{Approval, ApprovalStatus},
     audit::Event,
@@ -40,7 +40,7 @@ pub fn agent(agent: &Agent) -> Value {
         "canActOnBehalfOfUsers": agent.can_act_on_behalf_of_users,
         "delegationPolicy": { "consent": agent.delegation_consent.as_str() },
         "workloadIdentity": agent.workload.as_ref().map(WorkloadTrust::view),
-        "aauthIdentity": null,
+        "aauthIdentity": agent.aauth.as_deref().map(aauth_identity),
         "jwksUri": agent.jwks_uri,
         "jwks": agent.jwks,
         "allowedIps": null,
@@ -48,6 +48,18 @@ pub fn agent(agent: &Agent) -> Value {
         "lastUsedAt": null,
         "createdAt": agent.created_at.to_string(),
         "updatedAt": agent.updated_at.to_string(),
+    })
+}
+
+/// An agent's part in AAuth.
+pub fn aauth_identity(identity: &AAuthIdentity) -> Value {
+    json!({
+        "identifier": identity.identifier,
+        "allowedScopes": identity.allowed_scopes.as_slice(),
+        "algorithms": identity.algorithms,
+        "userAuthorization": identity.user_authorization,
+        "delegation": identity.delegation,
+        "tokenExchange": identity.token_exchange,
     })
 }
 
