@@ -85,6 +85,8 @@ pub(crate) const ORGANIZATION: &[Route] = routes! { "/orgs/{}/api/v1":
     POST "agents/register" Access::Anyone => me::register;
     POST "agents/{}/attest" Access::Open => attest::attest;
 
+    POST "aauth/agent/token" Access::Open => aauth::token;
+
     POST "authz/check" Access::Anyone => authz::check;
     POST "authz/check-bulk" Access::Anyone => authz::check_bulk;
     POST "authz/check-any" Access::Anyone => authz::check_any;

@@ -105,6 +105,7 @@ pub(super) fn verify_by_either(
     keys: &PublicKeys,
     own: &[VerifyingKey],
 ) -> Result<ForeignClaims, InvalidToken> {
-    let ours = token.kid().is_some_and(|kid| !keys.contains(kid) && own.iter().any(|key| key.id().as_str() == kid));
+    let ours =
+        token.kid().is_some_and(|kid| !keys.contains(kid) && own.iter().any(|key| key.id().as_str() == kid));
     if ours { token.verify_own(own) } else { token.verify(keys) }
 }

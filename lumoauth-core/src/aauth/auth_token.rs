@@ -72,7 +72,11 @@ impl AuthClaims {
     ///
     /// # Errors
     /// [`InvalidToken`] says which check failed.
-    pub(crate) fn of(claims: &Map<String, Value>, issuer: &str, now: Timestamp) -> Result<Self, InvalidToken> {
+    pub(crate) fn of(
+        claims: &Map<String, Value>,
+        issuer: &str,
+        now: Timestamp,
+    ) -> Result<Self, InvalidToken> {
         let claims = Self::deserialize(claims).map_err(|_| InvalidToken::Malformed)?;
         if claims.iss != issuer {
             return Err(InvalidToken::WrongIssuer);
@@ -96,12 +100,12 @@ impl AuthClaims {
         Confirmation::read(&claims, &PublicKeys::default())
     }
 
-    /// The agents of the chain with their delegates, the first one first, if the claim is nested in `order`. Of a token
-    /// without a chain that is its own agent.
-    pub fn chain(&self, order: ActOrder) -> Vec<(AAuthIdentifier, Option<String>)> {
+    /// The agents of the chain with their delegates, the first one first; of a token without a chain that is its own
+    /// agent.
+    pub fn chain(&self) -> Vec<(AAuthIdentifier, Option<String>)> {
         let links = std::iter::successors(self.act.as_deref(), |act| act.act.as_deref());
         let mut chain: Vec<_> = links.map(|act| (act.agent.clone(), act.agent_delegate.clone())).collect();
-        if order == ActOrder::Rfc8693 {
+        if self.lin.act_order == ActOrder::Rfc8693 {
             chain.reverse();
         }
         if chain.is_empty() { vec![(self.agent.clone(), self.agent_delegate.clone())] } else { chain }

@@ -3,8 +3,8 @@
 use http::StatusCode;
 
 use crate::{
-    foreign_keys::ForeignKeyError,
     clock::Timestamp,
+    foreign_keys::ForeignKeyError,
     grant::{Exhausted, TokenError},
     httpsig::SignatureError,
     keys::KeyError,
@@ -19,7 +19,7 @@ use crate::{
 pub enum Unauthenticated {
     /// The request carries no signature, or not one that is accepted.
     #[error("{0}")]
-    Signature(#[source] SignatureError),
+    Signature(#[from] SignatureError),
     /// The request does not say who signs: neither an agent token nor a `Signature-Key`.
     #[error("the request does not say who signed it")]
     NoSigner,
@@ -51,7 +51,9 @@ impl Unauthenticated {
     fn description(&self) -> String {
         match self {
             Self::Signature(error) => error.to_string(),
-            Self::NoSigner => "Send Agent-Auth: agent_token=<JWT>, or Signature-Key: <identifier>#<kid>.".to_owned(),
+            Self::NoSigner => {
+                "Send Agent-Auth: agent_token=<JWT>, or Signature-Key: <identifier>#<kid>.".to_owned()
+            }
             // Which parties there are is nobody's business.
             Self::AgentToken(_) | Self::Party | Self::Keys(_) => "The signer is not accepted.".to_owned(),
             Self::KeyBinding => "The request is not signed by the key that the token is bound to.".to_owned(),

@@ -10,7 +10,7 @@ use crate::{
     aauth_resource::AAuthResource,
     agent::Agent,
     id::{AAuthResourceId, AgentId, OrgId, UserId},
-    organization::Organization,
+    organization::{ActOrder, Organization},
     store::{AAuthResourceKey, AgentKey, ConsentKey, Handle, StoreError, Stores, UserKey},
     token::{ConsentEpoch, Dead, handles_text},
 };
@@ -37,6 +37,13 @@ pub struct AuthLineage {
     /// Handles of the tokens and families it came from.
     #[serde(rename = "h", default, skip_serializing_if = "Vec::is_empty", with = "handles_text")]
     pub handles: Vec<Handle>,
+    /// How the agents are nested in `act`.
+    #[serde(rename = "n", default, skip_serializing_if = "is_default")]
+    pub act_order: ActOrder,
+}
+
+fn is_default(order: &ActOrder) -> bool {
+    *order == ActOrder::default()
 }
 
 impl AuthLineage {
@@ -49,6 +56,7 @@ impl AuthLineage {
             user: None,
             consents: Vec::new(),
             handles: Vec::new(),
+            act_order: organization.act_order,
         }
     }
 }
@@ -70,7 +78,8 @@ pub async fn alive(
     for &(id, epoch) in &lineage.agents {
         let agent = stores.agents.find(org, AgentKey::Id(id)).await?;
         // An agent that lost its AAuth identity can sign nothing any more.
-        let alive = agent.is_some_and(|agent| agent.is_active() && agent.epoch == epoch && agent.aauth.is_some());
+        let alive =
+            agent.is_some_and(|agent| agent.is_active() && agent.epoch == epoch && agent.aauth.is_some());
         if !alive {
             return Ok(Err(Dead::Principal));
         }

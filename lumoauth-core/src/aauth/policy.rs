@@ -66,7 +66,9 @@ impl ConsentPolicy for LevelPolicy {
         let may_ask = facts.agent.aauth.as_ref().is_some_and(|identity| identity.user_authorization);
         Ok(match facts.resource.default_auth_level {
             AuthLevel::None => Decision::Grant(facts.scope.clone()),
-            _ if !may_ask => Decision::Deny("The resource wants a person to agree, and the agent may not ask one."),
+            _ if !may_ask => {
+                Decision::Deny("The resource wants a person to agree, and the agent may not ask one.")
+            }
             _ => Decision::Consent(facts.scope.clone()),
         })
     }

@@ -93,7 +93,8 @@ impl<'a> UnverifiedResourceToken<'a> {
         if claims.audience() != [issuer] {
             return Err(InvalidToken::WrongAudience);
         }
-        let agent = claims.text("agent").and_then(|agent| AAuthIdentifier::parse(agent).ok()).ok_or(malformed)?;
+        let agent =
+            claims.text("agent").and_then(|agent| AAuthIdentifier::parse(agent).ok()).ok_or(malformed)?;
         let agent_jkt = claims.text("agent_jkt").and_then(|jkt| jkt.parse().ok()).ok_or(malformed)?;
         let scope = match claims.all().get("scope") {
             None => Scope::default(),

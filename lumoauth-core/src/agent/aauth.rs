@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{capability::Scope, id::AAuthIdentifier};
+use crate::{capability::Scope, id::AAuthIdentifier, jwks::HttpAlgorithm};
 
 /// An agent's part in AAuth.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,47 +15,13 @@ pub struct AAuthIdentity {
     /// What it may ask of resources; empty means whatever the resource offers.
     pub allowed_scopes: Scope,
     /// How it may sign its requests; empty means every way this server knows.
-    pub algorithms: Vec<SignatureAlgorithm>,
+    pub algorithms: Vec<HttpAlgorithm>,
     /// Whether it may ask people for authorization.
     pub user_authorization: bool,
     /// Whether it may have delegates: agent tokens whose `sub` is not the agent itself.
     pub delegation: bool,
     /// Whether it may exchange a token that it was called with for one of a resource further on.
     pub token_exchange: bool,
-}
-
-/// An algorithm of HTTP message signatures, by its name in the registry of RFC 9421 section 6.2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum SignatureAlgorithm {
-    /// Ed25519 (RFC 9421 section 3.3.6).
-    #[serde(rename = "ed25519")]
-    Ed25519,
-    /// ECDSA with P-256 and SHA-256 (RFC 9421 section 3.3.4).
-    #[serde(rename = "ecdsa-p256-sha256")]
-    EcdsaP256Sha256,
-    /// RSASSA-PSS with SHA-512 (RFC 9421 section 3.3.1).
-    #[serde(rename = "rsa-pss-sha512")]
-    RsaPssSha512,
-}
-
-impl SignatureAlgorithm {
-    /// Every algorithm that this server knows.
-    pub const ALL: [Self; 3] = [Self::Ed25519, Self::EcdsaP256Sha256, Self::RsaPssSha512];
-
-    /// The registered name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ed25519 => "ed25519",
-            Self::EcdsaP256Sha256 => "ecdsa-p256-sha256",
-            Self::RsaPssSha512 => "rsa-pss-sha512",
-        }
-    }
-
-    /// The algorithm with this registered name.
-    pub fn from_wire(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
-    }
 }
 
 impl AAuthIdentity {
@@ -73,7 +39,7 @@ impl AAuthIdentity {
     }
 
     /// Whether it may sign by `algorithm`.
-    pub fn may_sign_by(&self, algorithm: SignatureAlgorithm) -> bool {
+    pub fn may_sign_by(&self, algorithm: HttpAlgorithm) -> bool {
         self.algorithms.is_empty() || self.algorithms.contains(&algorithm)
     }
 }
@@ -83,21 +49,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn algorithms_have_one_name_everywhere() {
-        for algorithm in SignatureAlgorithm::ALL {
-            let json = serde_json::to_string(&algorithm).unwrap();
-            assert_eq!(json, format!("\"{}\"", algorithm.as_str()));
-            assert_eq!(SignatureAlgorithm::from_wire(algorithm.as_str()), Some(algorithm));
-        }
-        assert_eq!(SignatureAlgorithm::from_wire("hmac-sha256"), None);
-    }
-
-    #[test]
     fn an_empty_list_of_algorithms_bounds_nothing() {
         let mut identity = AAuthIdentity::new(AAuthIdentifier::parse("https://a.test").unwrap());
-        assert!(SignatureAlgorithm::ALL.into_iter().all(|algorithm| identity.may_sign_by(algorithm)));
-        identity.algorithms = vec![SignatureAlgorithm::Ed25519];
-        assert!(identity.may_sign_by(SignatureAlgorithm::Ed25519));
-        assert!(!identity.may_sign_by(SignatureAlgorithm::RsaPssSha512));
+        assert!(HttpAlgorithm::ALL.into_iter().all(|algorithm| identity.may_sign_by(algorithm)));
+        identity.algorithms = vec![HttpAlgorithm::Ed25519];
+        assert!(identity.may_sign_by(HttpAlgorithm::Ed25519));
+        assert!(!identity.may_sign_by(HttpAlgorithm::RsaPssSha512));
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     workload::WorkloadTrust,
 };
 
-pub use aauth::{AAuthIdentity, SignatureAlgorithm};
+pub use aauth::AAuthIdentity;
 pub use patch::{AgentPatch, DelegationPolicy, InvalidAgent};
 pub(crate) use patch::{checked_text, https_url, parse_capabilities, parse_policy};
 pub(crate) use registered::{key_set, redirect_uris};

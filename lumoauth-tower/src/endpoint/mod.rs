@@ -1,5 +1,6 @@
 //! The endpoints: each parses a request, calls the core, and renders the result.
 
+pub(crate) mod aauth;
 pub(crate) mod agents;
 pub(crate) mod approvals;
 pub(crate) mod attest;

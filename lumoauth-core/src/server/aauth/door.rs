@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
 
-use super::{SignedCall};
+use super::SignedCall;
 use crate::{
-    aauth::{AAuthError, AgentToken, Confirmation, UnverifiedAgentToken, Unauthenticated},
+    aauth::{AAuthError, AgentToken, Confirmation, Unauthenticated, UnverifiedAgentToken},
     aauth_resource::AAuthResource,
     agent::{AAuthIdentity, Agent},
     clock::Timestamp,
@@ -88,7 +88,9 @@ impl AuthorizationServer {
         let agent = self.stores().agents.find(org, AgentKey::AAuthIdentifier(token.agent())).await?;
         let agent = agent.filter(|agent| agent.is_active()).ok_or(Unauthenticated::Party)?;
         let known = agent_actor(&agent);
-        refusal.set(move |event| event.context.insert("claimed".to_owned(), known.id.to_string().into()).map_or((), drop));
+        refusal.set(move |event| {
+            event.context.insert("claimed".to_owned(), known.id.to_string().into()).map_or((), drop)
+        });
         let keys = self.keys_of(&agent.jwks, agent.jwks_uri.as_deref(), token.kid(), now).await?;
         let own = self.inner.keys.verifying_keys(org, KeyPurpose::AAuth, now).await?;
         let token = token.verify(&keys, &own, &issuer, now).map_err(Unauthenticated::AgentToken)?;
@@ -130,7 +132,9 @@ impl AuthorizationServer {
         let mut failed = None;
         for party in [resource, agent].into_iter().flatten() {
             let keys = match &party {
-                Party::Agent(agent) => self.keys_of(&agent.jwks, agent.jwks_uri.as_deref(), Some(&kid), now).await,
+                Party::Agent(agent) => {
+                    self.keys_of(&agent.jwks, agent.jwks_uri.as_deref(), Some(&kid), now).await
+                }
                 Party::Resource(resource) => {
                     self.keys_of(&resource.jwks, resource.jwks_uri.as_deref(), Some(&kid), now).await
                 }

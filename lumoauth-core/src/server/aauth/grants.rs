@@ -90,7 +90,12 @@ impl AAuthCodeBody {
 }
 
 /// The ticket of a new refresh token.
-pub(super) fn refresh_ticket(grant: &AAuthGrant, token: &Secret, family: Handle, now: Timestamp) -> Result<Ticket, StoreError> {
+pub(super) fn refresh_ticket(
+    grant: &AAuthGrant,
+    token: &Secret,
+    family: Handle,
+    now: Timestamp,
+) -> Result<Ticket, StoreError> {
     let expires_at = now.plus(REFRESH_LIFE);
     Ok(Ticket {
         purpose: TicketPurpose::AAuthRefresh,

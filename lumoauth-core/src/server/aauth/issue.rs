@@ -114,7 +114,14 @@ impl AuthorizationServer {
         let (org, stores) = (&organization.id, self.stores());
         Payers::alone(&signed.agent).charge_call(stores, org, call.origin, now).await??;
         if let Some(token) = new.resource_token {
-            let used = stores.replay.remember(org, SPACE, &token.single_use, token.presented_from, token.expires_at, now);
+            let used = stores.replay.remember(
+                org,
+                SPACE,
+                &token.single_use,
+                token.presented_from,
+                token.expires_at,
+                now,
+            );
             match used.await? {
                 Remembered::First => {}
                 Remembered::Replay => return Err(AAuthError::ResourceToken("it was used before")),
@@ -137,14 +144,15 @@ impl AuthorizationServer {
         }
         let jti = TokenId::generate().to_string();
         let sub = new.lineage.user.map(|(user, _)| user.to_string());
-        let mut event = Event::new(EventKind::AAuthTokenIssued, agent_actor(&signed.agent), "auth token issued", now)
-            .on(Target::new("aauth_resource", new.resource.id.as_str()).named(&*new.resource.name))
-            .by_method("aauth")
-            .from_origin(call.origin)
-            .with("request_type", new.request_type)
-            .with("scope", new.scope.to_string())
-            .with("jti", &*jti)
-            .with("jkt", signed.confirmation().jkt.to_string());
+        let mut event =
+            Event::new(EventKind::AAuthTokenIssued, agent_actor(&signed.agent), "auth token issued", now)
+                .on(Target::new("aauth_resource", new.resource.id.as_str()).named(&*new.resource.name))
+                .by_method("aauth")
+                .from_origin(call.origin)
+                .with("request_type", new.request_type)
+                .with("scope", new.scope.to_string())
+                .with("jti", &*jti)
+                .with("jkt", signed.confirmation().jkt.to_string());
         if let Some(delegate) = signed.delegate() {
             event = event.with("agent_delegate", delegate);
         }
@@ -163,7 +171,7 @@ impl AuthorizationServer {
             sub,
             scope: new.scope,
             cnf: confirmation_claim(signed.confirmation()),
-            act: nested(new.chain, organization.act_order),
+            act: nested(new.chain, new.lineage.act_order),
             auth_level: new.level,
             organization: org.clone(),
             iat,

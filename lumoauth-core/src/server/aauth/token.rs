@@ -21,7 +21,7 @@ use super::{
     issue::{Issued, NewAuthToken, own_handle},
 };
 use crate::{
-    aauth::{AAuthError, AuthLineage, AuthorizationFacts, Decision, ResourceToken, TOKEN_LIFE, alive},
+    aauth::{AAuthError, AuthLineage, AuthorizationFacts, Decision, ResourceToken, alive},
     aauth_resource::{AAuthResource, AuthLevel},
     audit::{Event, EventKind, Target},
     authorize::read,
@@ -30,7 +30,7 @@ use crate::{
     grant::{MAX_ACTORS, Refusal},
     organization::Organization,
     principal::agent_actor,
-    secret::{Secret, SecretHash},
+    secret::Secret,
     server::AuthorizationServer,
     store::{AAuthResourceKey, Handle, TicketPurpose, TicketUse, UseEvents},
     wire::WireError,
@@ -229,7 +229,9 @@ impl AuthorizationServer {
         };
         let decision = self.inner.consent_policy.decide(&facts).await?;
         let level = resource.default_auth_level;
-        let narrowed = |more: Scope| Scope::new(more.as_slice().iter().filter(|item| scope.as_slice().contains(item)).cloned());
+        let narrowed = |more: Scope| {
+            Scope::new(more.as_slice().iter().filter(|item| scope.as_slice().contains(item)).cloned())
+        };
         let grant = |scope| AAuthGrant {
             lineage: AuthLineage::new(organization, &signed.agent, &resource),
             delegate: signed.delegate().map(str::to_owned),
@@ -263,17 +265,24 @@ impl AuthorizationServer {
         let registered = &signed.agent.redirect_uris;
         let redirect_uri = match (&request.redirect_uri, registered.as_slice()) {
             (Some(uri), registered) if registered.contains(uri) => uri.clone(),
-            (Some(_), _) => return Err(AAuthError::InvalidRequest("redirect_uri is not one of the agent's.")),
+            (Some(_), _) => {
+                return Err(AAuthError::InvalidRequest("redirect_uri is not one of the agent's."));
+            }
             (None, [only]) => only.clone(),
             (None, _) => {
                 return Err(AAuthError::InvalidRequest("A person must agree: redirect_uri is required."));
             }
         };
-        let event = Event::new(EventKind::AAuthConsentRequested, agent_actor(&signed.agent), "person to be asked", now)
-            .on(Target::new("aauth_resource", resource.id.as_str()).named(&*resource.name))
-            .by_method("aauth")
-            .from_origin(call.origin)
-            .with("scope", grant.scope.to_string());
+        let event = Event::new(
+            EventKind::AAuthConsentRequested,
+            agent_actor(&signed.agent),
+            "person to be asked",
+            now,
+        )
+        .on(Target::new("aauth_resource", resource.id.as_str()).named(&*resource.name))
+        .by_method("aauth")
+        .from_origin(call.origin)
+        .with("scope", grant.scope.to_string());
         let (org, request_token) = (&organization.id, Secret::generate("areq_"));
         let ticket = AskedBody { grant, redirect_uri }.ticket(&request_token, now)?;
         self.stores().grants.put_ticket(org, &ticket).await?;
@@ -314,12 +323,15 @@ impl AuthorizationServer {
             None => None,
         };
         let event = |kind, message| {
-            Event::new(kind, agent_actor(&signed.agent), message, now).by_method("aauth").from_origin(call.origin)
+            Event::new(kind, agent_actor(&signed.agent), message, now)
+                .by_method("aauth")
+                .from_origin(call.origin)
         };
         let used = if fits {
             event(EventKind::AgentAuthenticated, "code redeemed")
         } else {
-            event(EventKind::AAuthRefused, "code used up by a request that does not fit it").failed("invalid_grant")
+            event(EventKind::AAuthRefused, "code used up by a request that does not fit it")
+                .failed("invalid_grant")
         };
         let reused = event(EventKind::TokenReused, "code used again: what came of it is revoked");
         let on = UseEvents { used: &used, reused: &reused };
@@ -328,15 +340,23 @@ impl AuthorizationServer {
             TicketUse::Reused | TicketUse::Missing => return Err(unknown),
         }
         if !fits {
-            return Err(AAuthError::InvalidGrant("The code is for another delegate, redirect_uri or request."));
+            return Err(AAuthError::InvalidGrant(
+                "The code is for another delegate, redirect_uri or request.",
+            ));
         }
-        let (Some(resource), Some(family)) = (resource.filter(|resource| resource.active), found.ticket.family) else {
+        let (Some(resource), Some(family)) =
+            (resource.filter(|resource| resource.active), found.ticket.family)
+        else {
             return Err(unknown);
         };
         let mut grant = body.grant;
         grant.lineage.handles.push(family);
         let issued = self.issue(asking, &resource, &grant, None, "code").await?;
-        let refresh = if grant.level == AuthLevel::User { None } else { self.refreshable(asking, &grant, family).await? };
+        let refresh = if grant.level == AuthLevel::User {
+            None
+        } else {
+            self.refreshable(asking, &grant, family).await?
+        };
         Ok(tokens("code", issued, refresh))
     }
 
@@ -379,9 +399,14 @@ impl AuthorizationServer {
         }
         let upstream = request.auth_token.as_ref();
         let upstream = upstream.ok_or(AAuthError::InvalidRequest("auth_token is required."))?;
-        let (org, refused) = (&organization.id, AAuthError::InvalidGrant("The auth token is not acceptable."));
-        let Ok(upstream) = self.read_auth_token(org, upstream.expose(), now).await? else { return Err(refused) };
-        if upstream.aud != *signed.identifier() || self.auth_token_alive(organization, &upstream).await?.is_err() {
+        let (org, refused) =
+            (&organization.id, AAuthError::InvalidGrant("The auth token is not acceptable."));
+        let Ok(upstream) = self.read_auth_token(org, upstream.expose(), now).await? else {
+            return Err(refused);
+        };
+        if upstream.aud != *signed.identifier()
+            || self.auth_token_alive(organization, &upstream).await?.is_err()
+        {
             return Err(refused);
         }
         let (resource, resource_token, scope) = self.wanted(asking).await?;
@@ -399,14 +424,21 @@ impl AuthorizationServer {
         if let Some(reason) = reason {
             return Err(AAuthError::Denied(reason));
         }
-        let chain = chain(organization, &upstream, signed)?;
+        let chain = chain(&upstream, signed)?;
         let own = own_handle(org, &upstream);
         let AuthLineage { mut agents, mut resources, mut handles, user, consents, .. } = upstream.lin.clone();
         agents.push((signed.agent.id, signed.agent.epoch));
         resources.push((resource.id.clone(), resource.epoch));
         handles.extend(own);
-        let lineage =
-            AuthLineage { organization: organization.epoch, agents, resources, user, consents, handles };
+        let lineage = AuthLineage {
+            organization: organization.epoch,
+            agents,
+            resources,
+            user,
+            consents,
+            handles,
+            act_order: organization.act_order,
+        };
         let new = NewAuthToken {
             resource: &resource,
             lineage,
@@ -458,11 +490,10 @@ impl AuthorizationServer {
 
 /// Those who handed the work on, and the agent that has it now.
 fn chain(
-    organization: &Organization,
     upstream: &crate::aauth::AuthClaims,
     signed: &SignedAgent,
 ) -> Result<Vec<(crate::id::AAuthIdentifier, Option<String>)>, AAuthError> {
-    let mut chain = upstream.chain(organization.act_order);
+    let mut chain = upstream.chain();
     if chain.iter().any(|(agent, _)| agent == signed.identifier()) {
         return Err(AAuthError::InvalidRequest("The agent is in the chain already."));
     }

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use super::{ALL, RACERS, aauth_resources::identifier, count, now, race, some_event, some_org};
 use crate::{
-    agent::{
-        AAuthIdentity, Agent, AgentKind, AgentStatus, DelegationConsent, IdentityType, SignatureAlgorithm,
-    },
+    agent::{AAuthIdentity, Agent, AgentKind, AgentStatus, DelegationConsent, IdentityType},
     capability::Capability,
     client::Secrets,
     id::{AgentId, ClientId, OrgId, Slug},
@@ -78,7 +76,7 @@ pub async fn round_trip(store: &dyn AgentStore) {
     full.workload = trust("\"Ünïcode\" \u{1f916}");
     full.aauth = Some(Box::new(AAuthIdentity {
         allowed_scopes: "read:* write:a".parse().unwrap(),
-        algorithms: vec![SignatureAlgorithm::RsaPssSha512, SignatureAlgorithm::Ed25519],
+        algorithms: vec![HttpAlgorithm::RsaPssSha512, HttpAlgorithm::Ed25519],
         user_authorization: true,
         delegation: true,
         token_exchange: true,
