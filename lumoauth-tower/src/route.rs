@@ -86,6 +86,8 @@ pub(crate) const ORGANIZATION: &[Route] = routes! { "/orgs/{}/api/v1":
     POST "agents/{}/attest" Access::Open => attest::attest;
 
     POST "aauth/agent/token" Access::Open => aauth::token;
+    GET "aauth/agent/auth" Access::Open => aauth::auth;
+    POST "aauth/consent" Access::Token => aauth::decide;
 
     POST "authz/check" Access::Anyone => authz::check;
     POST "authz/check-bulk" Access::Anyone => authz::check_bulk;

@@ -5,8 +5,10 @@
 //! | `door` | who signed a request: an agent by its agent token, or a registered party by its key |
 //! | `token` | the token endpoint: `auth`, `code`, `refresh`, `exchange` |
 //! | `grants` | what is kept behind request tokens, codes and refresh tokens |
+//! | `consent` | bringing a person to the question, and their answer |
 //! | `issue` | making auth tokens, and reading them |
 
+mod consent;
 mod door;
 mod grants;
 mod issue;
@@ -22,6 +24,7 @@ use crate::{
     organization::Organization,
 };
 
+pub(super) use consent::Bringing;
 pub use token::{AAuthAnswer, AAuthTokenRequest, AAuthTokens, ConsentNeeded};
 
 /// A request to one of the routes whose callers sign.

@@ -1,5 +1,6 @@
 //! AAuth: routes whose callers sign their requests.
 
+mod consent;
 mod token;
 
 use http::{HeaderName, HeaderValue};
@@ -13,6 +14,7 @@ use lumoauth_core::{
 use super::Call;
 use crate::reply::{self, Reply, log_outage};
 
+pub(crate) use consent::{auth, decide};
 pub(crate) use token::token;
 
 const AGENT_AUTH: HeaderName = HeaderName::from_static("agent-auth");
