@@ -88,6 +88,11 @@ pub(crate) const ORGANIZATION: &[Route] = routes! { "/orgs/{}/api/v1":
     POST "aauth/agent/token" Access::Open => aauth::token;
     GET "aauth/agent/auth" Access::Open => aauth::auth;
     POST "aauth/consent" Access::Token => aauth::decide;
+    POST "aauth/agent/issue" Access::Open => aauth::issue;
+    POST "aauth/resource/token" Access::Open => aauth::resource_token;
+    POST "aauth/resource/token/verify" Access::Open => aauth::verify_resource_token;
+    POST "aauth/auth/token/verify" Access::Open => aauth::verify_auth_token;
+    POST "aauth/token/revoke" Access::Open => aauth::revoke;
 
     POST "authz/check" Access::Anyone => authz::check;
     POST "authz/check-bulk" Access::Anyone => authz::check_bulk;

@@ -53,7 +53,10 @@ use crate::{
     user::PasswordHash,
 };
 
-pub use aauth::{AAuthAnswer, AAuthTokenRequest, AAuthTokens, ConsentNeeded, SignedCall};
+pub use aauth::{
+    AAuthAnswer, AAuthTokenRequest, AAuthTokens, ConsentNeeded, DelegateRequest, PartyToken,
+    ResourceTokenRequest, RevokeRequest, SignedCall, VerifyAuthToken, VerifyResourceToken,
+};
 pub use agents::{AgentPage, NewAgent, Registration, RegistrationRequest, TestTokenRequest};
 pub use approvals::{ApprovalDecisionRequest, ApprovalRequest, OpenedApproval};
 pub use ask::{Answer, AskRequest, RequestFacts};

@@ -56,11 +56,11 @@ impl SignedAgent {
     }
 }
 
-/// A party that signed with a key it is registered with.
-#[derive(Clone, Debug)]
-pub(super) enum Party {
-    Agent(Arc<Agent>),
-    Resource(Arc<AAuthResource>),
+/// A request that says by which key of whom it is signed.
+struct Named {
+    presented: Presented,
+    identifier: AAuthIdentifier,
+    kid: String,
 }
 
 impl AuthorizationServer {
@@ -109,62 +109,74 @@ impl AuthorizationServer {
         Ok(SignedAgent { agent, token })
     }
 
-    /// The party whose registered key signed, as `Signature-Key: <identifier>#<kid>` says.
-    pub(super) async fn signed_party(
+    /// The resource whose registered key signed, as `Signature-Key: <identifier>#<kid>` says.
+    pub(super) async fn signed_resource(
         &self,
         organization: &Organization,
         call: SignedCall<'_>,
         refusal: &Refusal,
         now: Timestamp,
-    ) -> Result<Party, AAuthError> {
+    ) -> Result<Arc<AAuthResource>, AAuthError> {
+        let named = self.named(organization, call, now)?;
+        let key = AAuthResourceKey::Identifier(&named.identifier);
+        let resource = self.stores().aauth_resources.find(&organization.id, key).await?;
+        let resource = resource.filter(|resource| resource.active).ok_or(Unauthenticated::Party)?;
+        let about = resource.identifier.to_string();
+        refusal.set(move |event| drop(event.context.insert("resource".to_owned(), about.into())));
+        let keys = self.keys_of(&resource.jwks, resource.jwks_uri.as_deref(), Some(&named.kid), now).await?;
+        self.signed_by(organization, named, &keys, now).await?;
+        Ok(resource)
+    }
+
+    /// The agent whose registered key signed, as `Signature-Key: <identifier>#<kid>` says.
+    pub(super) async fn signed_agent_itself(
+        &self,
+        organization: &Organization,
+        call: SignedCall<'_>,
+        refusal: &Refusal,
+        now: Timestamp,
+    ) -> Result<Arc<Agent>, AAuthError> {
+        let named = self.named(organization, call, now)?;
+        let key = AgentKey::AAuthIdentifier(&named.identifier);
+        let agent = self.stores().agents.find(&organization.id, key).await?;
+        let agent = agent.filter(|agent| agent.is_active()).ok_or(Unauthenticated::Party)?;
+        let identity = agent.aauth.as_deref().ok_or(Unauthenticated::Party)?;
+        let keys = self.keys_of(&agent.jwks, agent.jwks_uri.as_deref(), Some(&named.kid), now).await?;
+        if let Some(key) = keys.by_kid(&named.kid) {
+            check_algorithm(identity, key)?;
+        }
+        self.signed_by(organization, named, &keys, now).await?;
+        let actor = agent_actor(&agent);
+        refusal.set(move |event| event.actor = actor);
+        Ok(agent)
+    }
+
+    /// What the request says of who signed it.
+    fn named(
+        &self,
+        organization: &Organization,
+        call: SignedCall<'_>,
+        now: Timestamp,
+    ) -> Result<Named, AAuthError> {
         self.aauth_issuer(organization)?;
         let presented = self.presented(call, now)?;
         let (identifier, kid) = signature_key(call.message.headers)?.ok_or(Unauthenticated::NoSigner)?;
         if !presented.signature().covers(&SIGNATURE_KEY) {
             return Err(Unauthenticated::Signature(SignatureError::NotCovered("signature-key")).into());
         }
-        let (org, stores) = (&organization.id, self.stores());
-        let resource = stores.aauth_resources.find(org, AAuthResourceKey::Identifier(&identifier)).await?;
-        let agent = stores.agents.find(org, AgentKey::AAuthIdentifier(&identifier)).await?;
-        let resource = resource.filter(|resource| resource.active).map(Party::Resource);
-        let agent = agent.filter(|agent| agent.is_active()).map(Party::Agent);
-        // One name can be an agent and a resource: which it is here, its key says.
-        let mut failed = None;
-        for party in [resource, agent].into_iter().flatten() {
-            let keys = match &party {
-                Party::Agent(agent) => {
-                    self.keys_of(&agent.jwks, agent.jwks_uri.as_deref(), Some(&kid), now).await
-                }
-                Party::Resource(resource) => {
-                    self.keys_of(&resource.jwks, resource.jwks_uri.as_deref(), Some(&kid), now).await
-                }
-            };
-            let verified = match keys {
-                Ok(keys) => match keys.by_kid(&kid) {
-                    Some(key) => {
-                        if let Party::Agent(agent) = &party
-                            && let Some(identity) = agent.aauth.as_deref()
-                        {
-                            check_algorithm(identity, key)?;
-                        }
-                        presented.clone().verify(key).map_err(Unauthenticated::Signature)
-                    }
-                    None => Err(Unauthenticated::Party),
-                },
-                Err(AAuthError::Unauthenticated(cause)) => Err(cause),
-                Err(error) => return Err(error),
-            };
-            match verified {
-                Ok(verified) => {
-                    let _ = self.once(organization, verified, now).await?;
-                    let actor = party.clone();
-                    refusal.set(move |event| actor.describe(event));
-                    return Ok(party);
-                }
-                Err(cause) => failed = failed.or(Some(cause)),
-            }
-        }
-        Err(failed.unwrap_or(Unauthenticated::Party).into())
+        Ok(Named { presented, identifier, kid })
+    }
+
+    async fn signed_by(
+        &self,
+        organization: &Organization,
+        named: Named,
+        keys: &PublicKeys,
+        now: Timestamp,
+    ) -> Result<(), AAuthError> {
+        let key = keys.by_kid(&named.kid).ok_or(Unauthenticated::Party)?;
+        let verified = named.presented.verify(key).map_err(Unauthenticated::Signature)?;
+        self.once(organization, verified, now).await.map(drop)
     }
 
     fn presented(&self, call: SignedCall<'_>, now: Timestamp) -> Result<Presented, AAuthError> {
@@ -195,18 +207,6 @@ impl AuthorizationServer {
             (None, None) => return Ok(Arc::default()),
         };
         Ok(self.inner.foreign_keys.keys(source, kid, now).await.map_err(Unauthenticated::Keys)?)
-    }
-}
-
-impl Party {
-    /// Who it is, for the log.
-    fn describe(&self, event: &mut crate::audit::Event) {
-        match self {
-            Self::Agent(agent) => event.actor = agent_actor(agent),
-            Self::Resource(resource) => {
-                event.context.insert("resource".to_owned(), resource.identifier.as_str().into());
-            }
-        }
     }
 }
 

@@ -7,11 +7,13 @@
 //! | `grants` | what is kept behind request tokens, codes and refresh tokens |
 //! | `consent` | bringing a person to the question, and their answer |
 //! | `issue` | making auth tokens, and reading them |
+//! | `parties` | what resources and agents do with their registered keys |
 
 mod consent;
 mod door;
 mod grants;
 mod issue;
+mod parties;
 mod token;
 
 use super::{ApiError, AuthorizationServer};
@@ -25,6 +27,9 @@ use crate::{
 };
 
 pub(super) use consent::Bringing;
+pub use parties::{
+    DelegateRequest, PartyToken, ResourceTokenRequest, RevokeRequest, VerifyAuthToken, VerifyResourceToken,
+};
 pub use token::{AAuthAnswer, AAuthTokenRequest, AAuthTokens, ConsentNeeded};
 
 /// A request to one of the routes whose callers sign.

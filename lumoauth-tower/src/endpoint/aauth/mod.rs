@@ -1,6 +1,7 @@
 //! AAuth: routes whose callers sign their requests.
 
 mod consent;
+mod parties;
 mod token;
 
 use http::{HeaderName, HeaderValue};
@@ -15,6 +16,7 @@ use super::Call;
 use crate::reply::{self, Reply, log_outage};
 
 pub(crate) use consent::{auth, decide};
+pub(crate) use parties::{issue, resource_token, revoke, verify_auth_token, verify_resource_token};
 pub(crate) use token::token;
 
 const AGENT_AUTH: HeaderName = HeaderName::from_static("agent-auth");
