@@ -3,6 +3,9 @@
 //! Its keys, redirect URIs, name, status and epoch are those of the [`Agent`](super::Agent).
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{InvalidAgent, patch::scope_list};
 
 use crate::{capability::Scope, id::AAuthIdentifier, jwks::HttpAlgorithm};
 
@@ -41,6 +44,67 @@ impl AAuthIdentity {
     /// Whether it may sign by `algorithm`.
     pub fn may_sign_by(&self, algorithm: HttpAlgorithm) -> bool {
         self.algorithms.is_empty() || self.algorithms.contains(&algorithm)
+    }
+}
+
+/// The members of an AAuth identity that an administrator may set. Absent and `null` leave a member as it is.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct AAuthIdentityPatch {
+    /// The URL that names it; required where there is no identity yet.
+    #[serde(alias = "agentIdentifier", alias = "agent_identifier")]
+    pub identifier: Option<String>,
+    /// What it may ask of resources: a list, or text with spaces between; replaces all of it.
+    #[serde(rename = "allowedScopes", alias = "allowed_scopes")]
+    pub allowed_scopes: Option<Value>,
+    /// How it may sign; replaces the whole list.
+    #[serde(alias = "signingAlgs", alias = "signing_algs")]
+    pub algorithms: Option<Vec<String>>,
+    /// Whether it may ask people. A new identity may: people decide for themselves.
+    #[serde(rename = "userAuthorization", alias = "user_authorization")]
+    pub user_authorization: Option<bool>,
+    /// Whether it may have delegates.
+    pub delegation: Option<bool>,
+    /// Whether it may exchange tokens.
+    #[serde(rename = "tokenExchange", alias = "token_exchange")]
+    pub token_exchange: Option<bool>,
+}
+
+impl AAuthIdentityPatch {
+    /// `before`, or a new identity, with these members.
+    ///
+    /// # Errors
+    /// [`InvalidAgent`] for the first member that cannot be accepted.
+    pub(crate) fn applied_to(&self, before: Option<&AAuthIdentity>) -> Result<AAuthIdentity, InvalidAgent> {
+        let refused =
+            |member: &'static str, problem: &str| InvalidAgent { member, problem: problem.to_owned() };
+        let identifier = match (&self.identifier, before) {
+            (Some(text), _) => AAuthIdentifier::parse(text).map_err(|_| {
+                let rule = "must be an https URL (http on a loopback host) without user, query and fragment";
+                refused("agent_identifier", rule)
+            })?,
+            (None, Some(before)) => before.identifier.clone(),
+            (None, None) => return Err(refused("agent_identifier", "is required")),
+        };
+        let mut next = match before {
+            Some(before) => AAuthIdentity { identifier, ..before.clone() },
+            None => AAuthIdentity { user_authorization: true, ..AAuthIdentity::new(identifier) },
+        };
+        if let Some(scopes) = &self.allowed_scopes {
+            next.allowed_scopes = Scope::new(scope_list("allowed_scopes", scopes)?);
+        }
+        if let Some(names) = &self.algorithms {
+            let algorithms =
+                names.iter().map(|name| HttpAlgorithm::from_wire(name)).collect::<Option<Vec<_>>>();
+            let rule = "must be of ed25519, ecdsa-p256-sha256 and rsa-pss-sha512";
+            next.algorithms = algorithms.ok_or_else(|| refused("signing_algs", rule))?;
+            next.algorithms.dedup();
+        }
+        next.user_authorization = self.user_authorization.unwrap_or(next.user_authorization);
+        next.delegation = self.delegation.unwrap_or(next.delegation);
+        next.token_exchange = self.token_exchange.unwrap_or(next.token_exchange);
+        Ok(next)
     }
 }
 

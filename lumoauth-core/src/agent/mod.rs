@@ -21,9 +21,9 @@ use crate::{
     workload::WorkloadTrust,
 };
 
-pub use aauth::AAuthIdentity;
+pub use aauth::{AAuthIdentity, AAuthIdentityPatch};
 pub use patch::{AgentPatch, DelegationPolicy, InvalidAgent};
-pub(crate) use patch::{checked_text, https_url, parse_capabilities, parse_policy};
+pub(crate) use patch::{checked_text, https_url, parse_capabilities, parse_policy, scope_list};
 pub(crate) use registered::{key_set, redirect_uris};
 pub use status::{AgentStatus, StatusChange, Terminal};
 

@@ -54,8 +54,9 @@ use crate::{
 };
 
 pub use aauth::{
-    AAuthAnswer, AAuthTokenRequest, AAuthTokens, ConsentNeeded, DelegateRequest, PartyToken,
-    ResourceTokenRequest, RevokeRequest, SignedCall, VerifyAuthToken, VerifyResourceToken,
+    AAuthAgentPatch, AAuthAnswer, AAuthResourcePatch, AAuthTokenRequest, AAuthTokens, ConsentNeeded,
+    DelegateRequest, PartyToken, ResourceTokenRequest, RevokeRequest, SignedCall, VerifyAuthToken,
+    VerifyResourceToken,
 };
 pub use agents::{AgentPage, NewAgent, Registration, RegistrationRequest, TestTokenRequest};
 pub use approvals::{ApprovalDecisionRequest, ApprovalRequest, OpenedApproval};

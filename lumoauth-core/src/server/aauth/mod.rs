@@ -3,6 +3,7 @@
 //! | file | what it serves |
 //! |---|---|
 //! | `door` | who signed a request: an agent by its agent token, or a registered party by its key |
+//! | `registry` | agents and resources, and their keys |
 //! | `token` | the token endpoint: `auth`, `code`, `refresh`, `exchange` |
 //! | `grants` | what is kept behind request tokens, codes and refresh tokens |
 //! | `consent` | bringing a person to the question, and their answer |
@@ -14,6 +15,7 @@ mod door;
 mod grants;
 mod issue;
 mod parties;
+mod registry;
 mod token;
 
 use super::{ApiError, AuthorizationServer};
@@ -30,6 +32,7 @@ pub(super) use consent::Bringing;
 pub use parties::{
     DelegateRequest, PartyToken, ResourceTokenRequest, RevokeRequest, VerifyAuthToken, VerifyResourceToken,
 };
+pub use registry::{AAuthAgentPatch, AAuthResourcePatch};
 pub use token::{AAuthAnswer, AAuthTokenRequest, AAuthTokens, ConsentNeeded};
 
 /// A request to one of the routes whose callers sign.

@@ -1,7 +1,9 @@
 //! AAuth: routes whose callers sign their requests.
 
 mod consent;
+pub(crate) mod metadata;
 mod parties;
+pub(crate) mod registry;
 mod token;
 
 use http::{HeaderName, HeaderValue};
