@@ -133,13 +133,13 @@ fn the_nonce_may_stand_in_a_covered_field_instead() {
     let covered = [&LIST[..], &["nonce"]].concat();
     let created = ("created", integer(CREATED));
     let request = || Request::new().with("nonce", NONCE);
-    let verified = request().saying(Profile::LUMO_RFC, &covered, &[created.clone()]).check().unwrap();
+    let verified = request().saying(Profile::LUMO_RFC, &covered, &[created]).check().unwrap();
     assert_eq!(verified.signature().nonce(), NONCE);
-    let uncovered = request().saying(Profile::LUMO_RFC, &LIST, &[created.clone()]);
+    let uncovered = request().saying(Profile::LUMO_RFC, &LIST, &[created]);
     refused!(uncovered.check(), SignatureError::NoParameter("nonce"));
-    let both = request().saying(Profile::LUMO_RFC, &covered, &[created.clone(), ("nonce", text(NONCE))]);
+    let both = request().saying(Profile::LUMO_RFC, &covered, &[created, ("nonce", text(NONCE))]);
     refused!(both.check(), SignatureError::Nonce);
-    let short = request().with("nonce", "AAAA").saying(Profile::LUMO_RFC, &covered, &[created.clone()]);
+    let short = request().with("nonce", "AAAA").saying(Profile::LUMO_RFC, &covered, &[created]);
     refused!(short.check(), SignatureError::Nonce);
     let twice = request().saying(Profile::LUMO_RFC, &covered, &[created]).and("nonce", NONCE);
     refused!(twice.check(), SignatureError::Repeated(_));
@@ -160,14 +160,14 @@ fn the_sdks_form_has_created_and_nonce_in_this_order_and_nothing_else() {
     let check = |parameters: &[(&'static str, RefBareItem<'_>)]| {
         Request::new().saying(Profile::LUMO_SDK, &list, parameters).check()
     };
-    assert!(check(&[created.clone(), nonce.clone()]).is_ok());
+    assert!(check(&[created, nonce]).is_ok());
     for parameters in [
-        &[nonce.clone(), created.clone()][..],
-        &[created.clone()],
-        &[nonce.clone()],
+        &[nonce, created][..],
+        &[created],
+        &[nonce],
         &[],
-        &[created.clone(), nonce.clone(), ("keyid", text("k"))],
-        &[created.clone(), nonce.clone(), ("expires", integer(CREATED + 9))],
+        &[created, nonce, ("keyid", text("k"))],
+        &[created, nonce, ("expires", integer(CREATED + 9))],
         &[created, ("alg", text("ed25519")), nonce],
     ] {
         refused!(check(parameters), SignatureError::Parameters);

@@ -1,6 +1,6 @@
 //! A signature counts once.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 
@@ -91,12 +91,12 @@ async fn a_signature_that_is_not_the_keys_uses_up_no_nonce() {
     assert!(present(&request, &store, "acme", NOW).await.is_ok());
 }
 
+/// Space, key, first instant and end of a value.
+type Asked = (String, [u8; 32], Timestamp, Timestamp);
+
 /// A store that says one thing and keeps what it was asked.
 #[derive(Debug)]
-struct Says(
-    fn() -> Result<Remembered, StoreError>,
-    std::sync::Mutex<Vec<(String, [u8; 32], Timestamp, Timestamp)>>,
-);
+struct Says(fn() -> Result<Remembered, StoreError>, Mutex<Vec<Asked>>);
 
 #[async_trait]
 impl ReplayStore for Says {
