@@ -107,6 +107,7 @@ async fn everything_is_there_after_reopening() {
         AgentKey::Slug(&agent.slug),
         AgentKey::ClientId(&agent.client_id),
         AgentKey::ApiKey(&secret.hash()),
+        AgentKey::AAuthIdentifier(&name("https://bot.acme.test")),
     ] {
         assert_eq!(*AgentStore::find(&store, &org, by).await.unwrap().unwrap(), agent);
     }
@@ -131,7 +132,7 @@ async fn everything_is_there_after_reopening() {
 
     store.append(&org, &[event()]).await.unwrap();
     let page = store.page(&org, &AuditFilter::default(), Page::first(1)).await.unwrap();
-    assert_eq!((page.total, page.items[0].seq), (10, 10));
+    assert_eq!((page.total, page.items[0].seq), (11, 11));
 }
 
 #[test]

@@ -65,6 +65,12 @@ impl Faulty {
         }
     }
 
+    /// Whether it would write, because the name of `agent` is free a moment before.
+    async fn finds_name_free(&self, org: &OrgId, agent: &Agent) -> Result<bool, StoreError> {
+        let (Fault::Racy, Some(name)) = (self.fault, agent.aauth_identifier()) else { return Ok(false) };
+        Ok(AgentStore::find(self, org, AgentKey::AAuthIdentifier(name)).await?.is_none())
+    }
+
     fn remember(&self, agent: &Agent) {
         if let Some(identifier) = agent.aauth_identifier() {
             self.named.lock().unwrap().insert(identifier.clone(), agent.id);
@@ -125,11 +131,7 @@ impl AAuthResourceStore for Faulty {
 #[async_trait]
 impl AgentStore for Faulty {
     async fn insert(&self, org: &OrgId, agent: &Agent, on: &Event) -> Result<Insert, StoreError> {
-        let key = agent.aauth_identifier().map(AgentKey::AAuthIdentifier);
-        let racy = match key {
-            Some(key) if self.fault == Fault::Racy => AgentStore::find(self, org, key).await?.is_none(),
-            _ => false,
-        };
+        let racy = self.finds_name_free(org, agent).await?;
         tokio::task::yield_now().await;
         let outcome = AgentStore::insert(&self.memory, org, agent, on).await?;
         if outcome == Insert::Inserted {
@@ -148,11 +150,13 @@ impl AgentStore for Faulty {
     }
 
     async fn update(&self, org: &OrgId, agent: &Agent, on: &Event) -> Result<Update, StoreError> {
+        let racy = self.finds_name_free(org, agent).await?;
+        tokio::task::yield_now().await;
         let outcome = AgentStore::update(&self.memory, org, agent, on).await?;
         if outcome == Update::Updated {
             self.remember(agent);
         }
-        Ok(outcome)
+        Ok(if racy { Update::Updated } else { outcome })
     }
 
     async fn remove(&self, org: &OrgId, id: AgentId, on: &Event) -> Result<Remove, StoreError> {
