@@ -90,6 +90,7 @@ const LEVELS: &[(&str, &[&str])] = &[
     (
         "domain",
         &[
+            "aauth_resource",
             "agent",
             "capability",
             "budget",

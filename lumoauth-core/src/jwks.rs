@@ -135,6 +135,11 @@ impl PublicKeys {
         self.0.iter().any(|key| key.kid() == Some(kid))
     }
 
+    /// The key with this id.
+    pub fn by_kid(&self, kid: &str) -> Option<&PublicKey> {
+        self.0.iter().find(|key| key.kid() == Some(kid))
+    }
+
     /// The key with this thumbprint.
     pub fn by_thumbprint(&self, thumbprint: &Thumbprint) -> Option<&PublicKey> {
         self.0.iter().find(|key| key.thumbprint() == *thumbprint)

@@ -344,9 +344,10 @@ async fn count(
     let peer = call.origin.ip.as_ref().map(IpAddr::to_string).unwrap_or_default();
     let client = call.claimed_client();
     let counted = match (route.pattern, route.access, &route.method) {
+        ("aauth/agent/token", _, _) => Counted::Token { client: &call.claimed_agent(), peer: &peer },
         ("oauth/token" | "agents/{}/attest", _, _) => Counted::Token { client: &client, peer: &peer },
         // A client id is the caller's choice here: it would bound nothing.
-        ("oauth/authorize" | "oauth/par", _, _) => Counted::Authorize { peer: &peer },
+        ("oauth/authorize" | "oauth/par" | "aauth/agent/auth", _, _) => Counted::Authorize { peer: &peer },
         ("agents/me/approvals", _, _) => Counted::Approval { agent: &actor },
         (_, Access::Admin(_), &Method::GET) => Counted::AdminRead { actor: &actor },
         (_, Access::Admin(_), _) => Counted::AdminWrite { actor: &actor },
@@ -365,7 +366,7 @@ pub(crate) fn origin(headers: &HeaderMap, extensions: &Extensions) -> Origin {
 /// The answer to a request that its endpoint has not seen. People stand before one of them.
 fn stop(route: &Route, headers: &HeaderMap, error: &WireError) -> Reply {
     match route.pattern {
-        "oauth/authorize" => endpoint::authorize::stopped(headers, error),
+        "oauth/authorize" | "aauth/agent/auth" => endpoint::authorize::stopped(headers, error),
         _ => reply::error(error),
     }
 }

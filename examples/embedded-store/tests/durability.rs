@@ -14,22 +14,24 @@ use std::{
 
 use embedded_store::{EmbeddedStore, OpenError};
 use lumoauth_core::{
-    agent::Agent,
+    aauth_resource::AAuthResource,
+    agent::{AAuthIdentity, Agent},
     api_key::ApiKey,
     audit::{Actor, Event, EventKind},
     budget::{Standing, Usage, account_lines},
     client::Client,
     clock::Timestamp,
     consent::Consent,
-    id::{EventId, OrgId, Slug, UserId},
+    id::{AAuthIdentifier, EventId, OrgId, Slug, UserId},
     mcp::{McpServer, ResourceUri},
     organization::Organization,
     secret::Secret,
     store::{
-        AgentKey, AgentStore, ApiKeyKey, ApiKeyStore, AuditFilter, AuditKey, AuditStore, BudgetStore, Charge,
-        Charged, ClientKey, ClientStore, ConsentKey, ConsentStore, FoundTicket, GrantStore, Handle, Insert,
-        McpServerKey, McpServerStore, OrganizationStore, Outbox, Page, RefreshToken, Remembered, ReplayStore,
-        Revoked, Ticket, TicketPurpose, TicketUse, UseEvents, UserKey, UserStore,
+        AAuthResourceKey, AAuthResourceStore, AgentKey, AgentStore, ApiKeyKey, ApiKeyStore, AuditFilter,
+        AuditKey, AuditStore, BudgetStore, Charge, Charged, ClientKey, ClientStore, ConsentKey, ConsentStore,
+        FoundTicket, GrantStore, Handle, Insert, McpServerKey, McpServerStore, OrganizationStore, Outbox,
+        Page, RefreshToken, Remembered, ReplayStore, Revoked, Ticket, TicketPurpose, TicketUse, UseEvents,
+        UserKey, UserStore,
     },
     user::User,
 };
@@ -56,6 +58,9 @@ async fn everything_is_there_after_reopening() {
     let (key, _) = ApiKey::new(&org, "script", Vec::new(), NOW);
     let (client, _) = Client::new("App", NOW);
     let user = User::new("alice@acme.test", NOW);
+    let name = |text| AAuthIdentifier::parse(text).unwrap();
+    agent.aauth = Some(Box::new(AAuthIdentity::new(name("https://bot.acme.test"))));
+    let resource = AAuthResource::new("Files", name("https://files.acme.test"), NOW);
     let server = McpServer::new("Files", ResourceUri::parse("https://mcp.acme.test/").unwrap(), NOW);
     let handle = Handle::from_bytes([7; 12]);
     let consent = Consent::new(user.id, client.client_id.clone(), "read:a".parse().unwrap(), NOW);
@@ -82,6 +87,8 @@ async fn everything_is_there_after_reopening() {
     assert_eq!(ApiKeyStore::insert(&store, &org, &key, &event()).await.unwrap(), Insert::Inserted);
     assert_eq!(ClientStore::insert(&store, &org, &client, &event()).await.unwrap(), Insert::Inserted);
     assert_eq!(UserStore::insert(&store, &org, &user, &event()).await.unwrap(), Insert::Inserted);
+    let added = AAuthResourceStore::insert(&store, &org, &resource, &event()).await.unwrap();
+    assert_eq!(added, Insert::Inserted);
     assert_eq!(McpServerStore::insert(&store, &org, &server, &event()).await.unwrap(), Insert::Inserted);
     assert_eq!(ConsentStore::insert(&store, &org, &consent, &event()).await.unwrap(), Insert::Inserted);
     store.put_ticket(&org, &code).await.unwrap();
@@ -100,6 +107,7 @@ async fn everything_is_there_after_reopening() {
         AgentKey::Slug(&agent.slug),
         AgentKey::ClientId(&agent.client_id),
         AgentKey::ApiKey(&secret.hash()),
+        AgentKey::AAuthIdentifier(&name("https://bot.acme.test")),
     ] {
         assert_eq!(*AgentStore::find(&store, &org, by).await.unwrap().unwrap(), agent);
     }
@@ -107,6 +115,8 @@ async fn everything_is_there_after_reopening() {
     let by = ClientKey::ClientId(&client.client_id);
     assert_eq!(*ClientStore::find(&store, &org, by).await.unwrap().unwrap(), client);
     assert_eq!(*UserStore::find(&store, &org, UserKey::Email(&user.email)).await.unwrap().unwrap(), user);
+    let by = AAuthResourceKey::Identifier(&resource.identifier);
+    assert_eq!(*AAuthResourceStore::find(&store, &org, by).await.unwrap().unwrap(), resource);
     let by = McpServerKey::Target(server.resource_uri.normalized());
     assert_eq!(*McpServerStore::find(&store, &org, by).await.unwrap().unwrap(), server);
     let by = ConsentKey::Between(user.id, &client.client_id);
@@ -118,11 +128,11 @@ async fn everything_is_there_after_reopening() {
     assert!(store.any_revoked(&org, &[handle]).await.unwrap());
     assert_eq!(store.usage(&org, agent.account(), NOW).await.unwrap(), Usage::ONE_CALL);
     let entry = AuditStore::find(&store, &org, AuditKey::Event(last.id)).await.unwrap().unwrap();
-    assert_eq!((entry.seq, entry.event), (9, last));
+    assert_eq!((entry.seq, entry.event), (10, last));
 
     store.append(&org, &[event()]).await.unwrap();
     let page = store.page(&org, &AuditFilter::default(), Page::first(1)).await.unwrap();
-    assert_eq!((page.total, page.items[0].seq), (10, 10));
+    assert_eq!((page.total, page.items[0].seq), (11, 11));
 }
 
 #[test]
@@ -198,9 +208,18 @@ async fn a_file_of_an_older_schema_gets_the_tables_it_lacks() {
     let database = Database::create(file.path()).unwrap();
     let transaction = database.begin_write().unwrap();
     let table = |name| TableDefinition::<&[u8], &[u8]>::new(name);
-    for missing in
-        ["replay_marks", "agent_workloads", "consents", "consent_pairs", "tickets", "refresh_tokens"]
-    {
+    for missing in [
+        "replay_marks",
+        "agent_workloads",
+        "agent_aauth_identifiers",
+        "aauth_resources",
+        "aauth_resource_numbers",
+        "aauth_resource_identifiers",
+        "consents",
+        "consent_pairs",
+        "tickets",
+        "refresh_tokens",
+    ] {
         assert!(transaction.delete_table(table(missing)).unwrap(), "{missing}");
     }
     transaction.open_table(table("meta")).unwrap().insert(&b"schema"[..], &1_u64.to_be_bytes()[..]).unwrap();
@@ -213,6 +232,10 @@ async fn a_file_of_an_older_schema_gets_the_tables_it_lacks() {
         assert_eq!(store.remember(&org, "test", &[7; 32], at, until, at).await.unwrap(), outcome);
         let hash = Secret::generate("").hash();
         assert_eq!(store.find_refresh(&org, &hash, at).await.unwrap(), None);
+        assert_eq!(AAuthResourceStore::list(&store, &org, Page::first(9)).await.unwrap().total, 0);
+        let name = AAuthIdentifier::parse("https://bot.acme.test").unwrap();
+        let by = AgentKey::AAuthIdentifier(&name);
+        assert_eq!(AgentStore::find(&store, &org, by).await.unwrap(), None);
         let user = UserId::generate();
         assert_eq!(ConsentStore::list(&store, &org, user, Page::first(9)).await.unwrap().total, 0);
     }

@@ -171,7 +171,7 @@ pub fn read(message: &Message<'_>, accept: &Accept, now: Timestamp) -> Result<Pr
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Presented {
-    base: String,
+    pub(super) base: String,
     bytes: Vec<u8>,
     authority: Box<str>,
     signature: Signature,
@@ -248,7 +248,6 @@ impl Verified {
 
 /// A request that a key signed, received for the first time.
 #[derive(Clone, Debug)]
-#[must_use]
 pub struct SignedRequest {
     thumbprint: Thumbprint,
     signature: Signature,
@@ -344,7 +343,7 @@ pub(super) fn check_nonce(nonce: &str) -> Result<(), SignatureError> {
     let usable = nonce.len() <= 256
         && digits.len() >= 16
         && digits.len() % 4 != 1
-        && (!padded || (nonce.len() % 4 == 0 && nonce.len() - digits.len() <= 2))
+        && (!padded || (nonce.len().is_multiple_of(4) && nonce.len() - digits.len() <= 2))
         && (of(*b"+/") || of(*b"-_"));
     if usable { Ok(()) } else { Err(SignatureError::Nonce) }
 }

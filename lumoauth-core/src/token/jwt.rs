@@ -68,6 +68,12 @@ pub enum InvalidToken {
     /// Its time has not come.
     #[error("not yet valid")]
     NotYetValid,
+    /// It is older, or valid for longer, than its sort may be.
+    #[error("valid for too long")]
+    LivesTooLong,
+    /// The key that it is bound to is missing, not usable, or contradicts itself.
+    #[error("no usable confirmation key")]
+    Confirmation,
 }
 
 #[derive(Deserialize)]

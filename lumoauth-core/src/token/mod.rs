@@ -20,5 +20,5 @@ pub use liveness::{Dead, principal_of};
 pub use remote::RemoteToken;
 
 pub(crate) use jwt::{sign, unverified_issuer};
-pub(crate) use lineage::{family_handle, token_handle};
+pub(crate) use lineage::{aauth_handle, family_handle, handles_text, token_handle};
 pub(crate) use verified::VerifiedTokens;

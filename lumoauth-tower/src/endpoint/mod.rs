@@ -1,5 +1,6 @@
 //! The endpoints: each parses a request, calls the core, and renders the result.
 
+pub(crate) mod aauth;
 pub(crate) mod agents;
 pub(crate) mod approvals;
 pub(crate) mod attest;
@@ -101,6 +102,12 @@ impl Call {
 
     fn form(&self) -> Result<Params, InvalidParams> {
         body::parse_params(&self.parts.headers, &self.body)
+    }
+
+    /// The agent token that the request brings, for counting; nothing is proven by it.
+    pub(crate) fn claimed_agent(&self) -> String {
+        let token = self.parts.headers.get("agent-auth").and_then(|value| value.to_str().ok());
+        token.map(digest).unwrap_or_default()
     }
 
     /// The client id that the request claims, for counting; nothing is proven by it.

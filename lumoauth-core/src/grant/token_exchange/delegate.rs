@@ -21,7 +21,7 @@ use crate::{
     agent::{Agent, DelegationConsent},
     capability::{Capability, Scope},
     client_auth::AuthenticatedClient,
-    consent::Consent,
+    consent::{Consent, Place},
     grant::{GrantContext, MAX_ACTORS, Resource, TokenError, target},
     id::ClientId,
     mcp::McpServer,
@@ -168,7 +168,7 @@ fn scope(
     agreed: &Agreed,
     server: Option<&McpServer>,
 ) -> Result<Scope, TokenError> {
-    let resource = server.map(|server| &server.server_id);
+    let place = server.map(|server| Place::Mcp(server.server_id.clone()));
     let vocabulary = server.map_or(&[][..], |server| &server.scopes_supported);
     let mut bounds = vec![request.subject.claims.scope.as_slice(), actor.claims.scope.as_slice()];
     if !vocabulary.is_empty() {
@@ -178,7 +178,7 @@ fn scope(
     let mut scope = narrowed(&agents, request.scope.as_ref(), &bounds)?;
     let consented = |item: &Capability| match agreed {
         Agreed::Already => true,
-        Agreed::By(consent) => consent.lets_act(resource, item),
+        Agreed::By(consent) => consent.lets_act(place.as_ref(), item),
     };
     if request.scope.is_some() {
         if !scope.as_slice().iter().all(consented) {

@@ -124,7 +124,7 @@ impl Request {
         let components: Vec<_> = components.iter().map(|name| Component::parse(name).unwrap()).collect();
         let signer = signer();
         let message = self.message();
-        let parameters = parameters.iter().map(|(name, value)| (key_ref(name), value.clone()));
+        let parameters = parameters.iter().map(|(name, value)| (key_ref(name), *value));
         let signing = sign_as(&signer, &profile, &message, "sig1", &components, parameters);
         let (input, signature) = signing.now_or_never().unwrap().unwrap();
         self.headers.insert("signature-input", input);
