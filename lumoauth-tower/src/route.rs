@@ -89,6 +89,7 @@ pub(crate) const ORGANIZATION: &[Route] = routes! { "/orgs/{}/api/v1":
     GET "aauth/agent/auth" Access::Open => aauth::auth;
     POST "aauth/consent" Access::Token => aauth::decide;
     POST "aauth/agent/issue" Access::Open => aauth::issue;
+    POST "aauth/agent/platform-token" Access::Open => aauth::platform_token;
     POST "aauth/resource/token" Access::Open => aauth::resource_token;
     POST "aauth/resource/token/verify" Access::Open => aauth::verify_resource_token;
     POST "aauth/auth/token/verify" Access::Open => aauth::verify_auth_token;

@@ -345,7 +345,9 @@ async fn count(
     let client = call.claimed_client();
     let counted = match (route.pattern, route.access, &route.method) {
         ("aauth/agent/token", _, _) => Counted::Token { client: &call.claimed_agent(), peer: &peer },
-        ("oauth/token" | "agents/{}/attest", _, _) => Counted::Token { client: &client, peer: &peer },
+        ("oauth/token" | "agents/{}/attest" | "aauth/agent/platform-token", _, _) => {
+            Counted::Token { client: &client, peer: &peer }
+        }
         // A client id is the caller's choice here: it would bound nothing.
         ("oauth/authorize" | "oauth/par" | "aauth/agent/auth", _, _) => Counted::Authorize { peer: &peer },
         ("agents/me/approvals", _, _) => Counted::Approval { agent: &actor },

@@ -53,6 +53,7 @@ mod organization_verbs;
 mod organizations;
 mod parking;
 mod paths;
+mod platform_token;
 mod pushed;
 mod refresh;
 mod register;

@@ -9,8 +9,8 @@ use crate::{
     httpsig::SignatureError,
     keys::KeyError,
     store::StoreError,
-    token::InvalidToken,
-    wire::WireError,
+    token::{InvalidProof, InvalidToken},
+    wire::{Challenge, WireError},
 };
 
 /// Why a request is not known to come from a registered party. The name of the sort is shown, the rest is for the log.
@@ -32,6 +32,9 @@ pub enum Unauthenticated {
     /// Its keys cannot be had.
     #[error("{0}")]
     Keys(#[source] ForeignKeyError),
+    /// The DPoP proof in place of a signature is not acceptable.
+    #[error("{0}")]
+    Proof(#[source] InvalidProof),
     /// The request is signed by another key than the one that the token is bound to.
     #[error("the token is bound to another key")]
     KeyBinding,
@@ -43,6 +46,7 @@ impl Unauthenticated {
         match self {
             Self::Signature(_) | Self::NoSigner => "invalid_signature",
             Self::AgentToken(_) | Self::Party | Self::Keys(_) => "invalid_agent_token",
+            Self::Proof(_) => "invalid_dpop_proof",
             Self::KeyBinding => "key_binding_failed",
         }
     }
@@ -56,6 +60,9 @@ impl Unauthenticated {
             }
             // Which parties there are is nobody's business.
             Self::AgentToken(_) | Self::Party | Self::Keys(_) => "The signer is not accepted.".to_owned(),
+            Self::Proof(_) => {
+                "The DPoP proof is not for this request and the key of the agent token.".to_owned()
+            }
             Self::KeyBinding => "The request is not signed by the key that the token is bound to.".to_owned(),
         }
     }
@@ -89,6 +96,9 @@ pub enum AAuthError {
     /// The policy refuses.
     #[error("{0}")]
     Denied(&'static str),
+    /// There is no access token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// A budget is used up.
     #[error(transparent)]
     Exhausted(#[from] Exhausted),
@@ -114,12 +124,14 @@ impl AAuthError {
         match self {
             Self::Store(_) | Self::Key(_) => true,
             Self::Unauthenticated(Unauthenticated::Signature(error)) => error.is_outage(),
+            Self::Unauthenticated(Unauthenticated::Proof(error)) => error.is_outage(),
+            Self::Token(error) => error.is_outage(),
             _ => false,
         }
     }
 
     /// The reason, for the log.
-    pub const fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> &'static str {
         match self {
             Self::Unauthenticated(cause) => cause.reason(),
             Self::InvalidRequest(_) => "invalid_request",
@@ -129,6 +141,7 @@ impl AAuthError {
             Self::InvalidScope(_) => "invalid_scope",
             Self::InvalidTarget => "invalid_target",
             Self::Denied(_) => "access_denied",
+            Self::Token(error) => error.reason(),
             Self::Exhausted(_) => "budget_exceeded",
             Self::TooManyFailures { .. } => "rate_limited",
             Self::Store(_) | Self::Key(_) => "unavailable",
@@ -143,11 +156,17 @@ impl AAuthError {
         let bad = |code| WireError::new(StatusCode::BAD_REQUEST, code, self.to_string());
         match self {
             Self::Unauthenticated(cause) => {
-                WireError::new(StatusCode::UNAUTHORIZED, "authentication_required", cause.description())
-                    .with_member("auth_server", auth_server)
-                    .with_detail("reason", cause.reason())
+                let error =
+                    WireError::new(StatusCode::UNAUTHORIZED, "authentication_required", cause.description())
+                        .with_member("auth_server", auth_server)
+                        .with_detail("reason", cause.reason());
+                match cause {
+                    Unauthenticated::Proof(_) => error.with_challenge(Challenge::dpop(cause.reason())),
+                    _ => error,
+                }
             }
             Self::Denied(text) => WireError::new(StatusCode::FORBIDDEN, "access_denied", *text),
+            Self::Token(error) => error.to_wire(),
             Self::Exhausted(exhausted) => exhausted.to_wire(),
             Self::TooManyFailures { resets_at, now } => {
                 TokenError::TooManyFailures { resets_at: *resets_at, now: *now }.to_wire()

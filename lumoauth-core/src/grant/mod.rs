@@ -6,6 +6,7 @@
 //! | `authorization_code` | RFC 6749 section 4.1: what a person agreed to |
 //! | `refresh_token` | RFC 6749 section 6: the next token of that |
 //! | `token_exchange` | RFC 8693: a token for one with less authority, or with one more actor |
+//! | `platform` | an agent of AAuth by its key; at an endpoint of its own |
 //! | `workload` | RFC 8693 and RFC 7523 section 2.1: an agent that its platform vouches for |
 //!
 //! A grant parses its own parameters, decides with pure functions, writes what must be written, and only then
@@ -17,6 +18,7 @@ mod client_credentials;
 mod error;
 mod id_token;
 mod issue;
+mod platform;
 mod refresh_token;
 pub(crate) mod target;
 mod token_exchange;
@@ -60,6 +62,7 @@ pub use workload::{AWS_STS_REQUEST, JwtBearer};
 
 pub(crate) use authorization_code::REFRESH_LIFE;
 pub(crate) use issue::{Bearer, NewToken, Resource, SignIn, issue, issue_alive};
+pub(crate) use platform::{agent_token, platform_token};
 pub(crate) use workload::{attest, only_names_agent};
 
 /// One grant of the token endpoint. Hosts add their own with

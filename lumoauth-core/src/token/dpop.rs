@@ -80,34 +80,54 @@ impl std::fmt::Debug for DpopRequest<'_> {
 
 /// Why a proof proves nothing. For the log; clients only learn that it is not acceptable.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum InvalidProof {
+#[non_exhaustive]
+pub enum InvalidProof {
+    /// There is none.
     #[error("there is no DPoP header")]
     Missing,
+    /// There are several, or there is something else in their place.
     #[error("the DPoP header is there twice, or not text")]
     Header,
+    /// It is not a JWT of the right form, or its signature does not fit.
     #[error("the proof is not acceptable: {0}")]
     Token(#[from] InvalidToken),
+    /// `jwk` is missing, not public, not usable, or not for `alg`.
     #[error("the proof has no usable public key")]
     Key,
+    /// `htm` is not the method of the request.
     #[error("the proof is for another method")]
     Method,
+    /// `htu` is not the address of the request.
     #[error("the proof is for another address")]
     Address,
+    /// `ath` is not the digest of the token.
     #[error("the proof is for another token")]
     OtherToken,
+    /// `iat` is missing or too far away, or `exp` or `nbf` does not hold.
     #[error("the proof is not of this minute")]
     Time,
+    /// `jti` is missing, empty, or too long.
     #[error("the proof has no usable jti")]
     Jti,
+    /// It is by another key than the one that the token is bound to.
     #[error("the proof is by another key than the token's")]
     OtherKey,
+    /// It was used before.
     #[error("the proof was used before")]
     Replayed,
+    /// Whether it was used before, nobody knows.
     #[error("the proof may have been used before this server began to remember")]
     TooOld,
-    /// The only one that is no refusal.
+    /// The store does not answer. The only one that is no refusal.
     #[error("store")]
     Store(#[from] StoreError),
+}
+
+impl InvalidProof {
+    /// Whether it says nothing about the proof.
+    pub const fn is_outage(&self) -> bool {
+        matches!(self, Self::Store(_))
+    }
 }
 
 /// A proof that has passed everything but the question whether it was used before.

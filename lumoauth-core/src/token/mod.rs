@@ -13,7 +13,7 @@ mod remote;
 mod verified;
 
 pub use claims::{AccessClaims, Act, Audience, KeyBinding, MayAct};
-pub use dpop::{DPOP_ALGORITHMS, DpopRequest};
+pub use dpop::{DPOP_ALGORITHMS, DpopRequest, InvalidProof};
 pub use jwt::{InvalidToken, MAX_TOKEN_BYTES, verify};
 pub use lineage::{ClientEpoch, ConsentEpoch, Lineage, Subject};
 pub use liveness::{Dead, principal_of};

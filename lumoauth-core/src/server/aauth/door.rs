@@ -54,6 +54,13 @@ impl SignedAgent {
     pub(super) fn confirmation(&self) -> &Confirmation {
         &self.token.confirmation
     }
+
+    /// The same, when it is proven: from now on the log names it.
+    pub(super) fn proven(self, refusal: &Refusal) -> Self {
+        let actor = agent_actor(&self.agent);
+        refusal.set(move |event| event.actor = actor);
+        self
+    }
 }
 
 /// A request that says by which key of whom it is signed.
@@ -73,16 +80,27 @@ impl AuthorizationServer {
         refusal: &Refusal,
         now: Timestamp,
     ) -> Result<SignedAgent, AAuthError> {
-        let issuer = self.aauth_issuer(organization)?;
-        let in_header = agent_token(call.message.headers)?;
-        let text = match (in_header, in_body) {
-            (Some(header), Some(body)) if header != body => {
-                return Err(AAuthError::InvalidRequest("Agent-Auth and agent_token must be the same."));
-            }
-            (header, body) => header.or(body),
-        };
+        let text = claimed_token(call, in_body)?;
         let presented = self.presented(call, now)?;
         let text = text.ok_or(Unauthenticated::NoSigner)?;
+        let claimed = self.claimed_agent(organization, text, refusal, now).await?;
+        let verified = presented.verify(&claimed.confirmation().key).map_err(|error| match error {
+            SignatureError::Invalid | SignatureError::Key => Unauthenticated::KeyBinding,
+            error => Unauthenticated::Signature(error),
+        })?;
+        let _ = self.once(organization, verified, now).await?;
+        Ok(claimed.proven(refusal))
+    }
+
+    /// The agent whose token `text` is. Whether it is there, only its key can prove.
+    pub(super) async fn claimed_agent(
+        &self,
+        organization: &Organization,
+        text: &str,
+        refusal: &Refusal,
+        now: Timestamp,
+    ) -> Result<SignedAgent, AAuthError> {
+        let issuer = self.aauth_issuer(organization)?;
         let token = UnverifiedAgentToken::read(text).map_err(Unauthenticated::AgentToken)?;
         let org = &organization.id;
         let agent = self.stores().agents.find(org, AgentKey::AAuthIdentifier(token.agent())).await?;
@@ -99,13 +117,6 @@ impl AuthorizationServer {
             return Err(Unauthenticated::Party.into());
         }
         check_algorithm(identity, &token.confirmation.key)?;
-        let verified = presented.verify(&token.confirmation.key).map_err(|error| match error {
-            SignatureError::Invalid | SignatureError::Key => Unauthenticated::KeyBinding,
-            error => Unauthenticated::Signature(error),
-        })?;
-        let _ = self.once(organization, verified, now).await?;
-        let actor = agent_actor(&agent);
-        refusal.set(move |event| event.actor = actor);
         Ok(SignedAgent { agent, token })
     }
 
@@ -207,6 +218,19 @@ impl AuthorizationServer {
             (None, None) => return Ok(Arc::default()),
         };
         Ok(self.inner.foreign_keys.keys(source, kid, now).await.map_err(Unauthenticated::Keys)?)
+    }
+}
+
+/// The agent token of a request: in `Agent-Auth`, or `in_body`.
+pub(super) fn claimed_token<'a>(
+    call: SignedCall<'a>,
+    in_body: Option<&'a str>,
+) -> Result<Option<&'a str>, AAuthError> {
+    match (agent_token(call.message.headers)?, in_body) {
+        (Some(header), Some(body)) if header != body => {
+            Err(AAuthError::InvalidRequest("Agent-Auth and the body must have the same agent token."))
+        }
+        (header, body) => Ok(header.or(body)),
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `grants` | what is kept behind request tokens, codes and refresh tokens |
 //! | `consent` | bringing a person to the question, and their answer |
 //! | `issue` | making auth tokens, and reading them |
+//! | `platform` | an access token for all other routes, bound to the key of the agent |
 //! | `parties` | what resources and agents do with their registered keys |
 
 mod consent;
@@ -15,6 +16,7 @@ mod door;
 mod grants;
 mod issue;
 mod parties;
+mod platform;
 mod registry;
 mod token;
 
@@ -32,6 +34,7 @@ pub(super) use consent::Bringing;
 pub use parties::{
     DelegateRequest, PartyToken, ResourceTokenRequest, RevokeRequest, VerifyAuthToken, VerifyResourceToken,
 };
+pub use platform::PlatformToken;
 pub use registry::{AAuthAgentPatch, AAuthResourcePatch};
 pub use token::{AAuthAnswer, AAuthTokenRequest, AAuthTokens, ConsentNeeded};
 

@@ -3,6 +3,7 @@
 mod consent;
 pub(crate) mod metadata;
 mod parties;
+mod platform;
 pub(crate) mod registry;
 mod token;
 
@@ -19,6 +20,7 @@ use crate::reply::{self, Reply, log_outage};
 
 pub(crate) use consent::{auth, decide};
 pub(crate) use parties::{issue, resource_token, revoke, verify_auth_token, verify_resource_token};
+pub(crate) use platform::platform_token;
 pub(crate) use token::token;
 
 const AGENT_AUTH: HeaderName = HeaderName::from_static("agent-auth");
