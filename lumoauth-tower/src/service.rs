@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{
-    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts,
+    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request::Parts,
 };
 use http_body::Body;
 use http_body_util::Full;
@@ -73,12 +73,26 @@ pub struct LumoauthService {
     server: AuthorizationServer,
     rate_limits: Option<RateLimits>,
     people: Option<Arc<dyn UserAuthenticator>>,
+    default_organization: Option<OrgId>,
 }
+
+/// Where clients of AAuth look for an issuer that know no organization.
+const ROOT_ISSUER: &str = "/.well-known/aauth-issuer";
+/// How many issuers are shown to whoever names none.
+const MOST_ISSUERS: u32 = 100;
 
 impl LumoauthService {
     /// Serves `server`, without rate limits.
     pub fn new(server: AuthorizationServer) -> Self {
-        Self { server, rate_limits: None, people: None }
+        Self { server, rate_limits: None, people: None, default_organization: None }
+    }
+
+    /// Whose issuer is meant where a client of AAuth asks for one and names no organization. Without it, the only one there
+    /// is; of several, all are shown.
+    #[must_use]
+    pub fn with_default_organization(mut self, org: OrgId) -> Self {
+        self.default_organization = Some(org);
+        self
     }
 
     /// Limits how many requests a caller may make.
@@ -105,7 +119,15 @@ impl LumoauthService {
         // What serves GET serves HEAD (RFC 9110 section 9.3.2); the transport leaves the body out.
         let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
         let uri = request.uri().clone();
-        let Some(Location { org, rest, .. }) = locate(uri.path()) else { return not_found() };
+        let location = if uri.path() == ROOT_ISSUER {
+            match self.issuer_at_root(&uri).await {
+                Ok(location) => Some(location),
+                Err(reply) => return reply,
+            }
+        } else {
+            locate(uri.path())
+        };
+        let Some(Location { org, rest, .. }) = location else { return not_found() };
         let table = if org.is_some() { ORGANIZATION } else { ORGLESS };
         let (route, params) = match route::find(table, &method, &rest) {
             Found::Route(route, params) => (route, params),
@@ -124,6 +146,27 @@ impl LumoauthService {
         };
         reply.extensions_mut().insert(MatchedRoute(route.template));
         reply
+    }
+
+    /// The organization that a client means which asks for an issuer without saying whose, or the answer that shows all.
+    async fn issuer_at_root(&self, uri: &Uri) -> Result<Location<'static>, Reply> {
+        let query = uri.query().unwrap_or_default();
+        let named = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "org");
+        let org = match (named, &self.default_organization) {
+            (Some((_, org)), _) => org.into_owned(),
+            (None, Some(org)) => org.to_string(),
+            (None, None) => {
+                let found = self.server.organizations(None, MOST_ISSUERS).await;
+                let mut found = found.map_err(|error| reply::error(&outage(&error)))?;
+                found.retain(|organization| organization.is_active());
+                match found.as_slice() {
+                    [only] => only.id.to_string(),
+                    several => return Err(endpoint::aauth::metadata::issuers(&self.server, several)),
+                }
+            }
+        };
+        let rest = vec![".well-known".into(), "aauth-issuer".into()];
+        Ok(Location { org: Some(org.into()), prefix: "", rest })
     }
 
     async fn serve_route<B>(&self, request: Request<B>, route: &'static Route, params: Vec<String>) -> Reply

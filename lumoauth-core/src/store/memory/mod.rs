@@ -79,6 +79,13 @@ impl MemoryStore {
         Self::default()
     }
 
+    /// An empty store that keeps everything of its server. Nothing can have been presented to that server before, so single-use
+    /// values are taken however old they are, where a store that only remembers such values for others has to refuse what may
+    /// be older than itself.
+    pub fn from_the_beginning() -> Self {
+        Self { seen: Mutex::new(replay::Seen::from_the_beginning()), ..Self::default() }
+    }
+
     /// An empty store in outbox mode: its events wait for an audit log that is kept elsewhere, and its own
     /// log stays empty.
     pub fn with_outbox() -> Self {

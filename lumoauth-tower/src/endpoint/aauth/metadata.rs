@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use lumoauth_core::{
-    aauth_resource::AAuthResource, agent::Agent, id::OrgId, jwks::HttpAlgorithm, server::ApiError,
-    server::AuthorizationServer, store::Page, wire::WireError,
+    aauth_resource::AAuthResource, agent::Agent, id::OrgId, jwks::HttpAlgorithm, organization::Organization,
+    server::ApiError, server::AuthorizationServer, store::Page, wire::WireError,
 };
 use serde_json::{Value, json};
 
@@ -36,6 +36,13 @@ pub(crate) fn issuer_document(server: &AuthorizationServer, org: &OrgId) -> Valu
         "request_types_supported": ["auth", "code", "exchange", "refresh"],
         "scopes_supported": [],
     })
+}
+
+/// All issuers of an instance.
+pub(crate) fn issuers(server: &AuthorizationServer, organizations: &[Arc<Organization>]) -> Reply {
+    let issuers: Vec<_> =
+        organizations.iter().map(|organization| issuer_document(server, &organization.id)).collect();
+    reply::metadata(&json!({ "aauth_version": "1.0", "issuers": issuers }))
 }
 
 /// GET `aauth/jwks.json`.
