@@ -45,7 +45,6 @@ pub(crate) struct Setting {
     pub(crate) stores: Stores,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) org: OrgId,
-    #[cfg_attr(not(feature = "fetch"), expect(dead_code, reason = "for services on other hosts"))]
     pub(crate) issuer: String,
     /// Calls by itself, and hands a part of its authority on.
     pub(crate) root: Bot,
