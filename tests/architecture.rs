@@ -90,6 +90,7 @@ const LEVELS: &[(&str, &[&str])] = &[
     (
         "domain",
         &[
+            "aauth_resource",
             "agent",
             "capability",
             "budget",
@@ -114,6 +115,7 @@ const LEVELS: &[(&str, &[&str])] = &[
             "client_auth",
             "foreign_keys",
             "grant",
+            "httpsig",
             "authz",
             "authorize",
             "wire",

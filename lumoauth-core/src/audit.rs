@@ -379,6 +379,26 @@ event_kinds! {
     McpServerUpdated = "mcp_server.updated",
     /// An MCP server was removed.
     McpServerDeleted = "mcp_server.deleted",
+    /// An agent became one of AAuth.
+    AAuthAgentRegistered = "aauth.agent_registered",
+    /// An agent's part in AAuth was changed.
+    AAuthAgentUpdated = "aauth.agent_updated",
+    /// An agent's part in AAuth ended; the agent is still there.
+    AAuthAgentRemoved = "aauth.agent_removed",
+    /// An AAuth resource was registered.
+    AAuthResourceCreated = "aauth.resource_created",
+    /// An AAuth resource was changed.
+    AAuthResourceUpdated = "aauth.resource_updated",
+    /// An AAuth resource was removed.
+    AAuthResourceDeleted = "aauth.resource_deleted",
+    /// A token of AAuth was issued (`context` says of which type).
+    AAuthTokenIssued = "aauth.token_issued",
+    /// An agent was told to bring a person, who must agree.
+    AAuthConsentRequested = "aauth.consent_requested",
+    /// A person answered an AAuth agent's request for authorization.
+    AAuthAuthorizationDecided = "aauth.authorization_decided",
+    /// A request of AAuth was refused.
+    AAuthRefused = "aauth.refused",
     /// An administrator recorded use of an agent.
     BudgetUsageRecorded = "budget.usage_recorded",
     /// A budget was reset.

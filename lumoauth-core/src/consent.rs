@@ -1,13 +1,13 @@
 //! What people allowed clients and agents to do for them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     capability::{Capability, Scope},
     clock::Timestamp,
-    id::{ClientId, ConsentId, McpServerId, UserId},
+    id::{AAuthResourceId, ClientId, ConsentId, McpServerId, ParseIdError, UserId},
 };
 
 /// What a client may know about the person. It learns that here, so it does not matter for which resource it asked.
@@ -33,9 +33,9 @@ pub struct Consent {
     /// What, at this server itself; and what the client may know about the person, wherever it asked for it. An item is
     /// allowed if it is listed, literally: people agree to what they read.
     pub scope: Scope,
-    /// What, at each MCP server. What is allowed at one is not allowed at another.
+    /// What, at each place that is not this server. What is allowed at one is not allowed at another.
     #[serde(default)]
-    pub at: BTreeMap<McpServerId, Scope>,
+    pub at: BTreeMap<Place, Scope>,
     /// Whether it holds.
     pub active: bool,
     /// Raised whenever all tokens that stand on it must die.
@@ -46,6 +46,69 @@ pub struct Consent {
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
+}
+
+/// Where else than at this server something may be allowed. Its text form is the id, whose prefix says what it is.
+///
+/// ```
+/// use lumoauth_core::{consent::Place, id::AAuthResourceId};
+///
+/// let resource = AAuthResourceId::generate();
+/// assert_eq!(Place::parse(resource.as_str())?, Place::AAuth(resource));
+/// # Ok::<(), lumoauth_core::id::ParseIdError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "Arc<str>", into = "Arc<str>")]
+#[expect(clippy::exhaustive_enums, reason = "every place must be handled where people agree")]
+pub enum Place {
+    /// An MCP server.
+    Mcp(McpServerId),
+    /// An AAuth resource.
+    AAuth(AAuthResourceId),
+}
+
+impl Place {
+    /// Parses the text form.
+    ///
+    /// # Errors
+    /// [`ParseIdError`] if the text is the id of nothing that can be a place.
+    pub fn parse(text: &str) -> Result<Self, ParseIdError> {
+        match AAuthResourceId::parse(text) {
+            Ok(id) => Ok(Self::AAuth(id)),
+            Err(_) => McpServerId::parse(text).map(Self::Mcp),
+        }
+    }
+
+    /// The text form.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Mcp(id) => id.as_str(),
+            Self::AAuth(id) => id.as_str(),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl TryFrom<Arc<str>> for Place {
+    type Error = ParseIdError;
+
+    fn try_from(text: Arc<str>) -> Result<Self, Self::Error> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Place> for Arc<str> {
+    fn from(place: Place) -> Self {
+        match place {
+            Place::Mcp(id) => id.into(),
+            Place::AAuth(id) => id.into(),
+        }
+    }
 }
 
 impl Consent {
@@ -72,7 +135,7 @@ impl Consent {
     }
 
     /// Whether it holds and lists every item of `scope` for `resource`; `None` is this server itself.
-    pub fn covers(&self, resource: Option<&McpServerId>, scope: &Scope) -> bool {
+    pub fn covers(&self, resource: Option<&Place>, scope: &Scope) -> bool {
         let listed = |item: &Capability| {
             let place = if is_about_the_person(item) { None } else { resource };
             self.listed_at(place).contains(item)
@@ -82,14 +145,14 @@ impl Consent {
 
     /// Whether it lists `item` for an agent that the person did not send here, but that somebody hands their token to.
     ///
-    /// For an MCP server, what the person allows there or at this server itself suffices. For this server only the latter
+    /// Elsewhere, what the person allows there or at this server itself suffices. For this server only the latter
     /// does: a token for it can be exchanged for one of any MCP server.
-    pub(crate) fn lets_act(&self, resource: Option<&McpServerId>, item: &Capability) -> bool {
+    pub(crate) fn lets_act(&self, resource: Option<&Place>, item: &Capability) -> bool {
         self.listed_at(None).contains(item) || self.listed_at(resource).contains(item)
     }
 
     /// Adds what the person agreed to for `resource`. After a withdrawal only that holds.
-    pub fn grant(&mut self, resource: Option<&McpServerId>, scope: &Scope) {
+    pub fn grant(&mut self, resource: Option<&Place>, scope: &Scope) {
         if !self.active {
             self.scope = Scope::default();
             self.at.clear();
@@ -102,7 +165,7 @@ impl Consent {
 
     /// Takes out what the person was asked for `resource` and did not choose. What was issued before lives on: to end that,
     /// the person withdraws.
-    pub fn forget(&mut self, resource: Option<&McpServerId>, scope: &Scope) {
+    pub fn forget(&mut self, resource: Option<&Place>, scope: &Scope) {
         let (person, rest) = split(scope);
         let without = |before: &Scope, gone: &[Capability]| {
             Scope::new(before.as_slice().iter().filter(|item| !gone.contains(item)).cloned())
@@ -117,14 +180,14 @@ impl Consent {
         Scope::new(self.scope.as_slice().iter().chain(everywhere).cloned())
     }
 
-    fn listed_at(&self, resource: Option<&McpServerId>) -> &[Capability] {
+    fn listed_at(&self, resource: Option<&Place>) -> &[Capability] {
         match resource {
             None => self.scope.as_slice(),
             Some(id) => self.at.get(id).map_or(&[], Scope::as_slice),
         }
     }
 
-    fn change(&mut self, resource: Option<&McpServerId>, change: impl FnOnce(&Scope) -> Scope) {
+    fn change(&mut self, resource: Option<&Place>, change: impl FnOnce(&Scope) -> Scope) {
         match resource {
             None => self.scope = change(&self.scope),
             Some(id) => {
@@ -172,9 +235,13 @@ mod tests {
         Consent::new(UserId::generate(), client, scope(text), Timestamp::from_unix_seconds(100))
     }
 
+    fn server() -> Place {
+        Place::Mcp(McpServerId::generate())
+    }
+
     #[test]
     fn what_was_withdrawn_does_not_come_back_with_a_new_consent() {
-        let server = McpServerId::generate();
+        let server = server();
         let mut consent = consent("read:a");
         consent.grant(None, &scope("read:b"));
         consent.grant(Some(&server), &scope("read:c"));
@@ -195,22 +262,28 @@ mod tests {
 
     #[test]
     fn what_is_allowed_at_one_resource_is_not_allowed_at_another() {
-        let [one, other] = [McpServerId::generate(), McpServerId::generate()];
+        let [one, other] = [server(), Place::AAuth(AAuthResourceId::generate())];
+        for [one, other] in [[&one, &other], [&other, &one]] {
+            assert_apart(one, other);
+        }
+    }
+
+    fn assert_apart(one: &Place, other: &Place) {
         let mut consent = consent("read:own");
-        consent.grant(Some(&one), &scope("read:all openid offline_access"));
+        consent.grant(Some(one), &scope("read:all openid offline_access"));
         let covers = |place, text| consent.covers(place, &scope(text));
-        assert!(covers(Some(&one), "read:all openid offline_access"));
-        for place in [None, Some(&other)] {
+        assert!(covers(Some(one), "read:all openid offline_access"));
+        for place in [None, Some(other)] {
             assert!(!covers(place, "read:all") && !covers(place, "offline_access"));
             assert!(covers(place, "openid"), "what it knows about the person it knows");
         }
-        assert!(covers(None, "read:own") && !covers(Some(&one), "read:own"));
+        assert!(covers(None, "read:own") && !covers(Some(one), "read:own"));
         assert_eq!(consent.everything(), scope("read:own openid read:all offline_access"));
     }
 
     #[test]
     fn what_was_asked_and_not_chosen_is_gone_where_it_was_asked() {
-        let server = McpServerId::generate();
+        let server = server();
         let mut consent = consent("read:a read:b");
         consent.grant(Some(&server), &scope("read:a read:b email"));
         consent.forget(Some(&server), &scope("read:b email"));
@@ -222,7 +295,7 @@ mod tests {
 
     #[test]
     fn an_agent_is_let_act_where_the_person_allows_it() {
-        let [one, other] = [McpServerId::generate(), McpServerId::generate()];
+        let [one, other] = [server(), server()];
         let mut consent = consent("read:own");
         consent.grant(Some(&one), &scope("read:one"));
         let lets = |place, text| consent.lets_act(place, &Capability::parse(text).unwrap());
@@ -245,8 +318,23 @@ mod tests {
         json.as_object_mut().unwrap().remove("at").unwrap();
         assert_eq!(serde_json::from_value::<Consent>(json).unwrap(), before);
         let mut after = before;
-        after.grant(Some(&McpServerId::generate()), &scope("read:b"));
+        after.grant(Some(&server()), &scope("read:b"));
         let json = serde_json::to_string(&after).unwrap();
         assert_eq!(serde_json::from_str::<Consent>(&json).unwrap(), after);
+    }
+
+    #[test]
+    fn a_place_is_its_id_and_a_record_from_before_there_were_other_resources_is_read() {
+        let (mcp, aauth) = (McpServerId::generate(), AAuthResourceId::generate());
+        let mut consent = consent("read:a");
+        consent.grant(Some(&Place::Mcp(mcp.clone())), &scope("read:b"));
+        let before = serde_json::to_value(&consent).unwrap();
+        assert_eq!(before["at"], serde_json::json!({ mcp.as_str(): "read:b" }));
+        assert_eq!(serde_json::from_value::<Consent>(before.clone()).unwrap(), consent);
+        consent.grant(Some(&Place::AAuth(aauth.clone())), &scope("read:c"));
+        let json = serde_json::to_string(&consent).unwrap();
+        assert_eq!(serde_json::from_str::<Consent>(&json).unwrap(), consent);
+        let strange = before.to_string().replace(mcp.as_str(), "agt_1");
+        assert!(serde_json::from_str::<Consent>(&strange).is_err());
     }
 }

@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+use url::{Host, Url};
 use uuid::Uuid;
 
 use crate::{
@@ -90,6 +91,37 @@ fn is_printable_token(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
 }
 
+/// Whether `text` is `prefix` and 24 hexadecimal digits.
+fn is_minted(text: &str, prefix: &str) -> bool {
+    let hex = text.strip_prefix(prefix);
+    hex.is_some_and(|hex| hex.len() == 24 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+}
+
+fn is_aauth_identifier(text: &str) -> bool {
+    // Parsers of URLs forgive spaces, line ends and backslashes; what is compared as text and quoted in headers must not
+    // have them.
+    let of_a_url = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\'' | b'`' | b'\\');
+    if text.len() > 512 || !text.bytes().all(of_a_url) || text.contains(['?', '#']) {
+        return false;
+    }
+    // `https:host` is a URL for a lenient parser and a relative path for others.
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    let authority = rest.split('/').next().unwrap_or_default();
+    if authority.is_empty() || authority.contains('@') {
+        return false;
+    }
+    Url::parse(text).is_ok_and(|url| match scheme {
+        "https" => url.has_host(),
+        "http" => match url.host() {
+            Some(Host::Domain(domain)) => domain == "localhost",
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        },
+        _ => false,
+    })
+}
+
 text_id!(
     /// An organization (tenant): its slug, `[a-z0-9][a-z0-9-]{0,62}`.
     ///
@@ -117,11 +149,37 @@ text_id!(
 );
 text_id!(
     /// A registered MCP server: `mcp_` and 24 hexadecimal digits.
-    McpServerId, "MCP server id", |text| {
-        text.strip_prefix("mcp_")
-            .is_some_and(|hex| hex.len() == 24 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
-    }
+    McpServerId, "MCP server id", |text| is_minted(text, "mcp_")
 );
+
+text_id!(
+    /// The identifier of an AAuth agent or resource: an `https` URL (or `http` on a loopback host) without user
+    /// information, query and fragment, of printable ASCII without quotes and backslash, at most 512 bytes.
+    ///
+    /// It is compared byte for byte and never normalized: it stands in tokens of others, whose readers compare text.
+    ///
+    /// ```
+    /// use lumoauth_core::id::AAuthIdentifier;
+    ///
+    /// assert_eq!(AAuthIdentifier::parse("https://agent.example").unwrap().as_str(), "https://agent.example");
+    /// assert_ne!(AAuthIdentifier::parse("https://agent.example"), AAuthIdentifier::parse("https://agent.example/"));
+    /// assert!(AAuthIdentifier::parse("http://agent.example").is_err());
+    /// ```
+    AAuthIdentifier, "AAuth identifier", is_aauth_identifier
+);
+text_id!(
+    /// A registered AAuth resource: `res_` and 24 hexadecimal digits.
+    AAuthResourceId, "AAuth resource id", |text| is_minted(text, AAuthResourceId::PREFIX)
+);
+
+impl AAuthResourceId {
+    const PREFIX: &'static str = "res_";
+
+    /// A new random id.
+    pub fn generate() -> Self {
+        Self(format!("{}{}", Self::PREFIX, hex::<12>(&random_bytes())).into())
+    }
+}
 
 impl ClientId {
     /// Prefix of the client ids of ordinary OAuth clients; no agent's client id starts with it, so the id
@@ -426,6 +484,70 @@ mod tests {
         for _ in 0..1000 {
             assert!((1..1 << 53).contains(&Number::generate().value()));
         }
+    }
+
+    #[test]
+    fn aauth_identifiers_are_plain_urls() {
+        let long = format!("https://a.test/{}", "x".repeat(498));
+        for good in [
+            "https://a.test",
+            "https://a.test/",
+            "https://A.test:443/Agent/1%20b",
+            "http://localhost:9000",
+            "http://127.0.0.1:9000/agent",
+            "http://[::1]/",
+            &long[..512],
+        ] {
+            assert_eq!(AAuthIdentifier::parse(good).unwrap().as_str(), good);
+        }
+        for bad in [
+            "",
+            "a.test",
+            "/agent",
+            "//a.test",
+            "https:a.test",
+            "https:/a.test",
+            "https://",
+            "https:///a.test",
+            "HTTPS://a.test",
+            "http://a.test",
+            "http://10.0.0.1",
+            "http://localhost.a.test",
+            "http://127.0.0.1.a.test",
+            "urn:a:b",
+            "javascript:alert(1)",
+            "ftp://localhost",
+            "https://u@a.test",
+            "https://u:p@a.test",
+            "https://@a.test",
+            "https://a.test?b",
+            "https://a.test?",
+            "https://a.test#b",
+            "https://a.test#",
+            "https://a.test/a b",
+            " https://a.test",
+            "https://a.test\n",
+            "https://a.te\tst",
+            "https://a.test/\u{7f}",
+            "https://a.test/\"",
+            "https://a.test/'",
+            "https://a.test\\@b.test",
+            "https://a.test/\u{e9}",
+            "https://\u{e9}.test",
+            "https://a.test:99999",
+            &long,
+        ] {
+            assert!(AAuthIdentifier::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ids_of_aauth_resources_are_like_those_of_mcp_servers() {
+        let id = AAuthResourceId::generate();
+        assert_eq!(AAuthResourceId::parse(id.as_str()), Ok(id.clone()));
+        assert!(McpServerId::parse(id.as_str()).is_err());
+        assert!(AAuthResourceId::parse(&id.as_str().to_uppercase()).is_err());
+        assert!(AAuthResourceId::parse(&id.as_str()[..27]).is_err());
     }
 
     #[test]

@@ -6,9 +6,11 @@
 //! 3. A key verifies by the algorithms of its type; one that names an algorithm verifies by that one only
 //!    (RFC 8725 section 3.1).
 
+mod http_algorithm;
 mod public_key;
 #[cfg(test)]
 pub(crate) mod test_key;
+mod thumbprint;
 
 use std::collections::HashSet;
 
@@ -17,8 +19,9 @@ use serde_json::{Map, Value};
 
 use crate::json;
 
-pub use public_key::JwsAlgorithm;
-pub(crate) use public_key::PublicKey;
+pub use http_algorithm::HttpAlgorithm;
+pub use public_key::{JwsAlgorithm, PublicKey};
+pub use thumbprint::{ParseThumbprintError, Thumbprint};
 
 /// A set of public keys as it was registered. What of it can be used is decided when it is read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +117,7 @@ pub struct PublicKeys(Vec<PublicKey>);
 impl PublicKeys {
     /// The usable keys of `set`: RSA of 2048 to 8192 bits, EC on P-256 and P-384, Ed25519. The others are skipped.
     pub fn of(set: &JwkSet) -> Self {
-        Self(set.keys.iter().take(JwkSet::MAX_KEYS).filter_map(PublicKey::of).collect())
+        Self(set.keys.iter().take(JwkSet::MAX_KEYS).filter_map(PublicKey::from_jwk).collect())
     }
 
     /// Whether there is none.
@@ -130,6 +133,16 @@ impl PublicKeys {
     /// Whether a key has this id.
     pub fn contains(&self, kid: &str) -> bool {
         self.0.iter().any(|key| key.kid() == Some(kid))
+    }
+
+    /// The key with this id.
+    pub fn by_kid(&self, kid: &str) -> Option<&PublicKey> {
+        self.0.iter().find(|key| key.kid() == Some(kid))
+    }
+
+    /// The key with this thumbprint.
+    pub fn by_thumbprint(&self, thumbprint: &Thumbprint) -> Option<&PublicKey> {
+        self.0.iter().find(|key| key.thumbprint() == *thumbprint)
     }
 
     /// The key that must have made a signature by `algorithm` that names `kid`; if it names none, the only key that can

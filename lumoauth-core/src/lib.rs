@@ -11,9 +11,9 @@
 //! | layer | modules | what they are |
 //! |---|---|---|
 //! | values | [`clock`], [`id`], [`json`], [`jwks`], [`random`], [`secret`] | time, identifiers, strict JSON, randomness, secrets |
-//! | domain | [`agent`], [`api_key`], [`approval`], [`audit`], [`budget`], [`capability`], [`client`], [`consent`], [`mcp`], [`organization`], [`user`], [`workload`] | records and decisions; pure, without I/O |
+//! | domain | [`aauth_resource`], [`agent`], [`api_key`], [`approval`], [`audit`], [`budget`], [`capability`], [`client`], [`consent`], [`mcp`], [`organization`], [`user`], [`workload`] | records and decisions; pure, without I/O |
 //! | ports | [`store`], [`keys`], [`fetch`], [`people`] | what a host or a backend implements |
-//! | protocol | [`authorize`], [`client_auth`], [`foreign_keys`], [`grant`], [`principal`], [`token`], [`wire`] | OAuth, JWT, who is calling, what clients see |
+//! | protocol | [`aauth`], [`authorize`], [`client_auth`], [`foreign_keys`], [`grant`], [`httpsig`], [`principal`], [`token`], [`wire`] | OAuth, JWT, signed requests, who is calling, what clients see |
 //! | server | [`server`] | everything together |
 //!
 //! # A token request
@@ -29,6 +29,8 @@
 //! | `test-util` | [`clock::ManualClock`](crate::clock), a clock that tests move by hand |
 //! | `conformance` | the behaviour suite for store backends |
 
+pub mod aauth;
+pub mod aauth_resource;
 pub mod agent;
 pub mod api_key;
 pub mod approval;
@@ -43,6 +45,7 @@ pub mod consent;
 pub mod fetch;
 pub mod foreign_keys;
 pub mod grant;
+pub mod httpsig;
 pub mod id;
 pub mod json;
 pub mod jwks;

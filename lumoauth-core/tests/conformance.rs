@@ -206,7 +206,8 @@ mod complete {
         };
     }
 
-    const ROLES: [(&str, &str, &str); 16] = roles!(
+    const ROLES: [(&str, &str, &str); 17] = roles!(
+        "aauth_resources",
         "agents",
         "api_keys",
         "approvals",

@@ -9,12 +9,25 @@ CREATE TABLE organization (
     CONSTRAINT organization_id PRIMARY KEY (org_id)
 );
 
+CREATE TABLE aauth_resource (
+    org_id text COLLATE "C" NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    number bigint NOT NULL,
+    identifier text COLLATE "C" NOT NULL,
+    version bigint NOT NULL,
+    record json NOT NULL,
+    CONSTRAINT aauth_resource_id PRIMARY KEY (org_id, id),
+    CONSTRAINT aauth_resource_number UNIQUE (org_id, number),
+    CONSTRAINT aauth_resource_identifier UNIQUE (org_id, identifier)
+);
+
 CREATE TABLE agent (
     org_id text COLLATE "C" NOT NULL,
     id uuid NOT NULL,
     slug text COLLATE "C" NOT NULL,
     client_id text COLLATE "C" NOT NULL,
     api_key bytea,
+    aauth text COLLATE "C",
     workload bytea,
     status text COLLATE "C" NOT NULL,
     kind text COLLATE "C" NOT NULL,
@@ -28,6 +41,8 @@ CREATE TABLE agent (
 );
 -- An agent without an API key takes no room here.
 CREATE UNIQUE INDEX agent_api_key ON agent (org_id, api_key) WHERE api_key IS NOT NULL;
+-- Nor does one without a part in AAuth.
+CREATE UNIQUE INDEX agent_aauth ON agent (org_id, aauth) WHERE aauth IS NOT NULL;
 -- Nor does one that is no workload. Several agents may trust the same one.
 CREATE INDEX agent_workload ON agent (org_id, workload) WHERE workload IS NOT NULL;
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use lumoauth_core::{
     agent::Agent,
     audit::Event,
-    id::{AgentId, OrgId},
+    id::{AAuthIdentifier, AgentId, OrgId},
     store::{AgentFilter, AgentKey, AgentStore, Insert, Listing, Page, Remove, StoreError, Unique, Update},
     workload::WorkloadKey,
 };
@@ -18,8 +18,8 @@ use crate::{
 
 const INSERT: &str = recorded!(
     "INSERT INTO agent
-        (org_id, id, slug, client_id, api_key, workload, status, kind, name, description, version, record)
-    VALUES ($1, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15::json)
+        (org_id, id, slug, client_id, api_key, aauth, workload, status, kind, name, description, version, record)
+    VALUES ($1, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16::json)
     ON CONFLICT DO NOTHING"
 );
 
@@ -27,14 +27,20 @@ const TAKEN: &str = "SELECT
     EXISTS (SELECT 1 FROM agent WHERE org_id = $1 AND id = $2),
     EXISTS (SELECT 1 FROM agent WHERE org_id = $1 AND slug = $3),
     EXISTS (SELECT 1 FROM agent WHERE org_id = $1 AND client_id = $4),
-    EXISTS (SELECT 1 FROM agent WHERE org_id = $1 AND api_key = $5)";
+    EXISTS (SELECT 1 FROM agent WHERE org_id = $1 AND api_key = $5),
+    EXISTS (SELECT 1 FROM agent WHERE org_id = $1 AND aauth = $6)";
 
 /// In the order of the columns of [`TAKEN`].
-const UNIQUES: &[Unique] = &[Unique::Id, Unique::Slug, Unique::ClientId, Unique::KeyHash];
+const UNIQUES: &[Unique] =
+    &[Unique::Id, Unique::Slug, Unique::ClientId, Unique::KeyHash, Unique::AAuthIdentifier];
+
+/// What an update may run into.
+const CONSTRAINTS: &[(&str, Unique)] =
+    &[("agent_api_key", Unique::KeyHash), ("agent_aauth", Unique::AAuthIdentifier)];
 
 const UPDATE: &str = recorded!(
-    "UPDATE agent SET api_key = $7, workload = $8, status = $9, kind = $10, name = $11, description = $12,
-        version = version + 1, record = $13::json
+    "UPDATE agent SET api_key = $7, aauth = $8, workload = $9, status = $10, kind = $11, name = $12,
+        description = $13, version = version + 1, record = $14::json
     WHERE org_id = $1 AND id = $5 AND version = $6"
 );
 
@@ -50,6 +56,8 @@ const FIND_BY_CLIENT_ID: &str = "SELECT record::text FROM agent WHERE org_id = $
 
 const FIND_BY_API_KEY: &str = "SELECT record::text FROM agent WHERE org_id = $1 AND api_key = $2";
 
+const FIND_BY_AAUTH: &str = "SELECT record::text FROM agent WHERE org_id = $1 AND aauth = $2";
+
 const FIND_BY_WORKLOAD: &str = "SELECT record::text FROM agent WHERE org_id = $1 AND workload = ANY($2)";
 
 const LIST: &str = listing!(
@@ -57,9 +65,15 @@ const LIST: &str = listing!(
         AND ($2::text IS NULL OR status = $2)
         AND ($3::text IS NULL OR kind = $3)
         AND ($4::text IS NULL OR strpos(lower(name), $4) > 0 OR strpos(lower(slug), $4) > 0
-            OR strpos(lower(description), $4) > 0)",
-    order: "slug", offset: "$5", limit: "$6"
+            OR strpos(lower(description), $4) > 0)
+        AND (NOT $5 OR aauth IS NOT NULL)",
+    order: "slug", offset: "$6", limit: "$7"
 );
+
+/// Under what the agent is found in AAuth.
+fn aauth(agent: &Agent) -> Option<&str> {
+    agent.aauth_identifier().map(AAuthIdentifier::as_str)
+}
 
 /// Under what the agent is found as a workload.
 fn workload(agent: &Agent) -> Option<Vec<u8>> {
@@ -80,6 +94,7 @@ impl AgentStore for PostgresStore {
                 .bind(agent.slug.as_str())
                 .bind(agent.client_id.as_str())
                 .bind(api_key)
+                .bind(aauth(agent))
                 .bind(workload(agent))
                 .bind(agent.status.as_str())
                 .bind(agent.kind.as_str())
@@ -95,6 +110,7 @@ impl AgentStore for PostgresStore {
                 .bind(agent.slug.as_str())
                 .bind(agent.client_id.as_str())
                 .bind(api_key)
+                .bind(aauth(agent))
         };
         records::insert(&self.pool, OPERATION, insert, taken, UNIQUES).await
     }
@@ -106,6 +122,9 @@ impl AgentStore for PostgresStore {
             AgentKey::ClientId(id) => sqlx::query(FIND_BY_CLIENT_ID).bind(org.as_str()).bind(id.as_str()),
             AgentKey::ApiKey(hash) => {
                 sqlx::query(FIND_BY_API_KEY).bind(org.as_str()).bind(hash.as_bytes().as_slice())
+            }
+            AgentKey::AAuthIdentifier(identifier) => {
+                sqlx::query(FIND_BY_AAUTH).bind(org.as_str()).bind(identifier.as_str())
             }
         };
         records::find(&self.pool, "agents.find", statement).await
@@ -122,6 +141,7 @@ impl AgentStore for PostgresStore {
                 .bind(agent.id.uuid())
                 .bind(sought(agent.version))
                 .bind(agent.api_key.as_ref().map(|hash| hash.as_bytes().as_slice()))
+                .bind(aauth(agent))
                 .bind(workload(agent))
                 .bind(agent.status.as_str())
                 .bind(agent.kind.as_str())
@@ -130,8 +150,7 @@ impl AgentStore for PostgresStore {
                 .bind(record.as_str())
         };
         let exists = || sqlx::query(EXISTS).bind(org.as_str()).bind(agent.id.uuid());
-        let constraints = [("agent_api_key", Unique::KeyHash)];
-        records::update(&self.pool, OPERATION, update, exists, &constraints).await
+        records::update(&self.pool, OPERATION, update, exists, CONSTRAINTS).await
     }
 
     async fn remove(&self, org: &OrgId, id: AgentId, on: &Event) -> Result<Remove, StoreError> {
@@ -164,6 +183,7 @@ impl AgentStore for PostgresStore {
                 .bind(filter.status.map(|status| status.as_str()))
                 .bind(filter.kind.map(|kind| kind.as_str()))
                 .bind(search.as_deref())
+                .bind(filter.aauth)
                 .bind(offset)
                 .bind(limit)
         };

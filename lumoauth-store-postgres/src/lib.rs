@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod aauth_resources;
 mod agents;
 mod api_keys;
 mod approvals;

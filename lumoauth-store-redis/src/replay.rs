@@ -19,11 +19,27 @@ impl RedisStore {
     /// Establishes since when every bucket remembers, and fails if a server takes no writes. Done at the start, so that a
     /// fresh server remembers from then on and not from the first use of each bucket.
     pub(crate) async fn begin_to_remember(&self) -> Result<(), Failure> {
+        self.remember_since(None).await
+    }
+
+    /// Says that nothing can have been presented before now to any server that this memory is for: its records are new, and
+    /// hold nobody yet. From then on single-use values are taken however old they are, until this memory is lost. Without
+    /// that, what may be older than the memory is refused, which for signed requests is everything in its first minute.
+    ///
+    /// # Errors
+    /// [`StoreError`] if Redis does not answer.
+    pub async fn nothing_came_before(&self) -> Result<(), StoreError> {
+        let told = self.remember_since(Some(b"0")).await;
+        told.map_err(|failure| failure.during("beginning to remember"))
+    }
+
+    async fn remember_since(&self, since: Option<&[u8]>) -> Result<(), Failure> {
         let births = (0..keys::BUCKETS).map(keys::birth);
+        let args = || since.map(<[u8]>::to_vec).into_iter().collect::<Vec<_>>();
         let calls: Vec<_> = match self.connection().link {
-            Link::Single(_) => vec![script::READY.call(births.collect(), vec![])],
+            Link::Single(_) => vec![script::READY.call(births.collect(), args())],
             // They are in as many slots.
-            Link::Cluster(_) => births.map(|birth| script::READY.call(vec![birth], vec![])).collect(),
+            Link::Cluster(_) => births.map(|birth| script::READY.call(vec![birth], args())).collect(),
         };
         try_join_all(calls.iter().map(async |call| self.connection().call::<Value>(call).await)).await?;
         Ok(())

@@ -151,7 +151,7 @@ impl<Home> Guard<Home> {
 impl Checks {
     async fn admit(&self, parts: &mut Parts) -> Result<Option<Admitted>, Rejection> {
         if let Some(authenticate) = &self.authenticate {
-            authenticate.admit(&parts.headers, &mut parts.extensions).await?;
+            authenticate.admit(parts).await?;
         }
         if let Some(rejection) = self.capability.as_ref().and_then(|it| it.refusal(&parts.extensions)) {
             return Err(rejection);

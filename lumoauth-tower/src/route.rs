@@ -85,6 +85,21 @@ pub(crate) const ORGANIZATION: &[Route] = routes! { "/orgs/{}/api/v1":
     POST "agents/register" Access::Anyone => me::register;
     POST "agents/{}/attest" Access::Open => attest::attest;
 
+    POST "aauth/agent/token" Access::Open => aauth::token;
+    GET "aauth/agent/auth" Access::Open => aauth::auth;
+    POST "aauth/consent" Access::Token => aauth::decide;
+    POST "aauth/agent/issue" Access::Open => aauth::issue;
+    POST "aauth/agent/platform-token" Access::Open => aauth::platform_token;
+    POST "aauth/resource/token" Access::Open => aauth::resource_token;
+    POST "aauth/resource/token/verify" Access::Open => aauth::verify_resource_token;
+    POST "aauth/auth/token/verify" Access::Open => aauth::verify_auth_token;
+    POST "aauth/token/revoke" Access::Open => aauth::revoke;
+    GET "aauth/jwks.json" Access::Metadata => aauth::metadata::jwks;
+    GET "aauth/agents/{}/metadata" Access::Metadata => aauth::metadata::agent;
+    GET "aauth/agents/{}/jwks.json" Access::Metadata => aauth::metadata::agent_jwks;
+    GET "aauth/resources/{}/metadata" Access::Metadata => aauth::metadata::resource;
+    GET "aauth/resources/{}/jwks.json" Access::Metadata => aauth::metadata::resource_jwks;
+
     POST "authz/check" Access::Anyone => authz::check;
     POST "authz/check-bulk" Access::Anyone => authz::check_bulk;
     POST "authz/check-any" Access::Anyone => authz::check_any;
@@ -96,6 +111,10 @@ pub(crate) const ORGANIZATION: &[Route] = routes! { "/orgs/{}/api/v1":
     GET ".well-known/openid-configuration" Access::Metadata => metadata::openid_configuration;
     GET ".well-known/oauth-protected-resource" Access::Metadata => mcp::protected_resources;
     GET ".well-known/oauth-protected-resource/mcp/{}" Access::Metadata => mcp::protected_resource;
+
+    GET ".well-known/aauth-issuer" Access::Metadata => aauth::metadata::issuer;
+    GET ".well-known/aauth-agent" Access::Metadata => aauth::metadata::agents;
+    GET ".well-known/aauth-resource" Access::Metadata => aauth::metadata::resources;
 
     GET "mcp/servers" Access::Anyone => mcp::visible;
     GET "mcp/servers/{}" Access::Anyone => mcp::visible_one;
@@ -131,6 +150,19 @@ pub(crate) const ORGANIZATION: &[Route] = routes! { "/orgs/{}/api/v1":
     PUT "admin/mcp/servers/{}" AGENTS_WRITE => mcp::update;
     PATCH "admin/mcp/servers/{}" AGENTS_WRITE => mcp::update;
     DELETE "admin/mcp/servers/{}" AGENTS_WRITE => mcp::delete;
+
+    GET "admin/aauth/agents" AGENTS_READ => aauth::registry::agents;
+    POST "admin/aauth/agents" AGENTS_WRITE => aauth::registry::create_agent;
+    GET "admin/aauth/agents/{}" AGENTS_READ => aauth::registry::agent;
+    PUT "admin/aauth/agents/{}" AGENTS_WRITE => aauth::registry::update_agent;
+    PATCH "admin/aauth/agents/{}" AGENTS_WRITE => aauth::registry::update_agent;
+    DELETE "admin/aauth/agents/{}" AGENTS_WRITE => aauth::registry::delete_agent;
+    GET "admin/aauth/resources" AGENTS_READ => aauth::registry::resources;
+    POST "admin/aauth/resources" AGENTS_WRITE => aauth::registry::create_resource;
+    GET "admin/aauth/resources/{}" AGENTS_READ => aauth::registry::resource;
+    PUT "admin/aauth/resources/{}" AGENTS_WRITE => aauth::registry::update_resource;
+    PATCH "admin/aauth/resources/{}" AGENTS_WRITE => aauth::registry::update_resource;
+    DELETE "admin/aauth/resources/{}" AGENTS_WRITE => aauth::registry::delete_resource;
 
     GET "admin/audit-logs" AUDIT_READ => audit::list;
     GET "admin/audit-logs/actions" AUDIT_READ => audit::actions;

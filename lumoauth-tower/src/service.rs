@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{
-    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts,
+    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request::Parts,
 };
 use http_body::Body;
 use http_body_util::Full;
@@ -73,12 +73,26 @@ pub struct LumoauthService {
     server: AuthorizationServer,
     rate_limits: Option<RateLimits>,
     people: Option<Arc<dyn UserAuthenticator>>,
+    default_organization: Option<OrgId>,
 }
+
+/// Where clients of AAuth look for an issuer that know no organization.
+const ROOT_ISSUER: &str = "/.well-known/aauth-issuer";
+/// How many issuers are shown to whoever names none.
+const MOST_ISSUERS: u32 = 100;
 
 impl LumoauthService {
     /// Serves `server`, without rate limits.
     pub fn new(server: AuthorizationServer) -> Self {
-        Self { server, rate_limits: None, people: None }
+        Self { server, rate_limits: None, people: None, default_organization: None }
+    }
+
+    /// Whose issuer is meant where a client of AAuth asks for one and names no organization. Without it, the only one there
+    /// is; of several, all are shown.
+    #[must_use]
+    pub fn with_default_organization(mut self, org: OrgId) -> Self {
+        self.default_organization = Some(org);
+        self
     }
 
     /// Limits how many requests a caller may make.
@@ -103,15 +117,21 @@ impl LumoauthService {
         B::Data: Send,
     {
         // What serves GET serves HEAD (RFC 9110 section 9.3.2); the transport leaves the body out.
-        if request.method() == Method::HEAD {
-            *request.method_mut() = Method::GET;
-        }
+        let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
         let uri = request.uri().clone();
-        let Some(Location { org, rest, .. }) = locate(uri.path()) else { return not_found() };
+        let location = if uri.path() == ROOT_ISSUER {
+            match self.issuer_at_root(&uri).await {
+                Ok(location) => Some(location),
+                Err(reply) => return reply,
+            }
+        } else {
+            locate(uri.path())
+        };
+        let Some(Location { org, rest, .. }) = location else { return not_found() };
         let table = if org.is_some() { ORGANIZATION } else { ORGLESS };
-        let (route, params) = match route::find(table, request.method(), &rest) {
+        let (route, params) = match route::find(table, &method, &rest) {
             Found::Route(route, params) => (route, params),
-            Found::OtherMethods(methods) => return other_method(request.method(), table, &rest, &methods),
+            Found::OtherMethods(methods) => return other_method(&method, table, &rest, &methods),
             Found::Nothing => return not_found(),
         };
         let mut reply = match org {
@@ -126,6 +146,27 @@ impl LumoauthService {
         };
         reply.extensions_mut().insert(MatchedRoute(route.template));
         reply
+    }
+
+    /// The organization that a client means which asks for an issuer without saying whose, or the answer that shows all.
+    async fn issuer_at_root(&self, uri: &Uri) -> Result<Location<'static>, Reply> {
+        let query = uri.query().unwrap_or_default();
+        let named = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "org");
+        let org = match (named, &self.default_organization) {
+            (Some((_, org)), _) => org.into_owned(),
+            (None, Some(org)) => org.to_string(),
+            (None, None) => {
+                let found = self.server.organizations(None, MOST_ISSUERS).await;
+                let mut found = found.map_err(|error| reply::error(&outage(&error)))?;
+                found.retain(|organization| organization.is_active());
+                match found.as_slice() {
+                    [only] => only.id.to_string(),
+                    several => return Err(endpoint::aauth::metadata::issuers(&self.server, several)),
+                }
+            }
+        };
+        let rest = vec![".well-known".into(), "aauth-issuer".into()];
+        Ok(Location { org: Some(org.into()), prefix: "", rest })
     }
 
     async fn serve_route<B>(&self, request: Request<B>, route: &'static Route, params: Vec<String>) -> Reply
@@ -347,12 +388,16 @@ async fn count(
     let peer = call.origin.ip.as_ref().map(IpAddr::to_string).unwrap_or_default();
     let client;
     let counted = match (route.pattern, route.access, &route.method) {
-        ("oauth/token" | "agents/{}/attest", _, _) => {
+        ("aauth/agent/token", _, _) => {
+            client = call.claimed_agent();
+            Counted::Token { client: &client, peer: &peer }
+        }
+        ("oauth/token" | "agents/{}/attest" | "aauth/agent/platform-token", _, _) => {
             client = call.claimed_client();
             Counted::Token { client: &client, peer: &peer }
         }
         // A client id is the caller's choice here: it would bound nothing.
-        ("oauth/authorize" | "oauth/par", _, _) => Counted::Authorize { peer: &peer },
+        ("oauth/authorize" | "oauth/par" | "aauth/agent/auth", _, _) => Counted::Authorize { peer: &peer },
         ("agents/me/approvals", _, _) => Counted::Approval { agent: &actor },
         (_, Access::Admin(_), &Method::GET) => Counted::AdminRead { actor: &actor },
         (_, Access::Admin(_), _) => Counted::AdminWrite { actor: &actor },
@@ -371,7 +416,7 @@ pub(crate) fn origin(headers: &HeaderMap, extensions: &Extensions) -> Origin {
 /// The answer to a request that its endpoint has not seen. People stand before one of them.
 fn stop(route: &Route, headers: &HeaderMap, error: &WireError) -> Reply {
     match route.pattern {
-        "oauth/authorize" => endpoint::authorize::stopped(headers, error),
+        "oauth/authorize" | "aauth/agent/auth" => endpoint::authorize::stopped(headers, error),
         _ => reply::error(error),
     }
 }

@@ -1,12 +1,13 @@
-//! What may be used once is used once on all replicas together: assertions of clients, and signed requests of AWS.
+//! What may be used once is used once on all replicas together: assertions of clients, signed requests of AWS, and proofs of
+//! keys.
 //!
 //! `USED_ONCE_ROUNDS` says how often each is raced for.
 
 use std::{env, time::Duration};
 
 use lumoauth_tests::{
-    AttackerKey, Backend, KeySite, Replicas, Response, ServeOptions, Server, Sts, at_once,
-    on_shared_backends, sts_token, unique, unix_now,
+    AttackerKey, Backend, DpopKey, KeySite, Replicas, Response, ServeOptions, Server, Sts, at_once,
+    on_shared_backends, sts_token, text, unique, unix_now,
 };
 use serde_json::json;
 
@@ -15,7 +16,7 @@ fn rounds() -> usize {
     env::var("USED_ONCE_ROUNDS").map_or(20, |count| count.parse().expect("a number"))
 }
 
-on_shared_backends!(assertions_are_used_once, signed_requests_are_used_once);
+on_shared_backends!(assertions_are_used_once, signed_requests_are_used_once, proofs_are_used_once);
 
 fn replicas(backend: Backend) -> Replicas {
     let replicas = Replicas::with(backend, ServeOptions::knowing_our_sites);
@@ -80,6 +81,39 @@ fn signed_requests_are_used_once(backend: Backend) {
         });
         assert_eq!(Sts::trusted().asked(&session), 1);
     }
+    replicas.end();
+}
 
+fn proofs_are_used_once(backend: Backend) {
+    let replicas = replicas(backend);
+    let org = replicas.a.acme();
+    let (agent, key) = (org.agent(&["read:a"]), DpopKey::for_server(&replicas.b));
+    let url = format!("{}/oauth/token", org.issuer());
+    for _ in 0..rounds() {
+        let proof = key.proof("POST", &url, None);
+        let fields = [
+            ("grant_type", "client_credentials"),
+            ("client_id", &*agent.client_id),
+            ("client_secret", &*agent.secret),
+        ];
+        let answers = at_once(8, |caller| {
+            let server = [&replicas.a, &replicas.b][caller % 2];
+            server.acme().post("/oauth/token").header("DPoP", &proof).form(&fields).send()
+        });
+        let (accepted, others): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
+        for answer in &others {
+            answer.refused(400, "invalid_dpop_proof");
+        }
+        assert_eq!(accepted.len(), 1);
+    }
+    let proof = key.proof("POST", &url, None);
+    let answer = agent.token_request(&agent.secret, &[]).header("DPoP", &proof).send().ok();
+    let (token, url) = (text(&answer["access_token"]), format!("{}/oauth/userinfo", org.issuer()));
+    for _ in 0..rounds() {
+        let proof = key.proof("GET", &url, Some(token));
+        used_once(&replicas, "invalid_dpop_proof", |server| {
+            server.acme().get("/oauth/userinfo").dpop(token, &proof).send()
+        });
+    }
     replicas.end();
 }

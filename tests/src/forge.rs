@@ -38,10 +38,17 @@ impl AttackerKey {
     /// When the machine has no randomness.
     pub fn sign(&self, header: &Value, claims: &Value) -> String {
         let input = signing_input(header, claims);
+        format!("{input}.{}", b64(self.sign_bytes(input.as_bytes())))
+    }
+
+    /// Its signature over `message`: r and s, 64 bytes.
+    ///
+    /// # Panics
+    /// When the machine has no randomness.
+    pub fn sign_bytes(&self, message: &[u8]) -> Vec<u8> {
         #[expect(clippy::disallowed_methods, reason = "an attacker brings randomness of its own")]
         let random = SystemRandom::new();
-        let signature = self.0.sign(&random, input.as_bytes()).expect("a signature");
-        format!("{input}.{}", b64(signature))
+        self.0.sign(&random, message).expect("a signature").as_ref().to_vec()
     }
 }
 

@@ -9,6 +9,7 @@
 //! redirect, and it treats every status as an answer.
 
 mod at_once;
+mod dpop;
 mod exchange;
 mod forge;
 mod http;
@@ -28,6 +29,7 @@ mod values;
 mod watchdog;
 
 pub use at_once::at_once;
+pub use dpop::DpopKey;
 pub use exchange::{ACCESS_TOKEN, EXCHANGE, ID_TOKEN, JWT, REFRESH_TOKEN, acted_by, exchanging};
 pub use forge::{AttackerKey, forged, forms_of_public_key, unsigned};
 pub use http::{Connection, Request, Response, percent_encode, raw_exchange};

@@ -15,7 +15,7 @@ use crate::{
     EmbeddedStore,
     cache::{Cache, Caches},
     records::{IndexRow, Record, Versioned, list_range},
-    tables::{Table, agent_key, all_with, key},
+    tables::{Table, aauth_key, agent_key, all_with, key},
 };
 
 impl Record for Agent {
@@ -36,6 +36,10 @@ impl Record for Agent {
         if let Some(hash) = &self.api_key {
             let hash = key(org, &[hash.as_bytes()]);
             rows.push(IndexRow::unique(Table::AgentApiKeys, hash, Unique::KeyHash));
+        }
+        if let Some(identifier) = self.aauth_identifier() {
+            let identifier = aauth_key(org, identifier);
+            rows.push(IndexRow::unique(Table::AgentAAuthIdentifiers, identifier, Unique::AAuthIdentifier));
         }
         if let Some(workload) = &self.workload {
             let trust = key(org, &[workload.key().as_bytes(), self.id.uuid().as_bytes()]);
@@ -75,6 +79,9 @@ impl AgentStore for EmbeddedStore {
                 self.find_record(Table::AgentClientIds, &key(org, &[id.as_str().as_bytes()]))
             }
             AgentKey::ApiKey(hash) => self.find_record(Table::AgentApiKeys, &key(org, &[hash.as_bytes()])),
+            AgentKey::AAuthIdentifier(identifier) => {
+                self.find_record(Table::AgentAAuthIdentifiers, &aauth_key(org, identifier))
+            }
         }
     }
 

@@ -19,14 +19,15 @@ use std::{
 };
 
 use lumoauth_core::{
-    agent::Agent, api_key::ApiKey, client::Client, consent::Consent, mcp::McpServer,
-    organization::Organization, user::User,
+    aauth_resource::AAuthResource, agent::Agent, api_key::ApiKey, client::Client, consent::Consent,
+    mcp::McpServer, organization::Organization, user::User,
 };
 
 use crate::tables::Table;
 
 /// The caches of all records.
 pub(crate) struct Caches {
+    pub(crate) aauth_resources: Cache<AAuthResource>,
     pub(crate) agents: Cache<Agent>,
     pub(crate) api_keys: Cache<ApiKey>,
     pub(crate) clients: Cache<Client>,
@@ -46,6 +47,7 @@ pub(crate) const fn is_cached(table: Table) -> bool {
 
 /// A kind of record with a cache.
 enum Kind {
+    AAuthResource,
     Agent,
     ApiKey,
     Client,
@@ -58,7 +60,14 @@ enum Kind {
 /// What the rows of `table` lead to.
 const fn kind(table: Table) -> Option<Kind> {
     match table {
-        Table::Agents | Table::AgentSlugs | Table::AgentClientIds | Table::AgentApiKeys => Some(Kind::Agent),
+        Table::AAuthResources | Table::AAuthResourceNumbers | Table::AAuthResourceIdentifiers => {
+            Some(Kind::AAuthResource)
+        }
+        Table::Agents
+        | Table::AgentSlugs
+        | Table::AgentClientIds
+        | Table::AgentApiKeys
+        | Table::AgentAAuthIdentifiers => Some(Kind::Agent),
         Table::ApiKeys | Table::ApiKeyHashes => Some(Kind::ApiKey),
         Table::Clients | Table::ClientNumbers => Some(Kind::Client),
         Table::Consents | Table::ConsentPairs => Some(Kind::Consent),
@@ -90,6 +99,7 @@ const fn kind(table: Table) -> Option<Kind> {
 impl Caches {
     pub(crate) fn new() -> Self {
         Self {
+            aauth_resources: Cache::new(512),
             // Up to about a kilobyte each, and only once that many are in use.
             agents: Cache::new(16_384),
             api_keys: Cache::new(512),
@@ -105,6 +115,7 @@ impl Caches {
     pub(crate) fn drop_changed(&self, changed: &[Changed], snapshot: u64) {
         for (table, key) in changed {
             match kind(*table) {
+                Some(Kind::AAuthResource) => self.aauth_resources.drop_row(*table, key, snapshot),
                 Some(Kind::Agent) => self.agents.drop_row(*table, key, snapshot),
                 Some(Kind::ApiKey) => self.api_keys.drop_row(*table, key, snapshot),
                 Some(Kind::Client) => self.clients.drop_row(*table, key, snapshot),
@@ -119,6 +130,7 @@ impl Caches {
 
     /// Drops everything, when nobody knows what `snapshot` changes.
     pub(crate) fn drop_all(&self, snapshot: u64) {
+        self.aauth_resources.drop_all(snapshot);
         self.agents.drop_all(snapshot);
         self.api_keys.drop_all(snapshot);
         self.clients.drop_all(snapshot);

@@ -36,7 +36,10 @@ impl KeyStore for EmbeddedStore {
     async fn list(&self, org: &OrgId) -> Result<Vec<SealedKey>, StoreError> {
         let listing =
             self.list_records::<SealedKey>(org, Table::KeyGenerations, None, Page::first(u32::MAX)).await?;
-        Ok(listing.items.into_iter().map(|key| (*key).clone()).collect())
+        let mut keys: Vec<_> = listing.items.into_iter().map(|key| (*key).clone()).collect();
+        // The order of the purposes is core's, and not that of their names. An organization has few keys.
+        keys.sort_by_key(|key| (key.purpose, key.generation));
+        Ok(keys)
     }
 
     async fn remove(&self, org: &OrgId, id: &KeyId, on: &Event) -> Result<Remove, StoreError> {

@@ -25,6 +25,7 @@
 //!
 //! [redb]: https://docs.rs/redb
 
+mod aauth_resources;
 mod agents;
 mod api_keys;
 mod approvals;

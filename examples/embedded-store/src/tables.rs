@@ -15,7 +15,7 @@ use std::ops::Range;
 use lumoauth_core::{
     budget::{Account, Line, Meter, Window},
     clock::Timestamp,
-    id::{AgentId, EventId, Number, OrgId},
+    id::{AAuthIdentifier, AgentId, EventId, Number, OrgId},
     keys::KeyPurpose,
     secret::SecretHash,
     store::{Handle, TicketPurpose},
@@ -29,7 +29,7 @@ pub(crate) type Bytes = &'static [u8];
 /// What the file says it is, under [`FORMAT_KEY`].
 pub(crate) const FORMAT: &[u8] = b"lumoauth embedded store";
 /// The layout of this version, under [`SCHEMA_KEY`]. Raise it whenever an older version could misread a file.
-pub(crate) const SCHEMA: u64 = 4;
+pub(crate) const SCHEMA: u64 = 5;
 pub(crate) const FORMAT_KEY: &[u8] = b"format";
 pub(crate) const SCHEMA_KEY: &[u8] = b"schema";
 
@@ -57,6 +57,12 @@ tables! {
     Meta = "meta",
     /// org → record.
     Organizations = "organizations",
+    /// org, public id → record.
+    AAuthResources = "aauth_resources",
+    /// org, number → key of the record.
+    AAuthResourceNumbers = "aauth_resource_numbers",
+    /// org, identifier → key of the record; listings walk it.
+    AAuthResourceIdentifiers = "aauth_resource_identifiers",
     /// org, id → record.
     Agents = "agents",
     /// org, slug → key of the record; listings walk it.
@@ -65,6 +71,8 @@ tables! {
     AgentClientIds = "agent_client_ids",
     /// org, hash → key of the record.
     AgentApiKeys = "agent_api_keys",
+    /// org, AAuth identifier → key of the record.
+    AgentAAuthIdentifiers = "agent_aauth_identifiers",
     /// org, workload key, id → key of the record.
     AgentWorkloads = "agent_workloads",
     /// org, number → record.
@@ -167,6 +175,10 @@ pub(crate) fn all_with(org: &OrgId, parts: &[&[u8]]) -> Range<Vec<u8>> {
 
 pub(crate) fn agent_key(org: &OrgId, id: AgentId) -> Vec<u8> {
     key(org, &[id.uuid().as_bytes()])
+}
+
+pub(crate) fn aauth_key(org: &OrgId, identifier: &AAuthIdentifier) -> Vec<u8> {
+    key(org, &[identifier.as_str().as_bytes()])
 }
 
 pub(crate) fn number_key(org: &OrgId, number: Number) -> Vec<u8> {

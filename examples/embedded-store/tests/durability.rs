@@ -15,7 +15,8 @@ use std::{
 
 use embedded_store::{EmbeddedStore, OpenError};
 use lumoauth_core::{
-    agent::Agent,
+    aauth_resource::AAuthResource,
+    agent::{AAuthIdentity, Agent},
     api_key::ApiKey,
     approval::Approval,
     audit::{Actor, Event, EventKind},
@@ -23,16 +24,16 @@ use lumoauth_core::{
     client::Client,
     clock::Timestamp,
     consent::Consent,
-    id::{AgentId, EventId, OrgId, Slug, UserId},
+    id::{AAuthIdentifier, AgentId, EventId, OrgId, Slug, UserId},
     mcp::{McpServer, ResourceUri},
     organization::Organization,
     secret::Secret,
     store::{
-        AgentKey, AgentStore, ApiKeyKey, ApiKeyStore, ApprovalStore, AuditFilter, AuditKey, AuditStore,
-        BudgetStore, Charge, ChargeId, Charged, ClientKey, ClientStore, ConsentKey, ConsentStore,
-        FoundTicket, GrantStore, Handle, HoldId, Insert, McpServerKey, McpServerStore, NewHold,
-        OrganizationStore, Outbox, Page, RefreshToken, Remembered, ReplayStore, Revoked, Ticket,
-        TicketPurpose, TicketUse, UseEvents, UserKey, UserStore,
+        AAuthResourceKey, AAuthResourceStore, AgentKey, AgentStore, ApiKeyKey, ApiKeyStore, ApprovalStore,
+        AuditFilter, AuditKey, AuditStore, BudgetStore, Charge, ChargeId, Charged, ClientKey, ClientStore,
+        ConsentKey, ConsentStore, FoundTicket, GrantStore, Handle, HoldId, Insert, McpServerKey,
+        McpServerStore, NewHold, OrganizationStore, Outbox, Page, RefreshToken, Remembered, ReplayStore,
+        Revoked, Ticket, TicketPurpose, TicketUse, UseEvents, UserKey, UserStore,
     },
     user::User,
 };
@@ -59,6 +60,9 @@ async fn everything_is_there_after_reopening() {
     let (key, _) = ApiKey::new(&org, "script", Vec::new(), NOW);
     let (client, _) = Client::new("App", NOW);
     let user = User::new("alice@acme.test", NOW);
+    let name = |text| AAuthIdentifier::parse(text).unwrap();
+    agent.aauth = Some(Box::new(AAuthIdentity::new(name("https://bot.acme.test"))));
+    let resource = AAuthResource::new("Files", name("https://files.acme.test"), NOW);
     let server = McpServer::new("Files", ResourceUri::parse("https://mcp.acme.test/").unwrap(), NOW);
     let handle = Handle::from_bytes([7; 12]);
     let consent = Consent::new(user.id, client.client_id.clone(), "read:a".parse().unwrap(), NOW);
@@ -85,6 +89,8 @@ async fn everything_is_there_after_reopening() {
     assert_eq!(ApiKeyStore::insert(&store, &org, &key, &event()).await.unwrap(), Insert::Inserted);
     assert_eq!(ClientStore::insert(&store, &org, &client, &event()).await.unwrap(), Insert::Inserted);
     assert_eq!(UserStore::insert(&store, &org, &user, &event()).await.unwrap(), Insert::Inserted);
+    let added = AAuthResourceStore::insert(&store, &org, &resource, &event()).await.unwrap();
+    assert_eq!(added, Insert::Inserted);
     assert_eq!(McpServerStore::insert(&store, &org, &server, &event()).await.unwrap(), Insert::Inserted);
     assert_eq!(ConsentStore::insert(&store, &org, &consent, &event()).await.unwrap(), Insert::Inserted);
     let approval = Approval::new(agent.id, agent.client_id.clone(), NOW, soon);
@@ -112,6 +118,7 @@ async fn everything_is_there_after_reopening() {
         AgentKey::Slug(&agent.slug),
         AgentKey::ClientId(&agent.client_id),
         AgentKey::ApiKey(&secret.hash()),
+        AgentKey::AAuthIdentifier(&name("https://bot.acme.test")),
     ] {
         assert_eq!(*AgentStore::find(&store, &org, by).await.unwrap().unwrap(), agent);
     }
@@ -119,6 +126,8 @@ async fn everything_is_there_after_reopening() {
     let by = ClientKey::ClientId(&client.client_id);
     assert_eq!(*ClientStore::find(&store, &org, by).await.unwrap().unwrap(), client);
     assert_eq!(*UserStore::find(&store, &org, UserKey::Email(&user.email)).await.unwrap().unwrap(), user);
+    let by = AAuthResourceKey::Identifier(&resource.identifier);
+    assert_eq!(*AAuthResourceStore::find(&store, &org, by).await.unwrap().unwrap(), resource);
     let by = McpServerKey::Target(server.resource_uri.normalized());
     assert_eq!(*McpServerStore::find(&store, &org, by).await.unwrap().unwrap(), server);
     let by = ConsentKey::Between(user.id, &client.client_id);
@@ -224,6 +233,10 @@ async fn a_file_of_an_older_schema_gets_the_tables_it_lacks() {
     for missing in [
         "replay_marks",
         "agent_workloads",
+        "agent_aauth_identifiers",
+        "aauth_resources",
+        "aauth_resource_numbers",
+        "aauth_resource_identifiers",
         "consents",
         "consent_pairs",
         "tickets",
@@ -245,6 +258,10 @@ async fn a_file_of_an_older_schema_gets_the_tables_it_lacks() {
         assert_eq!(store.remember(&org, "test", &[7; 32], at, until, at).await.unwrap(), outcome);
         let hash = Secret::generate("").hash();
         assert_eq!(store.find_refresh(&org, &hash, at).await.unwrap(), None);
+        assert_eq!(AAuthResourceStore::list(&store, &org, Page::first(9)).await.unwrap().total, 0);
+        let name = AAuthIdentifier::parse("https://bot.acme.test").unwrap();
+        let by = AgentKey::AAuthIdentifier(&name);
+        assert_eq!(AgentStore::find(&store, &org, by).await.unwrap(), None);
         let user = UserId::generate();
         assert_eq!(ConsentStore::list(&store, &org, user, Page::first(9)).await.unwrap().total, 0);
         let pending = ApprovalStore::pending(&store, &org, None, at, Page::first(9)).await.unwrap();

@@ -9,10 +9,10 @@ use std::sync::{
 
 use embedded_store::EmbeddedStore;
 use lumoauth_core::{
-    agent::Agent,
+    agent::{AAuthIdentity, Agent},
     audit::{Actor, Event, EventKind},
     clock::Timestamp,
-    id::{OrgId, Slug},
+    id::{AAuthIdentifier, OrgId, Slug},
     store::{AgentKey, AgentStore, Insert, Remove, Update},
     workload::WorkloadTrust,
 };
@@ -73,8 +73,11 @@ async fn a_removed_agent_is_not_found_by_any_key() {
     let store = EmbeddedStore::open(file.path()).unwrap();
     let mut agent = Agent::new("Bot", Slug::parse("bot").unwrap(), NOW);
     let hash = agent.rotate_api_key(&org).hash();
+    let name = AAuthIdentifier::parse("https://bot.acme.test").unwrap();
+    agent.aauth = Some(Box::new(AAuthIdentity::new(name.clone())));
     assert_eq!(store.insert(&org, &agent, &event()).await.unwrap(), Insert::Inserted);
     let keys = [
+        AgentKey::AAuthIdentifier(&name),
         AgentKey::Id(agent.id),
         AgentKey::Slug(&agent.slug),
         AgentKey::ClientId(&agent.client_id),

@@ -45,9 +45,12 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     let url = StoreUrl::from_argument(&args.store)?;
     let fetch = fetch::guarded(&args.fetch_allow)?;
     let listener = Listener::bind(args.listen).await?;
+    let address = listener.address()?;
+    // Requests are signed for what their senders call us.
+    let authorities = [address.to_string(), format!("localhost:{}", address.port())];
     let public_url = match args.public_url {
         Some(url) => url.trim_end_matches('/').to_owned(),
-        None => local_url(listener.address()?),
+        None => local_url(address),
     };
 
     if let Some(steps @ 1..) = url.migrate().await? {
@@ -75,6 +78,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
         .with_clock(clock)
         .with_password_hasher(hasher.clone())
         .with_fetch(Arc::new(fetch))
+        .with_authorities(authorities)
         .build()
         .map_err(|error| Failure::because("the server cannot be set up", error))?;
     for org in &fixtures.organizations {
@@ -92,7 +96,10 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     let accounts = Accounts::new(server.clone(), hasher, &master, None)
         .map_err(|error| Failure::because("the sessions have no key", error))?;
     let accounts = Arc::new(accounts);
-    let service = LumoauthService::new(server.clone()).with_people(accounts.clone());
+    let mut service = LumoauthService::new(server.clone()).with_people(accounts.clone());
+    if let Some(first) = fixtures.organizations.first() {
+        service = service.with_default_organization(first.clone());
+    }
     let host = Host::start(listener, App::new(service, accounts, needs), server)?;
     tracing::info!(url = %public_url, "serving");
     let mut variables = vec![("LUMOAUTH_URL", Secret::from(public_url))];

@@ -7,7 +7,7 @@ use std::{error::Error, fs, path::Path, sync::Arc, time::Duration};
 use embedded_store::EmbeddedStore;
 use lumoauth_core::{
     clock::{Clock, SyncedClock, SystemClock},
-    store::{CacheConfig, Cached, ChangeFeed, MemoryStore, Stores},
+    store::{CacheConfig, Cached, ChangeFeed, MemoryStore, OrganizationStore, Stores},
 };
 use lumoauth_store_postgres::{OpenError as PostgresError, PostgresStore, Settings as PostgresSettings};
 use lumoauth_store_redis::{OpenError as RedisError, RedisBudgets, RedisStore, Settings as RedisSettings};
@@ -48,7 +48,7 @@ impl StoreUrl {
     /// of the database are not those of this version.
     pub(crate) async fn open(&self, config: &PostgresConfig) -> Result<Opened, Failure> {
         match self {
-            Self::Memory => Ok(Opened::alone(Stores::all(Arc::new(MemoryStore::new())))),
+            Self::Memory => Ok(Opened::alone(Stores::all(Arc::new(MemoryStore::from_the_beginning())))),
             Self::Embedded(path) => open_embedded(path).map(Opened::alone),
             Self::Postgres { postgres, redis } => {
                 let postgres = open_postgres(postgres, config).await?;
@@ -56,6 +56,16 @@ impl StoreUrl {
                     Some(redis) => Some(open_redis(redis).await?),
                     None => None,
                 };
+                if let Some(redis) = &redis {
+                    let organizations: &dyn OrganizationStore = &*postgres;
+                    let first = organizations.list(None, 1).await;
+                    // Before there is an organization there is nobody whom anything can be presented to.
+                    if first.map_err(|error| Failure::because("PostgreSQL cannot be read", error))?.is_empty()
+                    {
+                        let told = redis.nothing_came_before().await;
+                        told.map_err(|error| Failure::because("Redis takes no writes", error))?;
+                    }
+                }
                 Ok(compose(&postgres, redis))
             }
         }

@@ -1,5 +1,6 @@
 //! Agents: first-class identities with capabilities, a budget and a life cycle.
 
+mod aauth;
 mod patch;
 mod registered;
 mod status;
@@ -14,14 +15,15 @@ use crate::{
     capability::{Capability, Scope, narrow},
     client::Secrets,
     clock::Timestamp,
-    id::{AgentId, ClientId, OrgId, Slug},
+    id::{AAuthIdentifier, AgentId, ClientId, OrgId, Slug},
     jwks::JwkSet,
     secret::{Secret, SecretHash},
     workload::WorkloadTrust,
 };
 
+pub use aauth::{AAuthIdentity, AAuthIdentityPatch};
 pub use patch::{AgentPatch, DelegationPolicy, InvalidAgent};
-pub(crate) use patch::{checked_text, https_url, parse_capabilities, parse_policy};
+pub(crate) use patch::{checked_text, https_url, parse_capabilities, parse_policy, scope_list};
 pub(crate) use registered::{key_set, redirect_uris};
 pub use status::{AgentStatus, StatusChange, Terminal};
 
@@ -69,6 +71,10 @@ pub struct Agent {
     pub delegation_consent: DelegationConsent,
     /// Which workload it is, if its platform vouches for it.
     pub workload: Option<WorkloadTrust>,
+    /// Its part in AAuth, if it has one.
+    // In a box: few agents have one, and every agent is kept in memory somewhere.
+    #[serde(default)]
+    pub aauth: Option<Box<AAuthIdentity>>,
     /// Hashes of its client secrets.
     pub secrets: Secrets,
     /// Hash of its API key.
@@ -209,6 +215,7 @@ impl Agent {
             can_act_on_behalf_of_users: false,
             delegation_consent: DelegationConsent::default(),
             workload: None,
+            aauth: None,
             secrets: Secrets::default(),
             api_key: None,
             epoch: 0,
@@ -282,6 +289,11 @@ impl Agent {
     /// Whether it may do anything at all.
     pub fn is_active(&self) -> bool {
         self.status == AgentStatus::Active
+    }
+
+    /// The URL that names it in AAuth, if it takes part.
+    pub fn aauth_identifier(&self) -> Option<&AAuthIdentifier> {
+        self.aauth.as_deref().map(|identity| &identity.identifier)
     }
 
     /// The account its use is counted on.

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-use super::{Agent, AgentKind, DelegationConsent, IdentityType, key_set, redirect_uris};
+use super::{AAuthIdentityPatch, Agent, AgentKind, DelegationConsent, IdentityType, key_set, redirect_uris};
 use crate::{
     budget::BudgetPolicy,
     capability::Capability,
@@ -66,9 +66,12 @@ pub struct AgentPatch {
     /// Which workload it is, if its platform vouches for it; an empty object takes that away.
     #[serde(rename = "workloadIdentity", alias = "workload_identity")]
     pub workload_identity: Option<Value>,
-    /// Not enforced yet.
+    /// Its part in AAuth; an empty object takes it away.
     #[serde(rename = "aauthIdentity", alias = "aauth_identity")]
     pub aauth_identity: Option<Value>,
+    /// The same, for those who have it in parts.
+    #[serde(skip)]
+    pub aauth: Option<AAuthIdentityPatch>,
     /// Not enforced yet.
     #[serde(rename = "allowedIps", alias = "allowed_ips")]
     pub allowed_ips: Option<Value>,
@@ -220,13 +223,24 @@ impl AgentPatch {
             }
             next.workload = if none { None } else { Some(WorkloadTrust::parse(trust)?) };
         }
+        if let Some(members) = &self.aauth_identity {
+            next.aauth = if members.as_object().is_some_and(serde_json::Map::is_empty) {
+                None
+            } else {
+                let patch = AAuthIdentityPatch::deserialize(members)
+                    .map_err(|error| invalid("aauthIdentity", error.to_string()))?;
+                Some(Box::new(patch.applied_to(next.aauth.as_deref())?))
+            };
+        }
+        if let Some(patch) = &self.aauth {
+            next.aauth = Some(Box::new(patch.applied_to(next.aauth.as_deref())?));
+        }
         *agent = next;
         Ok(())
     }
 
     fn refuse_unenforced(&self) -> Result<(), InvalidAgent> {
         let members = [
-            ("aauthIdentity", &self.aauth_identity),
             ("allowedIps", &self.allowed_ips),
             ("authMethods", &self.auth_methods),
             ("permissions", &self.permissions),
@@ -275,6 +289,19 @@ pub(crate) fn parse_capabilities(
         }
     }
     Ok(capabilities)
+}
+
+/// Scopes as an administrator writes them: a list, or text with spaces or commas between.
+pub(crate) fn scope_list(member: &'static str, scopes: &Value) -> Result<Vec<Capability>, InvalidAgent> {
+    let items: Option<Vec<String>> = match scopes {
+        Value::String(text) => {
+            Some(text.split([' ', ',']).filter(|item| !item.is_empty()).map(ToOwned::to_owned).collect())
+        }
+        Value::Array(items) => items.iter().map(|item| item.as_str().map(ToOwned::to_owned)).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
+    };
+    let items = items.ok_or_else(|| invalid(member, "must be a list of texts"))?;
+    parse_capabilities(member, &items)
 }
 
 /// Text for people: bounded, and without control characters that could forge a line of a log or a page.

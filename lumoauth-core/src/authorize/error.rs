@@ -81,6 +81,9 @@ pub enum AuthorizeError {
     /// The question was answered before.
     #[error("challenge decided before")]
     AlreadyDecided,
+    /// The answer does not come from a person in person.
+    #[error("not in person")]
+    NotInPerson,
     /// Others change the same consent all the time.
     #[error("consent changed by others")]
     Busy,
@@ -110,6 +113,7 @@ impl AuthorizeError {
                 "This question is unknown or its time is over. Start again at the application.",
             ),
             Self::OtherSession => WireError::forbidden("This question was asked in another session."),
+            Self::NotInPerson => WireError::forbidden("Only people in person answer this."),
             Self::AlreadyDecided => {
                 WireError::new(StatusCode::CONFLICT, "conflict", "This question has been answered already.")
             }

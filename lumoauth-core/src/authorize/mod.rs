@@ -31,4 +31,4 @@ pub use scope::IDENTITY_SCOPES;
 pub(crate) use claims::person_claims;
 pub(crate) use request::{Address, Request};
 pub(crate) use scope::{decide as decide_scope, describe, is_identity_scope, narrowed, still_allowed};
-pub(crate) use tickets::{Authorized, CodeBody, PushedBody, QuestionBody, read, write};
+pub(crate) use tickets::{About, Authorized, CodeBody, PushedBody, QuestionBody, read, write};

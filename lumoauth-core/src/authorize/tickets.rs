@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::Request;
+use super::{Address, Request};
 use crate::{
     capability::Scope,
     clock::Timestamp,
@@ -56,14 +56,40 @@ pub(crate) struct PushedBody {
 /// A question to a person.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct QuestionBody {
-    pub(crate) request: Request,
+    pub(crate) about: About,
     /// What is asked for.
     pub(crate) scope: Scope,
-    pub(crate) resource: Option<McpServerId>,
     pub(crate) user: UserId,
     pub(crate) session: SecretHash,
     pub(crate) csrf: SecretHash,
     pub(crate) sign_in: SignIn,
+}
+
+/// What a question is about.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum About {
+    /// A request to the authorization endpoint.
+    Request { request: Box<Request>, resource: Option<McpServerId> },
+    /// What an AAuth agent asked for, under the hash of its request token.
+    AAuth { asked: SecretHash, agent: ClientId, address: Address },
+}
+
+impl About {
+    /// Who wants it.
+    pub(crate) fn client_id(&self) -> &ClientId {
+        match self {
+            Self::Request { request, .. } => &request.client_id,
+            Self::AAuth { agent, .. } => agent,
+        }
+    }
+
+    /// Where the answer goes.
+    pub(crate) fn address(&self) -> &Address {
+        match self {
+            Self::Request { request, .. } => &request.address,
+            Self::AAuth { address, .. } => address,
+        }
+    }
 }
 
 /// The stored form of a body.

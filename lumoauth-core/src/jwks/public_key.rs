@@ -6,7 +6,7 @@ use aws_lc_rs::signature::{self, ParsedPublicKey, RsaParameters, RsaPublicKeyCom
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
-use super::MAX_KID_BYTES;
+use super::{HttpAlgorithm, MAX_KID_BYTES, PRIVATE_MEMBERS, Thumbprint};
 
 /// A signature algorithm of RFC 7518 section 3.1 and RFC 8037 that is accepted of others. All are asymmetric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,13 +79,27 @@ impl JwsAlgorithm {
     }
 }
 
-/// A usable public key.
+/// A usable public key: RSA of 2048 to 8192 bits, EC on P-256 or P-384, or Ed25519.
+///
+/// Two keys are one if their [thumbprints](Self::thumbprint) are equal.
+///
+/// ```
+/// use lumoauth_core::jwks::{HttpAlgorithm, PublicKey};
+/// use serde_json::json;
+///
+/// // The key of RFC 8037 appendix A.
+/// let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": "k1", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+/// let key = PublicKey::from_jwk(&jwk).expect("a usable key");
+/// assert_eq!(key.thumbprint().to_string(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+/// assert_eq!(key.http_algorithm(), Some(HttpAlgorithm::Ed25519));
+/// ```
 #[derive(Clone)]
-pub(crate) struct PublicKey {
+pub struct PublicKey {
     kid: Option<Box<str>>,
     /// The only algorithm it verifies by, if it names one.
     only: Option<JwsAlgorithm>,
     material: Material,
+    thumbprint: Thumbprint,
 }
 
 #[derive(Clone)]
@@ -98,10 +112,12 @@ enum Material {
 }
 
 impl PublicKey {
-    /// The key of a JWK; `None` if it cannot be used.
-    pub(super) fn of(jwk: &Value) -> Option<Self> {
+    /// The key of a JWK (RFC 7517); `None` if it cannot be used: it is malformed, weak, of an unknown sort, not for
+    /// signatures, or has a private or symmetric part. An Ed25519 key must be the canonical encoding of a point, and
+    /// not of small order.
+    pub fn from_jwk(jwk: &Value) -> Option<Self> {
         let jwk = jwk.as_object()?;
-        if !is_for_verifying(jwk)? {
+        if !is_for_verifying(jwk)? || PRIVATE_MEMBERS.iter().any(|name| jwk.contains_key(*name)) {
             return None;
         }
         let kid = text(jwk, "kid")?;
@@ -112,18 +128,20 @@ impl PublicKey {
             Some(name) => Some(JwsAlgorithm::from_wire(name)?),
             None => None,
         };
-        let key = Self { kid: kid.map(Box::from), only, material: Material::of(jwk)? };
+        let material = Material::of(jwk)?;
+        let thumbprint = Thumbprint::of(&material.to_jwk());
+        let key = Self { kid: kid.map(Box::from), only, material, thumbprint };
         // A key that names an algorithm of another type than its own verifies nothing.
         only.is_none_or(|only| key.verifies_by(only)).then_some(key)
     }
 
-    /// The `kid`.
-    pub(crate) fn kid(&self) -> Option<&str> {
+    /// The `kid`, at most 256 bytes.
+    pub fn kid(&self) -> Option<&str> {
         self.kid.as_deref()
     }
 
     /// Whether a signature by `algorithm` can be this key's.
-    pub(crate) fn verifies_by(&self, algorithm: JwsAlgorithm) -> bool {
+    pub fn verifies_by(&self, algorithm: JwsAlgorithm) -> bool {
         let fits = match self.material {
             Material::Rsa(_) => algorithm.rsa().is_some(),
             Material::P256(_) => algorithm == JwsAlgorithm::Es256,
@@ -135,7 +153,7 @@ impl PublicKey {
 
     /// Whether `signature` (in JWS form) is this key's over `message`, by `algorithm`. Ed25519 is checked strictly: no
     /// malleable, non-canonical or small-order parts.
-    pub(crate) fn verify(&self, algorithm: JwsAlgorithm, message: &[u8], signature: &[u8]) -> bool {
+    pub fn verify(&self, algorithm: JwsAlgorithm, message: &[u8], signature: &[u8]) -> bool {
         if !self.verifies_by(algorithm) {
             return false;
         }
@@ -147,6 +165,28 @@ impl PublicKey {
             Material::Ed25519(key) => ed25519_dalek::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify_strict(message, &signature).is_ok()),
         }
+    }
+
+    /// The one algorithm by which it verifies signatures of HTTP messages (RFC 9421 section 3.3); `None` for a key on
+    /// P-384 and for an RSA key that names another algorithm than `PS512`.
+    pub fn http_algorithm(&self) -> Option<HttpAlgorithm> {
+        let algorithm = match self.material {
+            Material::Rsa(_) => HttpAlgorithm::RsaPssSha512,
+            Material::P256(_) => HttpAlgorithm::EcdsaP256Sha256,
+            Material::P384(_) => return None,
+            Material::Ed25519(_) => HttpAlgorithm::Ed25519,
+        };
+        self.verifies_by(algorithm.jws()).then_some(algorithm)
+    }
+
+    /// The required members alone (RFC 7638 section 3.2), in lexicographic order: what names the key and nothing else.
+    pub fn to_jwk(&self) -> Value {
+        self.material.to_jwk()
+    }
+
+    /// The SHA-256 thumbprint (RFC 7638): it depends on the key alone and on nothing else that its JWK says.
+    pub fn thumbprint(&self) -> Thumbprint {
+        self.thumbprint
     }
 }
 
@@ -165,6 +205,25 @@ impl Material {
             ("OKP", Some("Ed25519")) => ed25519(jwk).map(Self::Ed25519),
             _ => None,
         }
+    }
+
+    /// The required members, in lexicographic order.
+    fn to_jwk(&self) -> Value {
+        let text = |bytes: &[u8]| Value::from(URL_SAFE_NO_PAD.encode(bytes));
+        let members = match self {
+            Self::Rsa(key) => vec![("e", text(&key.e)), ("kty", "RSA".into()), ("n", text(&key.n))],
+            Self::P256(key) | Self::P384(key) => {
+                let point = key.as_ref().get(1..).unwrap_or_default();
+                let (x, y) = point.split_at(point.len() / 2);
+                let curve = if x.len() == 32 { "P-256" } else { "P-384" };
+                vec![("crv", curve.into()), ("kty", "EC".into()), ("x", text(x)), ("y", text(y))]
+            }
+            Self::Ed25519(key) => {
+                vec![("crv", "Ed25519".into()), ("kty", "OKP".into()), ("x", text(key.as_bytes()))]
+            }
+        };
+        // Inserted in order, so that they stand in order whether the map sorts them or keeps them as they came.
+        Value::Object(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 }
 

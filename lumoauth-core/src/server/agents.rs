@@ -22,7 +22,7 @@ use crate::{
     principal::{Identity, Principal},
     random::random_bytes,
     secret::Secret,
-    store::{AgentFilter, AgentKey, Insert, Listing, Page, Remove, Unique},
+    store::{AgentFilter, AgentKey, Insert, Listing, Page, Remove, Unique, Update},
     wire::view,
 };
 
@@ -153,6 +153,7 @@ impl AuthorizationServer {
             Insert::Taken(Unique::ClientId) => {
                 Err(ApiError::Conflict("An agent with this client id exists."))
             }
+            Insert::Taken(Unique::AAuthIdentifier) => Err(IDENTIFIER_TAKEN),
             Insert::Taken(_) => Err(ApiError::Conflict("An agent with this slug exists.")),
         }
     }
@@ -195,19 +196,36 @@ impl AuthorizationServer {
         patch: &AgentPatch,
         caller: &Caller,
     ) -> Result<Arc<Agent>, ApiError> {
+        self.update_agent_as(org, name, patch, EventKind::AgentUpdated, caller).await
+    }
+
+    /// The same, recorded as `kind`.
+    pub(super) async fn update_agent_as(
+        &self,
+        org: &OrgId,
+        name: &str,
+        patch: &AgentPatch,
+        kind: EventKind,
+        caller: &Caller,
+    ) -> Result<Arc<Agent>, ApiError> {
         let now = self.now();
         let (agent, ()) = self
             .modify_agent(org, name, now, |agent| {
                 let (before, proof) = (view::agent(agent), (agent.workload.clone(), agent.identity_type));
+                let named = agent.aauth_identifier().cloned();
                 patch.apply(agent)?;
                 if agent.workload != proof.0 {
                     self.check_workload(org, agent)?;
                 }
-                if (proof.0.is_some() && agent.workload != proof.0) || agent.identity_type != proof.1 {
+                let renamed = named.is_some() && agent.aauth_identifier() != named.as_ref();
+                if (proof.0.is_some() && agent.workload != proof.0)
+                    || agent.identity_type != proof.1
+                    || renamed
+                {
                     // It proves who it is in another way now; what it got by the old one ends.
                     agent.epoch = agent.epoch.saturating_add(1);
                 }
-                Ok(recorded(caller, "agent updated", &before, agent, now))
+                Ok(recorded_as(kind, caller, "agent updated", &before, agent, now))
             })
             .await?;
         Ok(agent)
@@ -556,6 +574,9 @@ impl AuthorizationServer {
                 Change::Write(event, value) => {
                     next.updated_at = now;
                     let outcome = self.stores().agents.update(org, &next, &event).await?;
+                    if let Update::Taken(Unique::AAuthIdentifier) = outcome {
+                        return Err(IDENTIFIER_TAKEN);
+                    }
                     written(outcome, "agent", || {
                         next.version += 1;
                         (Arc::new(next), value)
@@ -566,6 +587,8 @@ impl AuthorizationServer {
         .await
     }
 }
+
+const IDENTIFIER_TAKEN: ApiError = ApiError::Conflict("An agent with this AAuth identifier exists.");
 
 /// An agent as the target of an audit event.
 pub(super) fn agent_target(agent: &Agent) -> Target {
@@ -581,12 +604,24 @@ fn rotated(caller: &Caller, agent: &Agent, what: &str, now: Timestamp) -> Event 
 
 /// The change from the view `before` to `agent` with its event, or nothing if they are alike.
 fn recorded(caller: &Caller, message: &str, before: &Value, agent: &Agent, now: Timestamp) -> Change<()> {
+    recorded_as(EventKind::AgentUpdated, caller, message, before, agent, now)
+}
+
+/// The same with an event of this kind.
+fn recorded_as(
+    kind: EventKind,
+    caller: &Caller,
+    message: &str,
+    before: &Value,
+    agent: &Agent,
+    now: Timestamp,
+) -> Change<()> {
     let (old, new) = view::changes(before, &view::agent(agent));
     if new.is_empty() {
         return Change::Keep(());
     }
     let event = caller
-        .event(EventKind::AgentUpdated, format!("{message}: {}", agent.slug), now)
+        .event(kind, format!("{message}: {}", agent.slug), now)
         .on(agent_target(agent))
         .with("before", old)
         .with("after", new);

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     AuthorizationServer,
+    aauth::Bringing,
     codes::{Agreed, with_offline},
     decide::client_target,
     token::RequestClient,
@@ -11,13 +12,15 @@ use super::{
 use crate::{
     audit::{Actor, ActorKind, Event, EventKind, Origin, cleaned},
     authorize::{
-        Address, AuthorizeError, QuestionBody, Request, RequestError, decide_scope, describe, redirect, write,
+        About, Address, AuthorizeError, QuestionBody, Request, RequestError, decide_scope, describe,
+        redirect, write,
     },
-    capability::Capability,
+    capability::{Capability, Scope},
     client_auth::AuthenticatedClient,
     clock::Timestamp,
+    consent::Place,
     grant::{Refusal, SignIn, TokenError, target},
-    id::ClientId,
+    id::{ClientId, OrgId, UserId},
     keys::KeyError,
     mcp::McpServer,
     organization::Organization,
@@ -29,7 +32,10 @@ use crate::{
 };
 
 /// How long a question waits for its answer, in seconds.
-const QUESTION_LIFE: u32 = 600;
+pub(super) const QUESTION_LIFE: u32 = 600;
+
+/// The parameter that stands for what an AAuth agent asked for.
+const AAUTH_REQUEST: &str = "aauth_request";
 
 /// What the browser gets.
 #[derive(Debug)]
@@ -68,6 +74,8 @@ pub struct Question {
     pub csrf_token: Secret,
     /// Who wants it.
     pub client: AuthenticatedClient,
+    /// The URL that names it, if it asks as an AAuth agent.
+    pub client_url: Option<String>,
     /// Of whom.
     pub user: Arc<User>,
     /// What, each item with a sentence.
@@ -152,6 +160,10 @@ impl AuthorizationServer {
         origin: &Origin,
     ) -> Result<Authorization, AuthorizeError> {
         let now = self.now();
+        if let Some(token) = params.get(AAUTH_REQUEST) {
+            let came = Bringing { token, params, signed_in, now };
+            return self.authorize_aauth(organization, came).await;
+        }
         let client = self.asking_client(organization, named_client(params)?).await?;
         let came = match params.get("request_uri") {
             Some(uri) => self.kept_request(organization, &client, uri, now).await.map(|kept| Came {
@@ -196,6 +208,10 @@ impl AuthorizationServer {
         params: &Params,
     ) -> Result<Option<String>, StoreError> {
         let found = async {
+            if let Some(token) = params.get(AAUTH_REQUEST) {
+                let asked = self.asked_by_agent(organization, token, self.now()).await?;
+                return Ok(redirect::origin(&asked.body.redirect_uri));
+            }
             let client = self.asking_client(organization, named_client(params)?).await?;
             let address = match params.get("request_uri") {
                 Some(uri) => self.kept_request(organization, &client, uri, self.now()).await?.request.address,
@@ -317,9 +333,9 @@ impl AuthorizationServer {
         let user = user.filter(|user| user.is_active()).ok_or(RequestError::AccessDenied)?;
         let consents = &self.stores().consents;
         let consent = consents.find(org, ConsentKey::Between(user.id, client.client_id())).await?;
-        let resource = server.as_ref().map(|server| &server.server_id);
+        let place = server.as_ref().map(|server| Place::Mcp(server.server_id.clone()));
         let agreed = consent.filter(|consent| {
-            let counts = consent.holds_for(registered_at(client)) && consent.covers(resource, &scope);
+            let counts = consent.holds_for(registered_at(client)) && consent.covers(place.as_ref(), &scope);
             counts && !must_ask(client, request)
         });
         let sign_in = SignIn { at: there.at, amr: there.amr.clone() };
@@ -331,16 +347,43 @@ impl AuthorizationServer {
         if prompt.none {
             return Err(RequestError::ConsentRequired.into());
         }
-        let (challenge_id, csrf_token) = (Secret::generate("ach_"), Secret::generate(""));
-        let body = QuestionBody {
-            request: request.clone(),
-            scope: scope.clone(),
+        let about = About::Request {
+            request: Box::new(request.clone()),
             resource: server.as_ref().map(|server| server.server_id.clone()),
-            user: user.id,
-            session: there.session,
-            csrf: csrf_token.hash(),
-            sign_in,
         };
+        let (challenge_id, csrf_token) =
+            self.keep_question(org, about, scope.clone(), user.id, there, now).await?;
+        let describe_item = |item: &Capability| (item.to_string(), describe(item, server.as_deref()));
+        let redirect_uri = request.address.redirect_uri.clone();
+        Ok(Authorization::Ask(Box::new(Question {
+            challenge_id,
+            csrf_token,
+            client: client.clone(),
+            client_url: None,
+            user,
+            scopes: scope.as_slice().iter().map(describe_item).collect(),
+            resource: server.as_ref().map(|server| server.resource_uri.as_str().to_owned()),
+            resource_name: server.as_ref().map(|server| server.name.clone()),
+            redirect_origin: redirect::origin(&redirect_uri),
+            redirect_uri,
+            expires_in: QUESTION_LIFE,
+        })))
+    }
+
+    /// Keeps a question to the person who is there: its name, and the proof that an answer comes from the page that asks.
+    pub(super) async fn keep_question(
+        &self,
+        org: &OrgId,
+        about: About,
+        scope: Scope,
+        user: UserId,
+        there: &SignedIn,
+        now: Timestamp,
+    ) -> Result<(Secret, Secret), StoreError> {
+        let (challenge_id, csrf_token) = (Secret::generate("ach_"), Secret::generate(""));
+        let sign_in = SignIn { at: there.at, amr: there.amr.clone() };
+        let body =
+            QuestionBody { about, scope, user, session: there.session, csrf: csrf_token.hash(), sign_in };
         let expires_at = now.plus(Duration::from_secs(QUESTION_LIFE.into()));
         let ticket = Ticket {
             purpose: TicketPurpose::ConsentChallenge,
@@ -351,20 +394,7 @@ impl AuthorizationServer {
             family: None,
         };
         self.stores().grants.put_ticket(org, &ticket).await?;
-        let describe_item = |item: &Capability| (item.to_string(), describe(item, server.as_deref()));
-        let redirect_uri = request.address.redirect_uri.clone();
-        Ok(Authorization::Ask(Box::new(Question {
-            challenge_id,
-            csrf_token,
-            client: client.clone(),
-            user,
-            scopes: scope.as_slice().iter().map(describe_item).collect(),
-            resource: server.as_ref().map(|server| server.resource_uri.as_str().to_owned()),
-            resource_name: server.as_ref().map(|server| server.name.clone()),
-            redirect_origin: redirect::origin(&redirect_uri),
-            redirect_uri,
-            expires_in: QUESTION_LIFE,
-        })))
+        Ok((challenge_id, csrf_token))
     }
 }
 

@@ -6,10 +6,12 @@ use url::Url;
 
 use super::{AuthorizationServer, Inner, PasswordHasher, public_path};
 use crate::{
+    aauth::{ConsentPolicy, LevelPolicy},
     clock::{Clock, SystemClock},
     fetch::{Fetch, NoFetch},
     foreign_keys::ForeignKeys,
     grant::{AuthorizationCode, ClientCredentials, Grant, JwtBearer, RefreshToken, TokenExchange},
+    httpsig::Accept,
     keys::KeyProvider,
     store::{RateLimit, Stores},
     token::VerifiedTokens,
@@ -27,6 +29,8 @@ pub struct Builder {
     password_hasher: Option<Arc<dyn PasswordHasher>>,
     failure_limit: Option<RateLimit>,
     fetch: Arc<dyn Fetch>,
+    authorities: Vec<String>,
+    consent_policy: Arc<dyn ConsentPolicy>,
 }
 
 /// The server cannot be built.
@@ -59,6 +63,8 @@ impl Builder {
             password_hasher: None,
             failure_limit: None,
             fetch: Arc::new(NoFetch),
+            authorities: Vec::new(),
+            consent_policy: Arc::new(LevelPolicy),
         }
     }
 
@@ -85,6 +91,20 @@ impl Builder {
     /// server, and only keys that are registered here are used.
     pub fn with_fetch(mut self, fetch: Arc<dyn Fetch>) -> Self {
         self.fetch = fetch;
+        self
+    }
+
+    /// Accepts signed requests to these authorities (`host`, or `host:port`) besides that of the public URL: a signature says
+    /// whom its request is for, and is refused everywhere else.
+    pub fn with_authorities<I: IntoIterator<Item: Into<String>>>(mut self, authorities: I) -> Self {
+        self.authorities.extend(authorities.into_iter().map(Into::into));
+        self
+    }
+
+    /// Decides by `policy` what AAuth agents get at resources. Without it the level of the resource decides:
+    /// [`LevelPolicy`].
+    pub fn with_consent_policy(mut self, policy: Arc<dyn ConsentPolicy>) -> Self {
+        self.consent_policy = policy;
         self
     }
 
@@ -122,7 +142,11 @@ impl Builder {
                 return Err(ConfigError::DuplicateGrant(grant_type));
             }
         }
+        let own = trimmed.split_once("://").map_or(trimmed, |(_, rest)| rest).split('/').next();
+        let authorities = own.map(str::to_owned).into_iter().chain(self.authorities);
         let inner = Inner {
+            signed_here: Accept::at(authorities),
+            consent_policy: self.consent_policy,
             public_url: trimmed.to_owned(),
             stores: self.stores,
             keys: self.keys,

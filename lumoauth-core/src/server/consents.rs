@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{ApiError, AuthorizationServer, Caller, retrying, written};
 use crate::{
     audit::{EventKind, Target},
-    consent::Consent,
+    consent::{Consent, Place},
     id::{ClientId, OrgId, UserId},
     organization::Organization,
     principal::{Identity, Principal},
@@ -131,7 +131,8 @@ impl AuthorizationServer {
     }
 
     /// A consent as the API shows it, with the name of its client if there still is one. `scopes` is everything that it lists;
-    /// `resources` says what of that is for MCP servers, if anything is.
+    /// `resources` says what of that is for MCP servers and AAuth resources, if
+    /// anything is.
     ///
     /// # Errors
     /// [`ApiError`] if the stores cannot answer.
@@ -153,8 +154,10 @@ impl AuthorizationServer {
             "updatedAt": consent.updated_at.to_string(),
         });
         if !consent.at.is_empty() {
-            let at =
-                consent.at.iter().map(|(id, scope)| json!({ "serverId": id, "scopes": scope.as_slice() }));
+            let at = consent.at.iter().map(|(place, scope)| match place {
+                Place::Mcp(id) => json!({ "serverId": id, "scopes": scope.as_slice() }),
+                Place::AAuth(id) => json!({ "resourceId": id, "scopes": scope.as_slice() }),
+            });
             view["resources"] = at.collect();
         }
         Ok(view)

@@ -10,11 +10,11 @@ use super::{
 };
 use crate::{
     audit::{Actor, ActorKind, Event, EventKind, Origin, Target},
-    authorize::{AuthorizeError, QuestionBody, RequestError, decide_scope, read},
+    authorize::{About, AuthorizeError, QuestionBody, Request, RequestError, decide_scope, read},
     capability::Scope,
     client_auth::AuthenticatedClient,
     clock::Timestamp,
-    consent::Consent,
+    consent::{Consent, Place},
     grant::SignIn,
     id::{McpServerId, OrgId},
     mcp::McpServer,
@@ -78,8 +78,8 @@ impl AuthorizationServer {
             return Err(AuthorizeError::AlreadyDecided);
         }
         let scope = agreed_scope(&question.scope, decision)?;
-        let client = self.asking_client(organization, question.request.client_id.as_str()).await?;
-        if !question.request.address.is_of(&client) {
+        let client = self.asking_client(organization, question.about.client_id().as_str()).await?;
+        if !question.about.address().is_of(&client) {
             return Err(AuthorizeError::RedirectUri);
         }
         let user = self.stores().users.find(org, UserKey::Id(question.user)).await?;
@@ -98,15 +98,20 @@ impl AuthorizationServer {
             TicketUse::Missing => return Err(AuthorizeError::UnknownChallenge),
         }
         let asked = Asked { organization, client: &client, user: &user, origin, now };
-        let result = if decision.approve {
-            self.agree(asked, &question, scope).await
-        } else {
-            Err(RequestError::AccessDenied.into())
+        let result = match &question.about {
+            About::AAuth { asked: hash, address, .. } => {
+                let chosen = decision.approve.then_some(scope);
+                return self.answer_agent_asking(asked, hash, address, chosen).await;
+            }
+            About::Request { request, resource } if decision.approve => {
+                self.agree(asked, &question, request, resource.as_ref(), scope).await
+            }
+            About::Request { .. } => Err(RequestError::AccessDenied.into()),
         };
         match result {
             Ok(answer) => Ok(answer),
             Err(Stop::Person(error)) => Err(error),
-            Err(Stop::Client(error)) => match self.refusal(organization, &question.request.address, &error) {
+            Err(Stop::Client(error)) => match self.refusal(organization, question.about.address(), &error) {
                 Authorization::Answer(answer) => Ok(answer),
                 Authorization::SignIn { .. } | Authorization::Ask(_) => Err(AuthorizeError::UnknownChallenge),
             },
@@ -128,31 +133,43 @@ impl AuthorizationServer {
             None => Actor::new(ActorKind::Unknown, "anonymous"),
         };
         let event = Event::new(EventKind::AuthorizationRefused, actor, "answer not taken", now)
-            .on(Target::new("client", question.request.client_id.as_str()))
+            .on(Target::new("client", question.about.client_id().as_str()))
             .from_origin(origin)
             .failed(reason)
             .with("asked", question.user.to_string());
         self.record_failure(org, event, now).await.map(drop)
     }
 
-    async fn agree(&self, asked: Asked<'_>, question: &QuestionBody, scope: Scope) -> Result<Answer, Stop> {
+    async fn agree(
+        &self,
+        asked: Asked<'_>,
+        question: &QuestionBody,
+        request: &Request,
+        resource: Option<&McpServerId>,
+        scope: Scope,
+    ) -> Result<Answer, Stop> {
         let Asked { organization, client, user, origin, now } = asked;
         // What the client may be given may have changed while the person was thinking.
         let server: Option<Arc<McpServer>> =
-            self.resource(organization, client, &question.request, origin, now).await?;
-        if server.as_ref().map(|server| &server.server_id) != question.resource.as_ref() {
+            self.resource(organization, client, request, origin, now).await?;
+        if server.as_ref().map(|server| &server.server_id) != resource {
             return Err(RequestError::InvalidTarget.into());
         }
         decide_scope(client, Some(&scope), server.as_deref())?;
-        let choice = Choice { resource: question.resource.as_ref(), asked: &question.scope, chosen: &scope };
+        let place = resource.cloned().map(Place::Mcp);
+        let choice = Choice { resource: place.as_ref(), asked: &question.scope, chosen: &scope };
         let consent = self.record_consent(asked, choice).await?;
         let sign_in = SignIn { at: question.sign_in.at, amr: question.sign_in.amr.clone() };
         let agreed = Agreed { client, user, scope, server: server.as_deref(), sign_in };
-        Ok(self.give_code(organization, &question.request, agreed, &consent, now).await?)
+        Ok(self.give_code(organization, request, agreed, &consent, now).await?)
     }
 
     /// Makes what the person allows the client what they chose.
-    async fn record_consent(&self, asked: Asked<'_>, choice: Choice<'_>) -> Result<Consent, AuthorizeError> {
+    pub(super) async fn record_consent(
+        &self,
+        asked: Asked<'_>,
+        choice: Choice<'_>,
+    ) -> Result<Consent, AuthorizeError> {
         let Asked { organization, client, user, origin, now } = asked;
         let (org, consents) = (&organization.id, &self.stores().consents);
         // Another server's clock, by which the client was registered, may be a little ahead of this one.
@@ -164,7 +181,8 @@ impl AuthorizationServer {
                 .with("consent", consent.id.to_string())
                 .with("scope", choice.chosen.to_string());
             let event = match choice.resource {
-                Some(id) => event.with("mcp_server_id", id.as_str()),
+                Some(Place::Mcp(id)) => event.with("mcp_server_id", id.as_str()),
+                Some(Place::AAuth(id)) => event.with("aauth_resource_id", id.as_str()),
                 None => event,
             };
             let rest = choice.not_chosen();
@@ -205,20 +223,20 @@ impl AuthorizationServer {
 }
 
 #[derive(Clone, Copy)]
-struct Asked<'a> {
-    organization: &'a Organization,
-    client: &'a AuthenticatedClient,
-    user: &'a User,
-    origin: &'a Origin,
-    now: Timestamp,
+pub(super) struct Asked<'a> {
+    pub(super) organization: &'a Organization,
+    pub(super) client: &'a AuthenticatedClient,
+    pub(super) user: &'a User,
+    pub(super) origin: &'a Origin,
+    pub(super) now: Timestamp,
 }
 
 /// What a person chose of what they were asked for.
 #[derive(Clone, Copy)]
-struct Choice<'a> {
-    resource: Option<&'a McpServerId>,
-    asked: &'a Scope,
-    chosen: &'a Scope,
+pub(super) struct Choice<'a> {
+    pub(super) resource: Option<&'a Place>,
+    pub(super) asked: &'a Scope,
+    pub(super) chosen: &'a Scope,
 }
 
 impl Choice<'_> {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{ApiError, AuthorizationServer, Caller, retrying, written};
 use crate::{
-    agent::{checked_text, https_url, parse_capabilities},
+    agent::{checked_text, https_url, scope_list},
     audit::{Event, EventKind, Target},
     capability::Capability,
     client::Client,
@@ -313,7 +313,7 @@ impl AuthorizationServer {
             });
         }
         if let Some(scopes) = &patch.scopes_supported {
-            server.scopes_supported = scope_list(scopes)?;
+            server.scopes_supported = scope_list("scopes_supported", scopes)?;
         }
         if let Some(descriptions) = &patch.scope_descriptions {
             if descriptions.len() > 200 {
@@ -419,23 +419,6 @@ fn problem(member: &'static str, problem: &str) -> ApiError {
 fn resource(member: &'static str, text: &str) -> Result<ResourceUri, ApiError> {
     ResourceUri::parse(text)
         .map_err(|error| ApiError::Invalid { member, problem: format!("is not acceptable: {error}") })
-}
-
-fn scope_list(scopes: &Value) -> Result<Vec<Capability>, ApiError> {
-    let items: Vec<String> = match scopes {
-        Value::String(text) => {
-            text.split([' ', ',']).filter(|item| !item.is_empty()).map(ToOwned::to_owned).collect()
-        }
-        Value::Array(items) => items
-            .iter()
-            .map(|item| item.as_str().map(ToOwned::to_owned))
-            .collect::<Option<_>>()
-            .ok_or_else(|| problem("scopes_supported", "must be text"))?,
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
-            return Err(problem("scopes_supported", "must be a list"));
-        }
-    };
-    Ok(parse_capabilities("scopes_supported", &items)?)
 }
 
 fn mcp_target(server: &McpServer) -> Target {

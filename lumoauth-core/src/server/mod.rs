@@ -4,6 +4,7 @@
 //! hands over to the protocol modules. Transports (`lumoauth-tower`, or a host's own) parse requests into its
 //! arguments and render its results.
 
+mod aauth;
 mod agents;
 mod approvals;
 mod ask;
@@ -36,11 +37,13 @@ mod token;
 use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc};
 
 use crate::{
+    aauth::ConsentPolicy,
     audit::{Actor, Event, EventKind, Origin},
     clock::{Clock, Timestamp},
     fetch::Fetch,
     foreign_keys::ForeignKeys,
     grant::{Grant, GrantContext, Refusal},
+    httpsig::Accept,
     id::OrgId,
     keys::{Jwk, KeyError, KeyProvider, KeyPurpose},
     organization::Organization,
@@ -50,6 +53,11 @@ use crate::{
     user::PasswordHash,
 };
 
+pub use aauth::{
+    AAuthAgentPatch, AAuthAnswer, AAuthResourcePatch, AAuthTokenRequest, AAuthTokens, ConsentNeeded,
+    DelegateRequest, PartyToken, PlatformToken, ResourceTokenRequest, RevokeRequest, SignedCall,
+    VerifyAuthToken, VerifyResourceToken,
+};
 pub use agents::{AgentPage, NewAgent, Registration, RegistrationRequest, TestTokenRequest};
 pub use approvals::{ApprovalDecisionRequest, ApprovalRequest, OpenedApproval};
 pub use ask::{Answer, AskRequest, RequestFacts};
@@ -137,6 +145,9 @@ struct Inner {
     fetch: Arc<dyn Fetch>,
     foreign_keys: ForeignKeys,
     verified: VerifiedTokens,
+    /// The signatures that are accepted here.
+    signed_here: Accept,
+    consent_policy: Arc<dyn ConsentPolicy>,
 }
 
 /// A verified caller and where the request came from: what an audit event needs to know.
@@ -290,6 +301,7 @@ impl AuthorizationServer {
             issuer,
             client: client.proven.as_ref(),
             public_client: client.public.as_ref(),
+            key: None,
             origin,
             stores: &self.inner.stores,
             keys: &*self.inner.keys,

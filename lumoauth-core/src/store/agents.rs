@@ -8,7 +8,7 @@ use super::{Insert, Listing, Page, Remove, StoreError, Update};
 use crate::{
     agent::{Agent, AgentKind, AgentStatus},
     audit::Event,
-    id::{AgentId, ClientId, OrgId, Slug},
+    id::{AAuthIdentifier, AgentId, ClientId, OrgId, Slug},
     secret::SecretHash,
     workload::WorkloadKey,
 };
@@ -25,6 +25,8 @@ pub enum AgentKey<'a> {
     ClientId(&'a ClientId),
     /// The hash of its API key.
     ApiKey(&'a SecretHash),
+    /// The URL that names it in AAuth; only agents that take part are found by it.
+    AAuthIdentifier(&'a AAuthIdentifier),
 }
 
 /// Which agents a listing wants; every part that is set must match.
@@ -37,6 +39,8 @@ pub struct AgentFilter {
     pub status: Option<AgentStatus>,
     /// The kind.
     pub kind: Option<AgentKind>,
+    /// Only agents that take part in AAuth.
+    pub aauth: bool,
 }
 
 impl AgentFilter {
@@ -52,6 +56,7 @@ impl AgentFilter {
         text_fits
             && self.status.is_none_or(|status| status == agent.status)
             && self.kind.is_none_or(|kind| kind == agent.kind)
+            && (!self.aauth || agent.aauth.is_some())
     }
 }
 
@@ -60,9 +65,9 @@ impl AgentFilter {
 pub trait AgentStore: fmt::Debug + Send + Sync + 'static {
     /// Adds `agent` and writes `on`, in one step.
     ///
-    /// Id, slug, client id and API key hash are unique in the organization. Of any number of concurrent inserts
-    /// with one such value exactly one is [`Insert::Inserted`]. Checked by `conformance::agents::one_slug_once`
-    /// and `unique_values`.
+    /// Id, slug, client id, API key hash and AAuth identifier are unique in the organization. Of any number of concurrent inserts
+    /// with one such value exactly one is [`Insert::Inserted`]. Checked by `conformance::agents::one_slug_once`,
+    /// `one_aauth_identifier_once` and `unique_values`.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer.
@@ -75,8 +80,9 @@ pub trait AgentStore: fmt::Debug + Send + Sync + 'static {
     async fn find(&self, org: &OrgId, key: AgentKey<'_>) -> Result<Option<Arc<Agent>>, StoreError>;
 
     /// Replaces the agent if its stored version is `agent.version`; see [`Update`]. The id, slug and client id
-    /// of an agent never change; its API key may, and then the old key finds nothing any more.
-    /// Checked by `conformance::agents::updates_are_guarded`, `racing_updates` and `old_api_key_is_forgotten`.
+    /// of an agent never change; its API key and its AAuth identifier may, come and go, and then the old one finds nothing any
+    /// more and is free. Checked by `conformance::agents::updates_are_guarded`, `racing_updates`, `old_api_key_is_forgotten`
+    /// and `aauth_identifiers_follow_updates`.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer.

@@ -46,15 +46,34 @@ pub enum TicketPurpose {
     PushedRequest,
     /// A question to a person that waits for an answer.
     ConsentChallenge,
+    /// A question that an AAuth agent was told to bring a person to; the agent's request token.
+    AAuthRequest,
+    /// An authorization code of AAuth.
+    AAuthCode,
+    /// A refresh token of AAuth. It is not rotated: it is found as often as it is presented, and never used.
+    AAuthRefresh,
 }
 
 impl TicketPurpose {
+    /// Every purpose.
+    pub const ALL: [Self; 6] = [
+        Self::AuthorizationCode,
+        Self::PushedRequest,
+        Self::ConsentChallenge,
+        Self::AAuthRequest,
+        Self::AAuthCode,
+        Self::AAuthRefresh,
+    ];
+
     /// A stable name.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AuthorizationCode => "authorization_code",
             Self::PushedRequest => "pushed_request",
             Self::ConsentChallenge => "consent_challenge",
+            Self::AAuthRequest => "aauth_request",
+            Self::AAuthCode => "aauth_code",
+            Self::AAuthRefresh => "aauth_refresh",
         }
     }
 }

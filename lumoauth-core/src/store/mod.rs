@@ -25,6 +25,7 @@
 //! `Stores { budgets: other, ..Stores::all(main) }`. Where several servers share a store, [`Cached`] keeps the records
 //! that every request needs for a bounded time.
 
+mod aauth_resources;
 mod agents;
 mod api_keys;
 mod approvals;
@@ -50,6 +51,7 @@ mod users;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 
+pub use aauth_resources::{AAuthResourceKey, AAuthResourceStore};
 pub use agents::{AgentFilter, AgentKey, AgentStore};
 pub use api_keys::{ApiKeyKey, ApiKeyStore};
 pub use approvals::{ApprovalStore, Decide};
@@ -134,6 +136,8 @@ pub enum Unique {
     Email,
     /// A resource identifier or alias.
     Target,
+    /// The URL that names an agent or a resource in AAuth.
+    AAuthIdentifier,
     /// The position of a signing key in its purpose.
     Generation,
 }

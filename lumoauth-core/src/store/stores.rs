@@ -3,14 +3,15 @@
 use std::{borrow::Cow, sync::Arc};
 
 use super::{
-    AgentStore, ApiKeyStore, ApprovalStore, AuditStore, BudgetStore, Cached, ClientStore, ConsentStore,
-    GrantStore, KeyStore, McpServerStore, OrganizationStore, Outbox, RateLimitStore, ReplayStore, Upkeep,
-    UserStore,
+    AAuthResourceStore, AgentStore, ApiKeyStore, ApprovalStore, AuditStore, BudgetStore, Cached, ClientStore,
+    ConsentStore, GrantStore, KeyStore, McpServerStore, OrganizationStore, Outbox, RateLimitStore,
+    ReplayStore, Upkeep, UserStore,
 };
 
 /// Every role in one backend. Never implemented by hand.
 pub trait Store:
-    AgentStore
+    AAuthResourceStore
+    + AgentStore
     + ApiKeyStore
     + ApprovalStore
     + AuditStore
@@ -29,7 +30,8 @@ pub trait Store:
 }
 
 impl<T> Store for T where
-    T: AgentStore
+    T: AAuthResourceStore
+        + AgentStore
         + ApiKeyStore
         + ApprovalStore
         + AuditStore
@@ -64,6 +66,8 @@ impl<T> Store for T where
 #[derive(Clone, Debug)]
 #[expect(clippy::exhaustive_structs, reason = "hosts build it with struct update syntax")]
 pub struct Stores {
+    /// AAuth resources.
+    pub aauth_resources: Arc<dyn AAuthResourceStore>,
     /// Agents.
     pub agents: Arc<dyn AgentStore>,
     /// Organization API keys.
@@ -105,6 +109,7 @@ impl Stores {
     /// Every role from one backend.
     pub fn all<S: Store>(store: Arc<S>) -> Self {
         Self {
+            aauth_resources: store.clone(),
             agents: store.clone(),
             api_keys: store.clone(),
             approvals: store.clone(),

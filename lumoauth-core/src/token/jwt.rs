@@ -53,6 +53,9 @@ pub enum InvalidToken {
     /// The signature does not fit.
     #[error("bad signature")]
     Signature,
+    /// Bound to a key, and presented without proof that its holder presents it.
+    #[error("bound to a key, and presented as a bearer token")]
+    Bound,
     /// Issued by or for somebody else.
     #[error("wrong issuer")]
     WrongIssuer,
@@ -65,6 +68,12 @@ pub enum InvalidToken {
     /// Its time has not come.
     #[error("not yet valid")]
     NotYetValid,
+    /// It is older, or valid for longer, than its sort may be.
+    #[error("valid for too long")]
+    LivesTooLong,
+    /// The key that it is bound to is missing, not usable, or contradicts itself.
+    #[error("no usable confirmation key")]
+    Confirmation,
 }
 
 #[derive(Deserialize)]
@@ -109,7 +118,7 @@ pub(crate) async fn sign(
 /// The claims of `token`, if one of `keys` signed it as an access token of `issuer` that is valid at `now`.
 ///
 /// Whether it is still *alive* (not revoked, its principals active) is another question, which needs the
-/// stores.
+/// stores. So is whether its holder presents it, if it is bound to a key ([`AccessClaims::cnf`]).
 ///
 /// # Errors
 /// [`InvalidToken`] says which check failed.

@@ -149,6 +149,11 @@ pub(crate) fn family_handle(org: &OrgId, family: &str) -> Handle {
     handle(org, b'f', family)
 }
 
+/// The handle of an AAuth token by the agent that has it and its `jti`.
+pub(crate) fn aauth_handle(org: &OrgId, agent: &AgentId, jti: &str) -> Handle {
+    handle(org, b'a', &format!("{agent}\0{jti}"))
+}
+
 fn handle(org: &OrgId, kind: u8, id: &str) -> Handle {
     let digest = sha256(format!("{org}\0{}\0{id}", char::from(kind)).as_bytes());
     let mut bytes = [kind; 12];
@@ -156,12 +161,13 @@ fn handle(org: &OrgId, kind: u8, id: &str) -> Handle {
     Handle::from_bytes(bytes)
 }
 
-mod handles_text {
+/// How handles stand in claims.
+pub(crate) mod handles_text {
     use serde::{Deserializer, Serializer, ser::SerializeSeq};
 
     use super::{Deserialize, Engine, Handle, URL_SAFE_NO_PAD, de};
 
-    pub(super) fn serialize<S: Serializer>(handles: &[Handle], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(handles: &[Handle], serializer: S) -> Result<S::Ok, S::Error> {
         let mut seq = serializer.serialize_seq(Some(handles.len()))?;
         for handle in handles {
             seq.serialize_element(&URL_SAFE_NO_PAD.encode(handle.as_bytes()))?;
@@ -169,7 +175,7 @@ mod handles_text {
         seq.end()
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Handle>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Handle>, D::Error> {
         Vec::<String>::deserialize(deserializer)?
             .iter()
             .map(|text| {

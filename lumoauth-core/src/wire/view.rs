@@ -3,7 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    agent::Agent,
+    aauth_resource::AAuthResource,
+    agent::{AAuthIdentity, Agent},
     api_key::ApiKey,
     approval::{Approval, ApprovalStatus},
     audit::Event,
@@ -40,7 +41,7 @@ pub fn agent(agent: &Agent) -> Value {
         "canActOnBehalfOfUsers": agent.can_act_on_behalf_of_users,
         "delegationPolicy": { "consent": agent.delegation_consent.as_str() },
         "workloadIdentity": agent.workload.as_ref().map(WorkloadTrust::view),
-        "aauthIdentity": null,
+        "aauthIdentity": agent.aauth.as_deref().map(aauth_identity),
         "jwksUri": agent.jwks_uri,
         "jwks": agent.jwks,
         "allowedIps": null,
@@ -48,6 +49,62 @@ pub fn agent(agent: &Agent) -> Value {
         "lastUsedAt": null,
         "createdAt": agent.created_at.to_string(),
         "updatedAt": agent.updated_at.to_string(),
+    })
+}
+
+/// An agent's part in AAuth.
+pub fn aauth_identity(identity: &AAuthIdentity) -> Value {
+    json!({
+        "identifier": identity.identifier,
+        "allowedScopes": identity.allowed_scopes.as_slice(),
+        "algorithms": identity.algorithms,
+        "userAuthorization": identity.user_authorization,
+        "delegation": identity.delegation,
+        "tokenExchange": identity.token_exchange,
+    })
+}
+
+/// An agent as the registry of AAuth shows it.
+pub fn aauth_agent(agent: &Agent) -> Value {
+    let mut view = json!({
+        "id": agent.id.to_string(),
+        "agent_id": agent.id.to_string(),
+        "name": agent.name,
+        "description": agent.description,
+        "status": agent.status.as_str(),
+        "jwks": agent.jwks,
+        "jwks_uri": agent.jwks_uri,
+        "redirect_uris": agent.redirect_uris,
+        "created_at": agent.created_at.to_string(),
+        "updated_at": agent.updated_at.to_string(),
+    });
+    if let Some(identity) = agent.aauth.as_deref() {
+        view["agent_identifier"] = json!(identity.identifier);
+        view["allowed_scopes"] = json!(identity.allowed_scopes.as_slice());
+        view["signing_algs"] = json!(identity.algorithms);
+        view["user_authorization"] = identity.user_authorization.into();
+        view["delegation"] = identity.delegation.into();
+        view["token_exchange"] = identity.token_exchange.into();
+    }
+    view
+}
+
+/// A resource as the registry of AAuth shows it.
+pub fn aauth_resource(resource: &AAuthResource) -> Value {
+    json!({
+        "id": resource.id,
+        "number": resource.number,
+        "name": resource.name,
+        "description": resource.description,
+        "resource_identifier": resource.identifier,
+        "jwks": resource.jwks,
+        "jwks_uri": resource.jwks_uri,
+        "supported_scopes": resource.supported_scopes,
+        "scope_descriptions": resource.scope_descriptions,
+        "default_auth_level": resource.default_auth_level,
+        "status": if resource.active { "active" } else { "inactive" },
+        "created_at": resource.created_at.to_string(),
+        "updated_at": resource.updated_at.to_string(),
     })
 }
 

@@ -152,12 +152,12 @@ async fn signed_in(call: &Call, people: &dyn UserAuthenticator) -> Result<Option
         .map_err(|error| wire(AuthorizeError::Store(error)))
 }
 
-fn wire(error: AuthorizeError) -> WireError {
+pub(super) fn wire(error: AuthorizeError) -> WireError {
     log_outage(&error, error.is_outage(), error.to_wire())
 }
 
 /// Where the answers to questions are posted: this path, in the form the caller used, as browsers ask for it.
-fn submit_url(call: &Call) -> String {
+pub(super) fn submit_url(call: &Call) -> String {
     format!("{}{}/oauth/authorize", call.server.public_path(), call.prefix())
 }
 
@@ -170,7 +170,7 @@ fn redirect(answer: &AuthorizationAnswer) -> Result<Reply, WireError> {
     Ok(reply)
 }
 
-fn answer_json(answer: &AuthorizationAnswer) -> Value {
+pub(super) fn answer_json(answer: &AuthorizationAnswer) -> Value {
     let mut body = json!({ "redirect_to": answer.redirect_to.expose() });
     if let Some(code) = &answer.code {
         body["code"] = code.expose().into();

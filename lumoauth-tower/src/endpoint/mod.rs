@@ -1,5 +1,6 @@
 //! The endpoints: each parses a request, calls the core, and renders the result.
 
+pub(crate) mod aauth;
 pub(crate) mod agents;
 pub(crate) mod approvals;
 pub(crate) mod attest;
@@ -29,12 +30,14 @@ use lumoauth_core::{
     secret::SecretHash,
     server::{ApiError, AuthorizationServer, Caller},
     store::Page,
+    token::DpopRequest,
     wire::{InvalidParams, Params, WireError, view},
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
+    authenticate::dpop,
     body,
     path::locate,
     rate_limit::RateLimits,
@@ -86,6 +89,11 @@ impl Call {
         Caller { actor, origin: self.origin.clone() }
     }
 
+    /// What DPoP proofs are about.
+    fn dpop(&self) -> DpopRequest<'_> {
+        dpop(&self.parts)
+    }
+
     /// The path prefix as the caller wrote it: links in answers use the same form.
     fn prefix(&self) -> &str {
         locate(self.parts.uri.path()).map_or("", |location| location.prefix)
@@ -97,6 +105,12 @@ impl Call {
 
     fn form(&self) -> Result<Params, InvalidParams> {
         body::parse_params(&self.parts.headers, &self.body)
+    }
+
+    /// The agent token that the request brings, for counting; nothing is proven by it.
+    pub(crate) fn claimed_agent(&self) -> String {
+        let token = self.parts.headers.get("agent-auth").and_then(|value| value.to_str().ok());
+        token.map(digest).unwrap_or_default()
     }
 
     /// The client id that the request claims, for counting; nothing is proven by it.

@@ -32,6 +32,9 @@ pub(crate) fn consent(question: &Question, submit_url: &str) -> Reply {
     if let Some(subject) = subject {
         let _ = write!(main, "<br><code>{}</code>", escaped(&subject));
     }
+    if let Some(url) = &question.client_url {
+        let _ = write!(main, "<br><code>{}</code>", escaped(url));
+    }
     let _ = write!(
         main,
         "</dd><dt>Client ID</dt><dd><code>{}</code></dd>",

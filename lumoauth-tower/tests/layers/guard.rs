@@ -3,10 +3,17 @@
 use std::convert::Infallible;
 
 use axum::body::Body;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{Request, Response};
-use lumoauth_core::budget::Usage;
+use lumoauth_core::{
+    budget::Usage,
+    clock::Clock,
+    id::KeyId,
+    keys::{Algorithm, LocalSigner, Signer},
+    secret::SecretHash,
+};
 use lumoauth_tower::Guard;
-use serde_json::json;
+use serde_json::{Value, json};
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::{
@@ -79,4 +86,51 @@ async fn an_empty_choice_of_capabilities_lets_nobody_through() {
     let token = setting.token(&setting.root).await;
     let guard = Guard::new(setting.server.clone()).any_of([]);
     through(guard, with_token(&token), &Reached::default()).await.refused(403, "capability_denied");
+}
+
+#[tokio::test]
+async fn a_token_that_is_bound_to_a_key_comes_with_a_proof_for_the_route() {
+    let setting = Setting::at("https://host.example/base").await;
+    let key = LocalSigner::generate(KeyId::parse("k").unwrap(), Algorithm::EdDsa).unwrap();
+    let (jwk, now) = (key.public_key().unwrap().to_jwk(), setting.clock.now().unix_seconds());
+    let header = json!({ "typ": "dpop+jwt", "alg": "EdDSA", "jwk": jwk });
+    // From the last second that clocks may be ahead: the store of this test has no past.
+    let claims =
+        |jti: &str, htm: &str, htu: &str| json!({ "htm": htm, "htu": htu, "jti": jti, "iat": now + 60 });
+    let proof = async |claims: Value| {
+        let signed = format!("{}.{}", b64(header.to_string()), b64(claims.to_string()));
+        format!("{signed}.{}", b64(key.sign(signed.as_bytes()).await.unwrap()))
+    };
+    let asked = proof(claims("1", "POST", &format!("{}/oauth/token", setting.issuer))).await;
+    let token = setting.token_with(&setting.root, &[("dpop", &asked)]).await;
+
+    let ath = b64(SecretHash::of(&token).as_bytes());
+    let for_route = async |jti: &str, htu: &str| {
+        let mut claims = claims(jti, "GET", htu);
+        claims["ath"] = json!(ath);
+        proof(claims).await
+    };
+    let reached = Reached::default();
+    let send = async |scheme: &str, proof: &str| {
+        let request = Request::get("/files/1?x=y").header("authorization", format!("{scheme} {token}"));
+        let request = request.header("dpop", proof).body(()).unwrap();
+        let guard = Guard::new(setting.server.clone()).capability("read:mail".parse().unwrap());
+        through(guard, request, &reached).await
+    };
+    let good = for_route("2", "https://host.example/base/files/1").await;
+    let bearer = send("Bearer", &good).await;
+    bearer.refused(401, "invalid_token");
+    assert!(bearer.header("www-authenticate").starts_with("DPoP error=\"invalid_token\", algs="));
+    // The path that arrived is not the one that was asked for: something in front took the beginning away.
+    for elsewhere in ["https://host.example/files/1", "https://host.example/base/files/2"] {
+        send("DPoP", &for_route("3", elsewhere).await).await.refused(401, "invalid_dpop_proof");
+    }
+    assert_eq!(reached.times(), 0);
+    assert_eq!(send("DPoP", &good).await.status, 200);
+    send("DPoP", &good).await.refused(401, "invalid_dpop_proof");
+    assert_eq!(reached.times(), 1);
+}
+
+fn b64(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
 }

@@ -142,6 +142,37 @@ async fn tokens_for_others_are_refused() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_bound_to_a_key_is_no_bearer_token_here() {
+    let setting = Setting::online().await;
+    let bound = setting.bound(RESOURCE).await;
+    let jkt = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I";
+    for cnf in
+        [json!({ "jkt": jkt }), json!({ "jkt": jkt, "x5t#S256": jkt }), json!({ "jwk": {} }), json!({})]
+    {
+        let token = setting.forged(&bound, &json!({}), &json!({ "cnf": cnf })).await;
+        for tokens in setting.both() {
+            assert_refused(&tokens.verify(&token, RESOURCE).await);
+        }
+    }
+    // Nobody here can check a proof, so none makes a token better or worse.
+    let token = setting.forged(&bound, &json!({}), &json!({ "cnf": { "jkt": jkt } })).await;
+    for tokens in setting.both() {
+        let guard = || Guard::remote(tokens.clone(), RESOURCE);
+        for (scheme, token, status) in
+            [("Bearer", &token, 401), ("DPoP", &token, 401), ("DPoP", &bound, 401), ("Bearer", &bound, 200)]
+        {
+            let request = Request::get("/").header("authorization", format!("{scheme} {token}"));
+            let request = request.header("dpop", "e30.e30.e30").body(()).unwrap();
+            let hello = service_fn(|_: Request<()>| async {
+                Ok::<_, Infallible>(Response::new(Body::from("hello")))
+            });
+            let answer = Answer::of(guard().layer(hello).oneshot(request).await.unwrap()).await;
+            assert_eq!(answer.status, status, "{scheme} {}", answer.text);
+        }
+    }
+}
+
+#[tokio::test]
 async fn at_its_end_a_token_is_refused_also_where_the_answer_is_kept() {
     let setting = Setting::online().await;
     let bound = setting.bound(RESOURCE).await;

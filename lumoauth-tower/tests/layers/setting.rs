@@ -45,7 +45,6 @@ pub(crate) struct Setting {
     pub(crate) stores: Stores,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) org: OrgId,
-    #[cfg_attr(not(feature = "fetch"), expect(dead_code, reason = "for services on other hosts"))]
     pub(crate) issuer: String,
     /// Calls by itself, and hands a part of its authority on.
     pub(crate) root: Bot,
@@ -181,8 +180,13 @@ impl Setting {
     }
 
     async fn issued(&self, pairs: &[(&str, &str)]) -> String {
+        self.issued_with(pairs, &[]).await
+    }
+
+    async fn issued_with(&self, pairs: &[(&str, &str)], headers: &[(&str, &str)]) -> String {
         let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
-        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        let form_type = ("content-type", "application/x-www-form-urlencoded");
+        let headers: Vec<_> = headers.iter().copied().chain([form_type]).collect();
         let (status, body) = self.post("oauth/token", &headers, form).await;
         assert_eq!(status, StatusCode::OK, "{body}");
         body["access_token"].as_str().unwrap().to_owned()
@@ -190,12 +194,17 @@ impl Setting {
 
     /// A token of `bot` for the server's own routes.
     pub(crate) async fn token(&self, bot: &Bot) -> String {
-        self.issued(&[
+        self.token_with(bot, &[]).await
+    }
+
+    /// The same, asked for with these headers.
+    pub(crate) async fn token_with(&self, bot: &Bot, headers: &[(&str, &str)]) -> String {
+        let pairs = [
             ("grant_type", "client_credentials"),
             ("client_id", bot.client_id.as_str()),
             ("client_secret", &bot.secret),
-        ])
-        .await
+        ];
+        self.issued_with(&pairs, headers).await
     }
 
     pub(crate) async fn app_token(&self) -> String {

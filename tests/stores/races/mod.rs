@@ -98,7 +98,8 @@ macro_rules! races {
         )+)+
     };
     ($make:path; recorded) => {
-        crate::races::races!($make; records: agents_insert, agents_update, agents_remove, api_keys_insert, api_keys_update,
+        crate::races::races!($make; records: aauth_resources_insert, aauth_resources_update, aauth_resources_remove,
+            agents_insert, agents_update, agents_name, agents_remove, api_keys_insert, api_keys_update,
             approvals_insert, approvals_decide, clients_insert, clients_update, consents_insert, consents_update, keys_insert, keys_remove,
             mcp_servers_insert, mcp_servers_update, mcp_servers_remove, organizations_insert, organizations_update, users_insert, users_update,
             grants_revoke, grants_use_ticket, grants_rotate, grants_rotate_unproven, audit_sequence, audit_append);

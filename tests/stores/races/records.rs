@@ -3,23 +3,24 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use lumoauth_core::{
-    agent::Agent,
+    aauth_resource::AAuthResource,
+    agent::{AAuthIdentity, Agent},
     api_key::ApiKey,
     approval::{Approval, Decision},
     capability::Scope,
     client::Client,
     consent::Consent,
-    id::{AgentId, ClientId, ConsentId, KeyId, Number, OrgId, Slug, UserId},
+    id::{AAuthIdentifier, AgentId, ClientId, ConsentId, KeyId, Number, OrgId, Slug, UserId},
     keys::{KeyProvider, KeyPurpose, KeyRing, KeyRingConfig, MasterKey},
     mcp::{McpServer, ResourceUri},
     organization::Organization,
     random::random_bytes,
     secret::Secret,
     store::{
-        AgentStore, ApiKeyStore, ApprovalStore, AuditFilter, AuditStore, ClientStore, ConsentStore, Decide,
-        GrantStore, Handle, Insert, KeyStore, McpServerStore, MemoryStore, OrganizationStore, Page,
-        RefreshToken, Remove, Revoked, Rotation, SealedKey, StoreError, Ticket, TicketPurpose, TicketUse,
-        Unique, Update, UseEvents, UserStore,
+        AAuthResourceStore, AgentStore, ApiKeyStore, ApprovalStore, AuditFilter, AuditStore, ClientStore,
+        ConsentStore, Decide, GrantStore, Handle, Insert, KeyStore, McpServerStore, MemoryStore,
+        OrganizationStore, Page, RefreshToken, Remove, Revoked, Rotation, SealedKey, StoreError, Ticket,
+        TicketPurpose, TicketUse, Unique, Update, UseEvents, UserStore,
         conformance::{now, some_event, some_org},
     },
     user::User,
@@ -63,6 +64,14 @@ macro_rules! inserted {
 
 fn agent() -> Agent {
     Agent::new("Raced", Slug::parse("raced").unwrap(), now())
+}
+
+fn aauth_name() -> AAuthIdentifier {
+    AAuthIdentifier::parse("https://raced.example").unwrap()
+}
+
+fn aauth_resource() -> AAuthResource {
+    AAuthResource::new("Raced", aauth_name(), now())
 }
 
 fn api_key() -> ApiKey {
@@ -147,6 +156,32 @@ fn with<T>(mut record: T, change: impl FnOnce(&mut T)) -> T {
 }
 
 recorded_race! {
+    aauth_resources_insert: AAuthResourceStore; |store, org| name = "Raced";
+    |_caller| store.insert(&org, &AAuthResource::new(name, aauth_name(), now()), &some_event());
+    Insert::Inserted, Insert::Taken(Unique::AAuthIdentifier); logged 1
+}
+
+recorded_race! {
+    aauth_resources_update: AAuthResourceStore; |store, org| resource = {
+        let resource = aauth_resource();
+        inserted!(store.insert(&org, &resource));
+        resource
+    };
+    |caller| store.update(&org, &with(resource, |it| it.name = format!("Racer {caller}")), &some_event());
+    Update::Updated, Update::Stale; logged 2
+}
+
+recorded_race! {
+    aauth_resources_remove: AAuthResourceStore; |store, org| resource = {
+        let resource = aauth_resource();
+        inserted!(store.insert(&org, &resource));
+        resource
+    };
+    |_caller| store.remove(&org, &resource.id, &some_event());
+    Remove::Removed, Remove::Missing; logged 2
+}
+
+recorded_race! {
     agents_insert: AgentStore; |store, org| slug = Slug::parse("raced").unwrap();
     |_caller| store.insert(&org, &Agent::new("Raced", slug, now()), &some_event());
     Insert::Inserted, Insert::Taken(Unique::Slug); logged 1
@@ -160,6 +195,25 @@ recorded_race! {
     };
     |caller| store.update(&org, &with(agent, |it| it.name = format!("Racer {caller}").into()), &some_event());
     Update::Updated, Update::Stale; logged 2
+}
+
+// Each caller names its own agent: of one name there is one.
+recorded_race! {
+    agents_name: AgentStore; |store, org| agents = {
+        let agents: Vec<_> = (0..CALLERS)
+            .map(|n| Agent::new("Raced", Slug::parse(&format!("raced-{n}")).unwrap(), now()))
+            .collect();
+        for agent in &agents {
+            inserted!(store.insert(&org, agent));
+        }
+        agents
+    };
+    |caller| {
+        let identity = Some(Box::new(AAuthIdentity::new(aauth_name())));
+        let named = with(agents[caller].clone(), |it| it.aauth = identity);
+        async move { store.update(&org, &named, &some_event()).await }
+    };
+    Update::Updated, Update::Taken(Unique::AAuthIdentifier); logged CALLERS + 1
 }
 
 recorded_race! {

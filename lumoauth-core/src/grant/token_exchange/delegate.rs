@@ -26,7 +26,7 @@ use crate::{
     authorize::{is_identity_scope, still_allowed},
     capability::{Capability, Scope},
     client_auth::AuthenticatedClient,
-    consent::Consent,
+    consent::{Consent, Place},
     grant::{GrantContext, MAX_ACTORS, Resource, TokenError, target},
     id::ClientId,
     mcp::McpServer,
@@ -193,7 +193,7 @@ fn scope(
     bounding: &[Arc<Consent>],
     server: Option<&McpServer>,
 ) -> Result<Scope, TokenError> {
-    let resource = server.map(|server| &server.server_id);
+    let place = server.map(|server| Place::Mcp(server.server_id.clone()));
     let vocabulary = server.map_or(&[][..], |server| &server.scopes_supported);
     let mut others = vec![actor.claims.scope.as_slice()];
     if !vocabulary.is_empty() {
@@ -201,7 +201,7 @@ fn scope(
     }
     let agents: Vec<_> = delegation.agents().collect();
     let mut scope = narrowed(&agents, request.scope.as_ref(), usable, &others)?;
-    let consented = |item: &Capability| bounding.iter().all(|consent| consent.lets_act(resource, item));
+    let consented = |item: &Capability| bounding.iter().all(|consent| consent.lets_act(place.as_ref(), item));
     if request.scope.is_some() {
         if !scope.as_slice().iter().all(consented) {
             return Err(TokenError::ConsentRequired);

@@ -39,8 +39,9 @@ use self::{
 use super::{Grant, GrantContext, TokenError, TokenResponse, issue_alive, workload};
 use crate::wire::Params;
 
-const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
-const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+pub(super) const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+pub(super) const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+pub(super) const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 const REFRESH_TOKEN: &str = "urn:ietf:params:oauth:token-type:refresh_token";
 
@@ -52,7 +53,7 @@ pub struct TokenExchange;
 #[async_trait]
 impl Grant for TokenExchange {
     fn grant_type(&self) -> &'static str {
-        "urn:ietf:params:oauth:grant-type:token-exchange"
+        GRANT_TYPE
     }
 
     async fn handle(&self, context: &GrantContext<'_>, params: &Params) -> Result<TokenResponse, TokenError> {

@@ -8,7 +8,7 @@ use super::Cached;
 use crate::{
     agent::Agent,
     audit::Event,
-    id::{AgentId, ClientId, OrgId, Slug},
+    id::{AAuthIdentifier, AgentId, ClientId, OrgId, Slug},
     secret::SecretHash,
     store::{
         AgentFilter, AgentKey, AgentStore, ChangedRecord, Insert, Listing, Page, Remove, StoreError, Update,
@@ -22,6 +22,7 @@ pub(super) enum Alias {
     Slug(Slug),
     ClientId(ClientId),
     ApiKey(SecretHash),
+    AAuthIdentifier(AAuthIdentifier),
 }
 
 impl std::fmt::Debug for Alias {
@@ -30,6 +31,7 @@ impl std::fmt::Debug for Alias {
             Self::Slug(slug) => write!(f, "{slug:?}"),
             Self::ClientId(id) => write!(f, "{id:?}"),
             Self::ApiKey(_) => f.write_str("ApiKey(..)"),
+            Self::AAuthIdentifier(identifier) => write!(f, "{identifier:?}"),
         }
     }
 }
@@ -41,6 +43,7 @@ impl Alias {
             AgentKey::Slug(slug) => Some(Self::Slug(slug.clone())),
             AgentKey::ClientId(id) => Some(Self::ClientId(id.clone())),
             AgentKey::ApiKey(hash) => Some(Self::ApiKey(*hash)),
+            AgentKey::AAuthIdentifier(identifier) => Some(Self::AAuthIdentifier(identifier.clone())),
         }
     }
 
@@ -50,6 +53,7 @@ impl Alias {
             Self::Slug(slug) => agent.slug == *slug,
             Self::ClientId(id) => agent.client_id == *id,
             Self::ApiKey(hash) => agent.api_key.as_ref() == Some(hash),
+            Self::AAuthIdentifier(identifier) => agent.aauth_identifier() == Some(identifier),
         }
     }
 }
@@ -67,7 +71,13 @@ impl Cached {
                 self.kept_agents.get(&(org.clone(), id)).filter(|agent| alias.1.names(agent))
             }
             (AgentKey::Id(id), None) => self.kept_agents.get(&(org.clone(), id)),
-            (AgentKey::Slug(_) | AgentKey::ClientId(_) | AgentKey::ApiKey(_), None) => None,
+            (
+                AgentKey::Slug(_)
+                | AgentKey::ClientId(_)
+                | AgentKey::ApiKey(_)
+                | AgentKey::AAuthIdentifier(_),
+                None,
+            ) => None,
         }
     }
 }

@@ -6,10 +6,10 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::*;
 use crate::{
-    agent::StatusChange,
+    agent::{AAuthIdentity, StatusChange},
     audit::Event,
     clock::Timestamp,
-    id::Slug,
+    id::{AAuthIdentifier, Slug},
     store::{
         AgentKey, ClientKey, ConsentKey, Insert, MemoryStore, Page, Update, UserKey, conformance::some_event,
     },
@@ -54,10 +54,15 @@ fn cached(store: &Arc<MemoryStore>, ttl: Duration, feed: Option<Arc<dyn ChangeFe
     Arc::new(Cached::new(&Stores::all(store.clone()), &config, feed))
 }
 
+fn identity(text: &str) -> Option<Box<AAuthIdentity>> {
+    Some(Box::new(AAuthIdentity::new(AAuthIdentifier::parse(text).unwrap())))
+}
+
 /// An agent that both servers have read, by every key.
 async fn known_agent(store: &MemoryStore, servers: [&Cached; 2]) -> Agent {
     let mut agent = Agent::new("Bot", Slug::parse("bot").unwrap(), NOW);
     let _ = agent.rotate_api_key(&org());
+    agent.aauth = identity("https://known.example");
     let outcome = AgentStore::insert(store, &org(), &agent, &some_event()).await.unwrap();
     assert_eq!(outcome, Insert::Inserted);
     for server in servers {
@@ -72,6 +77,7 @@ fn keys(agent: &Agent) -> Vec<AgentKey<'_>> {
     let mut keys =
         vec![AgentKey::Id(agent.id), AgentKey::Slug(&agent.slug), AgentKey::ClientId(&agent.client_id)];
     keys.extend(agent.api_key.as_ref().map(AgentKey::ApiKey));
+    keys.extend(agent.aauth_identifier().map(AgentKey::AAuthIdentifier));
     keys
 }
 
@@ -147,6 +153,25 @@ async fn an_update_of_an_old_record_is_not_refused_for_ever() {
     assert_eq!(AgentStore::update(&*b, &org(), &old, &some_event()).await.unwrap(), Update::Stale);
     let new = AgentStore::find(&*b, &org(), AgentKey::Id(agent.id)).await.unwrap().unwrap();
     assert_eq!(AgentStore::update(&*b, &org(), &new, &some_event()).await.unwrap(), Update::Updated);
+}
+
+#[tokio::test]
+async fn a_name_in_aauth_leads_to_whom_it_names_now() {
+    let store = Arc::new(MemoryStore::new());
+    let a = cached(&store, NEVER, None);
+    let mut agent = known_agent(&store, [&a, &a]).await;
+    let heir = Agent::new("Heir", Slug::parse("heir").unwrap(), NOW);
+    assert_eq!(AgentStore::insert(&*a, &org(), &heir, &some_event()).await.unwrap(), Insert::Inserted);
+    let moved = std::mem::replace(&mut agent.aauth, identity("https://moved.example"));
+    let heir = Agent { aauth: moved, ..heir };
+    for changed in [&agent, &heir] {
+        let outcome = AgentStore::update(&*a, &org(), changed, &some_event()).await.unwrap();
+        assert_eq!(outcome, Update::Updated);
+    }
+    for named in [&agent, &heir] {
+        let by = AgentKey::AAuthIdentifier(named.aauth_identifier().unwrap());
+        assert_eq!(AgentStore::find(&*a, &org(), by).await.unwrap().unwrap().id, named.id);
+    }
 }
 
 #[tokio::test]

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::{ALL, RACERS, count, now, race, some_event, some_org};
+use super::{ALL, RACERS, aauth_resources::identifier, count, now, race, some_event, some_org};
 use crate::{
-    agent::{Agent, AgentKind, AgentStatus, DelegationConsent, IdentityType},
+    agent::{AAuthIdentity, Agent, AgentKind, AgentStatus, DelegationConsent, IdentityType},
     capability::Capability,
     client::Secrets,
     id::{AgentId, ClientId, OrgId, Slug},
+    jwks::HttpAlgorithm,
     secret::{Secret, SecretHash},
     store::{AgentFilter, AgentKey, AgentStore, Insert, Page, Remove, Unique, Update},
     workload::{WorkloadKey, WorkloadTrust},
@@ -15,6 +16,11 @@ use crate::{
 
 fn agent(slug: &str) -> Agent {
     Agent::new(slug, Slug::parse(slug).unwrap(), now())
+}
+
+/// A part in AAuth under this name.
+pub(super) fn some_identity(text: &str) -> Option<Box<AAuthIdentity>> {
+    Some(Box::new(AAuthIdentity::new(identifier(text))))
 }
 
 fn hash() -> SecretHash {
@@ -33,6 +39,7 @@ fn every_key(agent: &Agent) -> Vec<AgentKey<'_>> {
     let mut keys =
         vec![AgentKey::Id(agent.id), AgentKey::Slug(&agent.slug), AgentKey::ClientId(&agent.client_id)];
     keys.extend(agent.api_key.as_ref().map(AgentKey::ApiKey));
+    keys.extend(agent.aauth_identifier().map(AgentKey::AAuthIdentifier));
     keys
 }
 
@@ -68,6 +75,14 @@ pub async fn round_trip(store: &dyn AgentStore) {
     full.can_act_on_behalf_of_users = true;
     full.delegation_consent = DelegationConsent::Implicit;
     full.workload = trust("\"Ünïcode\" \u{1f916}");
+    full.aauth = Some(Box::new(AAuthIdentity {
+        allowed_scopes: "read:* write:a".parse().unwrap(),
+        algorithms: vec![HttpAlgorithm::RsaPssSha512, HttpAlgorithm::Ed25519],
+        user_authorization: true,
+        delegation: true,
+        token_exchange: true,
+        ..AAuthIdentity::new(identifier("https://Agent.example:443/%7Eone/"))
+    }));
     full.secrets = Secrets::one(&Secret::generate(""));
     full.secrets.rotate(&Secret::generate(""), now().plus(Duration::from_millis(1)));
     full.api_key = Some(hash());
@@ -100,18 +115,21 @@ pub async fn one_slug_once(store: &dyn AgentStore) {
     assert_eq!(store.list(&org, &AgentFilter::default(), ALL).await.unwrap().total, 1);
 }
 
-/// "Id, slug, client id and API key hash are unique in the organization."
+/// "Id, slug, client id, API key hash and AAuth identifier are unique in the organization."
 pub async fn unique_values(store: &dyn AgentStore) {
     let org = some_org();
-    let holder = Agent { api_key: Some(hash()), ..agent("holder") };
+    let held = some_identity("https://held.example");
+    let holder = Agent { api_key: Some(hash()), aauth: held.clone(), ..agent("holder") };
     inserted(store, &org, &holder).await;
 
-    let fresh = || Agent { api_key: Some(hash()), ..agent("fresh") };
+    let fresh =
+        || Agent { api_key: Some(hash()), aauth: some_identity("https://fresh.example"), ..agent("fresh") };
     for (unique, taken) in [
         (Unique::Id, Agent { id: holder.id, ..fresh() }),
         (Unique::Slug, Agent { slug: holder.slug.clone(), ..fresh() }),
         (Unique::ClientId, Agent { client_id: holder.client_id.clone(), ..fresh() }),
         (Unique::KeyHash, Agent { api_key: holder.api_key, ..fresh() }),
+        (Unique::AAuthIdentifier, Agent { aauth: held.clone(), ..fresh() }),
     ] {
         assert_eq!(store.insert(&org, &taken, &some_event()).await.unwrap(), Insert::Taken(unique));
         for key in every_key(&taken) {
@@ -122,9 +140,13 @@ pub async fn unique_values(store: &dyn AgentStore) {
 
     let other = fresh();
     inserted(store, &org, &other).await;
-    let robber = Agent { api_key: holder.api_key, name: "robber".into(), ..other.clone() };
-    let outcome = store.update(&org, &robber, &some_event()).await.unwrap();
-    assert_eq!(outcome, Update::Taken(Unique::KeyHash));
+    for (unique, robber) in [
+        (Unique::KeyHash, Agent { api_key: holder.api_key, ..other.clone() }),
+        (Unique::AAuthIdentifier, Agent { aauth: held, ..other.clone() }),
+    ] {
+        let robber = Agent { name: "robber".into(), ..robber };
+        assert_eq!(store.update(&org, &robber, &some_event()).await.unwrap(), Update::Taken(unique));
+    }
     for unchanged in [holder, other] {
         for key in every_key(&unchanged) {
             assert_eq!(store.find(&org, key).await.unwrap().as_deref(), Some(&unchanged), "{key:?}");
@@ -135,7 +157,12 @@ pub async fn unique_values(store: &dyn AgentStore) {
 /// "A record of one organization is never found, changed, counted or removed through another."
 pub async fn organizations_are_apart(store: &dyn AgentStore) {
     let (ours, theirs) = (some_org(), some_org());
-    let agent = Agent { api_key: Some(hash()), workload: trust("one"), ..agent("ours") };
+    let agent = Agent {
+        api_key: Some(hash()),
+        workload: trust("one"),
+        aauth: some_identity("https://ours.example"),
+        ..agent("ours")
+    };
     let trusting = async |org| store.trusting(org, &[workload_key("one")]).await.unwrap();
     inserted(store, &ours, &agent).await;
 
@@ -222,10 +249,98 @@ pub async fn old_api_key_is_forgotten(store: &dyn AgentStore) {
     assert_eq!(store.find(&org, AgentKey::ApiKey(&old)).await.unwrap().as_deref(), Some(&heir));
 }
 
+/// "Of any number of concurrent inserts with one such value exactly one is `Inserted`", and of updates to it exactly one
+/// is `Updated`.
+pub async fn one_aauth_identifier_once(store: &dyn AgentStore) {
+    let org = some_org();
+    let wanted = some_identity("https://wanted.example");
+    let mut racers: Vec<_> = (0..RACERS).map(|n| agent(&format!("racer-{n}"))).collect();
+    let there = racers.len() / 2;
+    for racer in &racers[..there] {
+        inserted(store, &org, racer).await;
+    }
+    for racer in &mut racers {
+        racer.aauth = wanted.clone();
+    }
+
+    let won = race(RACERS, async |n| {
+        if n < there {
+            let outcome = store.update(&org, &racers[n], &some_event()).await.unwrap();
+            assert!(
+                [Update::Updated, Update::Taken(Unique::AAuthIdentifier)].contains(&outcome),
+                "{outcome:?}"
+            );
+            outcome == Update::Updated
+        } else {
+            let outcome = store.insert(&org, &racers[n], &some_event()).await.unwrap();
+            assert!(
+                [Insert::Inserted, Insert::Taken(Unique::AAuthIdentifier)].contains(&outcome),
+                "{outcome:?}"
+            );
+            outcome == Insert::Inserted
+        }
+    })
+    .await;
+
+    assert_eq!(count(&won, &true), 1, "{won:?}");
+    let winner = won.iter().position(|won| *won).unwrap();
+    assert_eq!(named(store, &org, "https://wanted.example").await, Some(racers[winner].id));
+    let filter = AgentFilter { aauth: true, ..AgentFilter::default() };
+    assert_eq!(store.list(&org, &filter, ALL).await.unwrap().total, 1);
+}
+
+/// The agent of this name in AAuth.
+async fn named(store: &dyn AgentStore, org: &OrgId, name: &str) -> Option<AgentId> {
+    let found = store.find(org, AgentKey::AAuthIdentifier(&identifier(name))).await.unwrap();
+    found.map(|agent| agent.id)
+}
+
+/// "Its AAuth identifier may \[change\], come and go, and then the old one finds nothing any more and is free."
+pub async fn aauth_identifiers_follow_updates(store: &dyn AgentStore) {
+    let org = some_org();
+    let mut mover = agent("mover");
+    inserted(store, &org, &mover).await;
+    let (old, new) = ("https://a.example", "https://b.example");
+
+    mover.aauth = some_identity(old);
+    assert_eq!(store.update(&org, &mover, &some_event()).await.unwrap(), Update::Updated);
+    assert_eq!(named(store, &org, old).await, Some(mover.id));
+    for other in ["https://a.example/", "https://A.example", "https://a.example:443"] {
+        assert_eq!(named(store, &org, other).await, None, "{other}");
+    }
+    mover.version = 1;
+    for key in every_key(&mover) {
+        assert_eq!(store.find(&org, key).await.unwrap().as_deref(), Some(&mover), "{key:?}");
+    }
+
+    // Another change leaves it where it is.
+    mover.name = "Renamed".into();
+    assert_eq!(store.update(&org, &mover, &some_event()).await.unwrap(), Update::Updated);
+    assert_eq!(named(store, &org, old).await, Some(mover.id));
+
+    (mover.aauth, mover.version) = (some_identity(new), 2);
+    let stale = Agent { version: 1, ..mover.clone() };
+    assert_eq!(store.update(&org, &stale, &some_event()).await.unwrap(), Update::Stale);
+    assert_eq!(named(store, &org, old).await, Some(mover.id));
+    assert_eq!(store.update(&org, &mover, &some_event()).await.unwrap(), Update::Updated);
+    assert_eq!(named(store, &org, old).await, None);
+    assert_eq!(named(store, &org, new).await, Some(mover.id));
+
+    let heir = Agent { aauth: some_identity(old), ..agent("heir") };
+    inserted(store, &org, &heir).await;
+    (mover.aauth, mover.version) = (None, 3);
+    assert_eq!(store.update(&org, &mover, &some_event()).await.unwrap(), Update::Updated);
+    assert_eq!(named(store, &org, new).await, None);
+    assert_eq!(named(store, &org, old).await, Some(heir.id));
+    inserted(store, &org, &Agent { aauth: some_identity(new), ..agent("other") }).await;
+    // Those who have none do not take it from one another.
+    inserted(store, &org, &agent("none")).await;
+}
+
 /// "Removes the agent whatever its version, and frees its unique values."
 pub async fn removal_frees_names(store: &dyn AgentStore) {
     let org = some_org();
-    let old = Agent { api_key: Some(hash()), ..agent("name") };
+    let old = Agent { api_key: Some(hash()), aauth: some_identity("https://name.example"), ..agent("name") };
     assert_eq!(store.remove(&org, old.id, &some_event()).await.unwrap(), Remove::Missing);
     inserted(store, &org, &old).await;
     assert_eq!(store.update(&org, &old, &some_event()).await.unwrap(), Update::Updated);
@@ -336,6 +451,7 @@ pub async fn listing(store: &dyn AgentStore) {
         agent.client_id = ClientId::parse(&format!("cli_{n}")).unwrap();
         agent.status = if n % 2 == 0 { AgentStatus::Active } else { AgentStatus::Revoked };
         agent.kind = if n == 0 { AgentKind::Bot } else { AgentKind::Service };
+        agent.aauth = (n % 3 == 0).then(|| some_identity(&format!("https://{n}.example"))).flatten();
         agent.description = [None, Some("100% Done".to_owned()), Some("1000 done".to_owned())][n % 3].clone();
         inserted(store, &org, &agent).await;
     }
@@ -358,6 +474,11 @@ pub async fn listing(store: &dyn AgentStore) {
     assert_eq!(slugs_of(&active, Page { offset: 1, limit: 1 }).await, (expect(&["a-b"]), 3));
     let bots = AgentFilter { kind: Some(AgentKind::Bot), ..every.clone() };
     assert_eq!(slugs_of(&bots, ALL).await, (expect(&["0"]), 1));
+    let aauth = AgentFilter { aauth: true, ..every.clone() };
+    assert_eq!(slugs_of(&aauth, ALL).await, (expect(&["0", "a0"]), 2));
+    assert_eq!(slugs_of(&aauth, Page { offset: 1, limit: 1 }).await, (expect(&["a0"]), 2));
+    let active_aauth = AgentFilter { aauth: true, ..active.clone() };
+    assert_eq!(slugs_of(&active_aauth, ALL).await, (expect(&["0"]), 1));
     // What a pattern language reads as a wildcard is text here.
     for (search, found) in
         [("DONE", &["a", "a-b", "ab", "b"][..]), ("100% d", &["a", "ab"]), ("A-", &["a-b"]), ("_", &[])]

@@ -7,8 +7,8 @@ use uuid::Uuid;
 use super::{ALL, RACERS, count, now, race, some_event, some_org};
 use crate::{
     capability::Scope,
-    consent::Consent,
-    id::{ClientId, ConsentId, McpServerId, OrgId, UserId},
+    consent::{Consent, Place},
+    id::{AAuthResourceId, ClientId, ConsentId, McpServerId, OrgId, UserId},
     store::{ConsentKey, ConsentStore, Insert, Page, Unique, Update},
 };
 
@@ -38,8 +38,8 @@ pub async fn round_trip(store: &dyn ConsentStore) {
     let mut full = some_consent();
     full.client_id = ClientId::parse("app_a-b").unwrap();
     full.scope = scope("write:b read:* openid mcp:files:read");
-    full.at.insert(McpServerId::generate(), scope("read:b offline_access"));
-    full.at.insert(McpServerId::generate(), scope("read:a"));
+    full.at.insert(Place::Mcp(McpServerId::generate()), scope("read:b offline_access"));
+    full.at.insert(Place::AAuth(AAuthResourceId::generate()), scope("read:a"));
     full.active = false;
     full.epoch = u32::MAX;
     full.updated_at = now().plus(Duration::from_millis(1));

@@ -174,13 +174,11 @@ pub async fn any_of_many(store: &dyn GrantStore) {
 /// `StoreErrorKind::Other`." "The ticket, used or not."
 pub async fn tickets_round_trip(store: &dyn GrantStore) {
     let org = some_org();
-    let purposes =
-        [TicketPurpose::AuthorizationCode, TicketPurpose::PushedRequest, TicketPurpose::ConsentChallenge];
     let mut tickets = Vec::new();
     for (n, body) in (0..).zip(any_text()) {
         // One hash for all purposes: they are tickets of their own.
         let hash = Secret::generate("").hash();
-        for purpose in purposes {
+        for purpose in TicketPurpose::ALL {
             let family = (n > 0).then(|| Handle::from_bytes([n - 1; 12]));
             let expires_at = now().plus(MOMENT * (u32::from(n) + 1));
             tickets.push(Ticket { purpose, hash, body: body.clone(), expires_at, ..some_ticket(family) });

@@ -12,9 +12,13 @@ use crate::{
     store::{Insert, KeyStore, MemoryStore, Remove, SealedKey, Unique},
 };
 
+fn some_id() -> KeyId {
+    KeyId::parse(&unique("key")).unwrap()
+}
+
 fn sealed_key(generation: u32) -> SealedKey {
     SealedKey {
-        id: KeyId::parse(&unique("key")).unwrap(),
+        id: some_id(),
         purpose: KeyPurpose::AccessToken,
         generation,
         algorithm: Algorithm::Es256,
@@ -35,6 +39,10 @@ pub async fn round_trip(store: &dyn KeyStore) {
     let mut keys = [9, 10, 0, 300, u32::MAX].map(sealed_key);
     keys[0].algorithm = Algorithm::EdDsa;
     keys[1].algorithm = Algorithm::Rs256;
+    // Each purpose counts for itself.
+    let of =
+        |purpose| keys.iter().map(move |key: &SealedKey| SealedKey { purpose, id: some_id(), ..key.clone() });
+    let mut keys: Vec<_> = KeyPurpose::ALL.into_iter().rev().flat_map(of).collect();
     for key in &keys {
         inserted(store, &org, key).await;
     }

@@ -14,9 +14,9 @@
 #[macro_export]
 macro_rules! store_conformance {
     ($make:expr) => {
-        $crate::store_conformance!($make; roles: agents, api_keys, approvals, audit, budgets, clients, consents, grants, keys,
+        $crate::store_conformance!($make; roles: aauth_resources, agents, api_keys, approvals, audit, budgets, clients, consents, grants, keys,
             mcp_servers, organizations, rate_limits, replay, upkeep, users);
-        $crate::store_conformance!($make; recorded: agents, api_keys, approvals, clients, consents, grants, keys,
+        $crate::store_conformance!($make; recorded: aauth_resources, agents, api_keys, approvals, clients, consents, grants, keys,
             mcp_servers, organizations, users);
     };
     ($make:expr; roles: $($role:ident),+ $(,)?) => {
@@ -42,11 +42,16 @@ macro_rules! store_conformance {
         }
     };
 
+    (@role aauth_resources $make:expr) => {
+        $crate::store_conformance!(@cases aauth_resources $make;
+            round_trip, one_identifier_once, unique_values, organizations_are_apart, updates_are_guarded,
+            racing_updates, removal_frees_identifiers, racing_removals, listing);
+    };
     (@role agents $make:expr) => {
         $crate::store_conformance!(@cases agents $make;
             round_trip, one_slug_once, unique_values, organizations_are_apart, updates_are_guarded,
-            racing_updates, old_api_key_is_forgotten, removal_frees_names, racing_removals, found_by_workload,
-            listing);
+            racing_updates, old_api_key_is_forgotten, one_aauth_identifier_once, aauth_identifiers_follow_updates,
+            removal_frees_names, racing_removals, found_by_workload, listing);
     };
     (@role api_keys $make:expr) => {
         $crate::store_conformance!(@cases api_keys $make;
@@ -147,7 +152,7 @@ macro_rules! store_conformance {
 #[macro_export]
 macro_rules! outbox_conformance {
     ($make:expr) => {
-        $crate::outbox_conformance!($make; roles: agents, api_keys, approvals, clients, consents, grants, keys,
+        $crate::outbox_conformance!($make; roles: aauth_resources, agents, api_keys, approvals, clients, consents, grants, keys,
             mcp_servers, organizations, users);
     };
     ($make:expr; roles: $($role:ident),+ $(,)?) => {

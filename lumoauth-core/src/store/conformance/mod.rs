@@ -34,6 +34,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a case fails by panicking")]
 
+pub mod aauth_resources;
 pub mod agents;
 pub mod api_keys;
 pub mod approvals;
@@ -95,10 +96,11 @@ pub async fn race<F: Future>(n: usize, call: impl FnMut(usize) -> F) -> Vec<F::O
 #[doc(hidden)]
 pub mod ports {
     pub use crate::store::{
-        AgentStore as agents, ApiKeyStore as api_keys, ApprovalStore as approvals, AuditStore as audit,
-        BudgetStore as budgets, ClientStore as clients, ConsentStore as consents, GrantStore as grants,
-        KeyStore as keys, McpServerStore as mcp_servers, OrganizationStore as organizations,
-        RateLimitStore as rate_limits, ReplayStore as replay, Store as upkeep, UserStore as users,
+        AAuthResourceStore as aauth_resources, AgentStore as agents, ApiKeyStore as api_keys,
+        ApprovalStore as approvals, AuditStore as audit, BudgetStore as budgets, ClientStore as clients,
+        ConsentStore as consents, GrantStore as grants, KeyStore as keys, McpServerStore as mcp_servers,
+        OrganizationStore as organizations, RateLimitStore as rate_limits, ReplayStore as replay,
+        Store as upkeep, UserStore as users,
     };
 }
 

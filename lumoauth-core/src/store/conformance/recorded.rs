@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use super::{
     ALL, RACERS,
+    aauth_resources::identifier,
+    agents::some_identity,
     approvals::{some_approval, some_decision},
     audit,
     grants::{next_of, some_refresh, some_ticket},
     now, race, some_event, some_org,
 };
 use crate::{
+    aauth_resource::AAuthResource,
     agent::Agent,
     api_key::ApiKey,
     audit::Event,
@@ -23,9 +26,10 @@ use crate::{
     organization::Organization,
     random::random_bytes,
     store::{
-        AgentStore, ApiKeyStore, ApprovalStore, AuditStore, ClientStore, ConsentStore, Decide, GrantStore,
-        Handle, Insert, KeyStore, McpServerStore, OrganizationStore, Outbox, ROTATION_GRACE, RefreshToken,
-        Remove, Revoked, Rotation, SealedKey, Ticket, TicketUse, Unique, Update, UseEvents, UserStore,
+        AAuthResourceStore, AgentStore, ApiKeyStore, ApprovalStore, AuditStore, ClientStore, ConsentStore,
+        Decide, GrantStore, Handle, Insert, KeyStore, McpServerStore, OrganizationStore, Outbox,
+        ROTATION_GRACE, RefreshToken, Remove, Revoked, Rotation, SealedKey, Ticket, TicketUse, Unique,
+        Update, UseEvents, UserStore,
     },
     user::User,
 };
@@ -34,6 +38,8 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Recorded<'a> {
+    /// AAuth resources.
+    AAuthResources(&'a dyn AAuthResourceStore),
     /// Agents.
     Agents(&'a dyn AgentStore),
     /// Organization API keys.
@@ -67,6 +73,7 @@ macro_rules! from_ports {
 }
 
 from_ports! {
+    AAuthResourceStore => AAuthResources,
     AgentStore => Agents,
     ApiKeyStore => ApiKeys,
     ApprovalStore => Approvals,
@@ -142,6 +149,7 @@ impl Recorded<'_> {
     pub(super) async fn act(self, org: &OrgId) -> Vec<EventId> {
         let mut on = Script::default();
         match self {
+            Self::AAuthResources(store) => aauth_resources(store, org, &mut on).await,
             Self::Agents(store) => agents(store, org, &mut on).await,
             Self::ApiKeys(store) => api_keys(store, org, &mut on).await,
             Self::Approvals(store) => approvals(store, org, &mut on).await,
@@ -157,6 +165,19 @@ impl Recorded<'_> {
     }
 }
 
+async fn aauth_resources(store: &dyn AAuthResourceStore, org: &OrgId, on: &mut Script) {
+    let resource = || AAuthResource::new("resource", identifier("https://one.example"), now());
+    let (one, rival) = (resource(), resource());
+    assert_eq!(store.update(org, &one, &nothing()).await.unwrap(), Update::Missing);
+    assert_eq!(store.insert(org, &one, &on.change()).await.unwrap(), Insert::Inserted);
+    let outcome = store.insert(org, &rival, &nothing()).await.unwrap();
+    assert_eq!(outcome, Insert::Taken(Unique::AAuthIdentifier));
+    assert_eq!(store.update(org, &one, &on.change()).await.unwrap(), Update::Updated);
+    assert_eq!(store.update(org, &one, &nothing()).await.unwrap(), Update::Stale);
+    assert_eq!(store.remove(org, &one.id, &on.change()).await.unwrap(), Remove::Removed);
+    assert_eq!(store.remove(org, &one.id, &nothing()).await.unwrap(), Remove::Missing);
+}
+
 async fn agents(store: &dyn AgentStore, org: &OrgId, on: &mut Script) {
     let agent = |slug| Agent::new("Agent", Slug::parse(slug).unwrap(), now());
     let (one, rival) = (agent("one"), agent("one"));
@@ -165,6 +186,11 @@ async fn agents(store: &dyn AgentStore, org: &OrgId, on: &mut Script) {
     assert_eq!(store.insert(org, &rival, &nothing()).await.unwrap(), Insert::Taken(Unique::Slug));
     assert_eq!(store.update(org, &one, &on.change()).await.unwrap(), Update::Updated);
     assert_eq!(store.update(org, &one, &nothing()).await.unwrap(), Update::Stale);
+    let other = Agent { aauth: some_identity("https://held.example"), ..agent("other") };
+    assert_eq!(store.insert(org, &other, &on.change()).await.unwrap(), Insert::Inserted);
+    let robber = Agent { aauth: other.aauth.clone(), version: 1, ..one.clone() };
+    let outcome = store.update(org, &robber, &nothing()).await.unwrap();
+    assert_eq!(outcome, Update::Taken(Unique::AAuthIdentifier));
     assert_eq!(store.remove(org, one.id, &on.change()).await.unwrap(), Remove::Removed);
     assert_eq!(store.remove(org, one.id, &nothing()).await.unwrap(), Remove::Missing);
 }

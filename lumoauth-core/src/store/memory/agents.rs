@@ -11,7 +11,7 @@ use super::{
 use crate::{
     agent::Agent,
     audit::Event,
-    id::{AgentId, ClientId, OrgId, Slug},
+    id::{AAuthIdentifier, AgentId, ClientId, OrgId, Slug},
     secret::SecretHash,
     store::{AgentFilter, AgentKey, AgentStore, Insert, Listing, Page, Remove, StoreError, Unique, Update},
     workload::WorkloadKey,
@@ -23,6 +23,7 @@ pub(super) enum Key {
     Slug(Slug),
     ClientId(ClientId),
     ApiKeyHash(SecretHash),
+    AAuthIdentifier(AAuthIdentifier),
 }
 
 impl From<AgentKey<'_>> for Key {
@@ -32,6 +33,7 @@ impl From<AgentKey<'_>> for Key {
             AgentKey::Slug(slug) => Self::Slug(slug.clone()),
             AgentKey::ClientId(id) => Self::ClientId(id.clone()),
             AgentKey::ApiKey(hash) => Self::ApiKeyHash(*hash),
+            AgentKey::AAuthIdentifier(identifier) => Self::AAuthIdentifier(identifier.clone()),
         }
     }
 }
@@ -51,6 +53,8 @@ impl Record for Agent {
             (Unique::ClientId, Key::ClientId(self.client_id.clone())),
         ];
         keys.extend(self.api_key.map(|hash| (Unique::KeyHash, Key::ApiKeyHash(hash))));
+        let identifier = self.aauth_identifier().cloned();
+        keys.extend(identifier.map(|it| (Unique::AAuthIdentifier, Key::AAuthIdentifier(it))));
         keys
     }
 

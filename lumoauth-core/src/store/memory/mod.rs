@@ -1,5 +1,6 @@
 //! [`MemoryStore`]: every role in the memory of one process.
 
+mod aauth_resources;
 mod agents;
 mod api_keys;
 mod approvals;
@@ -26,8 +27,8 @@ use std::{
 
 use super::{Insert, Remove, Revoked, SealedKey, Update};
 use crate::{
-    agent::Agent, api_key::ApiKey, audit::Event, client::Client, consent::Consent, id::OrgId, mcp::McpServer,
-    organization::Organization, user::User,
+    aauth_resource::AAuthResource, agent::Agent, api_key::ApiKey, audit::Event, client::Client,
+    consent::Consent, id::OrgId, mcp::McpServer, organization::Organization, user::User,
 };
 
 use approvals::Approvals;
@@ -55,6 +56,7 @@ pub struct MemoryStore {
     // Lock order: the lock of a role (its map of organizations, then the organization's part), then the lock
     // of the journal. A recorded change holds the first while it takes the second, so whoever sees the event
     // sees the change, and whoever sees the change sees the event. The journal takes no lock of a role.
+    aauth_resources: PerOrg<Table<AAuthResource>>,
     agents: PerOrg<Table<Agent>>,
     api_keys: PerOrg<Table<ApiKey>>,
     approvals: PerOrg<Approvals>,
@@ -75,6 +77,13 @@ impl MemoryStore {
     /// An empty store that keeps its own audit log.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty store that keeps everything of its server. Nothing can have been presented to that server before, so single-use
+    /// values are taken however old they are, where a store that only remembers such values for others has to refuse what may
+    /// be older than itself.
+    pub fn from_the_beginning() -> Self {
+        Self { seen: Mutex::new(replay::Seen::from_the_beginning()), ..Self::default() }
     }
 
     /// An empty store in outbox mode: its events wait for an audit log that is kept elsewhere, and its own

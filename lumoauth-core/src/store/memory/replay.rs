@@ -13,13 +13,14 @@ use crate::{
 /// behind.
 pub(super) struct Seen {
     marks: Fading<(OrgId, String, [u8; 32]), ()>,
-    /// How long this memory exists: what is older may have been presented to an earlier process.
-    memory: Stopwatch,
+    /// How long this memory exists: what is older may have been presented to an earlier process. `None` if nothing can have
+    /// been.
+    memory: Option<Stopwatch>,
 }
 
 impl Default for Seen {
     fn default() -> Self {
-        Self { marks: Fading::default(), memory: Stopwatch::start() }
+        Self { marks: Fading::default(), memory: Some(Stopwatch::start()) }
     }
 }
 
@@ -27,6 +28,11 @@ impl Default for Seen {
 const DROPPED_PER_MARK: u64 = 4;
 
 impl Seen {
+    /// The memory of a store that was there before anybody presented anything.
+    pub(super) fn from_the_beginning() -> Self {
+        Self { memory: None, ..Self::default() }
+    }
+
     /// Drops up to `max` marks that ended; how many.
     pub(super) fn purge(&mut self, now: Timestamp, max: u64) -> u64 {
         self.marks.drop_ended(now, max)
@@ -53,7 +59,7 @@ impl ReplayStore for MemoryStore {
         if seen.marks.get(&mark).is_some() {
             return Ok(Remembered::Replay);
         }
-        if now.since(issued_at) > seen.memory.elapsed() {
+        if seen.memory.as_ref().is_some_and(|memory| now.since(issued_at) > memory.elapsed()) {
             return Ok(Remembered::TooOld);
         }
         seen.marks.keep(mark, until.plus(REPLAY_GRACE));

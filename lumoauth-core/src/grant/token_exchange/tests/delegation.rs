@@ -8,6 +8,7 @@ use super::setting::{Cast, Setting, caps, refused, scope};
 use crate::{
     agent::{Agent, DelegationConsent},
     client_auth::AuthenticatedClient,
+    consent::Place,
     grant::TokenError,
     organization::ActOrder,
     token::{Audience, MayAct},
@@ -135,7 +136,9 @@ async fn consent_at_one_mcp_server_is_none_at_another() {
         refused(cast.on.exchange(&subject, Some(&actor), &at(uri, "read:b")).await, 403, "consent_required");
     }
     cast.on
-        .change_consent(&consent, |consent| consent.grant(Some(&server.server_id), &scope("read:b")))
+        .change_consent(&consent, |consent| {
+            consent.grant(Some(&Place::Mcp(server.server_id.clone())), &scope("read:b"))
+        })
         .await;
     cast.on.exchanged(&subject, Some(&actor), &at(one, "read:a read:b")).await;
     refused(cast.on.exchange(&subject, Some(&actor), &at(other, "read:b")).await, 403, "consent_required");
@@ -157,7 +160,9 @@ async fn what_is_allowed_at_one_mcp_server_stays_there_at_every_link() {
     cast.on.mcp_server(other, |_| ()).await;
     let consent = cast.on.consent(&cast.alice, &cast.bot, "read:a").await;
     cast.on
-        .change_consent(&consent, |consent| consent.grant(Some(&server.server_id), &scope("read:b")))
+        .change_consent(&consent, |consent| {
+            consent.grant(Some(&Place::Mcp(server.server_id.clone())), &scope("read:b"))
+        })
         .await;
     let (bot, behind_own) = (cast.on.own(&cast.bot).await, cast.on.own(&behind).await);
     // By a chain that the bot is in, by what the bot has of her itself, and by one whom an administrator answers for.

@@ -31,7 +31,7 @@ use crate::{
     client::Client,
     client_auth::AuthenticatedClient,
     clock::Timestamp,
-    consent::Consent,
+    consent::{Consent, Place},
     fetch::NoFetch,
     foreign_keys::ForeignKeys,
     grant::{
@@ -141,7 +141,8 @@ impl World {
                 let own = Scope::new(dice.some_of(&SCOPES));
                 let mut consent = Consent::new(user.id, client.clone(), own, now);
                 for server in &servers {
-                    consent.grant(Some(&server.server_id), &Scope::new(dice.some_of(&SCOPES)));
+                    let place = Place::Mcp(server.server_id.clone());
+                    consent.grant(Some(&place), &Scope::new(dice.some_of(&SCOPES)));
                 }
                 added(stores.consents.insert(&org, &consent, &event(EventKind::ConsentGranted)).await);
                 consents.push(consent);
@@ -193,6 +194,7 @@ impl World {
             issuer: ISSUER,
             client,
             public_client: None,
+            key: None,
             origin: &origin,
             stores: &self.stores,
             keys: &*self.keys,

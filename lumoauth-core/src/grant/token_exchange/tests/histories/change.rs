@@ -6,6 +6,7 @@ use crate::{
     audit::EventKind,
     capability::Scope,
     clock::Timestamp,
+    consent::Place,
     store::{AgentKey, ConsentKey, Revoked, Update, UserKey},
     token::{family_handle, token_handle},
 };
@@ -51,7 +52,7 @@ impl World {
             let mut consent = (*self.stores.consents.find(self.org(), key).await.unwrap().unwrap()).clone();
             if !consent.withdraw() {
                 let place = dice.once_in(2).then(|| &self.servers[dice.roll(self.servers.len())].server_id);
-                consent.grant(place, &Scope::new(dice.some_of(&SCOPES)));
+                consent.grant(place.cloned().map(Place::Mcp).as_ref(), &Scope::new(dice.some_of(&SCOPES)));
             }
             let on = event(EventKind::ConsentRevoked);
             assert_eq!(

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::{ACTIONS, Asked, NARROW, Node, Tally, World};
 use crate::{
     capability::{Capability, Scope},
-    consent::Consent,
+    consent::{Consent, Place},
     grant::MAX_ACTORS,
     id::McpServerId,
     mcp::McpServer,
@@ -16,7 +16,7 @@ use crate::{
 pub(super) fn listed<'a>(consent: &'a Consent, place: Option<&McpServerId>) -> &'a [Capability] {
     match place {
         None => consent.scope.as_slice(),
-        Some(id) => consent.at.get(id).map_or(&[], Scope::as_slice),
+        Some(id) => consent.at.get(&Place::Mcp(id.clone())).map_or(&[], Scope::as_slice),
     }
 }
 

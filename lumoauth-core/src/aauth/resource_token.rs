@@ -1,0 +1,125 @@
+//! `resource+jwt`: what a resource wants an agent to be allowed.
+
+use super::{RESOURCE_TOKEN_LIFE, SKEW, agent_token::verify_by_either};
+use crate::{
+    capability::Scope,
+    clock::Timestamp,
+    id::AAuthIdentifier,
+    jwks::{PublicKeys, Thumbprint},
+    keys::VerifyingKey,
+    secret::sha256,
+    token::{
+        InvalidToken,
+        foreign::{self, Unverified},
+    },
+};
+
+/// A resource token that has been read but not checked: it says whose keys to look for.
+#[derive(Debug)]
+pub struct UnverifiedResourceToken<'a> {
+    token: Unverified<'a>,
+    text: &'a str,
+    resource: AAuthIdentifier,
+}
+
+/// What a resource token proves: that this resource was called by this agent with this key, and what it asks for.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ResourceToken {
+    /// The resource that issued it.
+    pub resource: AAuthIdentifier,
+    /// The agent that called.
+    pub agent: AAuthIdentifier,
+    /// The key that signed the call.
+    pub agent_jkt: Thumbprint,
+    /// What the agent needs there.
+    pub scope: Scope,
+    /// Where the resource keeps a request in more detail.
+    pub auth_request_url: Option<String>,
+    /// From when on it is not accepted.
+    pub expires_at: Timestamp,
+    /// The earliest instant at which anybody can have presented it.
+    pub presented_from: Timestamp,
+    /// Its name among those of its resource, for using it once.
+    pub single_use: [u8; 32],
+}
+
+impl<'a> UnverifiedResourceToken<'a> {
+    /// Takes the text apart.
+    ///
+    /// # Errors
+    /// [`InvalidToken`] if it cannot be a resource token, whoever signed it.
+    pub fn read(text: &'a str) -> Result<Self, InvalidToken> {
+        let token = foreign::read(text)?;
+        if token.typ() != Some("resource+jwt") {
+            return Err(InvalidToken::WrongType);
+        }
+        let resource = token.issuer().and_then(|iss| AAuthIdentifier::parse(iss).ok());
+        Ok(Self { resource: resource.ok_or(InvalidToken::WrongIssuer)?, token, text })
+    }
+
+    /// Whose it claims to be.
+    pub fn resource(&self) -> &AAuthIdentifier {
+        &self.resource
+    }
+
+    /// Which key of the resource it claims to be signed with.
+    pub fn kid(&self) -> Option<&str> {
+        self.token.kid()
+    }
+
+    /// The token, if one of the resource's `keys`, or one of the organization's own, signed it for `issuer` and it is valid at
+    /// `now`. Whether it is about the agent that presents it is for the caller to compare.
+    ///
+    /// # Errors
+    /// [`InvalidToken`] says which check failed.
+    pub fn verify(
+        self,
+        keys: &PublicKeys,
+        own: &[VerifyingKey],
+        issuer: &str,
+        now: Timestamp,
+    ) -> Result<ResourceToken, InvalidToken> {
+        let Self { token, text, resource } = self;
+        let claims = verify_by_either(token, keys, own)?;
+        claims.check_times(now, None, SKEW)?;
+        let malformed = InvalidToken::Malformed;
+        let expires_at = claims.expires_at().ok_or(malformed)?;
+        let issued_at = claims.issued_at();
+        let old = issued_at.is_some_and(|at| now.since(at) > RESOURCE_TOKEN_LIFE + SKEW);
+        if old || expires_at > now.plus(RESOURCE_TOKEN_LIFE + SKEW) {
+            return Err(InvalidToken::LivesTooLong);
+        }
+        if claims.audience() != [issuer] {
+            return Err(InvalidToken::WrongAudience);
+        }
+        let agent =
+            claims.text("agent").and_then(|agent| AAuthIdentifier::parse(agent).ok()).ok_or(malformed)?;
+        let agent_jkt = claims.text("agent_jkt").and_then(|jkt| jkt.parse().ok()).ok_or(malformed)?;
+        let scope = match claims.all().get("scope") {
+            None => Scope::default(),
+            Some(scope) => scope.as_str().and_then(|scope| scope.parse().ok()).ok_or(malformed)?,
+        };
+        let by_end = expires_at.minus(RESOURCE_TOKEN_LIFE + SKEW);
+        Ok(ResourceToken {
+            agent,
+            agent_jkt,
+            scope,
+            auth_request_url: claims.text("auth_request_url").map(str::to_owned),
+            expires_at,
+            presented_from: issued_at.map_or(by_end, |at| by_end.max(at.minus(SKEW))),
+            single_use: single_use(&resource, claims.text("jti"), text),
+            resource,
+        })
+    }
+}
+
+/// By its `jti`; one without is told apart by everything that its resource signed, which leaves the signature out: of one text
+/// there can be several.
+fn single_use(resource: &AAuthIdentifier, jti: Option<&str>, text: &str) -> [u8; 32] {
+    let signed = text.rsplit_once('.').map_or(text, |(signed, _)| signed);
+    match jti {
+        Some(jti) => sha256(format!("{resource}\0j{jti}").as_bytes()),
+        None => sha256(format!("{resource}\0t{signed}").as_bytes()),
+    }
+}

@@ -1,0 +1,55 @@
+//! AAuth: routes whose callers sign their requests.
+
+mod consent;
+pub(crate) mod metadata;
+mod parties;
+mod platform;
+pub(crate) mod registry;
+mod token;
+
+use http::{HeaderName, HeaderValue};
+use lumoauth_core::{
+    aauth::AAuthError,
+    httpsig::{Content, Message},
+    server::SignedCall,
+    wire::WireError,
+};
+
+use super::Call;
+use crate::reply::{self, Reply, log_outage};
+
+pub(crate) use consent::{auth, decide};
+pub(crate) use parties::{issue, resource_token, revoke, verify_auth_token, verify_resource_token};
+pub(crate) use platform::platform_token;
+pub(crate) use token::token;
+
+const AGENT_AUTH: HeaderName = HeaderName::from_static("agent-auth");
+
+/// What `serve` makes of the request as its sender signed it.
+async fn signed<T>(
+    call: &Call,
+    serve: impl AsyncFnOnce(SignedCall<'_>) -> Result<T, AAuthError>,
+) -> Result<T, AAuthError> {
+    let public_url = call.server.public_url();
+    let scheme = public_url.split_once("://").map_or("https", |(scheme, _)| scheme);
+    // Something in front of us may have taken the first part of the path away.
+    let path = format!("{}{}", call.server.public_path(), call.parts.uri.path());
+    let message = Message::of(&call.parts, scheme, Content::Bytes(&call.body))
+        .map_err(|error| AAuthError::Unauthenticated(error.into()))?;
+    serve(SignedCall { message: Message { path: &path, ..message }, origin: &call.origin }).await
+}
+
+/// The answer to a request that is refused. Whoever is not known is told how to become so.
+fn refusal(call: &Call, error: &AAuthError) -> Reply {
+    let wire = error.to_wire(&call.server.issuer(call.org()));
+    unauthorized(&log_outage(error, error.is_outage(), wire))
+}
+
+/// An error; a 401 names what is wanted.
+fn unauthorized(error: &WireError) -> Reply {
+    let mut reply = reply::error(error);
+    if reply.status() == http::StatusCode::UNAUTHORIZED {
+        reply.headers_mut().insert(AGENT_AUTH, HeaderValue::from_static("httpsig"));
+    }
+    reply
+}
