@@ -65,7 +65,7 @@ impl Setting {
 
     fn request(&self, params: &Params) -> String {
         let origin = Origin::default();
-        let request = TokenRequest { authorization: None, params, origin: &origin };
+        let request = TokenRequest { authorization: None, dpop: None, params, origin: &origin };
         let response = self.server.token(&self.organization, request).now_or_never().unwrap().unwrap();
         response.access_token.expose().to_owned()
     }
@@ -102,7 +102,7 @@ impl Setting {
         let form = format!("token={token}&client_id={id}&client_secret={secret}");
         let params = Params::from_form(form.as_bytes()).unwrap();
         let origin = Origin::default();
-        let request = TokenRequest { authorization: None, params: &params, origin: &origin };
+        let request = TokenRequest { authorization: None, dpop: None, params: &params, origin: &origin };
         self.server.revoke(&self.organization, request).now_or_never().unwrap().unwrap();
     }
 }

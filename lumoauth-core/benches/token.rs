@@ -73,7 +73,7 @@ impl Setting {
 
     fn issue(&self) -> String {
         let origin = Origin::default();
-        let request = TokenRequest { authorization: None, params: &self.params, origin: &origin };
+        let request = TokenRequest { authorization: None, dpop: None, params: &self.params, origin: &origin };
         let response = self.server.token(&self.organization, request).now_or_never().unwrap().unwrap();
         response.access_token.expose().to_owned()
     }

@@ -16,6 +16,7 @@ use crate::{
     client::Client,
     client_auth::AuthenticatedClient,
     id::OrgId,
+    jwks::Thumbprint,
     token::AccessClaims,
     user::User,
 };
@@ -222,6 +223,11 @@ impl Principal {
                 self.claims.as_ref().map(|claims| claims.scope.as_slice())
             }
         }
+    }
+
+    /// The key that its token is bound to.
+    pub(crate) fn key(&self) -> Option<Thumbprint> {
+        self.claims.as_ref()?.cnf.map(|binding| binding.jkt)
     }
 
     /// Whether the caller holds `capability`: an agent by its own grants within its token, a client within its

@@ -1,4 +1,4 @@
-//! Who is calling: a bearer token or an API key becomes a [`Principal`] in the request's extensions.
+//! Who is calling: an access token or an API key becomes a [`Principal`] in the request's extensions.
 
 use std::{
     convert::Infallible,
@@ -9,12 +9,13 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{Extensions, HeaderMap, Request, Response, header};
+use http::{Request, Response, header, request::Parts};
 use lumoauth_core::{
     id::OrgId,
     organization::Organization,
     principal::Principal,
     server::{AuthenticateError, AuthorizationServer, Credential, Door},
+    token::DpopRequest,
 };
 use tower_layer::Layer;
 use tower_service::Service;
@@ -25,13 +26,16 @@ use crate::remote::RemoteTokens;
 
 /// Lets only requests through that carry a live credential, and puts its [`Principal`] into their extensions.
 ///
-/// 1. `Authorization: Bearer` (an access token or an agent API key), or `X-API-Key` (an organization API key). If
-///    both are there, the bearer counts.
+/// 1. `Authorization: Bearer` (an access token or an agent API key), `Authorization: DPoP` with a `DPoP` header (an access
+///    token that is bound to a key, RFC 9449), or `X-API-Key` (an organization API key). If there are two of them, the
+///    `Authorization` counts.
 /// 2. An access token must have a good signature, be in its time, and be alive: not revoked, its agent and
 ///    organization active. All of that is asked anew on every request.
 /// 3. It must be meant for this service: by default a token that agents use at the authorization server itself; with
 ///    [`AuthenticateLayer::for_resource`] one that is bound to that resource.
-/// 4. The organization is the one given with [`AuthenticateLayer::for_organization`], or else the credential's own.
+/// 4. A token that is bound to a key needs a proof for this very request: its method, and the public URL of the server followed
+///    by its path. Such a token is accepted where that is how the service is reached, and nowhere as a bearer token.
+/// 5. The organization is the one given with [`AuthenticateLayer::for_organization`], or else the credential's own.
 ///
 /// Everything else is a 401 with a `WWW-Authenticate` header, or a 503 while the stores do not answer. The
 /// [`Rejection`] is in the response's extensions.
@@ -108,12 +112,12 @@ impl AuthenticateLayer {
         self
     }
 
-    /// The principal of a request with these headers.
+    /// The principal of a request with this head.
     ///
     /// # Errors
     /// [`AuthenticateError`] if it proves nobody, or nobody can say.
-    pub async fn verify(&self, headers: &HeaderMap) -> Result<Principal, AuthenticateError> {
-        let credential = credential(headers).ok_or(AuthenticateError::Refused)?;
+    pub async fn verify(&self, request: &Parts) -> Result<Principal, AuthenticateError> {
+        let credential = credential(request).ok_or(AuthenticateError::Refused)?;
         let principal = match &self.issuer {
             Issuer::Here(server) => server.authenticate_anywhere(credential, self.door()).await?.1,
             #[cfg(feature = "fetch")]
@@ -129,15 +133,15 @@ impl AuthenticateLayer {
     async fn verify_at(
         &self,
         organization: &Organization,
-        headers: &HeaderMap,
+        request: &Parts,
     ) -> Result<Principal, AuthenticateError> {
         match &self.issuer {
             Issuer::Here(server) => {
-                let credential = credential(headers).ok_or(AuthenticateError::Refused)?;
+                let credential = credential(request).ok_or(AuthenticateError::Refused)?;
                 server.authenticate(organization, credential, self.door()).await
             }
             #[cfg(feature = "fetch")]
-            Issuer::Elsewhere(_) => match self.verify(headers).await? {
+            Issuer::Elsewhere(_) => match self.verify(request).await? {
                 principal if principal.org == organization.id => Ok(principal),
                 _ => Err(AuthenticateError::OtherOrganization),
             },
@@ -150,6 +154,11 @@ impl AuthenticateLayer {
         tokens: &RemoteTokens,
         credential: Credential<'_>,
     ) -> Result<Principal, AuthenticateError> {
+        if matches!(credential, Credential::Dpop { .. }) {
+            tracing::warn!(
+                "token not accepted: tokens that are bound to a key are accepted by their issuer only"
+            );
+        }
         // Keys are bound to nothing, so they open no door of a resource.
         let (Credential::Bearer(token), Some(resource)) = (credential, &self.resource) else {
             return Err(AuthenticateError::Refused);
@@ -158,16 +167,12 @@ impl AuthenticateLayer {
     }
 
     /// Puts the principal into the extensions of a request.
-    pub(crate) async fn admit(
-        &self,
-        headers: &HeaderMap,
-        extensions: &mut Extensions,
-    ) -> Result<(), Rejection> {
-        let principal = match extensions.get::<Arc<Organization>>().cloned() {
-            Some(organization) => self.verify_at(&organization, headers).await?,
-            None => self.verify(headers).await?,
+    pub(crate) async fn admit(&self, request: &mut Parts) -> Result<(), Rejection> {
+        let principal = match request.extensions.get::<Arc<Organization>>().cloned() {
+            Some(organization) => self.verify_at(&organization, request).await?,
+            None => self.verify(request).await?,
         };
-        extensions.insert(principal);
+        request.extensions.insert(principal);
         Ok(())
     }
 
@@ -176,8 +181,9 @@ impl AuthenticateLayer {
     }
 }
 
-/// The credential that the headers carry. A malformed one is none: it cannot prove anything.
-pub(crate) fn credential(headers: &HeaderMap) -> Option<Credential<'_>> {
+/// The credential that a request carries. A malformed one is none: it cannot prove anything.
+pub(crate) fn credential(request: &Parts) -> Option<Credential<'_>> {
+    let headers = &request.headers;
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         // Two headers of that name could be read differently by two parties.
         if headers.get_all(header::AUTHORIZATION).iter().nth(1).is_some() {
@@ -185,12 +191,25 @@ pub(crate) fn credential(headers: &HeaderMap) -> Option<Credential<'_>> {
         }
         let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
         let token = token.trim_matches(' ');
-        return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains(' '))
-            .then_some(Credential::Bearer(token));
+        if token.is_empty() || token.contains(' ') {
+            return None;
+        }
+        return match scheme {
+            _ if scheme.eq_ignore_ascii_case("bearer") => Some(Credential::Bearer(token)),
+            _ if scheme.eq_ignore_ascii_case("dpop") => {
+                Some(Credential::Dpop { token, request: dpop(request) })
+            }
+            _ => None,
+        };
     }
     let mut keys = headers.get_all("x-api-key").iter();
     let key = keys.next().filter(|_| keys.next().is_none())?;
     key.to_str().ok().filter(|key| !key.is_empty()).map(Credential::ApiKey)
+}
+
+/// What DPoP proofs are about.
+pub(crate) fn dpop(request: &Parts) -> DpopRequest<'_> {
+    DpopRequest { method: &request.method, path: request.uri.path(), headers: &request.headers }
 }
 
 impl<S> Layer<S> for AuthenticateLayer {
@@ -230,7 +249,7 @@ where
         let layer = self.layer.clone();
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
-            match layer.admit(&parts.headers, &mut parts.extensions).await {
+            match layer.admit(&mut parts).await {
                 Ok(()) => inner.call(Request::from_parts(parts, body)).await,
                 Err(rejection) => Ok(rejection.into_response()),
             }

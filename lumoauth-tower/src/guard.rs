@@ -150,7 +150,7 @@ impl<Home> Guard<Home> {
 
 impl Checks {
     async fn admit(&self, parts: &mut Parts) -> Result<Option<Admitted>, Rejection> {
-        self.authenticate.admit(&parts.headers, &mut parts.extensions).await?;
+        self.authenticate.admit(parts).await?;
         if let Some(rejection) = self.capability.as_ref().and_then(|it| it.refusal(&parts.extensions)) {
             return Err(rejection);
         }

@@ -112,7 +112,9 @@ impl From<SpendError> for Rejection {
 impl From<AuthenticateError> for Rejection {
     fn from(error: AuthenticateError) -> Self {
         let reason = match &error {
-            AuthenticateError::Refused => RejectionReason::Unauthenticated,
+            AuthenticateError::Refused | AuthenticateError::RefusedDpop | AuthenticateError::InvalidProof => {
+                RejectionReason::Unauthenticated
+            }
             AuthenticateError::OtherOrganization => RejectionReason::OtherOrganization,
             outage => {
                 tracing::error!(error = outage as &dyn std::error::Error, "cannot authenticate");

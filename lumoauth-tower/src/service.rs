@@ -103,15 +103,13 @@ impl LumoauthService {
         B::Data: Send,
     {
         // What serves GET serves HEAD (RFC 9110 section 9.3.2); the transport leaves the body out.
-        if request.method() == Method::HEAD {
-            *request.method_mut() = Method::GET;
-        }
+        let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
         let uri = request.uri().clone();
         let Some(Location { org, rest, .. }) = locate(uri.path()) else { return not_found() };
         let table = if org.is_some() { ORGANIZATION } else { ORGLESS };
-        let (route, params) = match route::find(table, request.method(), &rest) {
+        let (route, params) = match route::find(table, &method, &rest) {
             Found::Route(route, params) => (route, params),
-            Found::OtherMethods(methods) => return other_method(request.method(), table, &rest, &methods),
+            Found::OtherMethods(methods) => return other_method(&method, table, &rest, &methods),
             Found::Nothing => return not_found(),
         };
         let mut reply = match org {

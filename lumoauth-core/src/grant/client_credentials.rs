@@ -6,6 +6,7 @@
 //! 4. An agent whose budget is used up still gets a token for this server's own routes: it must be able to read its
 //!    budget. A token for an MCP server is charged as in an exchange.
 //! 5. No refresh token.
+//! 6. With a DPoP proof the token is bound to the key of the proof (RFC 9449 section 5).
 
 use async_trait::async_trait;
 
@@ -33,6 +34,10 @@ pub struct ClientCredentials;
 impl Grant for ClientCredentials {
     fn grant_type(&self) -> &'static str {
         "client_credentials"
+    }
+
+    fn binds_keys(&self) -> bool {
+        true
     }
 
     async fn handle(&self, context: &GrantContext<'_>, params: &Params) -> Result<TokenResponse, TokenError> {

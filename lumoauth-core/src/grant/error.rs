@@ -28,6 +28,9 @@ pub enum TokenError {
     /// The client is not who it says, or not active, or may not use a secret: never told apart.
     #[error("client authentication failed")]
     InvalidClient(Method),
+    /// The DPoP proof is not acceptable.
+    #[error("invalid DPoP proof")]
+    InvalidDpopProof,
     /// The subject token is not acceptable. The text is safe to show.
     #[error("invalid grant: {0}")]
     InvalidGrant(&'static str),
@@ -100,6 +103,10 @@ impl TokenError {
                     Method::Basic => error.with_challenge(Challenge::Basic),
                     Method::Body => error,
                 }
+            }
+            // RFC 9449 section 5: an error of the request here, where no token is presented.
+            Self::InvalidDpopProof => {
+                bad("invalid_dpop_proof", "The DPoP proof is not acceptable.".to_owned())
             }
             Self::InvalidGrant(text) => bad("invalid_grant", (*text).to_owned()),
             Self::InvalidScope(scope) => bad("invalid_scope", format!("Scope {scope} is not granted.")),

@@ -166,6 +166,7 @@ fn as_access(context: &GrantContext<'_>, claims: &Map<String, Value>) -> Result<
         organization: context.org().clone(),
         tenant: context.org().clone(),
         mcp_server_id: None,
+        cnf: None,
         test: false,
         jit: false,
         iat: shown.iat,

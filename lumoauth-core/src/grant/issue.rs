@@ -17,7 +17,9 @@ use crate::{
     secret::Secret,
     spending::Remaining,
     store::Handle,
-    token::{self, AccessClaims, Act, Audience, ClientEpoch, ConsentEpoch, Lineage, MayAct, Subject},
+    token::{
+        self, AccessClaims, Act, Audience, ClientEpoch, ConsentEpoch, KeyBinding, Lineage, MayAct, Subject,
+    },
     user::User,
 };
 
@@ -135,7 +137,7 @@ pub(super) async fn signed(
     Ok(TokenResponse {
         access_token: Secret::from(token),
         issued_token_type: None,
-        token_type: "Bearer",
+        token_type: claims.token_type(),
         expires_in: claims.exp - claims.iat,
         scope: claims.scope,
         refresh_token: None,
@@ -260,6 +262,7 @@ pub(super) fn claims(context: &GrantContext<'_>, new: NewToken<'_>) -> Result<Ac
         organization: org.id.clone(),
         tenant: org.id.clone(),
         mcp_server_id,
+        cnf: context.key.map(|jkt| KeyBinding { jkt }),
         test: new.test,
         jit: false,
         iat: issued_at,

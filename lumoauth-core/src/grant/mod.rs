@@ -39,12 +39,13 @@ use crate::{
     fetch::Fetch,
     foreign_keys::ForeignKeys,
     id::OrgId,
+    jwks::Thumbprint,
     keys::{KeyProvider, KeyPurpose},
     organization::Organization,
     principal::Principal,
     secret::Secret,
     store::{StoreError, Stores},
-    token::{self, VerifiedTokens},
+    token::{self, InvalidToken, VerifiedTokens},
     wire::Params,
 };
 
@@ -92,6 +93,12 @@ pub trait Grant: fmt::Debug + Send + Sync + 'static {
     /// The `grant_type` it serves.
     fn grant_type(&self) -> &'static str;
 
+    /// Whether the tokens that it gives are bound to [`GrantContext::key`], if there is one: access and refresh tokens. To any
+    /// other grant a request with a DPoP proof is refused, since its client wants a token that nobody can use who steals it.
+    fn binds_keys(&self) -> bool {
+        false
+    }
+
     /// Decides the request and makes the token.
     ///
     /// # Errors
@@ -111,6 +118,8 @@ pub struct GrantContext<'a> {
     pub client: Option<&'a AuthenticatedClient>,
     /// The public client that the request names, which has nothing to prove that by.
     pub public_client: Option<&'a Arc<Client>>,
+    /// The key that the client proved to hold (RFC 9449 section 5). Whatever [`GrantContext::issue`] signs is bound to it.
+    pub key: Option<Thumbprint>,
     /// Where the request came from.
     pub origin: &'a Origin,
     /// The stores.
@@ -173,11 +182,25 @@ impl GrantContext<'_> {
         }
     }
 
-    /// The live principal of an access token of this organization; `None` if it is not one, for whatever reason.
+    /// The live principal of an access token of this organization; `None` if it is not one, for whatever reason. A token that
+    /// is bound to a key is none here: it came without proof that its holder sent it.
     ///
     /// # Errors
     /// [`TokenError`] if stores or keys cannot answer.
     pub async fn principal(&self, token: &str) -> Result<Option<Principal>, TokenError> {
+        let principal = self.described(token).await?;
+        if principal.as_ref().and_then(Principal::key).is_some() {
+            tracing::debug!(error = %InvalidToken::Bound, "token not accepted");
+            return Ok(None);
+        }
+        Ok(principal)
+    }
+
+    /// The same for those who only tell what a token is, and let nobody do anything by it: bound or not.
+    ///
+    /// # Errors
+    /// [`TokenError`] if stores or keys cannot answer.
+    pub(crate) async fn described(&self, token: &str) -> Result<Option<Principal>, TokenError> {
         let keys = self.keys.verifying_keys(self.org(), KeyPurpose::AccessToken, self.now).await?;
         let claims = match self.verified.verify(token, &keys, self.issuer, self.now) {
             Ok(claims) => claims,
@@ -239,7 +262,7 @@ pub struct TokenResponse {
     /// What sort of token an exchange made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issued_token_type: Option<&'static str>,
-    /// Always `Bearer`.
+    /// `Bearer`, or `DPoP` if it is bound to a key.
     pub token_type: &'static str,
     /// Its life in seconds.
     pub expires_in: u64,

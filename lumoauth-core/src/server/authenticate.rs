@@ -1,18 +1,23 @@
-//! Who presents a bearer credential or an API key.
+//! Who presents an access token, with proof of its key or without, or an API key.
 
 use std::sync::Arc;
 
-use super::{ApiError, AuthorizationServer};
+use super::{ApiError, AuthorizationServer, error::ELSEWHERE};
 use crate::{
     api_key::{AGENT_KEY_PREFIX, ORG_KEY_PREFIX, org_of_key},
     audit::{Event, EventKind, Origin, Target},
+    clock::Timestamp,
     id::OrgId,
+    jwks::Thumbprint,
     keys::{KeyError, KeyPurpose},
     organization::Organization,
     principal::{Identity, Principal},
     secret::SecretHash,
     store::{AgentKey, ApiKeyKey, StoreError},
-    token::{self, InvalidToken},
+    token::{
+        self, DpopRequest, InvalidToken,
+        dpop::{self, InvalidProof},
+    },
     wire::WireError,
 };
 
@@ -22,6 +27,13 @@ use crate::{
 pub enum Credential<'a> {
     /// `Authorization: Bearer`: an access token, an agent API key, or an organization API key.
     Bearer(&'a str),
+    /// `Authorization: DPoP`: an access token that is bound to a key.
+    Dpop {
+        /// The token.
+        token: &'a str,
+        /// The request that it came with, in which is the proof.
+        request: DpopRequest<'a>,
+    },
     /// `X-API-Key`: an organization API key.
     ApiKey(&'a str),
 }
@@ -30,6 +42,7 @@ impl std::fmt::Debug for Credential<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Bearer(_) => "Bearer([redacted])",
+            Self::Dpop { .. } => "Dpop([redacted])",
             Self::ApiKey(_) => "ApiKey([redacted])",
         })
     }
@@ -52,6 +65,12 @@ pub enum AuthenticateError {
     /// There is none, or it is not valid; the log knows more.
     #[error("credential not accepted")]
     Refused,
+    /// The same of a token that came with a DPoP proof; or it is bound to a key and came without.
+    #[error("token of a key not accepted")]
+    RefusedDpop,
+    /// The DPoP proof beside a good token is missing or not valid; the log knows more.
+    #[error("DPoP proof not accepted")]
+    InvalidProof,
     /// It is a valid credential of another organization.
     #[error("credential of another organization")]
     OtherOrganization,
@@ -71,6 +90,8 @@ impl AuthenticateError {
     pub fn to_wire(&self) -> WireError {
         match self {
             Self::Refused => WireError::invalid_token(),
+            Self::RefusedDpop => WireError::invalid_dpop_token(),
+            Self::InvalidProof => WireError::invalid_dpop_proof(),
             Self::OtherOrganization => {
                 WireError::forbidden("This credential belongs to another organization.")
             }
@@ -79,8 +100,21 @@ impl AuthenticateError {
     }
 }
 
+impl Credential<'_> {
+    /// The error that says so in the words of its scheme.
+    fn refused(self) -> AuthenticateError {
+        match self {
+            Self::Bearer(_) | Self::ApiKey(_) => AuthenticateError::Refused,
+            Self::Dpop { .. } => AuthenticateError::RefusedDpop,
+        }
+    }
+}
+
 impl AuthorizationServer {
     /// The principal behind `credential` at a route of `organization`.
+    ///
+    /// A token that is bound to a key is accepted with a proof only, and a proof only with such a token (RFC 9449 section 7).
+    /// A proof is used up when everything else has passed.
     ///
     /// # Errors
     /// [`AuthenticateError`] if it proves nobody here.
@@ -91,11 +125,11 @@ impl AuthorizationServer {
         door: Door<'_>,
     ) -> Result<Principal, AuthenticateError> {
         match self.authenticate_in(organization, credential, door).await {
-            Err(AuthenticateError::Refused) => {
+            Err(refused @ (AuthenticateError::Refused | AuthenticateError::RefusedDpop)) => {
                 let elsewhere = self.claimed_org(credential).filter(|org| *org != organization.id);
-                let Some(other) = elsewhere else { return Err(AuthenticateError::Refused) };
+                let Some(other) = elsewhere else { return Err(refused) };
                 let Some(other) = self.stores().organizations.find(&other).await? else {
-                    return Err(AuthenticateError::Refused);
+                    return Err(refused);
                 };
                 let principal = self.authenticate_in(&other, credential, door).await?;
                 self.record_stranger(organization, &other, &principal).await?;
@@ -114,8 +148,9 @@ impl AuthorizationServer {
         credential: Credential<'_>,
         door: Door<'_>,
     ) -> Result<(Arc<Organization>, Principal), AuthenticateError> {
-        let org = self.claimed_org(credential).ok_or(AuthenticateError::Refused)?;
-        let organization = self.stores().organizations.find(&org).await?.ok_or(AuthenticateError::Refused)?;
+        let org = self.claimed_org(credential).ok_or_else(|| credential.refused())?;
+        let organization = self.stores().organizations.find(&org).await?;
+        let organization = organization.ok_or_else(|| credential.refused())?;
         let principal = self.authenticate_in(&organization, credential, door).await?;
         Ok((organization, principal))
     }
@@ -164,7 +199,7 @@ impl AuthorizationServer {
             Credential::Bearer(text) if text.starts_with(AGENT_KEY_PREFIX) => {
                 org_of_key(AGENT_KEY_PREFIX, text)
             }
-            Credential::Bearer(token) => {
+            Credential::Bearer(token) | Credential::Dpop { token, .. } => {
                 let issuer = token::unverified_issuer(token).ok()?;
                 let path = issuer.strip_prefix(self.public_url())?.strip_prefix("/orgs/")?;
                 OrgId::parse(path.strip_suffix("/api/v1")?).ok()
@@ -179,7 +214,7 @@ impl AuthorizationServer {
         door: Door<'_>,
     ) -> Result<Principal, AuthenticateError> {
         if !organization.is_active() {
-            return Err(AuthenticateError::Refused);
+            return Err(credential.refused());
         }
         // A key is bound to nothing, so it opens no door that wants a token bound to a resource.
         let is_key = match credential {
@@ -187,6 +222,7 @@ impl AuthorizationServer {
             Credential::Bearer(text) => {
                 text.starts_with(ORG_KEY_PREFIX) || text.starts_with(AGENT_KEY_PREFIX)
             }
+            Credential::Dpop { .. } => false,
         };
         if is_key && matches!(door, Door::Resource(_)) {
             return Err(AuthenticateError::Refused);
@@ -199,7 +235,8 @@ impl AuthorizationServer {
             Credential::Bearer(text) if text.starts_with(AGENT_KEY_PREFIX) => {
                 self.agent_key(organization, text).await
             }
-            Credential::Bearer(token) => self.access_token(organization, token, door).await,
+            Credential::Bearer(token) => self.bearer(organization, token, door).await,
+            Credential::Dpop { token, request } => self.holder(organization, token, request, door).await,
         }
     }
 
@@ -225,13 +262,67 @@ impl AuthorizationServer {
             .ok_or(AuthenticateError::Refused)
     }
 
-    async fn access_token(
+    /// The principal of a token that is all there is to show.
+    async fn bearer(
         &self,
         organization: &Organization,
         token: &str,
         door: Door<'_>,
     ) -> Result<Principal, AuthenticateError> {
+        let principal = self.access_token(organization, token, door, self.now()).await?;
+        if principal.key().is_some() {
+            tracing::debug!(error = %InvalidToken::Bound, "token not accepted");
+            return Err(AuthenticateError::RefusedDpop);
+        }
+        Ok(principal)
+    }
+
+    /// The principal of a token whose key `request` proves to be held.
+    async fn holder(
+        &self,
+        organization: &Organization,
+        token: &str,
+        request: DpopRequest<'_>,
+        door: Door<'_>,
+    ) -> Result<Principal, AuthenticateError> {
         let now = self.now();
+        let principal = match self.access_token(organization, token, door, now).await {
+            Err(AuthenticateError::Refused) => return Err(AuthenticateError::RefusedDpop),
+            other => other?,
+        };
+        let Some(key) = principal.key() else {
+            tracing::debug!("token not accepted: bound to no key, and presented as if it were");
+            return Err(AuthenticateError::RefusedDpop);
+        };
+        let proof = dpop::read(request, self.public_url(), Some(token), now).and_then(|proof| proof.by(key));
+        match self.spend(&organization.id, proof, now).await {
+            Ok(_) => Ok(principal),
+            Err(InvalidProof::Store(error)) => Err(error.into()),
+            Err(error) => {
+                tracing::debug!(%error, "proof not accepted");
+                Err(AuthenticateError::InvalidProof)
+            }
+        }
+    }
+
+    /// The key of a good proof, which is then used up.
+    pub(super) async fn spend(
+        &self,
+        org: &OrgId,
+        proof: Result<dpop::Proof, InvalidProof>,
+        now: Timestamp,
+    ) -> Result<Thumbprint, InvalidProof> {
+        proof?.once(&*self.stores().replay, org, now).await
+    }
+
+    /// The principal of a live token, whoever sent it.
+    async fn access_token(
+        &self,
+        organization: &Organization,
+        token: &str,
+        door: Door<'_>,
+        now: Timestamp,
+    ) -> Result<Principal, AuthenticateError> {
         let keys = self.inner.keys.verifying_keys(&organization.id, KeyPurpose::AccessToken, now).await?;
         let refused = |error: InvalidToken| {
             tracing::debug!(%error, "token not accepted");
@@ -260,7 +351,9 @@ impl AuthorizationServer {
 impl From<AuthenticateError> for ApiError {
     fn from(error: AuthenticateError) -> Self {
         match error {
-            AuthenticateError::Refused => Self::Forbidden("This credential is not accepted here."),
+            AuthenticateError::Refused | AuthenticateError::RefusedDpop | AuthenticateError::InvalidProof => {
+                ELSEWHERE
+            }
             AuthenticateError::OtherOrganization => {
                 Self::Forbidden("This credential belongs to another organization.")
             }

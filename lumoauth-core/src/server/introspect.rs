@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use super::{AuthorizationServer, TokenRequest, token::RequestClient};
+use super::{AuthenticateError, AuthorizationServer, Credential, Door, TokenRequest, token::RequestClient};
 use crate::{
     audit::{Event, EventKind, Target},
     authorize::still_allowed,
@@ -21,7 +21,7 @@ use crate::{
     principal::{Delegation, Identity, Principal, Represented, client_actor},
     spending::Payers,
     store::{McpServerKey, Revoked, StoreError},
-    token::{AccessClaims, Act, Audience, InvalidToken, MayAct, foreign, token_handle},
+    token::{AccessClaims, Act, Audience, InvalidToken, KeyBinding, MayAct, foreign, token_handle},
     user::User,
 };
 
@@ -40,7 +40,7 @@ pub struct Introspection {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ActiveToken {
-    /// `Bearer`, or `refresh_token`.
+    /// `Bearer`, `DPoP` if it is bound to a key, or `refresh_token`.
     pub token_type: &'static str,
     /// What it may be used for now: what was withdrawn since it was issued is gone.
     pub scope: Scope,
@@ -90,6 +90,9 @@ pub struct ActiveToken {
     /// The MCP server it is bound to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mcp_server_id: Option<String>,
+    /// The key whose holder alone may use it (RFC 9449 section 6.2).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cnf: Option<KeyBinding>,
     /// Made by an administrator to try things out.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub test: bool,
@@ -151,7 +154,7 @@ impl AuthorizationServer {
         if let Some(token) = self.introspect_refresh(organization, &caller, token, now).await? {
             return Ok(Introspection { active: true, token: Some(token) });
         }
-        let Some(principal) = context.principal(token).await? else { return Ok(inactive) };
+        let Some(principal) = context.described(token).await? else { return Ok(inactive) };
         let Some(claims) = principal.claims.clone() else { return Ok(inactive) };
         if !self.may_see(organization, &caller, &claims).await? {
             return Ok(inactive);
@@ -258,7 +261,7 @@ impl AuthorizationServer {
         Ok(claims.ok())
     }
 
-    /// The client of the request; or, without client credentials, the agent whose own live token is the bearer.
+    /// The client of the request; or, without client credentials, the agent whose own live token is presented.
     async fn client_or_agent(
         &self,
         organization: &Organization,
@@ -275,23 +278,31 @@ impl AuthorizationServer {
             return Ok(client);
         }
         let refused = TokenError::InvalidClient(Method::Body);
-        let bearer = request.authorization.and_then(|header| header.to_str().ok()).and_then(bearer_part);
-        let Some(bearer) = bearer else { return Err(refused) };
-        let credential = super::Credential::Bearer(bearer);
-        match self.authenticate(organization, credential, super::Door::Own).await {
+        let header = request.authorization.and_then(|header| header.to_str().ok()).and_then(scheme_and_token);
+        let credential = match (header, request.dpop) {
+            (Some((scheme, token)), _) if scheme.eq_ignore_ascii_case("bearer") => Credential::Bearer(token),
+            (Some((scheme, token)), Some(request)) if scheme.eq_ignore_ascii_case("dpop") => {
+                Credential::Dpop { token, request }
+            }
+            _ => return Err(refused),
+        };
+        match self.authenticate(organization, credential, Door::Own).await {
             // One who acts for somebody is not there for itself.
             Ok(Principal { identity: Identity::Agent(agent), delegation: None, .. }) => {
                 Ok(AuthenticatedClient::Agent(agent))
             }
             Ok(_) => Err(refused),
-            Err(super::AuthenticateError::Store(error)) => Err(error.into()),
-            Err(super::AuthenticateError::Key(error)) => Err(error.into()),
-            Err(super::AuthenticateError::Remote(error)) => {
+            Err(AuthenticateError::Store(error)) => Err(error.into()),
+            Err(AuthenticateError::Key(error)) => Err(error.into()),
+            Err(AuthenticateError::Remote(error)) => {
                 Err(StoreError::unavailable("authenticate", error).into())
             }
-            Err(super::AuthenticateError::Refused | super::AuthenticateError::OtherOrganization) => {
-                Err(refused)
-            }
+            Err(
+                AuthenticateError::Refused
+                | AuthenticateError::RefusedDpop
+                | AuthenticateError::InvalidProof
+                | AuthenticateError::OtherOrganization,
+            ) => Err(refused),
         }
     }
 
@@ -364,16 +375,15 @@ fn resource_owner(principal: &Principal) -> Option<&User> {
     }
 }
 
-/// What follows the word `Bearer`, if that is the scheme (case does not matter, RFC 9110 section 11.1).
-fn bearer_part(header: &str) -> Option<&str> {
-    let (scheme, rest) = header.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| rest.trim())
+/// The scheme (whose case does not matter, RFC 9110 section 11.1), and what follows it.
+fn scheme_and_token(header: &str) -> Option<(&str, &str)> {
+    header.split_once(' ').map(|(scheme, rest)| (scheme, rest.trim()))
 }
 
 impl ActiveToken {
     fn new(claims: &AccessClaims, scope: Scope) -> Self {
         Self {
-            token_type: "Bearer",
+            token_type: claims.token_type(),
             scope,
             client_id: claims.client_id.to_string(),
             sub: claims.sub.clone(),
@@ -393,6 +403,7 @@ impl ActiveToken {
             nbf: Some(claims.nbf),
             jti: Some(claims.jti.clone()),
             mcp_server_id: claims.mcp_server_id.as_ref().map(ToString::to_string),
+            cnf: claims.cnf,
             test: claims.test,
             budget_exceeded: false,
         }

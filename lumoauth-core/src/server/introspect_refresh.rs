@@ -87,6 +87,7 @@ impl AuthorizationServer {
             nbf: None,
             jti: None,
             mcp_server_id: authorized.resource.as_ref().map(ToString::to_string),
+            cnf: None,
             test: false,
             budget_exceeded: false,
         }))

@@ -290,6 +290,7 @@ impl AuthorizationServer {
             issuer,
             client: client.proven.as_ref(),
             public_client: client.public.as_ref(),
+            key: None,
             origin,
             stores: &self.inner.stores,
             keys: &*self.inner.keys,

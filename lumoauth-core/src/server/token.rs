@@ -10,12 +10,17 @@ use crate::{
     client::Client,
     client_auth::{self, AuthenticatedClient, Desk, Method, Proof, Unreadable},
     clock::Timestamp,
-    grant::{Refusal, TokenError, TokenResponse, only_names_agent},
+    grant::{GrantContext, Refusal, TokenError, TokenResponse, only_names_agent},
     id::{ClientId, OrgId},
+    jwks::Thumbprint,
     organization::Organization,
     principal::client_actor,
     secret::SecretHash,
     store::StoreError,
+    token::{
+        DpopRequest,
+        dpop::{self, InvalidProof},
+    },
     wire::Params,
 };
 
@@ -27,6 +32,8 @@ pub struct TokenRequest<'a> {
     pub authorization: Option<&'a HeaderValue>,
     /// The parameters of the body.
     pub params: &'a Params,
+    /// The request itself, for what it may carry of DPoP proofs.
+    pub dpop: Option<DpopRequest<'a>>,
     /// Where the request came from.
     pub origin: &'a Origin,
 }
@@ -97,9 +104,39 @@ impl AuthorizationServer {
         if !organization.is_active() {
             return Err(TokenError::InvalidClient(Method::Body));
         }
+        let key = match request.dpop.filter(DpopRequest::has_proof) {
+            None => None,
+            Some(_) if !grant.binds_keys() => {
+                let text = "This grant does not bind tokens to keys: send no DPoP proof.";
+                return Err(TokenError::InvalidRequest(text));
+            }
+            Some(proven) => Some(self.proven_key(organization, proven, refusal, now).await?),
+        };
         let issuer = self.issuer(&organization.id);
         let context = self.grant_context(organization, &issuer, &client, request.origin, refusal, now);
-        grant.handle(&context, request.params).await
+        grant.handle(&GrantContext { key, ..context }, request.params).await
+    }
+
+    /// The key that the proof of a token request is made by (RFC 9449 section 5).
+    async fn proven_key(
+        &self,
+        organization: &Organization,
+        request: DpopRequest<'_>,
+        refusal: &Refusal,
+        now: Timestamp,
+    ) -> Result<Thumbprint, TokenError> {
+        let proof = dpop::read(request, self.public_url(), None, now);
+        match self.spend(&organization.id, proof, now).await {
+            Ok(key) => Ok(key),
+            Err(InvalidProof::Store(error)) => Err(error.into()),
+            Err(error) => {
+                let cause = error.to_string();
+                refusal.set(move |event| {
+                    event.context.insert("cause".to_owned(), cause.into());
+                });
+                Err(TokenError::InvalidDpopProof)
+            }
+        }
     }
 
     /// The client that the request authenticates or, being public, names.

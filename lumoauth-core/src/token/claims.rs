@@ -8,6 +8,7 @@ use super::Lineage;
 use crate::{
     capability::Scope,
     id::{AgentId, ClientId, McpServerId, OrgId},
+    jwks::Thumbprint,
     organization::ActOrder,
 };
 
@@ -58,6 +59,9 @@ pub struct AccessClaims {
     /// The MCP server it is bound to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mcp_server_id: Option<McpServerId>,
+    /// The key whose holder alone may use it (RFC 9449 section 6.1). A token that has one proves nothing by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cnf: Option<KeyBinding>,
     /// Made by an administrator to try things out.
     #[serde(default, skip_serializing_if = "is_false")]
     pub test: bool,
@@ -97,6 +101,15 @@ pub struct Act {
     pub act: Option<Box<Act>>,
 }
 
+/// The `cnf` claim of an access token (RFC 7800 section 3). One that says more than we ever write is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::exhaustive_structs, reason = "the claim has this member")]
+pub struct KeyBinding {
+    /// The thumbprint of the key.
+    pub jkt: Thumbprint,
+}
+
 /// The `may_act` claim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::exhaustive_structs, reason = "the claim has this member")]
@@ -114,6 +127,11 @@ impl AccessClaims {
             actors.reverse();
         }
         actors
+    }
+
+    /// How it is presented (RFC 6749 section 7.1): `DPoP` with a proof if it is bound to a key, else `Bearer`.
+    pub fn token_type(&self) -> &'static str {
+        if self.cnf.is_some() { "DPoP" } else { "Bearer" }
     }
 
     /// Whether the token is meant for this server's own routes: its audience is its own client, its own agent,

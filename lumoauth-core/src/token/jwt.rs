@@ -53,6 +53,9 @@ pub enum InvalidToken {
     /// The signature does not fit.
     #[error("bad signature")]
     Signature,
+    /// Bound to a key, and presented without proof that its holder presents it.
+    #[error("bound to a key, and presented as a bearer token")]
+    Bound,
     /// Issued by or for somebody else.
     #[error("wrong issuer")]
     WrongIssuer,
@@ -106,7 +109,7 @@ pub(crate) async fn sign(
 /// The claims of `token`, if one of `keys` signed it as an access token of `issuer` that is valid at `now`.
 ///
 /// Whether it is still *alive* (not revoked, its principals active) is another question, which needs the
-/// stores.
+/// stores. So is whether its holder presents it, if it is bound to a key ([`AccessClaims::cnf`]).
 ///
 /// # Errors
 /// [`InvalidToken`] says which check failed.

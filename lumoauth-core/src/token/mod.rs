@@ -4,6 +4,7 @@
 //! is alive is in its claims ([`Lineage`]) and in the records of its principals.
 
 mod claims;
+pub(crate) mod dpop;
 pub(crate) mod foreign;
 mod jwt;
 mod lineage;
@@ -11,7 +12,8 @@ mod liveness;
 mod remote;
 mod verified;
 
-pub use claims::{AccessClaims, Act, Audience, MayAct};
+pub use claims::{AccessClaims, Act, Audience, KeyBinding, MayAct};
+pub use dpop::{DPOP_ALGORITHMS, DpopRequest};
 pub use jwt::{InvalidToken, MAX_TOKEN_BYTES, verify};
 pub use lineage::{ClientEpoch, ConsentEpoch, Lineage, Subject};
 pub use liveness::{Dead, principal_of};

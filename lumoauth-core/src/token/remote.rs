@@ -17,7 +17,8 @@ const SKEW: Duration = Duration::from_secs(30);
 /// An access token (RFC 9068) that has been read but not checked: whatever it says may be a lie.
 ///
 /// The checks are those that the issuer makes of its own tokens ([`verify`](super::verify)), and whom it is for. Whether it is
-/// still *alive* only the issuer knows: what is revoked is accepted until its `exp`.
+/// still *alive* only the issuer knows: what is revoked is accepted until its `exp`. One that is bound
+/// to a key is refused: here a token is all that is presented.
 #[derive(Debug)]
 pub struct RemoteToken<'a>(Unverified<'a>);
 
@@ -67,6 +68,9 @@ impl<'a> RemoteToken<'a> {
         }
         if !claims.aud.contains(resource) {
             return Err(InvalidToken::WrongAudience);
+        }
+        if claims.cnf.is_some() {
+            return Err(InvalidToken::Bound);
         }
         Ok(claims)
     }

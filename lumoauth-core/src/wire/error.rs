@@ -7,6 +7,8 @@
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
+use crate::{jwks::JwsAlgorithm, token::DPOP_ALGORITHMS};
+
 /// An answer that is an error.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -39,6 +41,8 @@ pub enum Challenge {
     Basic,
     /// A bearer token, with these parameters (RFC 6750 section 3).
     Bearer(Vec<(&'static str, String)>),
+    /// A token with a proof that its key is held, with these parameters (RFC 9449 section 7.1).
+    Dpop(Vec<(&'static str, String)>),
 }
 
 impl WireError {
@@ -85,6 +89,18 @@ impl WireError {
         let text = "The credential is missing, invalid, expired or revoked.";
         Self::new(StatusCode::UNAUTHORIZED, "invalid_token", text)
             .with_challenge(Challenge::Bearer(vec![("error", "invalid_token".to_owned())]))
+    }
+
+    /// The same for a token that must be presented with a proof.
+    pub fn invalid_dpop_token() -> Self {
+        Self::invalid_token().with_challenge(Challenge::dpop("invalid_token"))
+    }
+
+    /// 401 `invalid_dpop_proof` with its challenge (RFC 9449 section 7.1).
+    pub fn invalid_dpop_proof() -> Self {
+        let text = "The DPoP proof is missing, or not for this request, this token and this time.";
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_dpop_proof", text)
+            .with_challenge(Challenge::dpop("invalid_dpop_proof"))
     }
 
     /// The same with another `code`, or none.
@@ -145,17 +161,26 @@ impl WireError {
 }
 
 impl Challenge {
+    /// What answers a token that came, or should have come, with a proof.
+    pub fn dpop(error: &str) -> Self {
+        let algorithms = DPOP_ALGORITHMS.map(JwsAlgorithm::as_str).join(" ");
+        Self::Dpop(vec![("error", error.to_owned()), ("algs", algorithms)])
+    }
+
     /// The value of the header.
     pub fn header_value(&self) -> String {
         match self {
             Self::Basic => r#"Basic realm="token""#.to_owned(),
-            Self::Bearer(parameters) => {
-                let list: Vec<_> = parameters
-                    .iter()
-                    .map(|(name, value)| format!("{name}=\"{}\"", value.replace(['"', '\\'], "")))
-                    .collect();
-                if list.is_empty() { "Bearer".to_owned() } else { format!("Bearer {}", list.join(", ")) }
-            }
+            Self::Bearer(parameters) => with_parameters("Bearer", parameters),
+            Self::Dpop(parameters) => with_parameters("DPoP", parameters),
         }
     }
+}
+
+fn with_parameters(scheme: &str, parameters: &[(&'static str, String)]) -> String {
+    let list: Vec<_> = parameters
+        .iter()
+        .map(|(name, value)| format!("{name}=\"{}\"", value.replace(['"', '\\'], "")))
+        .collect();
+    if list.is_empty() { scheme.to_owned() } else { format!("{scheme} {}", list.join(", ")) }
 }

@@ -125,7 +125,7 @@ pub(crate) async fn challenge(call: Call) -> Result<Reply, WireError> {
     if !is_protected(&server) {
         return Err(WireError::not_found("There is no such protected resource."));
     }
-    let Some(presented) = credential(&call.parts.headers) else {
+    let Some(presented) = credential(&call.parts) else {
         let sent = call.parts.headers.contains_key(http::header::AUTHORIZATION);
         return Err(unauthorized(&call, &server, sent.then_some("invalid_token")));
     };
@@ -134,6 +134,9 @@ pub(crate) async fn challenge(call: Call) -> Result<Reply, WireError> {
         Ok(principal) => principal,
         Err(AuthenticateError::Refused | AuthenticateError::OtherOrganization) => {
             return Err(unauthorized(&call, &server, Some("invalid_token")));
+        }
+        Err(proof @ (AuthenticateError::RefusedDpop | AuthenticateError::InvalidProof)) => {
+            return Err(proof.to_wire());
         }
         Err(outage) => return Err(refuse(outage.into())),
     };

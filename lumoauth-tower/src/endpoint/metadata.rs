@@ -1,6 +1,8 @@
 //! Discovery: RFC 8414, OpenID Connect Discovery, and the key set.
 
-use lumoauth_core::{authorize::IDENTITY_SCOPES, jwks::JwsAlgorithm, server::ApiError, wire::WireError};
+use lumoauth_core::{
+    authorize::IDENTITY_SCOPES, jwks::JwsAlgorithm, server::ApiError, token::DPOP_ALGORITHMS, wire::WireError,
+};
 use serde_json::{Value, json};
 
 use super::{Call, refuse};
@@ -66,6 +68,7 @@ fn document(call: &Call) -> Value {
         "introspection_endpoint_auth_signing_alg_values_supported": assertions_by,
         "revocation_endpoint_auth_methods_supported": confidential,
         "revocation_endpoint_auth_signing_alg_values_supported": assertions_by,
+        "dpop_signing_alg_values_supported": DPOP_ALGORITHMS.map(JwsAlgorithm::as_str),
         "code_challenge_methods_supported": ["S256"],
         "resource_indicators_supported": true,
         "authorization_response_iss_parameter_supported": true,

@@ -29,12 +29,14 @@ use lumoauth_core::{
     secret::SecretHash,
     server::{ApiError, AuthorizationServer, Caller},
     store::Page,
+    token::DpopRequest,
     wire::{InvalidParams, Params, WireError, view},
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
+    authenticate::dpop,
     body,
     path::locate,
     reply::{Reply, log_outage},
@@ -81,6 +83,11 @@ impl Call {
         let unknown = || Actor::new(ActorKind::Unknown, "anonymous");
         let actor = self.principal.as_ref().map_or_else(unknown, Principal::actor);
         Caller { actor, origin: self.origin.clone() }
+    }
+
+    /// What DPoP proofs are about.
+    fn dpop(&self) -> DpopRequest<'_> {
+        dpop(&self.parts)
     }
 
     /// The path prefix as the caller wrote it: links in answers use the same form.

@@ -48,6 +48,7 @@ pub(super) fn request<'a>(call: &'a Call, params: &'a Params) -> TokenRequest<'a
     TokenRequest {
         authorization: call.parts.headers.get(header::AUTHORIZATION),
         params,
+        dpop: Some(call.dpop()),
         origin: &call.origin,
     }
 }

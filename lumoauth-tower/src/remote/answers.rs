@@ -80,6 +80,8 @@ struct Facts {
     #[serde(default)]
     nbf: u64,
     #[serde(default)]
+    cnf: Option<Value>,
+    #[serde(default)]
     budget_exceeded: bool,
 }
 
@@ -168,6 +170,9 @@ async fn introspect(account: &ServiceAccount, token: &Secret) -> Result<Option<A
 impl Facts {
     fn check(&self, issuer: &str, resource: &str, now: Timestamp) -> Result<(), InvalidToken> {
         let now = now.unix_seconds();
+        if self.cnf.is_some() || self.token_type.eq_ignore_ascii_case("dpop") {
+            return Err(InvalidToken::Bound);
+        }
         if !self.token_type.eq_ignore_ascii_case("bearer") {
             return Err(InvalidToken::WrongType);
         }

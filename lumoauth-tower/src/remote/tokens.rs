@@ -14,7 +14,8 @@ use super::{RemoteServer, ServiceAccount, answers::Answers};
 
 /// The access tokens of a [`RemoteServer`], verified in one of two ways.
 ///
-/// Both refuse everything that is not an access token, of this issuer, for this resource, and in its time; while the server
+/// Both refuse everything that is not an access token, of this issuer, for this resource, and in its time, and every token that
+/// is bound to a key, since nobody here checks whether it is held; while the server
 /// cannot be asked what must be asked, the answer is 503 and nobody passes. Clones share what they know.
 #[derive(Clone, Debug)]
 #[must_use]
@@ -74,6 +75,10 @@ impl RemoteTokens {
 }
 
 pub(super) fn refused(error: InvalidToken) -> AuthenticateError {
-    tracing::debug!(%error, "token not accepted");
+    match error {
+        // Somebody's client, or this service, is set up wrongly.
+        InvalidToken::Bound => tracing::warn!(%error, "token not accepted"),
+        error => tracing::debug!(%error, "token not accepted"),
+    }
     AuthenticateError::Refused
 }

@@ -170,7 +170,8 @@ impl Bench {
             let mut tokens = Vec::with_capacity(count);
             for _ in 0..count {
                 let origin = Origin::default();
-                let request = TokenRequest { authorization: None, params: &params, origin: &origin };
+                let request =
+                    TokenRequest { authorization: None, dpop: None, params: &params, origin: &origin };
                 let answer = server.token(&self.organization, request).await.expect("a token");
                 tokens.push(answer.access_token.expose().to_owned());
             }

@@ -210,7 +210,7 @@ impl Shared {
     async fn token(&self, form: &str) -> String {
         let params = Params::from_form(form.as_bytes()).expect("a form");
         let origin = Origin::default();
-        let request = TokenRequest { authorization: None, params: &params, origin: &origin };
+        let request = TokenRequest { authorization: None, dpop: None, params: &params, origin: &origin };
         let answer = self.server.token(&self.organization, request).await.expect("a token");
         answer.access_token.expose().to_owned()
     }
@@ -270,7 +270,7 @@ impl Shared {
         let form = format!("token={token}&{}", self.credentials(agent));
         let params = Params::from_form(form.as_bytes()).expect("a form");
         let origin = Origin::default();
-        let request = TokenRequest { authorization: None, params: &params, origin: &origin };
+        let request = TokenRequest { authorization: None, dpop: None, params: &params, origin: &origin };
         self.server.revoke(&self.organization, request).await.expect("it is ended");
     }
 }

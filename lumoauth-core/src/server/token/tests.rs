@@ -82,7 +82,7 @@ impl Bench {
         let text = Serializer::new(String::new()).extend_pairs(form).finish();
         let params = Params::from_form(text.as_bytes()).unwrap();
         let origin = Origin::default();
-        let request = TokenRequest { authorization: None, params: &params, origin: &origin };
+        let request = TokenRequest { authorization: None, dpop: None, params: &params, origin: &origin };
         if form.iter().any(|(name, _)| *name == "grant_type") {
             return self.server.token(&self.organization, request).await;
         }

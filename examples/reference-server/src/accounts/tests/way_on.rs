@@ -50,7 +50,8 @@ async fn a_form_may_lead_to_the_client_and_nowhere_else() {
         ];
         let body: String = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
         let params = Params::from_form(body.as_bytes()).unwrap();
-        let request = TokenRequest { authorization: None, params: &params, origin: &Origin::default() };
+        let request =
+            TokenRequest { authorization: None, dpop: None, params: &params, origin: &Origin::default() };
         let pushed = fixture.server.push_authorization(&organization, request).await.unwrap();
         fixture.form_action(&format!("client_id=app_1&request_uri={}", pushed.request_uri)).await
     };

@@ -188,7 +188,8 @@ async fn who_acts_for_somebody_is_not_there_for_itself() {
     let origin = Origin::default();
     for (bearer, accepted) in [(&own, true), (&delegated, false)] {
         let header = http::HeaderValue::from_str(&format!("Bearer {bearer}")).unwrap();
-        let request = TokenRequest { authorization: Some(&header), params: &params, origin: &origin };
+        let request =
+            TokenRequest { authorization: Some(&header), dpop: None, params: &params, origin: &origin };
         assert_eq!(cast.on.server.introspect(&cast.on.organization, request).await.is_ok(), accepted);
     }
     let request =

@@ -280,7 +280,7 @@ impl Setting {
         form.append_pair("grant_type", GRANT).extend_pairs(fields);
         let params = Params::from_form(form.finish().as_bytes()).unwrap();
         let origin = Origin::default();
-        let request = TokenRequest { authorization: None, params: &params, origin: &origin };
+        let request = TokenRequest { authorization: None, dpop: None, params: &params, origin: &origin };
         self.server.token(&self.organization, request).await
     }
 
@@ -320,7 +320,7 @@ impl Setting {
         let form = format!("token={token}&client_id={client_id}&client_secret={SECRET}");
         let params = Params::from_form(form.as_bytes()).unwrap();
         let origin = Origin::default();
-        let request = TokenRequest { authorization: None, params: &params, origin: &origin };
+        let request = TokenRequest { authorization: None, dpop: None, params: &params, origin: &origin };
         self.server.introspect(&self.organization, request).await.unwrap()
     }
 
@@ -337,7 +337,7 @@ impl Setting {
         let form = format!("token={token}&client_id={client_id}&client_secret={SECRET}");
         let params = Params::from_form(form.as_bytes()).unwrap();
         let origin = Origin::default();
-        let request = TokenRequest { authorization: None, params: &params, origin: &origin };
+        let request = TokenRequest { authorization: None, dpop: None, params: &params, origin: &origin };
         self.server.revoke(&self.organization, request).await.unwrap();
     }
 

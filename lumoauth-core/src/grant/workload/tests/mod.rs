@@ -139,7 +139,8 @@ impl Bench {
     async fn request(&self, fields: &[(&str, &str)]) -> Outcome {
         let form: String = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let params = Params::from_form(form.as_bytes()).unwrap();
-        let request = TokenRequest { authorization: None, params: &params, origin: &Origin::default() };
+        let request =
+            TokenRequest { authorization: None, dpop: None, params: &params, origin: &Origin::default() };
         self.server.token(&self.org, request).await
     }
 
