@@ -3,6 +3,10 @@
 //! `serde_json` lets the last of two equal members win and nests to 128. Two parsers that disagree about a
 //! duplicate are how signed text and read text drift apart, so [`parse`] refuses duplicates at any depth and
 //! anything nested deeper than [`MAX_DEPTH`].
+//!
+//! `serde_json` also has names of members that mean something to itself: an object whose first member is called
+//! `$serde_json::private::RawValue` becomes the value that the *text* of that member is, with duplicates and depth of its own.
+//! Nobody else reads it so, and nobody needs such a name, so they are refused.
 
 use std::{borrow::Cow, collections::HashSet, fmt};
 
@@ -13,6 +17,9 @@ use serde::{
 
 /// The deepest nesting that is accepted.
 pub const MAX_DEPTH: usize = 32;
+
+/// How the names begin that `serde_json` has for itself.
+const RESERVED: &str = "$serde_json::private::";
 
 /// The text is not JSON that this crate accepts, or does not have the expected form.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +116,9 @@ impl<'de> Visitor<'de> for Strict {
         let inner = self.depth;
         let mut names = Names::default();
         while let Some(Name(name)) = map.next_key()? {
+            if name.starts_with(RESERVED) {
+                return Err(A::Error::custom("a member has a reserved name"));
+            }
             if names.contains(&name) {
                 return Err(A::Error::custom(format_args!("member `{name}` twice")));
             }
@@ -183,6 +193,16 @@ mod tests {
         assert!(parse::<Value>(nested(32).as_bytes()).is_ok());
         assert!(parse::<Value>(nested(33).as_bytes()).is_err());
         assert!(parse::<Value>(nested(100_000).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn no_member_makes_text_into_a_value() {
+        let text = br#"{"a":{"$serde_json::private::RawValue":"{\"b\":1,\"b\":2}"}}"#;
+        // What this is about: the parser itself reads into the text.
+        assert_eq!(serde_json::from_slice::<Value>(text).unwrap()["a"]["b"], 2);
+        assert!(parse::<Value>(text).is_err());
+        assert!(parse::<Value>(br#"{"$serde_json::private::Number":"1"}"#).is_err());
+        assert!(parse::<Value>(br#"{"\u0024serde_json::private::RawValue":"1"}"#).is_err());
     }
 
     #[test]

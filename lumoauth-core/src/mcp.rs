@@ -135,6 +135,10 @@ impl ResourceUri {
         // `Url` has already lowered scheme and host and dropped the default port. Clients disagree about one
         // trailing slash, so it does not count.
         let whole = url.as_str();
+        // A host is percent-decoded: what must not stand in the text must not come out of it either.
+        if whole.contains('"') {
+            return Err(ParseResourceError);
+        }
         let normalized = match url.query() {
             None => whole.strip_suffix('/').unwrap_or(whole).to_owned(),
             Some(_) => whole.to_owned(),
@@ -243,6 +247,7 @@ mod tests {
             "https://u:p@a/",
             "https://a b/",
             "https://a/\"",
+            "https://a%22b/",
         ] {
             assert!(ResourceUri::parse(bad).is_err(), "{bad}");
         }
