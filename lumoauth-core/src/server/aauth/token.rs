@@ -228,11 +228,10 @@ impl AuthorizationServer {
             now,
         };
         let decision = self.inner.consent_policy.decide(&facts).await?;
-        let level = resource.default_auth_level;
         let narrowed = |more: Scope| {
             Scope::new(more.as_slice().iter().filter(|item| scope.as_slice().contains(item)).cloned())
         };
-        let grant = |scope| AAuthGrant {
+        let grant = |scope, level| AAuthGrant {
             lineage: AuthLineage::new(organization, &signed.agent, &resource),
             delegate: signed.delegate().map(str::to_owned),
             scope,
@@ -240,11 +239,13 @@ impl AuthorizationServer {
         };
         match decision {
             Decision::Deny(reason) => Err(AAuthError::Denied(reason)),
-            Decision::Consent(part) => {
-                self.ask_a_person(asking, grant(narrowed(part)), &resource).await.map(AAuthAnswer::Consent)
-            }
+            Decision::Consent(part) => self
+                .ask_a_person(asking, grant(narrowed(part), resource.default_auth_level), &resource)
+                .await
+                .map(AAuthAnswer::Consent),
             Decision::Grant(part) => {
-                let mut grant = grant(narrowed(part));
+                // Whatever the resource demands by default, no person has agreed to this.
+                let mut grant = grant(narrowed(part), AuthLevel::None);
                 let family = new_family(&organization.id);
                 grant.lineage.handles.push(family);
                 let issued = self.issue(asking, &resource, &grant, Some(&token), "auth").await?;
@@ -413,16 +414,12 @@ impl AuthorizationServer {
         if let Some(item) = scope.as_slice().iter().find(|item| !upstream.scope.as_slice().contains(item)) {
             return Err(AAuthError::InvalidScope(item.to_string()));
         }
-        let level = resource.default_auth_level;
-        let reason = match level {
-            AuthLevel::None => None,
-            AuthLevel::Authenticated | AuthLevel::Authorized => {
-                upstream.sub.is_none().then_some("The resource wants a person to have agreed.")
-            }
-            AuthLevel::User => Some("The resource wants the person to be there."),
-        };
-        if let Some(reason) = reason {
-            return Err(AAuthError::Denied(reason));
+        let demanded = resource.default_auth_level;
+        if demanded == AuthLevel::User {
+            return Err(AAuthError::Denied("The resource wants the person to be there."));
+        }
+        if demanded > upstream.auth_level {
+            return Err(AAuthError::Denied("The resource wants a person to have agreed."));
         }
         let chain = chain(&upstream, signed)?;
         let own = own_handle(org, &upstream);
@@ -443,7 +440,7 @@ impl AuthorizationServer {
             resource: &resource,
             lineage,
             scope,
-            level,
+            level: upstream.auth_level,
             chain,
             until: Some(Timestamp::from_unix_seconds(upstream.exp)),
             resource_token: Some(&resource_token),
