@@ -40,20 +40,23 @@
 //!     store::MemoryStore,
 //! };
 //!
+//! fn message(headers: &HeaderMap) -> Message<'_> {
+//!     Message {
+//!         method: &Method::POST,
+//!         scheme: "https",
+//!         authority: "api.example",
+//!         path: "/orders",
+//!         query: None,
+//!         headers,
+//!         content: Content::Bytes(b"{}"),
+//!     }
+//! }
+//!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let signer = LocalSigner::generate(KeyId::parse("key-1")?, Algorithm::EdDsa)?;
 //! let mut headers = HeaderMap::new();
 //! headers.insert("content-type", "application/json".parse()?);
-//! let message = |headers| Message {
-//!     method: &Method::POST,
-//!     scheme: "https",
-//!     authority: "api.example",
-//!     path: "/orders",
-//!     query: None,
-//!     headers,
-//!     content: Content::Bytes(b"{}"),
-//! };
 //!
 //! // The sender.
 //! let now = SystemClock::new().now();
