@@ -313,10 +313,8 @@ impl AuthorizationServer {
         let found = grants.find_ticket(org, purpose, &hash, now).await?;
         let Some(found) = found else { return Err(unknown) };
         let body: AAuthCodeBody = read(&found.ticket.body)?;
-        if body.grant.agent() != Some(signed.agent.id) {
-            return Err(unknown);
-        }
-        let fits = body.grant.delegate.as_deref() == signed.delegate()
+        let fits = body.grant.agent() == Some(signed.agent.id)
+            && body.grant.delegate.as_deref() == signed.delegate()
             && body.redirect_uri == *redirect_uri
             && request.request_token.as_ref().is_none_or(|token| body.request.matches(token));
         let resource = match body.grant.resource() {
@@ -342,7 +340,7 @@ impl AuthorizationServer {
         }
         if !fits {
             return Err(AAuthError::InvalidGrant(
-                "The code is for another delegate, redirect_uri or request.",
+                "The code is for another agent, delegate, redirect_uri or request.",
             ));
         }
         let (Some(resource), Some(family)) =
