@@ -12,6 +12,8 @@
 //! 3. Nobody knows here for which person an agent asks. So what a person allowed before spares them the question, and never
 //!    the way through their browser: an agent that serves several people gets nothing of one for another.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -194,7 +196,7 @@ impl AuthorizationServer {
     async fn wanted(
         &self,
         asking: Asking<'_>,
-    ) -> Result<(std::sync::Arc<AAuthResource>, ResourceToken, Scope), AAuthError> {
+    ) -> Result<(Arc<AAuthResource>, ResourceToken, Scope), AAuthError> {
         let Asking { organization, signed, request, now, .. } = asking;
         let text = request.resource_token.as_ref();
         let text = text.ok_or(AAuthError::InvalidRequest("resource_token is required."))?;
@@ -217,17 +219,9 @@ impl AuthorizationServer {
     }
 
     async fn aauth_auth(&self, asking: Asking<'_>) -> Result<AAuthAnswer, AAuthError> {
-        let Asking { organization, signed, now, .. } = asking;
+        let Asking { organization, signed, .. } = asking;
         let (resource, token, scope) = self.wanted(asking).await?;
-        let facts = AuthorizationFacts {
-            org: &organization.id,
-            agent: &signed.agent,
-            delegate: signed.delegate(),
-            resource: &resource,
-            scope: &scope,
-            now,
-        };
-        let decision = self.inner.consent_policy.decide(&facts).await?;
+        let decision = self.decided(asking, &resource, &scope).await?;
         let narrowed = |more: Scope| {
             Scope::new(more.as_slice().iter().filter(|item| scope.as_slice().contains(item)).cloned())
         };
@@ -252,6 +246,46 @@ impl AuthorizationServer {
                 let refresh = self.refreshable(asking, &grant, family).await?;
                 Ok(AAuthAnswer::Tokens(tokens("auth", issued, refresh)))
             }
+        }
+    }
+
+    /// What the policy says to `scope` at `resource`.
+    async fn decided(
+        &self,
+        asking: Asking<'_>,
+        resource: &Arc<AAuthResource>,
+        scope: &Scope,
+    ) -> Result<Decision, AAuthError> {
+        let Asking { organization, signed, now, .. } = asking;
+        let facts = AuthorizationFacts {
+            org: &organization.id,
+            agent: &signed.agent,
+            delegate: signed.delegate(),
+            resource,
+            scope,
+            now,
+        };
+        Ok(self.inner.consent_policy.decide(&facts).await?)
+    }
+
+    /// Whether the policy allows today what comes of an earlier grant, which `agreed` says a person agreed to.
+    async fn still_allowed(
+        &self,
+        asking: Asking<'_>,
+        resource: &Arc<AAuthResource>,
+        scope: &Scope,
+        agreed: bool,
+    ) -> Result<(), AAuthError> {
+        let part = match self.decided(asking, resource, scope).await? {
+            Decision::Deny(reason) => return Err(AAuthError::Denied(reason)),
+            Decision::Consent(_) if !agreed => {
+                return Err(AAuthError::Denied("The resource wants a person to have agreed."));
+            }
+            Decision::Grant(part) | Decision::Consent(part) => part,
+        };
+        match scope.as_slice().iter().find(|item| !part.as_slice().contains(item)) {
+            Some(item) => Err(AAuthError::InvalidScope(item.to_string())),
+            None => Ok(()),
         }
     }
 
@@ -385,6 +419,7 @@ impl AuthorizationServer {
         if let Some(item) = scope.as_slice().iter().find(|item| !grant.scope.as_slice().contains(item)) {
             return Err(AAuthError::InvalidScope(item.to_string()));
         }
+        self.still_allowed(asking, &resource, &scope, grant.lineage.user.is_some()).await?;
         grant.scope = scope;
         let issued = self.issue(asking, &resource, &grant, Some(&resource_token), "refresh").await?;
         Ok(tokens("refresh", issued, None))
@@ -419,6 +454,7 @@ impl AuthorizationServer {
         if demanded > upstream.auth_level {
             return Err(AAuthError::Denied("The resource wants a person to have agreed."));
         }
+        self.still_allowed(asking, &resource, &scope, upstream.sub.is_some()).await?;
         let chain = chain(&upstream, signed)?;
         let own = own_handle(org, &upstream);
         let AuthLineage { mut agents, mut resources, mut handles, user, consents, .. } = upstream.lin.clone();
