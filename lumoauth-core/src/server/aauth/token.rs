@@ -233,6 +233,9 @@ impl AuthorizationServer {
         };
         match decision {
             Decision::Deny(reason) => Err(AAuthError::Denied(reason)),
+            Decision::Consent(_) if !signed.identity()?.user_authorization => {
+                Err(AAuthError::Denied("A person must agree, and the agent may not ask one."))
+            }
             Decision::Consent(part) => self
                 .ask_a_person(asking, grant(narrowed(part), resource.default_auth_level), &resource)
                 .await
