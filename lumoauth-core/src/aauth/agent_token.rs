@@ -1,5 +1,7 @@
 //! `agent+jwt`: who an agent is, and the key it signs requests with.
 
+use serde_json::Value;
+
 use super::{Confirmation, SKEW, TOKEN_LIFE};
 use crate::{
     clock::Timestamp,
@@ -34,6 +36,9 @@ pub struct AgentToken {
     pub confirmation: Confirmation,
     /// From when on it is not accepted.
     pub expires_at: Timestamp,
+    /// The epoch of the agent that it was made in, if this server made it. One that the agent signed itself is as good as the
+    /// agent's keys are.
+    pub epoch: Option<u32>,
 }
 
 impl<'a> UnverifiedAgentToken<'a> {
@@ -82,9 +87,14 @@ impl<'a> UnverifiedAgentToken<'a> {
         now: Timestamp,
     ) -> Result<AgentToken, InvalidToken> {
         let Self { token, agent } = self;
-        let claims = verify_by_either(token, keys, own)?;
+        let (claims, ours) = verify_by_either(token, keys, own)?;
         claims.check_times(now, None, SKEW)?;
         let expires_at = claims.expires_at().ok_or(InvalidToken::Malformed)?;
+        let epoch = claims.all().get("agent_epoch").and_then(Value::as_u64);
+        let epoch = epoch.and_then(|epoch| u32::try_from(epoch).ok()).filter(|_| ours);
+        if ours && epoch.is_none() {
+            return Err(InvalidToken::Malformed);
+        }
         if expires_at > now.plus(TOKEN_LIFE + SKEW) {
             return Err(InvalidToken::LivesTooLong);
         }
@@ -95,17 +105,19 @@ impl<'a> UnverifiedAgentToken<'a> {
         let sub = sub.ok_or(InvalidToken::Malformed)?;
         let delegate = (sub != agent.as_str()).then(|| sub.to_owned());
         let confirmation = Confirmation::read(claims.all(), keys)?;
-        Ok(AgentToken { agent, delegate, confirmation, expires_at })
+        Ok(AgentToken { agent, delegate, confirmation, expires_at, epoch })
     }
 }
 
-/// The claims, if a key of the party signed them, or one of ours did for it. Of the same `kid` the party's own counts.
+/// The claims, if a key of the party signed them, or one of ours did for it; and whether it was one of ours. Of the same `kid`
+/// the party's own counts.
 pub(super) fn verify_by_either(
     token: Unverified<'_>,
     keys: &PublicKeys,
     own: &[VerifyingKey],
-) -> Result<ForeignClaims, InvalidToken> {
+) -> Result<(ForeignClaims, bool), InvalidToken> {
     let ours =
         token.kid().is_some_and(|kid| !keys.contains(kid) && own.iter().any(|key| key.id().as_str() == kid));
-    if ours { token.verify_own(own) } else { token.verify(keys) }
+    let claims = if ours { token.verify_own(own) } else { token.verify(keys) };
+    Ok((claims?, ours))
 }

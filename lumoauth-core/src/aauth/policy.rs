@@ -38,7 +38,7 @@ pub struct AuthorizationFacts<'a> {
 pub enum Decision {
     /// The agent gets this much of it at once, for nobody in particular.
     Grant(Scope),
-    /// A person must be asked for this much of it.
+    /// A person must agree to this much of it, or must have agreed to what it comes of.
     Consent(Scope),
     /// It gets nothing. The reason is shown.
     Deny(&'static str),
@@ -63,13 +63,11 @@ pub struct LevelPolicy;
 #[async_trait]
 impl ConsentPolicy for LevelPolicy {
     async fn decide(&self, facts: &AuthorizationFacts<'_>) -> Result<Decision, StoreError> {
-        let may_ask = facts.agent.aauth.as_ref().is_some_and(|identity| identity.user_authorization);
         Ok(match facts.resource.default_auth_level {
             AuthLevel::None => Decision::Grant(facts.scope.clone()),
-            _ if !may_ask => {
-                Decision::Deny("The resource wants a person to agree, and the agent may not ask one.")
+            AuthLevel::Authenticated | AuthLevel::Authorized | AuthLevel::User => {
+                Decision::Consent(facts.scope.clone())
             }
-            _ => Decision::Consent(facts.scope.clone()),
         })
     }
 }

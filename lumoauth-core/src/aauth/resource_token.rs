@@ -81,7 +81,7 @@ impl<'a> UnverifiedResourceToken<'a> {
         now: Timestamp,
     ) -> Result<ResourceToken, InvalidToken> {
         let Self { token, text, resource } = self;
-        let claims = verify_by_either(token, keys, own)?;
+        let (claims, _) = verify_by_either(token, keys, own)?;
         claims.check_times(now, None, SKEW)?;
         let malformed = InvalidToken::Malformed;
         let expires_at = claims.expires_at().ok_or(malformed)?;

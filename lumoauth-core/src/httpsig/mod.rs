@@ -40,35 +40,38 @@
 //!     store::MemoryStore,
 //! };
 //!
+//! fn message(headers: &HeaderMap) -> Message<'_> {
+//!     Message {
+//!         method: &Method::POST,
+//!         scheme: "https",
+//!         authority: "api.example",
+//!         path: "/orders",
+//!         query: None,
+//!         headers,
+//!         content: Content::Bytes(b"{}"),
+//!     }
+//! }
+//!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let signer = LocalSigner::generate(KeyId::parse("key-1")?, Algorithm::EdDsa)?;
 //! let mut headers = HeaderMap::new();
 //! headers.insert("content-type", "application/json".parse()?);
-//! let message = |headers| Message {
-//!     method: &Method::POST,
-//!     scheme: "https",
-//!     authority: "api.example",
-//!     path: "/orders",
-//!     query: None,
-//!     headers,
-//!     content: Content::Bytes(b"{}"),
-//! };
 //!
 //! // The sender.
 //! let now = SystemClock::new().now();
 //! let signed = httpsig::sign(&signer, &Profile::LUMO_RFC, &message(&headers), SignWith::now(now)).await?;
 //! signed.insert_into(&mut headers);
 //!
-//! // The receiver, which knows the key.
-//! let (key, replay, org) = (signer.public_key()?, MemoryStore::new(), OrgId::parse("acme-corp")?);
+//! // The receiver, which knows the key, and lets a nonce pass once. This store keeps everything of its server; one that
+//! // only remembers nonces refuses what may be older than itself.
+//! let (key, replay, org) = (signer.public_key()?, MemoryStore::from_the_beginning(), OrgId::parse("acme-corp")?);
 //! let accept = Accept::at(["api.example"]);
 //! let verified = httpsig::read(&message(&headers), &accept, now)?.verify(&key)?;
 //! assert_eq!(verified.thumbprint(), key.thumbprint());
-//!
-//! // A replay store that was made just now cannot tell what came before, and until it can it refuses.
-//! let request = verified.once(&replay, &org, now).await;
-//! assert!(matches!(request, Err(SignatureError::TooOld)));
+//! let copy = verified.clone();
+//! assert!(verified.once(&replay, &org, now).await.is_ok());
+//! assert!(matches!(copy.once(&replay, &org, now).await, Err(SignatureError::Replayed)));
 //! # Ok(())
 //! # }
 //! # run().now_or_never().expect("memory answers at once")

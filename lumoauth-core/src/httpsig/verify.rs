@@ -104,11 +104,12 @@ impl Signature {
         self.components.iter().any(|component| matches!(component, Component::Field(name) if name == field))
     }
 
-    /// Whether nobody can have changed the query: it is covered, or there is none to be covered and the list says so by
-    /// covering the target. Under [`Profile::LUMO_SDK`] a query is covered only if `@query` is.
+    /// Whether nobody can have changed the query, added one or taken it away. Under [`Profile::LUMO_RFC`] a query that was there
+    /// is covered; under [`Profile::LUMO_SDK`] only a list with `@query` says that there was one.
     pub fn covers_query(&self) -> bool {
         let covering = [Component::Query, Component::TargetUri, Component::RequestTarget];
-        !self.has_query || self.components.iter().any(|component| covering.contains(component))
+        let none = !self.has_query && self.profile == Profile::LUMO_RFC;
+        none || self.components.iter().any(|component| covering.contains(component))
     }
 }
 

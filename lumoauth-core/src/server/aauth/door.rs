@@ -113,7 +113,8 @@ impl AuthorizationServer {
         let own = self.inner.keys.verifying_keys(org, KeyPurpose::AAuth, now).await?;
         let token = token.verify(&keys, &own, &issuer, now).map_err(Unauthenticated::AgentToken)?;
         let identity = agent.aauth.as_deref().ok_or(Unauthenticated::Party)?;
-        if token.delegate.is_some() && !identity.delegation {
+        let old = token.epoch.is_some_and(|epoch| epoch != agent.epoch);
+        if old || (token.delegate.is_some() && !identity.delegation) {
             return Err(Unauthenticated::Party.into());
         }
         check_algorithm(identity, &token.confirmation.key)?;

@@ -132,6 +132,8 @@ struct DelegateClaims<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<&'a str>,
     cnf: Value,
+    /// Of the agent: what it was made in ends with it.
+    agent_epoch: u32,
     iat: u64,
     exp: u64,
     jti: String,
@@ -251,6 +253,7 @@ impl AuthorizationServer {
             sub,
             aud: audience,
             cnf: confirmation.to_claim(),
+            agent_epoch: agent.epoch,
             iat,
             exp: iat + life,
             jti: TokenId::generate().to_string(),

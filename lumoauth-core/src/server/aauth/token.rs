@@ -12,6 +12,8 @@
 //! 3. Nobody knows here for which person an agent asks. So what a person allowed before spares them the question, and never
 //!    the way through their browser: an agent that serves several people gets nothing of one for another.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -194,7 +196,7 @@ impl AuthorizationServer {
     async fn wanted(
         &self,
         asking: Asking<'_>,
-    ) -> Result<(std::sync::Arc<AAuthResource>, ResourceToken, Scope), AAuthError> {
+    ) -> Result<(Arc<AAuthResource>, ResourceToken, Scope), AAuthError> {
         let Asking { organization, signed, request, now, .. } = asking;
         let text = request.resource_token.as_ref();
         let text = text.ok_or(AAuthError::InvalidRequest("resource_token is required."))?;
@@ -217,22 +219,13 @@ impl AuthorizationServer {
     }
 
     async fn aauth_auth(&self, asking: Asking<'_>) -> Result<AAuthAnswer, AAuthError> {
-        let Asking { organization, signed, now, .. } = asking;
+        let Asking { organization, signed, .. } = asking;
         let (resource, token, scope) = self.wanted(asking).await?;
-        let facts = AuthorizationFacts {
-            org: &organization.id,
-            agent: &signed.agent,
-            delegate: signed.delegate(),
-            resource: &resource,
-            scope: &scope,
-            now,
-        };
-        let decision = self.inner.consent_policy.decide(&facts).await?;
-        let level = resource.default_auth_level;
+        let decision = self.decided(asking, &resource, &scope).await?;
         let narrowed = |more: Scope| {
             Scope::new(more.as_slice().iter().filter(|item| scope.as_slice().contains(item)).cloned())
         };
-        let grant = |scope| AAuthGrant {
+        let grant = |scope, level| AAuthGrant {
             lineage: AuthLineage::new(organization, &signed.agent, &resource),
             delegate: signed.delegate().map(str::to_owned),
             scope,
@@ -240,17 +233,62 @@ impl AuthorizationServer {
         };
         match decision {
             Decision::Deny(reason) => Err(AAuthError::Denied(reason)),
-            Decision::Consent(part) => {
-                self.ask_a_person(asking, grant(narrowed(part)), &resource).await.map(AAuthAnswer::Consent)
+            Decision::Consent(_) if !signed.identity()?.user_authorization => {
+                Err(AAuthError::Denied("A person must agree, and the agent may not ask one."))
             }
+            Decision::Consent(part) => self
+                .ask_a_person(asking, grant(narrowed(part), resource.default_auth_level), &resource)
+                .await
+                .map(AAuthAnswer::Consent),
             Decision::Grant(part) => {
-                let mut grant = grant(narrowed(part));
+                // Whatever the resource demands by default, no person has agreed to this.
+                let mut grant = grant(narrowed(part), AuthLevel::None);
                 let family = new_family(&organization.id);
                 grant.lineage.handles.push(family);
                 let issued = self.issue(asking, &resource, &grant, Some(&token), "auth").await?;
                 let refresh = self.refreshable(asking, &grant, family).await?;
                 Ok(AAuthAnswer::Tokens(tokens("auth", issued, refresh)))
             }
+        }
+    }
+
+    /// What the policy says to `scope` at `resource`.
+    async fn decided(
+        &self,
+        asking: Asking<'_>,
+        resource: &Arc<AAuthResource>,
+        scope: &Scope,
+    ) -> Result<Decision, AAuthError> {
+        let Asking { organization, signed, now, .. } = asking;
+        let facts = AuthorizationFacts {
+            org: &organization.id,
+            agent: &signed.agent,
+            delegate: signed.delegate(),
+            resource,
+            scope,
+            now,
+        };
+        Ok(self.inner.consent_policy.decide(&facts).await?)
+    }
+
+    /// Whether the policy allows today what comes of an earlier grant, which `agreed` says a person agreed to.
+    async fn still_allowed(
+        &self,
+        asking: Asking<'_>,
+        resource: &Arc<AAuthResource>,
+        scope: &Scope,
+        agreed: bool,
+    ) -> Result<(), AAuthError> {
+        let part = match self.decided(asking, resource, scope).await? {
+            Decision::Deny(reason) => return Err(AAuthError::Denied(reason)),
+            Decision::Consent(_) if !agreed => {
+                return Err(AAuthError::Denied("The resource wants a person to have agreed."));
+            }
+            Decision::Grant(part) | Decision::Consent(part) => part,
+        };
+        match scope.as_slice().iter().find(|item| !part.as_slice().contains(item)) {
+            Some(item) => Err(AAuthError::InvalidScope(item.to_string())),
+            None => Ok(()),
         }
     }
 
@@ -312,10 +350,8 @@ impl AuthorizationServer {
         let found = grants.find_ticket(org, purpose, &hash, now).await?;
         let Some(found) = found else { return Err(unknown) };
         let body: AAuthCodeBody = read(&found.ticket.body)?;
-        if body.grant.agent() != Some(signed.agent.id) {
-            return Err(unknown);
-        }
-        let fits = body.grant.delegate.as_deref() == signed.delegate()
+        let fits = body.grant.agent() == Some(signed.agent.id)
+            && body.grant.delegate.as_deref() == signed.delegate()
             && body.redirect_uri == *redirect_uri
             && request.request_token.as_ref().is_none_or(|token| body.request.matches(token));
         let resource = match body.grant.resource() {
@@ -341,7 +377,7 @@ impl AuthorizationServer {
         }
         if !fits {
             return Err(AAuthError::InvalidGrant(
-                "The code is for another delegate, redirect_uri or request.",
+                "The code is for another agent, delegate, redirect_uri or request.",
             ));
         }
         let (Some(resource), Some(family)) =
@@ -386,6 +422,7 @@ impl AuthorizationServer {
         if let Some(item) = scope.as_slice().iter().find(|item| !grant.scope.as_slice().contains(item)) {
             return Err(AAuthError::InvalidScope(item.to_string()));
         }
+        self.still_allowed(asking, &resource, &scope, grant.lineage.user.is_some()).await?;
         grant.scope = scope;
         let issued = self.issue(asking, &resource, &grant, Some(&resource_token), "refresh").await?;
         Ok(tokens("refresh", issued, None))
@@ -413,17 +450,14 @@ impl AuthorizationServer {
         if let Some(item) = scope.as_slice().iter().find(|item| !upstream.scope.as_slice().contains(item)) {
             return Err(AAuthError::InvalidScope(item.to_string()));
         }
-        let level = resource.default_auth_level;
-        let reason = match level {
-            AuthLevel::None => None,
-            AuthLevel::Authenticated | AuthLevel::Authorized => {
-                upstream.sub.is_none().then_some("The resource wants a person to have agreed.")
-            }
-            AuthLevel::User => Some("The resource wants the person to be there."),
-        };
-        if let Some(reason) = reason {
-            return Err(AAuthError::Denied(reason));
+        let demanded = resource.default_auth_level;
+        if demanded == AuthLevel::User {
+            return Err(AAuthError::Denied("The resource wants the person to be there."));
         }
+        if demanded > upstream.auth_level {
+            return Err(AAuthError::Denied("The resource wants a person to have agreed."));
+        }
+        self.still_allowed(asking, &resource, &scope, upstream.sub.is_some()).await?;
         let chain = chain(&upstream, signed)?;
         let own = own_handle(org, &upstream);
         let AuthLineage { mut agents, mut resources, mut handles, user, consents, .. } = upstream.lin.clone();
@@ -443,7 +477,7 @@ impl AuthorizationServer {
             resource: &resource,
             lineage,
             scope,
-            level,
+            level: upstream.auth_level,
             chain,
             until: Some(Timestamp::from_unix_seconds(upstream.exp)),
             resource_token: Some(&resource_token),
