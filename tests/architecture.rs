@@ -109,6 +109,7 @@ const LEVELS: &[(&str, &[&str])] = &[
     (
         "protocol",
         &[
+            "aauth",
             "token",
             "principal",
             "spending",

@@ -381,19 +381,14 @@ fn refusals_say_nothing_and_are_recorded(server: &Server) {
     }
 }
 
-/// A memory that began with the process cannot know what was presented before it; a durable one can.
+/// Before an organization is there, nothing can have been presented to it: a request that was signed a moment before is taken
+/// on every store. What a memory refuses that was lost since, the tests of the stores show.
 #[test]
-fn request_is_refused_that_may_be_older_than_the_memory() {
+fn request_may_be_older_than_the_server() {
     for backend in Backend::ALL {
-        let young = matches!(backend, Backend::Memory | Backend::PostgresRedis);
         let server = Server::start(&Options::new(backend).knowing_our_sites());
         let role = Role::in_org(server.acme(), unique("role"));
-        let request = role.session.sign(HOST, &role.org.issuer(), unix_now());
-        if young {
-            role.not_sent(&request);
-        } else {
-            role.present(&request).ok();
-        }
+        role.present(&role.session.sign(HOST, &role.org.issuer(), unix_now() - 30)).ok();
     }
 }
 
