@@ -192,10 +192,16 @@ fn challenge(question: &Question, submit_url: &str) -> Value {
     json!({
         "challenge_id": question.challenge_id.expose(),
         "csrf_token": question.csrf_token.expose(),
-        "client": { "id": question.client.client_id(), "name": question.client.name(), "kind": kind },
+        "client": {
+            "id": question.client.client_id(),
+            "name": question.client.name(),
+            "kind": kind,
+            "url": question.client_url,
+        },
         "user": { "id": question.user.id.to_string(), "email": question.user.email },
         "scopes": scopes,
         "resource": question.resource,
+        "resource_name": question.resource_name,
         "redirect_uri": question.redirect_uri,
         "submit_url": submit_url,
         "expires_in": question.expires_in,
