@@ -37,6 +37,7 @@ mod delegation_retries;
 mod discovery;
 mod dpop;
 mod dpop_doors;
+mod envelopes;
 mod forged_claims;
 mod forged_keys;
 mod forged_shapes;

@@ -150,11 +150,11 @@ async fn everything_is_there_after_reopening() {
     let pending = ApprovalStore::pending(&store, &org, None, NOW, Page::first(9)).await.unwrap();
     assert_eq!(pending.items, [Arc::new(approval)]);
     let entry = AuditStore::find(&store, &org, AuditKey::Event(last.id)).await.unwrap().unwrap();
-    assert_eq!((entry.seq, entry.event), (10, last));
+    assert_eq!((entry.seq, entry.event), (11, last));
 
     store.append(&org, &[event()]).await.unwrap();
     let page = store.page(&org, &AuditFilter::default(), Page::first(1)).await.unwrap();
-    assert_eq!((page.total, page.items[0].seq), (11, 11));
+    assert_eq!((page.total, page.items[0].seq), (12, 12));
 }
 
 #[test]
