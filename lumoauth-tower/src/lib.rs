@@ -53,6 +53,7 @@
 //! - Something that takes the path of the public URL away, if that has one, before a request gets here.
 //! - A limit on how long a request head may take; bodies are bounded here (64 KiB, 15 seconds).
 
+mod aauth;
 mod authenticate;
 mod body;
 mod budget;
@@ -71,6 +72,7 @@ mod reply;
 mod route;
 mod service;
 
+pub use aauth::{AAuth, AAuthLayer, CheckedBody, CheckedBodyError, resource_document, resource_jwks};
 pub use authenticate::{Authenticate, AuthenticateLayer};
 pub use budget::{Budget, BudgetLayer, MeteredBody, UsageMeter};
 pub use capability::{RequireCapability, RequireCapabilityLayer};

@@ -9,11 +9,13 @@
 //! | `consent` | bringing a person to the question, and their answer |
 //! | `issue` | making auth tokens, and reading them |
 //! | `parties` | what resources and agents do with their registered keys |
+//! | `local` | auth tokens at resources in this process |
 
 mod consent;
 mod door;
 mod grants;
 mod issue;
+mod local;
 mod parties;
 mod registry;
 mod token;
@@ -29,6 +31,7 @@ use crate::{
 };
 
 pub(super) use consent::Bringing;
+pub use local::OwnAuthTokens;
 pub use parties::{
     DelegateRequest, PartyToken, ResourceTokenRequest, RevokeRequest, VerifyAuthToken, VerifyResourceToken,
 };

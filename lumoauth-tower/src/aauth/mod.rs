@@ -1,0 +1,8 @@
+//! AAuth at services of a host: those that agents call ([`AAuthLayer`]), and agents
+//! that call them ([`AAuthClientLayer`]).
+
+mod checked_body;
+mod layer;
+
+pub use checked_body::{CheckedBody, CheckedBodyError};
+pub use layer::{AAuth, AAuthLayer, resource_document, resource_jwks};
