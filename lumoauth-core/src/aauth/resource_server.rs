@@ -47,7 +47,14 @@ const SPACE_OF_NONCES: &str = "aauth-resource";
 /// An issuer cannot be asked. This is no refusal: nothing is known of the token.
 #[derive(Debug, thiserror::Error)]
 #[error("the issuer of auth tokens cannot be asked")]
-pub struct IssuerUnavailable(#[from] pub Box<dyn std::error::Error + Send + Sync>);
+pub struct IssuerUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+impl IssuerUnavailable {
+    /// With the cause, for the log.
+    pub fn new(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(cause.into())
+    }
+}
 
 /// An issuer whose auth tokens a resource accepts: [`PublishedIssuer`], or one in this process
 /// ([`AuthorizationServer::auth_tokens_of`](crate::server::AuthorizationServer::auth_tokens_of)).
@@ -97,7 +104,7 @@ impl AuthTokenIssuer for PublishedIssuer {
 
     async fn keys(&self, kid: &str, now: Timestamp) -> Result<Arc<PublicKeys>, IssuerUnavailable> {
         let source = KeySource::JwksUri(&self.jwks_uri);
-        self.keys.keys(source, Some(kid), now).await.map_err(|error| IssuerUnavailable(error.into()))
+        self.keys.keys(source, Some(kid), now).await.map_err(IssuerUnavailable::new)
     }
 
     async fn is_alive(&self, _: &AuthClaims) -> Result<bool, IssuerUnavailable> {

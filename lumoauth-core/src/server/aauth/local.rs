@@ -67,19 +67,19 @@ impl AuthTokenIssuer for OwnAuthTokens {
 
     async fn keys(&self, _: &str, now: Timestamp) -> Result<Arc<PublicKeys>, IssuerUnavailable> {
         let keys = self.server.inner.keys.verifying_keys(&self.org, KeyPurpose::AAuth, now).await;
-        let keys = keys.map_err(|error| IssuerUnavailable(error.into()))?;
+        let keys = keys.map_err(IssuerUnavailable::new)?;
         let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
         if !parsed.0.iter().eq(keys.iter().map(|key| key.jwk())) {
             let jwks: Vec<_> = keys.iter().map(|key| key.jwk().clone()).collect();
             let set = json!({ "keys": jwks }).to_string();
-            let set = JwkSet::parse(set.as_bytes()).map_err(|error| IssuerUnavailable(error.into()))?;
+            let set = JwkSet::parse(set.as_bytes()).map_err(IssuerUnavailable::new)?;
             *parsed = (jwks, Arc::new(PublicKeys::of(&set)));
         }
         Ok(parsed.1.clone())
     }
 
     async fn is_alive(&self, claims: &AuthClaims) -> Result<bool, IssuerUnavailable> {
-        let unavailable = |error: crate::store::StoreError| IssuerUnavailable(error.into());
+        let unavailable = IssuerUnavailable::new;
         let organization = self.server.stores().organizations.find(&self.org).await.map_err(unavailable)?;
         let Some(organization) = organization.filter(|_| claims.organization == self.org) else {
             return Ok(false);
