@@ -7,7 +7,7 @@ use lumoauth_core::{
     aauth::{Confirmation, PublishedIssuer, ResourceServer},
     agent::AgentStatus,
     clock::Clock,
-    fetch::NoFetch,
+    fetch::{Fetch, FetchError, FetchRequest, NoFetch},
     foreign_keys::ForeignKeys,
     httpsig::{Profile, SignWith},
     keys::KeyPurpose,
@@ -16,7 +16,7 @@ use lumoauth_tower::{AuthenticateLayer, Rejection, RejectionReason};
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt};
 
-use crate::setting::{AGENT, Call, ISSUER, NOW, RESOURCE, Setting, echo, signer};
+use crate::setting::{AGENT, Call, ISSUER, NOW, RESOURCE, Setting, echo, key_set, signer};
 
 #[tokio::test]
 async fn tokens_that_are_none_for_this_resource_are_refused() {
@@ -342,4 +342,52 @@ async fn tokens_of_another_issuer_are_taken_where_it_is_trusted() {
     let answer = call.clone().to(&setting.layer_of(resource(other.clone()))).await;
     assert_eq!(answer.json()["details"]["reason"], "invalid_token");
     call.to(&setting.layer_of(resource(other).with_issuer(ours))).await.served();
+}
+
+/// What an issuer publishes, and how often it was read.
+#[derive(Debug, Default)]
+struct Published(std::sync::Mutex<(Vec<u8>, usize)>);
+
+#[async_trait::async_trait]
+impl Fetch for Published {
+    async fn fetch(&self, request: FetchRequest) -> Result<Vec<u8>, FetchError> {
+        assert_eq!(request.url.as_str(), format!("{ISSUER}/aauth/jwks.json"));
+        let mut published = self.0.lock().unwrap();
+        published.1 += 1;
+        Ok(published.0.clone())
+    }
+}
+
+#[tokio::test]
+async fn tokens_of_an_issuer_elsewhere_stand_and_fall_with_the_keys_that_it_publishes() {
+    let setting = Setting::new().await;
+    let token = setting.token("read:files").await;
+    let keys = json!({ "keys": setting.server.aauth_jwks(&setting.org).await.unwrap() }).to_string();
+    let published = Arc::new(Published::default());
+    published.0.lock().unwrap().0 = keys.into_bytes();
+    let issuer = PublishedIssuer::new(ISSUER, Arc::new(ForeignKeys::new(published.clone()))).unwrap();
+    let resource =
+        ResourceServer::new(RESOURCE.parse().unwrap(), Arc::new(issuer), setting.stores.replay.clone());
+    let layer = setting.layer_of(resource);
+    for _ in 0..3 {
+        setting.get(&token).await.to(&layer).await.served();
+    }
+    assert_eq!(published.0.lock().unwrap().1, 1);
+    // What was revoked is not seen here.
+    let revoked = json!({ "token": "token-1" });
+    assert_eq!(setting.ask("aauth/token/revoke", &revoked).await.0, StatusCode::OK);
+    setting.get(&token).await.to(&layer).await.served();
+    // Another key under the name of the one that signed, then none at all.
+    let kid = token_kid(&token);
+    for keys in [key_set(&signer(9, &kid)).keys, Vec::new()] {
+        published.0.lock().unwrap().0 = json!({ "keys": keys }).to_string().into_bytes();
+        setting.clock.advance(Duration::from_secs(301));
+        setting.get(&token).await.to(&layer).await.unauthenticated("invalid_token");
+    }
+}
+
+fn token_kid(token: &str) -> String {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    let header = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
+    serde_json::from_slice::<Value>(&header).unwrap()["kid"].as_str().unwrap().to_owned()
 }
