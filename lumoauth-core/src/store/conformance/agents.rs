@@ -8,6 +8,7 @@ use crate::{
     capability::Capability,
     client::Secrets,
     id::{AgentId, ClientId, OrgId, Slug},
+    jwks::HttpAlgorithm,
     secret::{Secret, SecretHash},
     store::{AgentFilter, AgentKey, AgentStore, Insert, Page, Remove, Unique, Update},
     workload::{WorkloadKey, WorkloadTrust},
