@@ -25,7 +25,7 @@ use lumoauth_core::{
     clock::{Clock, ManualClock, Timestamp},
     httpsig::{self, Content, Message, Profile, SignWith},
     id::{KeyId, OrgId, Slug},
-    keys::{KeyProvider, KeyPurpose, KeyRing, KeyRingConfig, LocalSigner, MasterKey, Signer},
+    keys::{KeyProvider, KeyPurpose, KeyRing, KeyRingConfig, LocalSigner, MasterKey},
     organization::Organization,
     server::AuthorizationServer,
     store::{MemoryStore, Stores},

@@ -11,7 +11,6 @@
 //! | `error` | why there is no token |
 //! | `resource_server` | what a resource does: who calls, and what is missing |
 //! | `refusal` | what a resource demands, and what it answers to those who do not have it |
-//! | [`client`] | what an agent does: it signs, and gets the tokens that resources want |
 //! | `context` | who calls a resource, as its handlers see it |
 //! | `verified` | auth tokens that a resource saw before |
 //!
@@ -25,7 +24,6 @@
 
 mod agent_token;
 mod auth_token;
-pub mod client;
 mod confirmation;
 mod context;
 mod error;

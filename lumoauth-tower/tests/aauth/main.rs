@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod budget;
-mod client;
 mod content;
 mod refused;
 mod served;

@@ -183,9 +183,10 @@ async fn fields_that_stand_there_twice_are_refused() {
 
 #[tokio::test]
 async fn what_was_signed_is_what_is_served() {
+    type Change = (&'static str, fn(&mut Call));
     let setting = Setting::new().await;
     let (layer, token) = (setting.layer(), setting.token("read:files").await);
-    let changes: [(&str, fn(&mut Call)); 6] = [
+    let changes: [Change; 6] = [
         ("key_binding_failed", |call| call.method = Method::DELETE),
         ("key_binding_failed", |call| call.target = "/files/b".to_owned()),
         ("key_binding_failed", |call| call.target = "/files/%61".to_owned()),
