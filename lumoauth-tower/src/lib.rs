@@ -74,6 +74,7 @@ mod route;
 mod service;
 
 pub use aauth::{AAuth, AAuthLayer, CheckedBody, CheckedBodyError, resource_document, resource_jwks};
+pub use aauth::{AAuthClient, AAuthClientError, AAuthClientLayer, PendingConsent, WantedScope};
 pub use authenticate::{Authenticate, AuthenticateLayer};
 pub use budget::{Budget, BudgetLayer, MeteredBody, UsageMeter};
 pub use capability::{RequireCapability, RequireCapabilityLayer};

@@ -11,6 +11,7 @@
 //! | `error` | why there is no token |
 //! | `resource_server` | what a resource does: who calls, and what is missing |
 //! | `refusal` | what a resource demands, and what it answers to those who do not have it |
+//! | [`client`] | what an agent does: it signs, and gets the tokens that resources want |
 //! | `context` | who calls a resource, as its handlers see it |
 //! | `verified` | auth tokens that a resource saw before |
 //!
@@ -24,6 +25,7 @@
 
 mod agent_token;
 mod auth_token;
+pub mod client;
 mod confirmation;
 mod context;
 mod error;

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod budget;
+mod client;
 mod content;
+mod people;
 mod refused;
 mod served;
 mod setting;
