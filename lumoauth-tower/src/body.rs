@@ -22,11 +22,21 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The whole body.
 pub(crate) async fn read<B: Body>(headers: &HeaderMap, body: B) -> Result<Bytes, WireError> {
+    read_up_to(MAX_BODY, headers, body).await
+}
+
+/// The whole body, if it is not larger than this.
+pub(crate) async fn read_up_to<B: Body>(
+    max: usize,
+    headers: &HeaderMap,
+    body: B,
+) -> Result<Bytes, WireError> {
     let too_large = || {
-        WireError::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request", "The body is larger than 64 KiB.")
+        let text = format!("The body is larger than {} KiB.", max / 1024);
+        WireError::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request", text)
     };
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: u64| length > MAX_BODY as u64) {
+    if announced.is_some_and(|length: u64| length > max as u64) {
         return Err(too_large());
     }
     // Most bodies are there already or absent; a timer is only made for those that are not.
@@ -40,7 +50,7 @@ pub(crate) async fn read<B: Body>(headers: &HeaderMap, body: B) -> Result<Bytes,
         while let Some(frame) = body.as_mut().frame().await {
             let frame = frame.map_err(|_| WireError::invalid_request("The body broke off."))?;
             let Ok(mut data) = frame.into_data() else { continue };
-            if first.len() + whole.len() + data.remaining() > MAX_BODY {
+            if first.len() + whole.len() + data.remaining() > max {
                 return Err(too_large());
             }
             let data = data.copy_to_bytes(data.remaining());

@@ -14,7 +14,8 @@ use http_body::Body;
 use lumoauth_core::{
     capability::Capability,
     id::OrgId,
-    server::AuthorizationServer,
+    principal::Principal,
+    server::{AuthenticateError, AuthorizationServer},
     spending::{Budgets, Spend},
 };
 use tower_layer::Layer;
@@ -74,20 +75,33 @@ pub struct Guard<Home = AuthorizationServer> {
 
 #[derive(Clone, Debug)]
 struct Checks {
-    authenticate: Option<AuthenticateLayer>,
+    who: Who,
     capability: Option<RequireCapabilityLayer>,
     budget: Option<BudgetLayer>,
+}
+
+/// How it is known who calls.
+#[derive(Clone, Debug)]
+enum Who {
+    /// It is asked here.
+    ByToken(AuthenticateLayer),
+    /// Nobody needs it before the budget, which asks for itself.
+    Unasked,
+    /// A layer outside found out; here it is only asked whether the caller is of this organization.
+    Outside(Option<OrgId>),
 }
 
 impl Guard<AuthorizationServer> {
     /// Accepts the credentials of `server`, which is in this process.
     pub fn new(server: AuthorizationServer) -> Self {
-        Self::of(server.clone(), AuthenticateLayer::new(server))
+        Self::of(server.clone(), Who::ByToken(AuthenticateLayer::new(server)))
     }
 
     /// Accepts access tokens that are bound to `resource` (their `aud`), and no others.
     pub fn for_resource(mut self, resource: &str) -> Self {
-        self.checks.authenticate = self.checks.authenticate.map(|it| it.for_resource(resource));
+        if let Who::ByToken(layer) = self.checks.who {
+            self.checks.who = Who::ByToken(layer.for_resource(resource));
+        }
         self
     }
 
@@ -102,7 +116,7 @@ impl Guard<AuthorizationServer> {
 impl Guard<RemoteTokens> {
     /// Accepts access tokens of an authorization server elsewhere that are bound to `resource`, which is this service.
     pub fn remote(tokens: RemoteTokens, resource: &str) -> Self {
-        Self::of(tokens.clone(), AuthenticateLayer::remote(tokens, resource))
+        Self::of(tokens.clone(), Who::ByToken(AuthenticateLayer::remote(tokens, resource)))
     }
 
     /// Charges callers there what `estimate` says of a request, until it is known better: see [`BudgetLayer`] and
@@ -116,14 +130,31 @@ impl Guard<RemoteTokens> {
     }
 }
 
+impl Guard<Arc<dyn Budgets>> {
+    /// For routes behind an [`AAuthLayer`](crate::AAuthLayer), which has found out who calls: a capability, and then perhaps
+    /// a budget. Without that layer it answers 500.
+    pub fn behind_aauth(budgets: Arc<dyn Budgets>) -> Self {
+        Self::of(budgets, Who::Outside(None))
+    }
+
+    /// Charges callers what `estimate` says of a request, until it is known better: see [`BudgetLayer`].
+    pub fn charge(self, estimate: impl Fn(&Parts) -> Spend + Send + Sync + 'static) -> Self {
+        let budgets = self.home.clone();
+        self.charged(budgets, estimate)
+    }
+}
+
 impl<Home> Guard<Home> {
-    fn of(home: Home, authenticate: AuthenticateLayer) -> Self {
-        Self { home, checks: Checks { authenticate: Some(authenticate), capability: None, budget: None } }
+    fn of(home: Home, who: Who) -> Self {
+        Self { home, checks: Checks { who, capability: None, budget: None } }
     }
 
     /// Accepts the credentials of one organization only.
     pub fn for_organization(mut self, org: OrgId) -> Self {
-        self.checks.authenticate = self.checks.authenticate.map(|it| it.for_organization(org));
+        self.checks.who = match self.checks.who {
+            Who::ByToken(layer) => Who::ByToken(layer.for_organization(org)),
+            Who::Outside(_) | Who::Unasked => Who::Outside(Some(org)),
+        };
         self
     }
 
@@ -150,8 +181,14 @@ impl<Home> Guard<Home> {
 
 impl Checks {
     async fn admit(&self, parts: &mut Parts) -> Result<Option<Admitted>, Rejection> {
-        if let Some(authenticate) = &self.authenticate {
-            authenticate.admit(parts).await?;
+        match (&self.who, parts.extensions.get::<Principal>()) {
+            (Who::ByToken(layer), _) => layer.admit(parts).await?,
+            (Who::Unasked, _) => {}
+            (Who::Outside(Some(org)), Some(principal)) if principal.org != *org => {
+                return Err(AuthenticateError::OtherOrganization.into());
+            }
+            (Who::Outside(_), Some(_)) => {}
+            (Who::Outside(_), None) => return Err(Rejection::misconfigured("AAuthLayer")),
         }
         if let Some(rejection) = self.capability.as_ref().and_then(|it| it.refusal(&parts.extensions)) {
             return Err(rejection);
@@ -181,7 +218,7 @@ impl<S> Layer<S> for BudgetLayer {
     type Service = Guarded<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let checks = Checks { authenticate: None, capability: None, budget: Some(self.clone()) };
+        let checks = Checks { who: Who::Unasked, capability: None, budget: Some(self.clone()) };
         Guarded { inner, checks }
     }
 }

@@ -1,6 +1,6 @@
 //! lumoauth over HTTP: the endpoints as one tower service, and layers that protect your own routes.
 //!
-//! # Three ways to use it
+//! # Four ways to use it
 //!
 //! 1. **Host the authorization server.** [`LumoauthService`] answers every endpoint; mount it as the fallback of any
 //!    router, or serve it under hyper.
@@ -9,6 +9,7 @@
 //! 3. **Protect routes on other hosts** (feature `fetch`): `Guard::remote`, with `RemoteTokens`, which verifies tokens by the
 //!    keys that the authorization server publishes or by asking it (RFC 7662), and `RemoteBudgets`, which charges callers
 //!    there.
+//! 4. **Protect routes that agents call with signed requests** (AAuth), on any host: [`AAuthLayer`].
 //!
 //! ```
 //! # #[cfg(feature = "fetch")]
@@ -53,6 +54,7 @@
 //! - Something that takes the path of the public URL away, if that has one, before a request gets here.
 //! - A limit on how long a request head may take; bodies are bounded here (64 KiB, 15 seconds).
 
+mod aauth;
 mod authenticate;
 mod body;
 mod budget;
@@ -71,6 +73,8 @@ mod reply;
 mod route;
 mod service;
 
+pub use aauth::{AAuth, AAuthLayer, CheckedBody, CheckedBodyError, resource_document, resource_jwks};
+pub use aauth::{AAuthClient, AAuthClientError, AAuthClientLayer, PendingConsent, WantedScope};
 pub use authenticate::{Authenticate, AuthenticateLayer};
 pub use budget::{BudgetLayer, MeteredBody, UsageMeter};
 pub use capability::{RequireCapability, RequireCapabilityLayer};

@@ -35,6 +35,8 @@ pub enum RejectionReason {
     Denied(DenyReason),
     /// The caller's budget does not allow it.
     Budget,
+    /// The content is too large, or did not arrive.
+    Content,
     /// The stores or the keys do not answer; nothing is allowed then.
     Unavailable,
     /// A layer that must come first is missing.

@@ -9,10 +9,66 @@ use crate::{
     capability::Scope,
     clock::Timestamp,
     id::{AAuthIdentifier, OrgId},
-    jwks::PublicKeys,
+    jwks::{JwsAlgorithm, PublicKeys},
     organization::ActOrder,
-    token::InvalidToken,
+    token::{
+        InvalidToken,
+        foreign::{self, Unverified},
+    },
 };
+
+/// An auth token that has been read but not checked, at the resource that it was shown to.
+#[derive(Debug)]
+pub struct UnverifiedAuthToken<'a> {
+    token: Unverified<'a>,
+    kid: String,
+}
+
+impl<'a> UnverifiedAuthToken<'a> {
+    /// Takes the text apart.
+    ///
+    /// # Errors
+    /// [`InvalidToken`] if it cannot be an auth token, whoever signed it.
+    pub fn read(text: &'a str) -> Result<Self, InvalidToken> {
+        let token = foreign::read(text)?;
+        if token.typ() != Some("auth+jwt") {
+            return Err(InvalidToken::WrongType);
+        }
+        if token.algorithm() != JwsAlgorithm::EdDsa {
+            return Err(InvalidToken::Algorithm);
+        }
+        let kid = token.kid().ok_or(InvalidToken::Header)?.to_owned();
+        Ok(Self { token, kid })
+    }
+
+    /// Who it claims to be issued by. Keys are looked for at issuers that are trusted, whoever it is.
+    pub fn issuer(&self) -> Option<&str> {
+        self.token.issuer()
+    }
+
+    /// Which key it claims to be signed with.
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// What it says, if one of `keys`, which are those of `issuer`, signed it for `resource` and it is valid at `now`.
+    ///
+    /// # Errors
+    /// [`InvalidToken`] says which check failed.
+    pub fn verify(
+        self,
+        keys: &PublicKeys,
+        issuer: &str,
+        resource: &AAuthIdentifier,
+        now: Timestamp,
+    ) -> Result<AuthClaims, InvalidToken> {
+        let claims = AuthClaims::of(self.token.verify(keys)?.all(), issuer, now)?;
+        if claims.aud != *resource {
+            return Err(InvalidToken::WrongAudience);
+        }
+        Ok(claims)
+    }
+}
 
 /// The claims of an auth token of ours.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,14 +137,20 @@ impl AuthClaims {
         if claims.iss != issuer {
             return Err(InvalidToken::WrongIssuer);
         }
+        claims.check_time(now)?;
+        Ok(claims)
+    }
+
+    /// Whether their time has come and is not over.
+    pub(super) fn check_time(&self, now: Timestamp) -> Result<(), InvalidToken> {
         let seconds = now.unix_seconds();
-        if claims.exp <= seconds {
+        if self.exp <= seconds {
             return Err(InvalidToken::Expired);
         }
-        if claims.iat > seconds + super::SKEW.as_secs() {
+        if self.iat > seconds + super::SKEW.as_secs() {
             return Err(InvalidToken::NotYetValid);
         }
-        Ok(claims)
+        Ok(())
     }
 
     /// The key that must sign the requests it comes with.

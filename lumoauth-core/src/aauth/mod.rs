@@ -9,6 +9,11 @@
 //! | `lineage` | what an auth token stands on, and whether that still holds |
 //! | `policy` | who decides whether an agent gets what it asks for: [`ConsentPolicy`] |
 //! | `error` | why there is no token |
+//! | `resource_server` | what a resource does: who calls, and what is missing |
+//! | `refusal` | what a resource demands, and what it answers to those who do not have it |
+//! | [`client`] | what an agent does: it signs, and gets the tokens that resources want |
+//! | `context` | who calls a resource, as its handlers see it |
+//! | `verified` | auth tokens that a resource saw before |
 //!
 //! 1. Each of the three tokens has a type of its own and one reader; no door takes another's.
 //! 2. A token says who may use it: the holder of one key. It counts only together with a request that this key signed
@@ -20,18 +25,29 @@
 
 mod agent_token;
 mod auth_token;
+pub mod client;
 mod confirmation;
+mod context;
 mod error;
 mod lineage;
 mod policy;
+mod refusal;
+mod resource_server;
 mod resource_token;
+mod verified;
 
 pub use agent_token::{AgentToken, UnverifiedAgentToken};
-pub use auth_token::{ActedFor, AuthClaims};
+pub use auth_token::{ActedFor, AuthClaims, UnverifiedAuthToken};
 pub use confirmation::Confirmation;
+pub use context::{AAuthCaller, AAuthContext};
 pub use error::{AAuthError, Unauthenticated};
 pub use lineage::{AuthLineage, alive};
 pub use policy::{AuthorizationFacts, ConsentPolicy, Decision, LevelPolicy};
+pub use refusal::{Demand, Refusal, RefusalCause};
+pub use resource_server::{
+    AuthTokenIssuer, IssuerUnavailable, PublishedIssuer, Recognized, ResourceServer, Scheme, Seen,
+};
+pub(crate) use resource_token::NewResourceToken;
 pub use resource_token::{ResourceToken, UnverifiedResourceToken};
 
 use std::time::Duration;

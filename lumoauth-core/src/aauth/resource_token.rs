@@ -1,15 +1,17 @@
 //! `resource+jwt`: what a resource wants an agent to be allowed.
 
+use serde::Serialize;
+
 use super::{RESOURCE_TOKEN_LIFE, SKEW, agent_token::verify_by_either};
 use crate::{
     capability::Scope,
     clock::Timestamp,
-    id::AAuthIdentifier,
+    id::{AAuthIdentifier, TokenId},
     jwks::{PublicKeys, Thumbprint},
-    keys::VerifyingKey,
-    secret::sha256,
+    keys::{KeyError, Signer, VerifyingKey},
+    secret::{Secret, sha256},
     token::{
-        InvalidToken,
+        self, InvalidToken,
         foreign::{self, Unverified},
     },
 };
@@ -42,6 +44,60 @@ pub struct ResourceToken {
     pub presented_from: Timestamp,
     /// Its name among those of its resource, for using it once.
     pub single_use: [u8; 32],
+}
+
+/// A resource token that is to be made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewResourceToken<'a> {
+    /// The resource that it is from.
+    pub(crate) resource: &'a AAuthIdentifier,
+    /// The issuer that it is for.
+    pub(crate) auth_server: &'a str,
+    /// The agent that called.
+    pub(crate) agent: &'a AAuthIdentifier,
+    /// The key that signed the call.
+    pub(crate) agent_jkt: Thumbprint,
+    /// What the agent needs.
+    pub(crate) scope: &'a Scope,
+    /// Where the resource keeps the request in more detail.
+    pub(crate) auth_request_url: Option<&'a str>,
+}
+
+impl NewResourceToken<'_> {
+    /// The token, made at `now`.
+    ///
+    /// # Errors
+    /// [`KeyError`] if the key cannot be used.
+    pub(crate) async fn sign(&self, signer: &dyn Signer, now: Timestamp) -> Result<Secret, KeyError> {
+        #[derive(Serialize)]
+        struct Claims<'a> {
+            iss: &'a AAuthIdentifier,
+            aud: &'a str,
+            agent: &'a AAuthIdentifier,
+            agent_jkt: Thumbprint,
+            #[serde(skip_serializing_if = "Scope::is_empty")]
+            scope: &'a Scope,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            auth_request_url: Option<&'a str>,
+            iat: u64,
+            exp: u64,
+            jti: String,
+        }
+        let Self { resource, auth_server, agent, agent_jkt, scope, auth_request_url } = *self;
+        let iat = now.unix_seconds();
+        let claims = Claims {
+            iss: resource,
+            aud: auth_server,
+            agent,
+            agent_jkt,
+            scope,
+            auth_request_url,
+            iat,
+            exp: iat + RESOURCE_TOKEN_LIFE.as_secs(),
+            jti: TokenId::generate().to_string(),
+        };
+        token::sign(signer, "resource+jwt", &claims).await.map(Secret::from)
+    }
 }
 
 impl<'a> UnverifiedResourceToken<'a> {

@@ -10,7 +10,8 @@
 //! 3. [`Verified::once`] asks the replay store whether the nonce is new, last of all: so nobody can use up the nonces of
 //!    others, and two copies that race are told apart.
 //!
-//! Each step gives what the next one starts from, so none can be left out or done too early.
+//! Each step gives what the next one starts from, so none can be left out or done too early. Whoever wants to know who signed
+//! before the content is there takes [`read_ahead`] for the first step, and checks what was [`Promised`] when it has come.
 //!
 //! # What is accepted
 //!
@@ -94,7 +95,7 @@ pub use error::SignatureError;
 pub use message::{Content, Message};
 pub use profile::Profile;
 pub use sign::{SignError, SignWith, SignedHeaders, sign};
-pub use verify::{Accept, Presented, Signature, SignedRequest, Verified, read};
+pub use verify::{Accept, Presented, Promised, Signature, SignedRequest, Verified, read, read_ahead};
 
 #[cfg(test)]
 mod tests;

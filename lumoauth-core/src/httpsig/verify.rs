@@ -1,10 +1,10 @@
 //! Verifying, in the steps that the types enforce: read, verify, once.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use sfv::{BareItemFromInput, RefBareItem};
 
 use super::{
-    Component, Message, Profile, SignatureError, base,
+    Component, Content, Message, Profile, SignatureError, base,
     fields::{self, Parameter},
     message::{one, without_default_port},
     profile::{CONTENT_DIGEST, nonce_field},
@@ -119,6 +119,76 @@ impl Signature {
 /// # Errors
 /// [`SignatureError`] says what is wrong.
 pub fn read(message: &Message<'_>, accept: &Accept, now: Timestamp) -> Result<Presented, SignatureError> {
+    let check = |profile: &Profile, components: &[Component]| {
+        profile.check_coverage(components, message)?;
+        match digest_field(message, components)? {
+            Some(field) => message.content.check_digest_field(field),
+            None => Ok(()),
+        }
+    };
+    read_with(message, accept, now, check).map(|(presented, ())| presented)
+}
+
+/// The same of a request whose content is still to come: what the message has for content is not looked at. What the signature
+/// says of the content is handed back, to be checked when it is there; until then nothing is known of it.
+///
+/// # Errors
+/// [`SignatureError`] says what is wrong.
+pub fn read_ahead(
+    message: &Message<'_>,
+    accept: &Accept,
+    now: Timestamp,
+) -> Result<(Presented, Promised), SignatureError> {
+    let (none, some) = (Content::Bytes(b""), Content::Bytes(b"?"));
+    read_with(message, accept, now, |profile, components| {
+        profile.check_coverage(components, &Message { content: none, ..*message })?;
+        let lacking = match profile.check_coverage(components, &Message { content: some, ..*message }) {
+            Ok(()) => None,
+            Err(SignatureError::NotCovered(name)) => Some(name),
+            Err(error) => return Err(error),
+        };
+        let digest = digest_field(message, components)?;
+        if let Some(field) = digest {
+            // Of which content it is will be seen; that it can be told is.
+            match none.check_digest_field(field) {
+                Ok(()) | Err(SignatureError::DigestMismatch) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Promised { digest: digest.cloned(), lacking })
+    })
+}
+
+/// What a signature says of content that was not there yet.
+#[derive(Clone, Debug)]
+#[must_use = "the content is not known to be the one that was signed"]
+pub struct Promised {
+    digest: Option<HeaderValue>,
+    /// What would have to be covered for a request with content.
+    lacking: Option<&'static str>,
+}
+
+impl Promised {
+    /// Whether this is the content that was signed.
+    ///
+    /// # Errors
+    /// [`SignatureError`] if it is another one, or the signature is of a request without content.
+    pub fn check(&self, content: Content<'_>) -> Result<(), SignatureError> {
+        match self.lacking {
+            Some(name) if !content.is_empty() => return Err(SignatureError::NotCovered(name)),
+            _ => {}
+        }
+        self.digest.as_ref().map_or(Ok(()), |field| content.check_digest_field(field))
+    }
+}
+
+/// Reads a signature, with `check` for what hangs on the content.
+fn read_with<T>(
+    message: &Message<'_>,
+    accept: &Accept,
+    now: Timestamp,
+    check: impl FnOnce(&Profile, &[Component]) -> Result<T, SignatureError>,
+) -> Result<(Presented, T), SignatureError> {
     let input = one(message.headers, &SIGNATURE_INPUT)?;
     let signature = one(message.headers, &SIGNATURE)?;
     let (Some(input), Some(signature)) = (input, signature) else { return Err(missing(message.headers)) };
@@ -143,29 +213,33 @@ pub fn read(message: &Message<'_>, accept: &Accept, now: Timestamp) -> Result<Pr
         (Some(_), Some(_)) => return Err(SignatureError::Nonce),
     };
     check_nonce(nonce)?;
-    profile.check_coverage(&components, message)?;
-    if components.contains(&Component::Field(CONTENT_DIGEST)) {
-        let field = one(message.headers, &CONTENT_DIGEST)?;
-        message.content.check_digest_field(field.ok_or(SignatureError::Absent(CONTENT_DIGEST))?)?;
-    }
+    let checked = check(&profile, &components)?;
     let values = parameters.iter().map(|(name, value)| (*name, RefBareItem::from(value)));
     let params = fields::signature_params(&components, values)?;
     let base = base::build(message, &profile, &components, &params)?;
-    Ok(Presented {
-        base,
-        bytes,
-        authority: message.normalized_authority().into(),
-        signature: Signature {
-            label,
-            profile,
-            created: own.created,
-            nonce: nonce.into(),
-            key_id: own.key_id.map(Box::from),
-            algorithm: own.algorithm,
-            has_query: message.query.is_some(),
-            components,
-        },
-    })
+    let signature = Signature {
+        label,
+        profile,
+        created: own.created,
+        nonce: nonce.into(),
+        key_id: own.key_id.map(Box::from),
+        algorithm: own.algorithm,
+        has_query: message.query.is_some(),
+        components,
+    };
+    let authority = message.normalized_authority().into();
+    Ok((Presented { base, bytes, authority, signature }, checked))
+}
+
+/// The `Content-Digest` of a signature that covers it.
+fn digest_field<'m>(
+    message: &Message<'m>,
+    components: &[Component],
+) -> Result<Option<&'m HeaderValue>, SignatureError> {
+    if !components.contains(&Component::Field(CONTENT_DIGEST)) {
+        return Ok(None);
+    }
+    one(message.headers, &CONTENT_DIGEST)?.map(Some).ok_or(SignatureError::Absent(CONTENT_DIGEST))
 }
 
 /// A signature that is there and well-formed, of which nothing is proven yet.

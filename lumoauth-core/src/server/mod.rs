@@ -55,8 +55,8 @@ use crate::{
 
 pub use aauth::{
     AAuthAgentPatch, AAuthAnswer, AAuthResourcePatch, AAuthTokenRequest, AAuthTokens, ConsentNeeded,
-    DelegateRequest, PartyToken, PlatformToken, ResourceTokenRequest, RevokeRequest, SignedCall,
-    VerifyAuthToken, VerifyResourceToken,
+    DelegateRequest, OwnAuthTokens, PartyToken, PlatformToken, ResourceTokenRequest, RevokeRequest,
+    SignedCall, VerifyAuthToken, VerifyResourceToken,
 };
 pub use agents::{AgentPage, NewAgent, Registration, RegistrationRequest, TestTokenRequest};
 pub use approvals::{ApprovalDecisionRequest, ApprovalRequest, OpenedApproval};

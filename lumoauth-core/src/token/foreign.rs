@@ -88,6 +88,11 @@ impl Unverified<'_> {
         self.typ.as_deref()
     }
 
+    /// How it claims to be signed.
+    pub(crate) fn algorithm(&self) -> JwsAlgorithm {
+        self.algorithm
+    }
+
     /// Everything it claims.
     pub(crate) fn claims(&self) -> &Map<String, Value> {
         &self.claims

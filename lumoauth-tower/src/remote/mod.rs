@@ -22,7 +22,9 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{FutureExt, future::WeakShared};
 use http::{HeaderValue, StatusCode};
 use lumoauth_core::{
+    aauth::PublishedIssuer,
     clock::{Clock, SystemClock, Timestamp},
+    foreign_keys::ForeignKeys,
     json,
     secret::Secret,
 };
@@ -91,6 +93,17 @@ impl RemoteServer {
     /// The issuer, as it stands in tokens.
     pub fn issuer(&self) -> &str {
         &self.0.issuer
+    }
+
+    /// Its auth tokens (AAuth), for a resource that it issues them for: verified by the keys that it publishes, so what is
+    /// revoked is accepted until it ends, an hour at most.
+    ///
+    /// # Errors
+    /// [`RemoteServerError::Issuer`] if its name is none that resources have.
+    pub fn auth_tokens(&self) -> Result<PublishedIssuer, RemoteServerError> {
+        let keys = Arc::new(ForeignKeys::new(self.http().clone()));
+        PublishedIssuer::new(self.issuer(), keys)
+            .map_err(|_| RemoteServerError::Issuer(self.issuer().to_owned()))
     }
 
     fn now(&self) -> Timestamp {

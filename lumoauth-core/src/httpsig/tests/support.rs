@@ -8,7 +8,7 @@ use crate::{
     clock::Timestamp,
     httpsig::{
         Accept, Component, Content, Message, Presented, Profile, SignWith, SignatureError, Verified, read,
-        sign, sign::sign_as,
+        read_ahead, sign, sign::sign_as,
     },
     id::KeyId,
     keys::LocalSigner,
@@ -142,6 +142,18 @@ impl Request {
 
     /// Read and verified, by either profile.
     pub(super) fn check(&self) -> Result<Verified, SignatureError> {
-        self.read()?.verify(&signer().public_key().unwrap())
+        let read = self.read();
+        assert_eq!(read.is_ok(), self.read_ahead().is_ok(), "{self:?}");
+        read?.verify(&signer().public_key().unwrap())
+    }
+
+    /// Read before the content is there, which is looked at then.
+    fn read_ahead(&self) -> Result<(), SignatureError> {
+        let (message, later) = (self.message(), Content::Bytes(&self.body));
+        for content in [Content::Bytes(b""), Content::Bytes(b"of another request")] {
+            let ahead = Message { content, ..message };
+            read_ahead(&ahead, &Accept::at([AUTHORITY]), at(CREATED))?.1.check(later)?;
+        }
+        Ok(())
     }
 }

@@ -10,11 +10,13 @@
 //! | `issue` | making auth tokens, and reading them |
 //! | `platform` | an access token for all other routes, bound to the key of the agent |
 //! | `parties` | what resources and agents do with their registered keys |
+//! | `local` | auth tokens at resources in this process |
 
 mod consent;
 mod door;
 mod grants;
 mod issue;
+mod local;
 mod parties;
 mod platform;
 mod registry;
@@ -31,6 +33,7 @@ use crate::{
 };
 
 pub(super) use consent::Bringing;
+pub use local::OwnAuthTokens;
 pub use parties::{
     DelegateRequest, PartyToken, ResourceTokenRequest, RevokeRequest, VerifyAuthToken, VerifyResourceToken,
 };

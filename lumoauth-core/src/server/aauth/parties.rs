@@ -12,7 +12,7 @@ use super::{
     issue::{handle_of, own_handle},
 };
 use crate::{
-    aauth::{AAuthError, AuthClaims, Confirmation, RESOURCE_TOKEN_LIFE, TOKEN_LIFE},
+    aauth::{AAuthError, AuthClaims, Confirmation, NewResourceToken, RESOURCE_TOKEN_LIFE, TOKEN_LIFE},
     aauth_resource::AAuthResource,
     agent::Agent,
     audit::{Event, EventKind, Target},
@@ -111,21 +111,6 @@ pub struct RevokeRequest {
 }
 
 #[derive(Serialize)]
-struct ResourceClaims<'a> {
-    iss: &'a AAuthIdentifier,
-    aud: &'a str,
-    agent: &'a AAuthIdentifier,
-    agent_jkt: String,
-    #[serde(skip_serializing_if = "Scope::is_empty")]
-    scope: Scope,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    auth_request_url: Option<&'a str>,
-    iat: u64,
-    exp: u64,
-    jti: String,
-}
-
-#[derive(Serialize)]
 struct DelegateClaims<'a> {
     iss: &'a AAuthIdentifier,
     sub: &'a str,
@@ -190,22 +175,18 @@ impl AuthorizationServer {
         {
             return Err(AAuthError::InvalidScope(item.to_string()));
         }
-        let iat = now.unix_seconds();
-        let claims = ResourceClaims {
-            iss: &resource.identifier,
-            aud: &issuer,
-            agent: &agent,
-            agent_jkt: jkt.to_string(),
-            scope,
-            auth_request_url: request.auth_request_url.as_deref(),
-            iat,
-            exp: iat + RESOURCE_TOKEN_LIFE.as_secs(),
-            jti: TokenId::generate().to_string(),
-        };
         let signer = self.inner.keys.signer(org, KeyPurpose::AAuth, now).await?;
-        let token = token::sign(&*signer, "resource+jwt", &claims).await?;
+        let new = NewResourceToken {
+            resource: &resource.identifier,
+            auth_server: &issuer,
+            agent: &agent,
+            agent_jkt: jkt,
+            scope: &scope,
+            auth_request_url: request.auth_request_url.as_deref(),
+        };
+        let token = new.sign(&*signer, now).await?;
         let expires_in = RESOURCE_TOKEN_LIFE.as_secs();
-        Ok(PartyToken { token: token.into(), token_type: "resource+jwt", expires_in })
+        Ok(PartyToken { token, token_type: "resource+jwt", expires_in })
     }
 
     /// An agent token for a delegate of the signing agent.
