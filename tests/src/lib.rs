@@ -8,6 +8,7 @@
 //! The client is hand-written on a socket: it can send what a polite library refuses to, it never follows a
 //! redirect, and it treats every status as an answer.
 
+mod aauth;
 mod forge;
 mod http;
 mod https;
@@ -24,6 +25,7 @@ mod time;
 mod values;
 mod watchdog;
 
+pub use aauth::{AAuthAgent, AAuthResource, Call, Ed25519, Sent};
 pub use forge::{AttackerKey, forged, unsigned};
 pub use http::{Connection, Request, Response, percent_encode, raw_exchange};
 pub use issuer::{Issuer, fetched_issuer};

@@ -251,8 +251,7 @@ impl AuthorizationServer {
     /// [`ApiError::NotFound`] if there is none.
     pub async fn delete_aauth_agent(&self, org: &OrgId, name: &str, caller: &Caller) -> Result<(), ApiError> {
         let agent = self.aauth_agent(org, name).await?;
-        let mut patch = AgentPatch::default();
-        patch.aauth_identity = Some(json!({}));
+        let patch = AgentPatch { aauth_identity: Some(json!({})), ..AgentPatch::default() };
         let kind = EventKind::AAuthAgentRemoved;
         self.update_agent_as(org, &agent.id.to_string(), &patch, kind, caller).await.map(drop)
     }
