@@ -77,6 +77,12 @@ impl ReplayStore for RedisStore {
                 Ok(Remembered::First)
             }
             Ok(-2 | 0..) => Ok(Remembered::TooOld),
+            Ok(-3) => {
+                // Everything was lost. The other buckets begin now too, and not each with a refusal of its own.
+                let begun = self.begin_to_remember().await;
+                begun.map_err(|failure| failure.during("beginning to remember"))?;
+                Ok(Remembered::TooOld)
+            }
             Ok(-1) => Ok(Remembered::Replay),
             Ok(_) => Err(Failure::Unreadable.during("remembering a single-use value")),
             Err(failure) => Err(failure.during("remembering a single-use value")),

@@ -1,5 +1,6 @@
 //! What a client sees over HTTP, on every backend.
 
+mod aauth;
 mod admin;
 mod admin_matrix;
 mod agent_keys;

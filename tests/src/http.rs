@@ -78,6 +78,12 @@ impl Request {
         self.header("Content-Type", content_type)
     }
 
+    /// A body of which no field says what it is.
+    pub fn content(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = Some(body.into());
+        self
+    }
+
     /// Sends the request and reads the whole answer.
     ///
     /// # Panics

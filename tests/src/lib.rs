@@ -8,6 +8,7 @@
 //! The client is hand-written on a socket: it can send what a polite library refuses to, it never follows a
 //! redirect, and it treats every status as an answer.
 
+mod aauth;
 mod at_once;
 mod dpop;
 mod exchange;
@@ -28,6 +29,7 @@ mod time;
 mod values;
 mod watchdog;
 
+pub use aauth::{AAuthAgent, AAuthResource, Call, Ed25519, Sent};
 pub use at_once::at_once;
 pub use dpop::DpopKey;
 pub use exchange::{ACCESS_TOKEN, EXCHANGE, ID_TOKEN, JWT, REFRESH_TOKEN, acted_by, exchanging};

@@ -42,19 +42,27 @@ pub struct SignWith {
     created: Timestamp,
     nonce: Box<str>,
     signature_key: Option<HeaderValue>,
+    key_id: Option<Box<str>>,
 }
 
 impl SignWith {
     /// A signature made at `now`, with a random nonce of 16 bytes.
     pub fn now(now: Timestamp) -> Self {
         let nonce = URL_SAFE_NO_PAD.encode(random_bytes::<16>()).into_boxed_str();
-        Self { created: now, nonce, signature_key: None }
+        Self { created: now, nonce, signature_key: None, key_id: None }
     }
 
     /// With this nonce: 12 bytes or more in base64, never used before.
     #[must_use]
     pub fn nonce(mut self, nonce: &str) -> Self {
         self.nonce = nonce.into();
+        self
+    }
+
+    /// With this `keyid`, for receivers that find the key by it. [`Profile::LUMO_SDK`] has none.
+    #[must_use]
+    pub fn key_id(mut self, key_id: &str) -> Self {
+        self.key_id = Some(key_id.into());
         self
     }
 
@@ -95,7 +103,7 @@ impl SignedHeaders {
 ///
 /// # Errors
 /// [`SignError`] if the key is RSA or cannot be used, or the message cannot be signed: a covered field is absent, empty or
-/// in several lines, or the target is malformed.
+/// in several lines, the target is malformed, or the profile has no `keyid` and one is given.
 pub async fn sign(
     signer: &dyn Signer,
     profile: &Profile,
@@ -115,7 +123,12 @@ pub async fn sign(
     let created = i64::try_from(with.created.unix_seconds()).unwrap_or(i64::MAX);
     let created = RefBareItem::try_from(created).map_err(|_| SignatureError::Parameter("created"))?;
     let nonce = StringRef::from_str(&with.nonce).map_err(|_| SignatureError::Nonce)?;
-    let parameters = [(key_ref("created"), created), (key_ref("nonce"), nonce.into())];
+    let mut parameters = vec![(key_ref("created"), created), (key_ref("nonce"), nonce.into())];
+    if let Some(key_id) = &with.key_id {
+        let key_id = StringRef::from_str(key_id).map_err(|_| SignatureError::Parameter("keyid"))?;
+        parameters.push((key_ref("keyid"), key_id.into()));
+    }
+    profile.check_parameters(parameters.iter().map(|(name, _)| name.as_str()))?;
     let components = profile.components(&message);
     let (input, signature) = sign_as(signer, profile, &message, LABEL, &components, parameters).await?;
     Ok(SignedHeaders {

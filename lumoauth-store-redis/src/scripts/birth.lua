@@ -5,7 +5,8 @@ local time = redis.call('TIME')
 local clock = time[1] * 1000 + math.floor(time[2] / 1000)
 local birth = redis.call('GET', KEYS[1])
 local born
-if birth and string.sub(birth, 1, 40) == memory then
+local known = birth and string.sub(birth, 1, 40) == memory
+if known then
   born = tonumber(string.sub(birth, 42))
 else
   born = clock

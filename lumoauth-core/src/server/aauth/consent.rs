@@ -220,6 +220,10 @@ impl AuthorizationServer {
         chosen: Option<Scope>,
     ) -> Result<Answer, AuthorizeError> {
         let Asked { organization, user, origin, now, .. } = by;
+        // The agent's addresses may have changed since the person was asked.
+        if !address.is_of(&asked.client) {
+            return Err(AuthorizeError::RedirectUri);
+        }
         self.close_request(&organization.id, &asked, user, chosen.as_ref(), origin, now).await?;
         let Some(scope) = chosen else {
             return match self.refusal(organization, address, &RequestError::AccessDenied) {

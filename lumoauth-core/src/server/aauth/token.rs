@@ -284,6 +284,10 @@ impl AuthorizationServer {
             Decision::Consent(_) if !agreed => {
                 return Err(AAuthError::Denied("The resource wants a person to have agreed."));
             }
+            // It may not have wanted that when the person agreed.
+            Decision::Consent(_) if resource.default_auth_level == AuthLevel::User => {
+                return Err(AAuthError::Denied("The resource wants the person to be there."));
+            }
             Decision::Grant(part) | Decision::Consent(part) => part,
         };
         match scope.as_slice().iter().find(|item| !part.as_slice().contains(item)) {

@@ -14,6 +14,7 @@ use lumoauth_core::{
     server::SignedCall,
     wire::WireError,
 };
+use serde::de::DeserializeOwned;
 
 use super::Call;
 use crate::reply::{self, Reply, log_outage};
@@ -24,6 +25,14 @@ pub(crate) use platform::platform_token;
 pub(crate) use token::token;
 
 const AGENT_AUTH: HeaderName = HeaderName::from_static("agent-auth");
+
+/// The JSON body. One that cannot be read is refused by the name that token endpoints have for it.
+fn body<T: DeserializeOwned>(call: &Call) -> Result<T, WireError> {
+    call.json().map_err(|mut error| {
+        (error.error, error.code) = ("invalid_request", Some("invalid_request"));
+        error
+    })
+}
 
 /// What `serve` makes of the request as its sender signed it.
 async fn signed<T>(

@@ -62,7 +62,7 @@ async fn answer<B: DeserializeOwned, T: Serialize>(
     call: &Call,
     serve: impl AsyncFnOnce(&B, SignedCall<'_>) -> Result<T, AAuthError>,
 ) -> Result<Reply, WireError> {
-    let body: B = call.json()?;
+    let body: B = super::body(call)?;
     let answer = signed(call, async |arrived| serve(&body, arrived).await).await;
     Ok(match answer {
         Ok(answer) => reply::ok(&answer),

@@ -5,12 +5,12 @@ use lumoauth_core::{
     wire::WireError,
 };
 
-use super::{Call, refusal, signed, unauthorized};
+use super::{Call, body, refusal, signed, unauthorized};
 use crate::reply::{self, Reply};
 
 /// POST `aauth/agent/token`.
 pub(crate) async fn token(call: Call) -> Result<Reply, WireError> {
-    let request: AAuthTokenRequest = call.json()?;
+    let request: AAuthTokenRequest = body(&call)?;
     let answer =
         signed(&call, async |arrived| call.server.aauth_token(&call.organization, &request, arrived).await);
     Ok(match answer.await {
