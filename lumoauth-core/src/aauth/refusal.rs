@@ -19,7 +19,7 @@ pub struct Demand {
     pub scope: Scope,
     /// How much a person must have had to do with it.
     pub level: AuthLevel,
-    /// Whether the signature must cover the query, which the SDK's do not do.
+    /// Whether the signature must show that nobody changed the query, which the SDK's do not do.
     pub query_coverage: bool,
 }
 

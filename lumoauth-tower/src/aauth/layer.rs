@@ -60,7 +60,7 @@ const MAX_CONTENT: usize = 1024 * 1024;
 ///   [`AAuthLayer::below`] says what.
 /// - It knows nothing of CORS: a layer for that goes outside, and answers preflights, which nobody signs, and shows scripts
 ///   `Agent-Auth`.
-/// - HTTP clients that add a query after signing have it unsigned: the SDK's do. [`AAuthLayer::query_coverage`] refuses those.
+/// - The SDK's signature says nothing about the query. [`AAuthLayer::query_coverage`] refuses those that do not.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -139,7 +139,8 @@ impl AAuthLayer {
         self
     }
 
-    /// Demands that the signature covers the query, if there is one.
+    /// Demands that nobody can have changed the query, added one or taken it away: the list of the SDK's says nothing about it
+    /// and is refused, also where there is no query.
     pub fn query_coverage(mut self) -> Self {
         self.demand.query_coverage = true;
         self

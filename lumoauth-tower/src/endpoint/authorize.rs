@@ -189,23 +189,23 @@ fn challenge(question: &Question, submit_url: &str) -> Value {
         .iter()
         .map(|(name, description)| json!({ "name": name, "description": description }))
         .collect();
-    json!({
+    let mut body = json!({
         "challenge_id": question.challenge_id.expose(),
         "csrf_token": question.csrf_token.expose(),
-        "client": {
-            "id": question.client.client_id(),
-            "name": question.client.name(),
-            "kind": kind,
-            "url": question.client_url,
-        },
+        "client": { "id": question.client.client_id(), "name": question.client.name(), "kind": kind },
         "user": { "id": question.user.id.to_string(), "email": question.user.email },
         "scopes": scopes,
         "resource": question.resource,
-        "resource_name": question.resource_name,
         "redirect_uri": question.redirect_uri,
         "submit_url": submit_url,
         "expires_in": question.expires_in,
-    })
+    });
+    // What names an agent that signs, and where it wants to go.
+    if let Some(url) = &question.client_url {
+        body["client"]["url"] = url.as_str().into();
+        body["resource_name"] = json!(question.resource_name);
+    }
+    body
 }
 
 /// The fields of an answer; a form and JSON have the same ones.

@@ -20,8 +20,7 @@ async fn a_question_says_who_wants_what_for_whom() {
     let asked = bench.ask("sid=alice", &[("resource", RESOURCE)]).await;
     assert_eq!(asked.status, StatusCode::OK);
     let body = asked.json();
-    let client = json!({ "id": bench.bot.id, "name": "Invoice Bot", "kind": "agent", "url": null });
-    assert_eq!(body["client"], client);
+    assert_eq!(body["client"], json!({ "id": bench.bot.id, "name": "Invoice Bot", "kind": "agent" }));
     assert_eq!(body["user"], json!({ "id": bench.alice.id.to_string(), "email": "alice@acme.test" }));
     assert_eq!(body["scopes"][0], json!({ "name": "read:files", "description": "Read your files" }));
     assert_eq!(body["resource"], RESOURCE);
