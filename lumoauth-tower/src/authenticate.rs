@@ -1,15 +1,8 @@
 //! Who is calling: an access token or an API key becomes a [`Principal`] in the request's extensions.
 
-use std::{
-    convert::Infallible,
-    mem,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use http::{Request, Response, header, request::Parts};
+use http::{header, request::Parts};
 use lumoauth_core::{
     id::OrgId,
     organization::Organization,
@@ -18,11 +11,13 @@ use lumoauth_core::{
     token::DpopRequest,
 };
 use tower_layer::Layer;
-use tower_service::Service;
 
-use crate::rejection::Rejection;
 #[cfg(feature = "fetch")]
 use crate::remote::RemoteTokens;
+use crate::{
+    gate::{Gate, Gated},
+    rejection::Rejection,
+};
 
 /// Lets only requests through that carry a live credential, and puts its [`Principal`] into their extensions.
 ///
@@ -166,16 +161,6 @@ impl AuthenticateLayer {
         tokens.verify(token, resource).await.map(Principal::remote)
     }
 
-    /// Puts the principal into the extensions of a request.
-    pub(crate) async fn admit(&self, request: &mut Parts) -> Result<(), Rejection> {
-        let principal = match request.extensions.get::<Arc<Organization>>().cloned() {
-            Some(organization) => self.verify_at(&organization, request).await?,
-            None => self.verify(request).await?,
-        };
-        request.extensions.insert(principal);
-        Ok(())
-    }
-
     fn door(&self) -> Door<'_> {
         self.resource.as_deref().map_or(Door::Own, Door::Resource)
     }
@@ -212,47 +197,22 @@ pub(crate) fn dpop(request: &Parts) -> DpopRequest<'_> {
     DpopRequest { method: &request.method, path: request.uri.path(), headers: &request.headers }
 }
 
+impl Gate for AuthenticateLayer {
+    /// Puts the principal into the extensions of the request.
+    async fn admit(&self, request: &mut Parts) -> Result<(), Rejection> {
+        let principal = match request.extensions.get::<Arc<Organization>>().cloned() {
+            Some(organization) => self.verify_at(&organization, request).await?,
+            None => self.verify(request).await?,
+        };
+        request.extensions.insert(principal);
+        Ok(())
+    }
+}
+
 impl<S> Layer<S> for AuthenticateLayer {
-    type Service = Authenticate<S>;
+    type Service = Gated<S, Self>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Authenticate { inner, layer: self.clone() }
-    }
-}
-
-/// The service of [`AuthenticateLayer`].
-#[derive(Clone, Debug)]
-pub struct Authenticate<S> {
-    inner: S,
-    layer: AuthenticateLayer,
-}
-
-impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for Authenticate<S>
-where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-    ReqBody: Send + 'static,
-    ResBody: From<Bytes> + Send + 'static,
-{
-    type Response = Response<ResBody>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        // The instance that was polled ready is the one that must be called.
-        let clone = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, clone);
-        let layer = self.layer.clone();
-        Box::pin(async move {
-            let (mut parts, body) = request.into_parts();
-            match layer.admit(&mut parts).await {
-                Ok(()) => inner.call(Request::from_parts(parts, body)).await,
-                Err(rejection) => Ok(rejection.into_response()),
-            }
-        })
+        Gated::new(inner, self.clone())
     }
 }

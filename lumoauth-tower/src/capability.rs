@@ -1,23 +1,18 @@
 //! What a caller must hold: checked against the [`Principal`] that authentication left behind.
 
-use std::{
-    convert::Infallible,
-    mem,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use http::{Extensions, Request, Response};
+use http::request::Parts;
 use lumoauth_core::{
     capability::{Capability, Decision, DenyReason},
     principal::Principal,
 };
 use tower_layer::Layer;
-use tower_service::Service;
 
-use crate::rejection::Rejection;
+use crate::{
+    gate::{Gate, Gated},
+    rejection::Rejection,
+};
 
 /// Lets only requests through whose [`Principal`] holds a capability.
 ///
@@ -52,59 +47,24 @@ impl RequireCapabilityLayer {
         }
         refusal
     }
+}
 
-    /// Why a request with these extensions may not pass; `None` if it may.
-    pub(crate) fn refusal(&self, extensions: &Extensions) -> Option<Rejection> {
-        let Some(principal) = extensions.get::<Principal>() else {
-            return Some(Rejection::misconfigured("AuthenticateLayer"));
+impl Gate for RequireCapabilityLayer {
+    async fn admit(&self, request: &mut Parts) -> Result<(), Rejection> {
+        let Some(principal) = request.extensions.get::<Principal>() else {
+            return Err(Rejection::misconfigured("AuthenticateLayer"));
         };
         match self.verify(principal) {
-            Decision::Allow => None,
-            Decision::Deny(reason) => Some(Rejection::denied(principal, &self.any_of, reason)),
+            Decision::Allow => Ok(()),
+            Decision::Deny(reason) => Err(Rejection::denied(principal, &self.any_of, reason)),
         }
     }
 }
 
 impl<S> Layer<S> for RequireCapabilityLayer {
-    type Service = RequireCapability<S>;
+    type Service = Gated<S, Self>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RequireCapability { inner, layer: self.clone() }
-    }
-}
-
-/// The service of [`RequireCapabilityLayer`].
-#[derive(Clone, Debug)]
-pub struct RequireCapability<S> {
-    inner: S,
-    layer: RequireCapabilityLayer,
-}
-
-impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for RequireCapability<S>
-where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-    ReqBody: Send + 'static,
-    ResBody: From<Bytes> + Send + 'static,
-{
-    type Response = Response<ResBody>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        // The instance that was polled ready is the one that must be called.
-        let clone = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, clone);
-        let layer = self.layer.clone();
-        Box::pin(async move {
-            match layer.refusal(request.extensions()) {
-                None => inner.call(request).await,
-                Some(rejection) => Ok(rejection.into_response()),
-            }
-        })
+        Gated::new(inner, self.clone())
     }
 }

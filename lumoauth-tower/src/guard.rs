@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    fmt, mem,
+    fmt,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -27,6 +27,7 @@ use crate::{
     authenticate::AuthenticateLayer,
     budget::{Admitted, BudgetLayer, MeteredBody},
     capability::RequireCapabilityLayer,
+    gate::{Gate, take_ready},
     rejection::Rejection,
 };
 
@@ -190,8 +191,8 @@ impl Checks {
             (Who::Outside(_), Some(_)) => {}
             (Who::Outside(_), None) => return Err(Rejection::misconfigured("AAuthLayer")),
         }
-        if let Some(rejection) = self.capability.as_ref().and_then(|it| it.refusal(&parts.extensions)) {
-            return Err(rejection);
+        if let Some(layer) = &self.capability {
+            layer.admit(parts).await?;
         }
         match &self.budget {
             Some(budget) => budget.admit(parts).await.map(Some),
@@ -247,9 +248,7 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        // The instance that was polled ready is the one that must be called.
-        let clone = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, clone);
+        let mut inner = take_ready(&mut self.inner);
         let checks = self.checks.clone();
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();

@@ -62,6 +62,7 @@ mod capability;
 mod endpoint;
 #[cfg(feature = "fetch")]
 mod fetch;
+mod gate;
 mod guard;
 pub mod pages;
 mod path;
@@ -75,11 +76,12 @@ mod service;
 
 pub use aauth::{AAuth, AAuthLayer, CheckedBody, CheckedBodyError, resource_document, resource_jwks};
 pub use aauth::{AAuthClient, AAuthClientError, AAuthClientLayer, PendingConsent, WantedScope};
-pub use authenticate::{Authenticate, AuthenticateLayer};
+pub use authenticate::AuthenticateLayer;
 pub use budget::{BudgetLayer, MeteredBody, UsageMeter};
-pub use capability::{RequireCapability, RequireCapabilityLayer};
+pub use capability::RequireCapabilityLayer;
 #[cfg(feature = "fetch")]
 pub use fetch::{GuardedFetch, GuardedFetchError};
+pub use gate::Gated;
 pub use guard::{Guard, Guarded};
 pub use rate_limit::RateLimits;
 pub use rejection::{Rejection, RejectionReason};

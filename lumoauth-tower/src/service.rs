@@ -32,6 +32,7 @@ use crate::{
     body,
     capability::RequireCapabilityLayer,
     endpoint::{self, Call},
+    gate::take_ready,
     path::{Location, locate},
     rate_limit::{Counted, RateLimits},
     rejection::Rejection,
@@ -179,13 +180,13 @@ impl LumoauthService {
         let result = match route.access {
             Access::Open | Access::Metadata => endpoint.run(request).await,
             Access::Token | Access::Anyone => {
-                let gate = Gate { service: self.clone(), route, inner: endpoint };
+                let gate = RouteGate { service: self.clone(), route, inner: endpoint };
                 drive(authenticate().layer(gate), request).await
             }
             Access::Admin(scopes) => {
                 let scopes = scopes.iter().filter_map(|scope| Capability::parse(scope).ok());
                 let require = RequireCapabilityLayer::any_of(scopes);
-                let gate = Gate { service: self.clone(), route, inner: require.layer(endpoint) };
+                let gate = RouteGate { service: self.clone(), route, inner: require.layer(endpoint) };
                 drive(authenticate().layer(gate), request).await
             }
         };
@@ -231,13 +232,13 @@ where
 /// Between authentication and everything else: which sorts of principals a route is for. A denied route for
 /// administrators is recorded.
 #[derive(Clone)]
-struct Gate<S> {
+struct RouteGate<S> {
     service: LumoauthService,
     route: &'static Route,
     inner: S,
 }
 
-impl<S, B> Service<Request<B>> for Gate<S>
+impl<S, B> Service<Request<B>> for RouteGate<S>
 where
     S: Service<Request<B>, Response = Reply, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
@@ -252,9 +253,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The instance that was polled ready is the one that must be called.
-        let clone = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let mut inner = take_ready(&mut self.inner);
         let (server, route) = (self.service.server.clone(), self.route);
         Box::pin(async move {
             let Some(principal) = request.extensions().get::<Principal>().cloned() else {

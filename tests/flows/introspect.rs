@@ -10,6 +10,7 @@ on_each_backend!(
     token_of_another_organization_is_inactive,
     token_issued_to_another_agent_is_inactive,
     server_that_a_token_is_bound_to_sees_it,
+    every_agent_of_a_chain_sees_the_whole_of_it,
     missing_token_is_an_invalid_request,
     unauthenticated_caller_is_refused,
     wrong_secret_is_refused,
@@ -87,6 +88,23 @@ fn server_that_a_token_is_bound_to_sees_it(server: &Server) {
     let plain = agent.token();
     let form = [("token", plain.as_str()), ("client_id", id), ("client_secret", secret)];
     assert_eq!(org.post("/oauth/introspect").form(&form).send().ok(), json!({ "active": false }));
+}
+
+fn every_agent_of_a_chain_sees_the_whole_of_it(server: &Server) {
+    let org = server.acme();
+    let (alice, first, second) = (org.person(), org.delegate(&["read:a"]), org.delegate(&["read:a"]));
+    let (third, stranger) = (org.agent(&["read:a"]), org.agent(&["read:a"]));
+    let two = second.acting_for(&first.acting_for(&alice.allow(&first, "read:a").access));
+    let three = third.acting_for(&two);
+    for agent in [&first, &second, &third] {
+        let seen = org.introspect(agent, &three);
+        assert_eq!((&seen["active"], &seen["delegation_depth"]), (&json!(true), &json!(3)), "{seen}");
+        assert_eq!(seen["act"]["act"]["act"]["client_id"], *third.client_id, "{seen}");
+    }
+    let unseen = json!({ "active": false });
+    assert_eq!(org.introspect(&stranger, &three), unseen);
+    // Who joins later has no part in what the chain was before.
+    assert_eq!(org.introspect(&third, &two), unseen);
 }
 
 fn missing_token_is_an_invalid_request(server: &Server) {

@@ -117,8 +117,9 @@ const CLOCK_SKEW: Duration = Duration::from_secs(60);
 impl AuthorizationServer {
     /// Serves introspection. The caller authenticates as a client, or as an agent with its own token.
     ///
-    /// It sees tokens that were issued to it, tokens whose audience it is (itself, or an MCP server that names it
-    /// as its resource client), and with the scope `admin` all of its organization.
+    /// It sees tokens that were issued to it, tokens in whose chain it acts (what became of what it handed on), tokens whose
+    /// audience it is (itself, or an MCP server that names it as its resource client), and with the scope `admin` all of its
+    /// organization.
     ///
     /// # Errors
     /// [`TokenError`] if the caller does not authenticate or the request has no token.
@@ -322,7 +323,8 @@ impl AuthorizationServer {
                 (&client.client_id, client.client_id.to_string(), admin)
             }
         };
-        Ok(is_admin || self.is_party(&organization.id, client_id, &own_name, claims).await?)
+        let acts_in_it = claims.actors().iter().any(|actor| actor.client_id == *client_id);
+        Ok(is_admin || acts_in_it || self.is_party(&organization.id, client_id, &own_name, claims).await?)
     }
 
     /// Whether a token was issued to a client, or is meant for it or for an MCP server that names it.

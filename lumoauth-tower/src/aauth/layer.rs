@@ -2,7 +2,6 @@
 
 use std::{
     convert::Infallible,
-    mem,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -25,6 +24,7 @@ use tower_service::Service;
 use super::CheckedBody;
 use crate::{
     body,
+    gate::take_ready,
     rejection::{Rejection, RejectionReason},
     reply,
 };
@@ -273,9 +273,7 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        // The instance that was polled ready is the one that must be called.
-        let clone = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, clone);
+        let mut inner = take_ready(&mut self.inner);
         let layer = self.layer.clone();
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
