@@ -59,7 +59,8 @@ pub enum AuthLevel {
     Authenticated,
     /// A person must have agreed to the very scopes that are asked for; that is remembered.
     Authorized,
-    /// A person must agree each time. Nothing is remembered, and there is no refresh token.
+    /// A person must agree each time, whatever they agreed to before, and there is no refresh token. What they agree to counts
+    /// as before if the resource demands less one day.
     User,
 }
 

@@ -126,6 +126,8 @@ pub enum ActorKind {
     ApiKey,
     /// An ordinary OAuth client.
     Client,
+    /// An AAuth resource.
+    Resource,
     /// The server itself.
     System,
     /// Nobody that could be verified.
@@ -140,6 +142,7 @@ impl ActorKind {
             Self::User => "user",
             Self::ApiKey => "api_key",
             Self::Client => "client",
+            Self::Resource => "resource",
             Self::System => "system",
             Self::Unknown => "unknown",
         }

@@ -10,7 +10,8 @@ use crate::{
     id::{AAuthResourceId, ClientId, ConsentId, McpServerId, ParseIdError, UserId},
 };
 
-/// What a client may know about the person. It learns that here, so it does not matter for which resource it asked.
+/// What a client may know about the person. It learns that here, so it does not matter for which MCP server it asked. For an
+/// AAuth resource these are words like others: it says itself what they mean there, and nobody learns anything here by them.
 const ABOUT_THE_PERSON: [&str; 3] = ["openid", "profile", "email"];
 
 /// What one person allows one client, an agent or an ordinary one.
@@ -30,8 +31,8 @@ pub struct Consent {
     pub user: UserId,
     /// To whom.
     pub client_id: ClientId,
-    /// What, at this server itself; and what the client may know about the person, wherever it asked for it. An item is
-    /// allowed if it is listed, literally: people agree to what they read.
+    /// What, at this server itself; and what the client may know about the person, whether it asked for that here or for an
+    /// MCP server. An item is allowed if it is listed, literally: people agree to what they read.
     pub scope: Scope,
     /// What, at each place that is not this server. What is allowed at one is not allowed at another.
     #[serde(default)]
@@ -137,7 +138,7 @@ impl Consent {
     /// Whether it holds and lists every item of `scope` for `resource`; `None` is this server itself.
     pub fn covers(&self, resource: Option<&Place>, scope: &Scope) -> bool {
         let listed = |item: &Capability| {
-            let place = if is_about_the_person(item) { None } else { resource };
+            let place = if is_about_the_person(resource, item) { None } else { resource };
             self.listed_at(place).contains(item)
         };
         self.active && scope.as_slice().iter().all(listed)
@@ -148,7 +149,13 @@ impl Consent {
     /// Elsewhere, what the person allows there or at this server itself suffices. For this server only the latter
     /// does: a token for it can be exchanged for one of any MCP server.
     pub(crate) fn lets_act(&self, resource: Option<&Place>, item: &Capability) -> bool {
-        self.listed_at(None).contains(item) || self.listed_at(resource).contains(item)
+        self.listed_for(resource).any(|listed| listed == item)
+    }
+
+    /// Whether what it lists, there or at this server itself, comes to `item`: for work that goes on under it. Who read
+    /// `read:*` has agreed to all of it, so what was narrowed to `read:a` meanwhile is not new.
+    pub(crate) fn reaches(&self, resource: Option<&Place>, item: &Capability) -> bool {
+        self.listed_for(resource).any(|listed| listed.covers(item))
     }
 
     /// Adds what the person agreed to for `resource`. After a withdrawal only that holds.
@@ -158,7 +165,7 @@ impl Consent {
             self.at.clear();
             self.active = true;
         }
-        let (person, rest) = split(scope);
+        let (person, rest) = split(resource, scope);
         self.change(None, |before| Scope::new(before.as_slice().iter().chain(&person).cloned()));
         self.change(resource, |before| Scope::new(before.as_slice().iter().chain(&rest).cloned()));
     }
@@ -166,7 +173,7 @@ impl Consent {
     /// Takes out what the person was asked for `resource` and did not choose. What was issued before lives on: to end that,
     /// the person withdraws.
     pub fn forget(&mut self, resource: Option<&Place>, scope: &Scope) {
-        let (person, rest) = split(scope);
+        let (person, rest) = split(resource, scope);
         let without = |before: &Scope, gone: &[Capability]| {
             Scope::new(before.as_slice().iter().filter(|item| !gone.contains(item)).cloned())
         };
@@ -178,6 +185,14 @@ impl Consent {
     pub fn everything(&self) -> Scope {
         let everywhere = self.at.values().flat_map(Scope::as_slice);
         Scope::new(self.scope.as_slice().iter().chain(everywhere).cloned())
+    }
+
+    /// What it lists there, and what it lists at this server itself as far as that means the same there.
+    fn listed_for(&self, resource: Option<&Place>) -> impl Iterator<Item = &Capability> {
+        let words_of_its_own = matches!(resource, Some(Place::AAuth(_)));
+        let here = self.scope.as_slice().iter();
+        let here = here.filter(move |item| !(words_of_its_own && is_about_the_person(None, item)));
+        here.chain(self.listed_at(resource))
     }
 
     fn listed_at(&self, resource: Option<&Place>) -> &[Capability] {
@@ -213,13 +228,14 @@ impl Consent {
     }
 }
 
-fn is_about_the_person(item: &Capability) -> bool {
-    ABOUT_THE_PERSON.contains(&item.as_str())
+/// Whether `item`, asked for `resource`, is about what the client may know of the person.
+fn is_about_the_person(resource: Option<&Place>, item: &Capability) -> bool {
+    !matches!(resource, Some(Place::AAuth(_))) && ABOUT_THE_PERSON.contains(&item.as_str())
 }
 
-/// What of `scope` is about the person, and the rest.
-fn split(scope: &Scope) -> (Vec<Capability>, Vec<Capability>) {
-    scope.as_slice().iter().cloned().partition(is_about_the_person)
+/// What of `scope`, asked for `resource`, is about the person, and the rest.
+fn split(resource: Option<&Place>, scope: &Scope) -> (Vec<Capability>, Vec<Capability>) {
+    scope.as_slice().iter().cloned().partition(|item| is_about_the_person(resource, item))
 }
 
 #[cfg(test)]
@@ -237,6 +253,10 @@ mod tests {
 
     fn server() -> Place {
         Place::Mcp(McpServerId::generate())
+    }
+
+    fn resource() -> Place {
+        Place::AAuth(AAuthResourceId::generate())
     }
 
     #[test]
@@ -262,23 +282,50 @@ mod tests {
 
     #[test]
     fn what_is_allowed_at_one_resource_is_not_allowed_at_another() {
-        let [one, other] = [server(), Place::AAuth(AAuthResourceId::generate())];
-        for [one, other] in [[&one, &other], [&other, &one]] {
-            assert_apart(one, other);
+        let [mcp, aauth] = [server(), resource()];
+        for [one, other] in [[&mcp, &aauth], [&aauth, &mcp], [&mcp, &server()], [&aauth, &resource()]] {
+            let mut consent = consent("read:own");
+            consent.grant(Some(one), &scope("read:all openid offline_access"));
+            let covers = |place, text| consent.covers(place, &scope(text));
+            assert!(covers(Some(one), "read:all openid offline_access"));
+            for place in [None, Some(other)] {
+                assert!(!covers(place, "read:all") && !covers(place, "offline_access"));
+            }
+            assert!(covers(None, "read:own") && !covers(Some(one), "read:own"));
+            let everything = consent.everything();
+            for item in scope("read:own openid read:all offline_access").as_slice() {
+                assert!(everything.as_slice().contains(item), "{item}");
+            }
+            assert_eq!(everything.as_slice().len(), 4);
         }
     }
 
-    fn assert_apart(one: &Place, other: &Place) {
+    #[test]
+    fn what_a_client_knows_about_the_person_it_knows_for_every_mcp_server() {
         let mut consent = consent("read:own");
-        consent.grant(Some(one), &scope("read:all openid offline_access"));
-        let covers = |place, text| consent.covers(place, &scope(text));
-        assert!(covers(Some(one), "read:all openid offline_access"));
-        for place in [None, Some(other)] {
-            assert!(!covers(place, "read:all") && !covers(place, "offline_access"));
-            assert!(covers(place, "openid"), "what it knows about the person it knows");
+        consent.grant(Some(&server()), &scope("openid"));
+        assert!(consent.covers(None, &scope("openid")) && consent.covers(Some(&server()), &scope("openid")));
+    }
+
+    #[test]
+    fn words_of_an_aauth_resource_are_its_own() {
+        let [one, other] = [resource(), resource()];
+        let email = Capability::parse("email").unwrap();
+        // Who may know her address may not do what a resource calls by the same word.
+        let mut consent = consent("openid email");
+        assert!(!consent.covers(Some(&one), &scope("email")) && !consent.lets_act(Some(&one), &email));
+        assert!(!consent.reaches(Some(&one), &email));
+        // Nor the other way round, nor at another one.
+        consent.forget(None, &scope("email"));
+        consent.grant(Some(&one), &scope("email"));
+        assert!(consent.covers(Some(&one), &scope("email")) && consent.lets_act(Some(&one), &email));
+        for place in [None, Some(&other), Some(&server())] {
+            assert!(!consent.covers(place, &scope("email")) && !consent.lets_act(place, &email));
         }
-        assert!(covers(None, "read:own") && !covers(Some(one), "read:own"));
-        assert_eq!(consent.everything(), scope("read:own openid read:all offline_access"));
+        // What she does not choose there she has not taken back here.
+        consent.grant(None, &scope("email"));
+        consent.forget(Some(&one), &scope("email"));
+        assert!(consent.covers(None, &scope("email")) && !consent.covers(Some(&one), &scope("email")));
     }
 
     #[test]

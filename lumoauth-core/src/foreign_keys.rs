@@ -7,7 +7,8 @@
 //! 3. Any number of requests that want one source at one time make one read and all wait for it.
 //! 4. While a source cannot be read, or what it answers is no key set, its last keys are used for up to an hour and then
 //!    none; it is tried every 30 seconds. Each source stands for itself.
-//! 5. The number of sources is bounded; the one that was not used for longest goes.
+//! 5. What was read or failed before the clock was set back is forgotten, but for the few seconds that a read may take.
+//! 6. The number of sources is bounded; the one that was not used for longest goes.
 //!
 //! Nothing here decides whom to believe: a source is an address that an administrator of an organization registered,
 //! never one that a token brought along.
@@ -181,17 +182,22 @@ enum Reason {
     UnknownKid,
 }
 
+/// Whether `at` is less than `limit` before `now`. What comes after `now` is from before the clock was set back: nobody knows
+/// how long ago that was. A little after it is a request that runs at the same time and read the clock later.
+fn is_within(at: Timestamp, limit: Duration, now: Timestamp) -> bool {
+    now.since(at) < limit && at.since(now) <= READ_TIME
+}
+
 impl State {
     fn reason_to_read(&self, kid: Option<&str>, now: Timestamp) -> Option<Reason> {
-        let within = |at: Timestamp, limit: Duration| now.since(at) < limit;
-        if self.failed.is_some_and(|(_, at)| within(at, PAUSE)) {
+        if self.failed.is_some_and(|(_, at)| is_within(at, PAUSE, now)) {
             return None;
         }
-        let Some(known) = self.known.as_ref().filter(|known| within(known.since, FRESH)) else {
+        let Some(known) = self.known.as_ref().filter(|known| is_within(known.since, FRESH, now)) else {
             return Some(Reason::Age);
         };
         let unknown = kid.is_some_and(|kid| !known.keys.contains(kid));
-        let rested = self.forced_at.is_none_or(|at| !within(at, PAUSE));
+        let rested = self.forced_at.is_none_or(|at| !is_within(at, PAUSE, now));
         (unknown && rested).then_some(Reason::UnknownKid)
     }
 
@@ -216,7 +222,7 @@ impl State {
 
     fn answer(&self, now: Timestamp) -> Result<Arc<PublicKeys>, ForeignKeyError> {
         match (&self.known, self.failed) {
-            (Some(known), _) if now.since(known.since) < STALE => Ok(known.keys.clone()),
+            (Some(known), _) if is_within(known.since, STALE, now) => Ok(known.keys.clone()),
             (_, Some((error, _))) => Err(error),
             // Nothing was read and nothing failed: the read itself was lost.
             (_, None) => Err(ForeignKeyError::Unreachable),

@@ -393,6 +393,17 @@ impl TokenId {
     pub fn generate() -> Self {
         Self(random_uuid())
     }
+
+    /// Parses the text form.
+    ///
+    /// # Errors
+    /// [`ParseIdError`] if the text is not one.
+    pub fn parse(text: &str) -> Result<Self, ParseIdError> {
+        if text.len() != 36 {
+            return Err(ParseIdError { kind: "token id" });
+        }
+        Uuid::try_parse(text).map(Self).map_err(|_| ParseIdError { kind: "token id" })
+    }
 }
 
 impl fmt::Display for TokenId {

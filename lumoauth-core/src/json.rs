@@ -7,6 +7,10 @@
 //! `serde_json` also has names of members that mean something to itself: an object whose first member is called
 //! `$serde_json::private::RawValue` becomes the value that the *text* of that member is, with duplicates and depth of its own.
 //! Nobody else reads it so, and nobody needs such a name, so they are refused.
+//!
+//! With its feature `arbitrary_precision`, `serde_json` gives every number with a fraction as such an object, and nobody can tell
+//! that from one that a stranger wrote. A program that has the feature on in any of its parts is not supported: decimals are
+//! refused there, and the authorization server says so when it is built.
 
 use std::{borrow::Cow, collections::HashSet, fmt};
 

@@ -125,6 +125,11 @@ impl PublicKeys {
         self.0.is_empty()
     }
 
+    /// Whether one of them has a part of small order.
+    pub(crate) fn has_mixed_order(&self) -> bool {
+        self.0.iter().any(PublicKey::is_of_mixed_order)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()

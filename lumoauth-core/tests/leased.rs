@@ -84,6 +84,9 @@ const FAILS: u8 = 1;
 const SLOW: u8 = 2;
 /// Counters are read only once something was given back.
 const LATE: u8 = 3;
+/// The same, and the answer is on its way until somebody changes the mood.
+const LONG: u8 = 4;
+const LONG_ANSWER: u8 = 5;
 
 impl Durable {
     async fn mood(&self) -> Result<(), StoreError> {
@@ -119,6 +122,7 @@ impl BudgetStore for Durable {
         if self.mood.load(Ordering::Relaxed) == LATE {
             self.mood.store(WORKS, Ordering::Relaxed);
         }
+        let _ = self.mood.compare_exchange(LONG, LONG_ANSWER, Ordering::Relaxed, Ordering::Relaxed);
         tokio::task::yield_now().await;
         resolved
     }
@@ -142,10 +146,14 @@ impl BudgetStore for Durable {
     }
 
     async fn usage(&self, org: &OrgId, account: Account, now: Timestamp) -> Result<Usage, StoreError> {
-        while self.mood.load(Ordering::Relaxed) == LATE {
+        while [LATE, LONG].contains(&self.mood.load(Ordering::Relaxed)) {
             tokio::task::yield_now().await;
         }
-        self.store.usage(org, account, now).await
+        let usage = self.store.usage(org, account, now).await;
+        while self.mood.load(Ordering::Relaxed) == LONG_ANSWER {
+            tokio::task::yield_now().await;
+        }
+        usage
     }
 }
 
@@ -445,4 +453,27 @@ async fn what_is_given_back_meanwhile_is_not_subtracted_twice() {
     given.unwrap();
     assert_eq!(used(&*durable, &org, account).await, 10);
     assert_eq!(shown, 10);
+}
+
+#[tokio::test]
+async fn what_is_given_back_and_taken_again_meanwhile_is_not_subtracted() {
+    let durable = Arc::new(Durable::default());
+    let (org, account) = (some_org(), some_account());
+    let [process] = processes(&durable, 1).try_into().unwrap();
+    for _ in 0..10 {
+        assert!(matches!(charge(&process, &org, calls(account, 1000, 1)).await, Charged::Charged(_)));
+    }
+    durable.mood.store(LONG, Ordering::Relaxed);
+    let (shown, ()) = tokio::join!(used(&process, &org, account), async {
+        process.give_back(now()).await.unwrap();
+        // It is read now.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(charge(&process, &org, calls(account, 1000, 1)).await, Charged::Charged(_)));
+        durable.mood.store(WORKS, Ordering::Relaxed);
+    });
+    assert!(used(&*durable, &org, account).await > 11, "something is left here again");
+    assert_eq!(shown, 10);
+    assert_eq!(used(&process, &org, account).await, 11);
 }

@@ -19,6 +19,7 @@ use connection::Connection;
 
 pub use budgets::RedisBudgets;
 pub use open::OpenError;
+pub use replay::Memory;
 
 /// How long a [`RedisStore`] waits.
 #[derive(Clone, Copy, Debug)]

@@ -1,5 +1,7 @@
 //! Single-use values.
 
+use std::iter::repeat_with;
+
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use lumoauth_core::{
@@ -7,7 +9,6 @@ use lumoauth_core::{
     id::OrgId,
     store::{REPLAY_GRACE, Remembered, ReplayStore, StoreError},
 };
-use redis::Value;
 use tokio::time::Instant;
 
 use crate::{RedisStore, connection::Link, error::Failure, keys, rate_limits::millis, script};
@@ -15,34 +16,57 @@ use crate::{RedisStore, connection::Link, error::Failure, keys, rate_limits::mil
 /// How many milliseconds an age and the time since a birth lose by being counted in whole ones.
 const ROUNDING: u128 = 1;
 
+/// What is done when a memory begins, for errors.
+const BEGINNING: &str = "beginning to remember";
+
+/// What of a Redis server, or a cluster, remembers single-use values, and since when: [`RedisStore::memory`].
+#[derive(Clone, Debug)]
+pub struct Memory(Vec<Vec<u8>>);
+
 impl RedisStore {
     /// Establishes since when every bucket remembers, and fails if a server takes no writes. Done at the start, so that a
     /// fresh server remembers from then on and not from the first use of each bucket.
     pub(crate) async fn begin_to_remember(&self) -> Result<(), Failure> {
-        self.remember_since(None).await
+        self.births(None).await.map(drop)
     }
 
-    /// Says that nothing can have been presented before now to any server that this memory is for: its records are new, and
-    /// hold nobody yet. From then on single-use values are taken however old they are, until this memory is lost. Without
-    /// that, what may be older than the memory is refused, which for signed requests is everything in its first minute.
+    /// The memory that is there now, for [`RedisStore::nothing_came_before`].
     ///
     /// # Errors
     /// [`StoreError`] if Redis does not answer.
-    pub async fn nothing_came_before(&self) -> Result<(), StoreError> {
-        let told = self.remember_since(Some(b"0")).await;
-        told.map_err(|failure| failure.during("beginning to remember"))
+    pub async fn memory(&self) -> Result<Memory, StoreError> {
+        self.births(None).await.map(Memory).map_err(|failure| failure.during(BEGINNING))
     }
 
-    async fn remember_since(&self, since: Option<&[u8]>) -> Result<(), Failure> {
-        let births = (0..keys::BUCKETS).map(keys::birth);
-        let args = || since.map(<[u8]>::to_vec).into_iter().collect::<Vec<_>>();
-        let calls: Vec<_> = match self.connection().link {
-            Link::Single(_) => vec![script::READY.call(births.collect(), args())],
+    /// Says that nothing was presented before `memory` to any server that it is for: the records are new, and held nobody when
+    /// they were read, which was after `memory` was. From then on single-use values are taken however old they are, until
+    /// this memory is lost. Of a memory that was lost in the meantime nothing is said. Without this call, what may be older than
+    /// the memory is refused, which for signed requests is everything in its first minute.
+    ///
+    /// # Errors
+    /// [`StoreError`] if Redis does not answer.
+    pub async fn nothing_came_before(&self, memory: &Memory) -> Result<(), StoreError> {
+        self.births(Some(&memory.0)).await.map(drop).map_err(|failure| failure.during(BEGINNING))
+    }
+
+    /// The births of all buckets, of which those that are still as they were `seen` become the beginning of everything.
+    async fn births(&self, seen: Option<&[Vec<u8>]>) -> Result<Vec<Vec<u8>>, Failure> {
+        let births: Vec<_> = (0..keys::BUCKETS).map(keys::birth).collect();
+        let seen = seen.unwrap_or_default();
+        let calls = match self.connection().link {
+            Link::Single(_) => vec![script::READY.call(births, seen.to_vec())],
             // They are in as many slots.
-            Link::Cluster(_) => births.map(|birth| script::READY.call(vec![birth], args())).collect(),
+            Link::Cluster(_) => {
+                let seen = seen.iter().map(|birth| vec![birth.clone()]).chain(repeat_with(Vec::new));
+                births
+                    .into_iter()
+                    .zip(seen)
+                    .map(|(birth, seen)| script::READY.call(vec![birth], seen))
+                    .collect()
+            }
         };
-        try_join_all(calls.iter().map(async |call| self.connection().call::<Value>(call).await)).await?;
-        Ok(())
+        let calls = calls.iter().map(async |call| self.connection().call::<Vec<Vec<u8>>>(call).await);
+        Ok(try_join_all(calls).await?.concat())
     }
 }
 
@@ -80,7 +104,7 @@ impl ReplayStore for RedisStore {
             Ok(-3) => {
                 // Everything was lost. The other buckets begin now too, and not each with a refusal of its own.
                 let begun = self.begin_to_remember().await;
-                begun.map_err(|failure| failure.during("beginning to remember"))?;
+                begun.map_err(|failure| failure.during(BEGINNING))?;
                 Ok(Remembered::TooOld)
             }
             Ok(-1) => Ok(Remembered::Replay),

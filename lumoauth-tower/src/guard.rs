@@ -98,6 +98,23 @@ impl Guard<AuthorizationServer> {
         Self::of(server.clone(), Who::ByToken(AuthenticateLayer::new(server)))
     }
 
+    /// For routes behind an [`AAuthLayer`](crate::AAuthLayer), which has found out who calls by an auth token of `server`: a
+    /// capability, which that layer's scope must name too, and then perhaps a budget. Without that layer it answers 500.
+    ///
+    /// ```
+    /// # use lumoauth_core::{aauth::ResourceServer, capability::{Capability, Scope}, server::AuthorizationServer, spending::Spend};
+    /// # use lumoauth_tower::{AAuthLayer, Guard};
+    /// # use std::sync::Arc;
+    /// fn protect(server: AuthorizationServer, resource: Arc<ResourceServer>, capability: Capability) {
+    ///     let layers = tower::ServiceBuilder::new()
+    ///         .layer(AAuthLayer::new(resource).scope(Scope::new([capability.clone()])))
+    ///         .layer(Guard::behind_aauth(server).capability(capability).charge(|_request| Spend::default()));
+    /// }
+    /// ```
+    pub fn behind_aauth(server: AuthorizationServer) -> Self {
+        Self::of(server, Who::Outside(None))
+    }
+
     /// Accepts access tokens that are bound to `resource` (their `aud`), and no others.
     pub fn for_resource(mut self, resource: &str) -> Self {
         if let Who::ByToken(layer) = self.checks.who {
@@ -128,20 +145,6 @@ impl Guard<RemoteTokens> {
         estimate: impl Fn(&Parts) -> Spend + Send + Sync + 'static,
     ) -> Self {
         self.charged(Arc::new(RemoteBudgets::new(account.clone())), estimate)
-    }
-}
-
-impl Guard<Arc<dyn Budgets>> {
-    /// For routes behind an [`AAuthLayer`](crate::AAuthLayer), which has found out who calls: a capability, and then perhaps
-    /// a budget. Without that layer it answers 500.
-    pub fn behind_aauth(budgets: Arc<dyn Budgets>) -> Self {
-        Self::of(budgets, Who::Outside(None))
-    }
-
-    /// Charges callers what `estimate` says of a request, until it is known better: see [`BudgetLayer`].
-    pub fn charge(self, estimate: impl Fn(&Parts) -> Spend + Send + Sync + 'static) -> Self {
-        let budgets = self.home.clone();
-        self.charged(budgets, estimate)
     }
 }
 

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use lumoauth_core::{
-    clock::Timestamp,
     id::OrgId,
     server::AuthorizationServer,
     store::{Admission, RateLimit},
@@ -14,7 +13,8 @@ use lumoauth_core::{
 /// Requests per minute, by sort of route. Counted in the server's `RateLimitStore`.
 ///
 /// The token endpoint counts per client *and* peer address (an exchange without client authentication per subject token):
-/// somebody who guesses another's secret uses up their own share and not the victim's.
+/// somebody who guesses another's secret uses up their own share and not the victim's. Routes of AAuth count in the same way,
+/// per party that a request says it is signed by: what agents sign anew each time, such as their agent tokens, bounds nothing.
 ///
 /// The authorization endpoint and pushed requests count per peer address alone. Who asks there has proven nothing yet and
 /// names any client they like, and most of what they ask is kept until it expires: pushed requests and questions for ten
@@ -23,12 +23,17 @@ use lumoauth_core::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RateLimits {
-    /// The token endpoint, per client and address.
+    /// The token endpoint, per client and address; what AAuth agents get, and the tokens that they take back, per agent and
+    /// address.
     pub token: u32,
+    /// The resource tokens that this server makes, per AAuth resource and address.
+    pub resource_tokens: u32,
+    /// Questions of AAuth resources about tokens, per resource and address.
+    pub verifications: u32,
     /// The authorization endpoint and pushed requests together, per address.
     pub authorize: u32,
     /// Requests for approval, per agent: whoever is asked must not be flooded. A reservation that has to wait for a person is
-    /// one; above the limit it is released, and its id is used up.
+    /// one, of the agent that pays; above the limit nothing is reserved.
     pub approvals: u32,
     /// Administrative reads, per credential.
     pub admin_read: u32,
@@ -40,15 +45,34 @@ pub struct RateLimits {
 }
 
 impl RateLimits {
-    /// 30 tokens, 120 authorization requests, 30 requests for approval, 1000 administrative reads, 100 administrative
-    /// writes and 60 failures a minute.
+    /// 30 tokens, 1000 resource tokens, 6000 questions about tokens, 120 authorization requests, 30 requests for approval,
+    /// 1000 administrative reads, 100 administrative writes and 60 failures a minute.
     pub const fn standard() -> Self {
-        Self { token: 30, authorize: 120, approvals: 30, admin_read: 1000, admin_write: 100, failures: 60 }
+        Self {
+            token: 30,
+            resource_tokens: 1000,
+            verifications: 6000,
+            authorize: 120,
+            approvals: 30,
+            admin_read: 1000,
+            admin_write: 100,
+            failures: 60,
+        }
     }
 
     /// How often an address may fail to authenticate.
     pub const fn failure_limit(&self) -> RateLimit {
         RateLimit { max: self.failures, window: MINUTE }
+    }
+
+    /// How often people may be asked about what one agent wants.
+    pub(crate) const fn approval_limit(&self) -> RateLimit {
+        RateLimit { max: self.approvals, window: MINUTE }
+    }
+
+    /// What is left of that, as its response says.
+    pub(crate) const fn approvals_left(&self, admission: Admission) -> Share {
+        Share { max: self.approvals, admission }
     }
 }
 
@@ -63,6 +87,9 @@ impl Default for RateLimits {
 /// What a request is counted as.
 pub(crate) enum Counted<'a> {
     Token { client: &'a str, peer: &'a str },
+    Revocation { agent: &'a str, peer: &'a str },
+    ResourceToken { resource: &'a str, peer: &'a str },
+    Verification { resource: &'a str, peer: &'a str },
     Authorize { peer: &'a str },
     Approval { agent: &'a str },
     AdminRead { actor: &'a str },
@@ -74,6 +101,9 @@ impl Counted<'_> {
     fn source(&self) -> String {
         let mut source = match self {
             Self::Token { client, peer } => format!("token {peer} {client}"),
+            Self::Revocation { agent, peer } => format!("revocation {peer} {agent}"),
+            Self::ResourceToken { resource, peer } => format!("resource-token {peer} {resource}"),
+            Self::Verification { resource, peer } => format!("verification {peer} {resource}"),
             Self::Authorize { peer } => format!("authorize {peer}"),
             Self::Approval { agent } => format!("approval {agent}"),
             Self::AdminRead { actor } => format!("admin-read {actor}"),
@@ -103,7 +133,9 @@ impl RateLimits {
         counted: Counted<'_>,
     ) -> Result<Share, (WireError, Option<Share>)> {
         let max = match counted {
-            Counted::Token { .. } => self.token,
+            Counted::Token { .. } | Counted::Revocation { .. } => self.token,
+            Counted::ResourceToken { .. } => self.resource_tokens,
+            Counted::Verification { .. } => self.verifications,
             Counted::Authorize { .. } => self.authorize,
             Counted::Approval { .. } => self.approvals,
             Counted::AdminRead { .. } => self.admin_read,
@@ -118,13 +150,7 @@ impl RateLimits {
             }
             Ok((admission, _)) if admission.admitted => Ok(Share { max, admission }),
             Ok((admission, now)) => {
-                let seconds = seconds_until(admission.resets_at, now);
-                let error = WireError::new(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "rate_limit_exceeded",
-                    "Too many requests; slow down.",
-                )
-                .with_retry_after(seconds);
+                let error = WireError::rate_limited_until(admission.resets_at, now);
                 Err((error, Some(Share { max, admission })))
             }
         }
@@ -143,10 +169,6 @@ impl Share {
             headers.insert(HeaderName::from_static(name), HeaderValue::from(number));
         }
     }
-}
-
-fn seconds_until(then: Timestamp, now: Timestamp) -> u64 {
-    u64::try_from(then.since(now).as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1)
 }
 
 #[cfg(test)]

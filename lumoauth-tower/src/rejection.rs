@@ -98,6 +98,9 @@ impl From<SpendError> for Rejection {
             SpendError::NotAccepted => (RejectionReason::Unauthenticated, WireError::invalid_token()),
             SpendError::ModelNotAllowed => (RejectionReason::Budget, ApiError::ModelNotAllowed.to_wire()),
             SpendError::ApprovalRequired => (RejectionReason::Budget, ApiError::ApprovalRequired.to_wire()),
+            SpendError::TooManyQuestions { retry_after } => {
+                (RejectionReason::Budget, WireError::rate_limited(retry_after))
+            }
             SpendError::ApprovalDenied => {
                 let text = "Whoever was asked did not agree to this call.";
                 (RejectionReason::Budget, WireError::new(StatusCode::FORBIDDEN, "approval_denied", text))

@@ -387,13 +387,26 @@ async fn count(
     let peer = call.origin.ip.as_ref().map(IpAddr::to_string).unwrap_or_default();
     let client;
     let counted = match (route.pattern, route.access, &route.method) {
-        ("aauth/agent/token", _, _) => {
-            client = call.claimed_agent();
-            Counted::Token { client: &client, peer: &peer }
-        }
-        ("oauth/token" | "agents/{}/attest" | "aauth/agent/platform-token", _, _) => {
+        ("oauth/token" | "agents/{}/attest", _, _) => {
             client = call.claimed_client();
             Counted::Token { client: &client, peer: &peer }
+        }
+        ("aauth/agent/token" | "aauth/agent/platform-token" | "aauth/agent/issue", _, _) => {
+            client = endpoint::aauth::claimed_signer(call, route.pattern);
+            Counted::Token { client: &client, peer: &peer }
+        }
+        // Apart: whoever got too much must be able to take it back.
+        ("aauth/token/revoke", _, _) => {
+            client = endpoint::aauth::claimed_signer(call, route.pattern);
+            Counted::Revocation { agent: &client, peer: &peer }
+        }
+        ("aauth/resource/token", _, _) => {
+            client = endpoint::aauth::claimed_signer(call, route.pattern);
+            Counted::ResourceToken { resource: &client, peer: &peer }
+        }
+        ("aauth/resource/token/verify" | "aauth/auth/token/verify", _, _) => {
+            client = endpoint::aauth::claimed_signer(call, route.pattern);
+            Counted::Verification { resource: &client, peer: &peer }
         }
         // A client id is the caller's choice here: it would bound nothing.
         ("oauth/authorize" | "oauth/par" | "aauth/agent/auth", _, _) => Counted::Authorize { peer: &peer },

@@ -70,12 +70,21 @@ def test_a_request_counts_once_and_as_it_was_signed(server, url):
     caller = Caller(server)
     bearer = f"Bearer {caller.auth_token('GET', url, 'read:notes')}"
 
-    def signed():
-        return {"Authorization": bearer, **caller.client.sign_request("GET", url, authorization=bearer)}
+    def signed(method="GET", target=url):
+        return {"Authorization": bearer, **caller.client.sign_request(method, target, authorization=bearer)}
+
+    def refused(headers, reason, body=b""):
+        answer = requests.get(url, headers=headers, data=body, timeout=30)
+        assert answer.status_code == 401, answer.text
+        assert answer.json()["details"]["reason"] == reason
 
     headers = signed()
     assert requests.get(url, headers=headers, data=b"", timeout=30).status_code == 200
-    assert requests.get(url, headers=headers, data=b"", timeout=30).status_code == 401
-    assert requests.get(url, headers=signed(), data=b"x", timeout=30).status_code == 401
-    assert requests.get(f"{url}/", headers=signed(), data=b"", timeout=30).status_code in (401, 404)
-    assert requests.delete(url, headers=signed(), data=b"", timeout=30).status_code in (401, 405)
+    refused(headers, "invalid_signature")
+    refused(signed(), "invalid_signature", body=b"x")
+    # Signed for another method, another path or another service, and sent here.
+    refused(signed(method="POST"), "key_binding_failed")
+    refused(signed(target=f"{url}/"), "key_binding_failed")
+    refused(signed(target=url.replace("127.0.0.1", "localhost")), "key_binding_failed")
+    refused({**signed(), "Authorization": "Bearer " + caller.auth_token("GET", url, "read:notes")}, "key_binding_failed")
+    assert requests.get(url, headers=signed(), data=b"", timeout=30).status_code == 200

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import subprocess
 import uuid
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from http_message_signatures import HTTPMessageSigner, HTTPMessageVerifier, InvalidSignature, MappingKeyResolver
 from http_message_signatures.algorithms import ED25519
+from test_aauth_agent import notebook  # noqa: F401  (a fixture)
 from test_node_clients import start
 
 URL = "https://api.example.test/orders/a%2Fb?x=1&y=%20"
@@ -192,21 +194,27 @@ def verified_by_node(message):
         "headers": message.headers,
     }
     if parts.query:
-        asked["query"] = parts.query
+        # It takes what it is given for the value of `@query`, which begins with the question mark (RFC 9421 section 2.2.7).
+        asked["query"] = f"?{parts.query}"
     if message.body:
         asked["body"] = message.body
     return run({"verify": asked})
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_ours_are_verified_by_hellocoop_httpsig(sign, key, method):
+@pytest.mark.parametrize("url", [URL, URL.split("?")[0]])
+def test_ours_are_verified_by_hellocoop_httpsig(sign, key, method, url):
     body = '{"a": 1}' if method == "POST" else ""
     headers = dict(POST) if body else {"Authorization": "Bearer abc"}
-    message = Message(method, "https://api.example.test/orders/a%2Fb", body, headers)
-    message = sign(key, message, signature_key=hwk(key))
+    message = sign(key, Message(method, url, body, headers), signature_key=hwk(key))
     found = verified_by_node(message)
     assert found.get("error") is None and found["verified"] is True
     assert found["thumbprint"] == key.thumbprint
+    if url == URL:
+        # With the query that was signed, and no other.
+        assert '"@query"' in message.headers["Signature-Input"]
+        changed = Message(message.method, url.replace("x=1", "x=2"), message.body, message.headers)
+        assert verified_by_node(changed)["verified"] is False
     changed = Message(message.method, message.url, message.body, {**message.headers, "Authorization": "Bearer abd"})
     assert verified_by_node(changed)["verified"] is False
     if body:
@@ -314,3 +322,56 @@ def test_our_own_signatures_are_accepted_in_both_forms(server, sign, profile):
     assert len(base64.b64decode(value, validate=True)) == 64
     granted(agent, send(message))
     assert send(message).status_code == 401
+
+
+@pytest.fixture
+def reader(server, notebook):  # noqa: F811
+    """An agent, its auth token for the service behind the AAuth layer, and a request with it that nobody has signed."""
+    url, _ = notebook
+    agent = Agent(server, allowed_scopes=["read:notes"])
+    headers = {"Content-Type": "application/json", "Agent-Auth": f"agent_token={agent.token()}"}
+    asked = signed_by_another(agent.key, Message("GET", url, "", headers), ["@method", "@authority", "@path"])
+    challenge = requests.get(url, headers=asked.headers, timeout=30).headers["agent-auth"]
+    resource_token = re.search(r'resource_token="([^"]+)"', challenge).group(1)
+    body = json.dumps({"request_type": "auth", "resource_token": resource_token, "scope": "read:notes"})
+    endpoint = f"{server.url}/orgs/{server.org}/api/v1/aauth/agent/token"
+    headers = {"Content-Type": "application/json", "Agent-Auth": f"agent_token={agent.token()}"}
+    answer = send(signed_by_another(agent.key, Message("POST", endpoint, body, headers), COVERED))
+    assert answer.status_code == 200, answer.text
+    bearer = {"Authorization": f"Bearer {answer.json()['auth_token']}"}
+    return agent, lambda query="": Message("GET", url + query, "", dict(bearer))
+
+
+READING = ["@method", "@authority", "@path", "authorization"]
+
+
+def refused(message, reason):
+    answer = send(message)
+    assert answer.status_code == 401, answer.text
+    assert answer.json()["details"]["reason"] == reason
+
+
+def test_http_message_signatures_signs_for_a_resource(reader):
+    agent, request = reader
+    for query, covered in [("", READING), ("?a=1", [*READING, "@query"]), ("?a=1", ["@method", "@target-uri", "authorization"])]:
+        message = signed_by_another(agent.key, request(query), covered)
+        answer = send(message)
+        assert answer.status_code == 200 and "notes" in answer.json(), answer.text
+        refused(message, "invalid_signature")
+    for missing in READING:
+        covered = [name for name in READING if name != missing]
+        refused(signed_by_another(agent.key, request(), covered), "invalid_signature")
+    refused(signed_by_another(agent.key, request("?a=1"), READING), "invalid_signature")
+    refused(signed_by_another(agent.key, request(), READING, nonce=False), "invalid_signature")
+    refused(signed_by_another(Key(), request(), READING), "key_binding_failed")
+
+
+def test_hellocoop_httpsig_signs_for_a_resource(reader):
+    agent, request = reader
+    components = [*READING, "nonce"]
+    message = signed_by_node(agent.key, request(), components)
+    answer = send(message)
+    assert answer.status_code == 200 and "notes" in answer.json(), answer.text
+    refused(message, "invalid_signature")
+    refused(signed_by_node(agent.key, request(), READING), "invalid_signature")
+    refused(signed_by_node(Key(), request(), components), "key_binding_failed")

@@ -1,7 +1,7 @@
 //! Every administrator's route against every kind of caller (security AD-01), and against nonsense.
 
-use lumoauth_tests::{Agent, Org, Request, Server, on_each_backend, text, unique};
-use serde_json::{Value, json};
+use lumoauth_tests::{Backend, Org, Request, ServedRoute, Server, on_each_backend, shared, text, unique};
+use serde_json::json;
 
 on_each_backend!(
     no_credential_opens_no_admin_route,
@@ -32,9 +32,12 @@ struct Route {
     area: &'static str,
 }
 
-fn routes(agent: &Agent<'_>, mcp: &Value) -> Vec<Route> {
+fn routes(org: &Org<'_>) -> Vec<Route> {
+    let agent = org.create_agent(json!({ "identityType": "custom", "capabilities": ["read:a"] }));
     let one = format!("/agents/{}", agent.agent_id);
-    let mcp = format!("/mcp/servers/{}", text(&mcp["server_id"]));
+    let mcp = format!("/mcp/servers/{}", text(&org.mcp_server(json!({}))["server_id"]));
+    let keyed = format!("/aauth/agents/{}", org.aauth_agent(json!({})).id);
+    let resource = format!("/aauth/resources/{}", org.aauth_resource(json!({})).id);
     let nobody = "00000000-0000-0000-0000-000000000000";
     let table: Vec<(&str, String, Kind, &str)> = vec![
         ("GET", "/agents".into(), Kind::Read, "agents"),
@@ -65,6 +68,18 @@ fn routes(agent: &Agent<'_>, mcp: &Value) -> Vec<Route> {
         ("PUT", mcp.clone(), Kind::Write, "mcp"),
         ("PATCH", mcp.clone(), Kind::Write, "mcp"),
         ("DELETE", mcp, Kind::Write, "mcp"),
+        ("GET", "/aauth/agents".into(), Kind::Read, "agents"),
+        ("POST", "/aauth/agents".into(), Kind::Write, "agents"),
+        ("GET", keyed.clone(), Kind::Read, "agents"),
+        ("PUT", keyed.clone(), Kind::Write, "agents"),
+        ("PATCH", keyed.clone(), Kind::Write, "agents"),
+        ("DELETE", keyed, Kind::Write, "agents"),
+        ("GET", "/aauth/resources".into(), Kind::Read, "agents"),
+        ("POST", "/aauth/resources".into(), Kind::Write, "agents"),
+        ("GET", resource.clone(), Kind::Read, "agents"),
+        ("PUT", resource.clone(), Kind::Write, "agents"),
+        ("PATCH", resource.clone(), Kind::Write, "agents"),
+        ("DELETE", resource, Kind::Write, "agents"),
         ("GET", "/audit-logs".into(), Kind::Read, "audit"),
         ("GET", "/audit-logs/1".into(), Kind::Read, "audit"),
         ("GET", "/audit-logs/actions".into(), Kind::Read, "audit"),
@@ -74,6 +89,8 @@ fn routes(agent: &Agent<'_>, mcp: &Value) -> Vec<Route> {
         ("GET", "/users".into(), Kind::Read, "users"),
         ("POST", "/users".into(), Kind::Write, "users"),
         ("GET", format!("/users/{nobody}"), Kind::Read, "users"),
+        ("GET", format!("/users/{nobody}/consents"), Kind::Read, "users"),
+        ("DELETE", format!("/users/{nobody}/consents/{nobody}"), Kind::Write, "users"),
         ("POST", format!("/users/{nobody}/block"), Kind::Write, "users"),
         ("POST", format!("/users/{nobody}/unblock"), Kind::Write, "users"),
         ("GET", "/clients".into(), Kind::Read, "clients"),
@@ -87,7 +104,7 @@ fn routes(agent: &Agent<'_>, mcp: &Value) -> Vec<Route> {
     table.into_iter().map(|(method, path, kind, area)| Route { method, path, kind, area }).collect()
 }
 
-/// An agent and an MCP server that the attempts aim at.
+/// What the attempts aim at.
 struct Target<'a> {
     org: Org<'a>,
     routes: Vec<Route>,
@@ -95,9 +112,7 @@ struct Target<'a> {
 
 fn target(server: &Server) -> Target<'_> {
     let org = server.acme();
-    let agent = org.create_agent(json!({ "identityType": "custom", "capabilities": ["read:a"] }));
-    let mcp = org.mcp_server(json!({}));
-    Target { routes: routes(&agent, &mcp), org }
+    Target { routes: routes(&org), org }
 }
 
 impl Target<'_> {
@@ -183,18 +198,23 @@ fn keys_for_one_area_open_no_other(server: &Server) {
 
 fn nothing_of_all_that_changed_anything(server: &Server) {
     let target = target(server);
-    let path = &target.routes[2].path;
-    let read = || target.org.admin("GET", path).send().ok();
-    let before = read();
-    let audited =
-        |path: &str| target.org.audit(&format!("targetId={}", path.rsplit('/').next().unwrap_or(path))).len();
-    let events = audited(path);
+    // Whatever stands under a name of its own: of them all, as it is read and as the log tells of it.
+    let one = |route: &&Route| route.method == "PATCH";
+    let paths: Vec<_> = target.routes.iter().filter(one).map(|route| &route.path).collect();
+    assert_eq!(paths.len(), 4);
+    let seen = || {
+        let read = |path: &&String| {
+            let id = path.rsplit('/').next().unwrap_or(path);
+            (target.org.admin("GET", path).send().ok(), target.org.audit(&format!("targetId={id}")).len())
+        };
+        paths.iter().map(read).collect::<Vec<_>>()
+    };
+    let before = seen();
     target.refuses(&[401], |request| request, |_| true);
     let narrow = target.org.api_key(&["authz:check"]);
     target.refuses(&[403], |request| request.api_key(&narrow), |_| true);
     target.refuses(&[401, 403], |request| request.api_key(server.globex().key()), |_| true);
-    assert_eq!(read(), before);
-    assert_eq!(audited(path), events);
+    assert_eq!(seen(), before);
 }
 
 fn nonsense_bodies_are_refused_with_a_4xx(server: &Server) {
@@ -225,6 +245,7 @@ fn nonsense_bodies_are_refused_with_a_4xx(server: &Server) {
         "/budget",
         "/usage",
         "/mcp/servers",
+        "/aauth/resources",
         "/users",
         "/clients",
         "/api-keys",
@@ -268,5 +289,23 @@ fn read_routes_do_open_for_the_administrator(server: &Server) {
         let response = target.org.admin(route.method, &route.path).send();
         // Ids of the matrix that name nobody are looked up, not refused.
         assert!(matches!(response.status, 200 | 404), "{} {}: {response}", route.method, route.path);
+    }
+}
+
+/// The matrix is of all routes that there are: a new one must be added to it.
+#[test]
+fn every_admin_route_is_in_the_matrix() {
+    let matrix = target(shared(Backend::Memory)).routes;
+    let of_admin = |route: &ServedRoute| route.pattern().starts_with("/admin/");
+    let served: Vec<_> = ServedRoute::all().into_iter().filter(of_admin).collect();
+    let is_of = |known: &Route, route: &ServedRoute| {
+        known.method == route.method && route.is_at(&format!("/admin{}", known.path))
+    };
+    for route in &served {
+        assert!(matrix.iter().any(|known| is_of(known, route)), "{route:?} is not in the matrix");
+    }
+    for known in &matrix {
+        let is_served = served.iter().any(|route| is_of(known, route));
+        assert!(is_served, "{} {} is not served", known.method, known.path);
     }
 }

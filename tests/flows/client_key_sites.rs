@@ -1,6 +1,6 @@
 //! `private_key_jwt` of clients that publish their keys by https (`jwks_uri`): keys that change, and sites that fail.
 
-use std::{thread, time::Duration};
+use std::thread;
 
 use lumoauth_tests::{
     Agent, AttackerKey, Backend, KeyPage, KeySite, Options, Org, Response, Server, on_each_backend, text,
@@ -61,8 +61,6 @@ fn agent_at<'a>(org: &Org<'a>, uri: &str) -> Agent<'a> {
 
 /// Asks for a token with a fresh assertion of `client`.
 fn token(org: &Org<'_>, client: &str, kid: &str, key: &AttackerKey) -> Response {
-    // A server that has just begun to remember refuses what may be older than its memory; the times are whole seconds.
-    org.server().wait_until_up_for(Duration::from_millis(1500));
     let claims = json!({
         "iss": client, "sub": client, "aud": org.issuer(), "jti": unique("jti"), "iat": unix_now(),
         "exp": unix_now() + 300,

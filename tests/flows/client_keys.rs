@@ -1,7 +1,5 @@
 //! `private_key_jwt` (RFC 7523 section 2.2): clients that prove who they are with a key instead of a secret.
 
-use std::time::Duration;
-
 use lumoauth_tests::{
     Agent, AttackerKey, CALLBACK, Response, Server, at_once, on_each_backend, text, unique, unix_now,
 };
@@ -38,8 +36,6 @@ struct Holder<'a> {
 
 impl<'a> Holder<'a> {
     fn new(server: &'a Server) -> Self {
-        // The times in an assertion are whole seconds: a memory must be as old as what they lose.
-        server.wait_until_up_for(Duration::from_millis(1500));
         let key = AttackerKey::generate();
         let agent = server.acme().create_agent(json!({
             "capabilities": ["read:a"], "redirectUris": [CALLBACK], "jwks": { "keys": [key.jwk("k1")] },

@@ -226,7 +226,9 @@ fn userinfo_is_by_scope(server: &Server) {
     let alice = org.person_with(json!({ "name": "Alice Ng" }));
     let agent = org.delegate(&["read:a"]);
     let info = |scope: &str| agent.userinfo(&alice.allow(&agent, scope).access);
-    info("read:a").refused(403, "forbidden");
+    let refused = info("read:a").refused(403, "forbidden");
+    assert_eq!(refused["details"]["required_scopes"], json!(["openid"]), "{refused}");
+    assert_eq!(refused["details"]["granted_scopes"], json!(["read:a"]), "{refused}");
     info("profile email").refused(403, "forbidden");
     let plain = info("openid").ok();
     assert_eq!((&plain["sub"], &plain["tenant"]), (&json!(alice.id), &json!("acme-corp")));

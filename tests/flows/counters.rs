@@ -1,4 +1,5 @@
-//! Counters of budgets: what does not slow them, and what does not bring them back (security BU-16, BU-18).
+//! Counters of budgets: what slows them no more than anything else does, and what does not bring them back (security BU-16,
+//! as far as it is about counters, and BU-18).
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -10,7 +11,7 @@ use lumoauth_tests::{Connection, Request, Server, Stopwatch, avoid_hour_edge, in
 use serde_json::json;
 
 on_each_backend!(
-    questions_about_a_budget_do_not_slow_charges,
+    questions_about_a_budget_slow_charges_no_more_than_other_questions,
     agent_made_again_has_fresh_counters_and_the_old_spend_stays_in_the_log,
 );
 
@@ -45,9 +46,10 @@ fn charges_under(server: &Server, charge: &Request, flood: &Request) -> Duration
     })
 }
 
-/// Any flood takes time from the processors. One that reads the counters of the very agent that is charged takes no more
-/// than twice what one takes that is let in by the same token and reads no counters.
-fn questions_about_a_budget_do_not_slow_charges(server: &Server) {
+/// Any flood takes time from the processors: how much depends on how many there are, and is not looked at here. One that reads
+/// the counters of the very agent that is charged takes no more than twice what one takes that is let in by the same token and
+/// reads no counters, so charges do not wait for whoever reads.
+fn questions_about_a_budget_slow_charges_no_more_than_other_questions(server: &Server) {
     let members =
         json!({ "capabilities": ["read:a"], "budgetPolicy": { "max_api_calls_per_hour": 100_000 } });
     let agent = server.acme().create_agent(members);

@@ -1,6 +1,9 @@
 //! Every way in that takes an access token of ours: none takes one that is bound to a key as a bearer token.
 
-use lumoauth_tests::{Agent, DpopKey, Org, Request, Response, Server, on_each_backend, text, unique};
+use lumoauth_tests::{
+    ACCESS_TOKEN, Agent, DpopKey, JWT, Org, Request, Response, ServedRoute, Server, acted_by, exchanging,
+    on_each_backend, text, unique,
+};
 use serde_json::{Value, json};
 
 on_each_backend!(
@@ -29,7 +32,7 @@ impl<'a> Holder<'a> {
     }
 
     fn with(server: &'a Server, capabilities: &[&str]) -> Self {
-        let (key, agent) = (DpopKey::for_server(server), server.acme().agent(capabilities));
+        let (key, agent) = (DpopKey::generate(), server.acme().agent(capabilities));
         let token = bound(&agent, &key, &[]);
         Self { agent, key, token }
     }
@@ -65,30 +68,14 @@ fn downgraded(response: &Response) {
 
 fn no_route_takes_it_as_a_bearer_token(server: &Server) {
     let holder = Holder::new(server);
-    let org = &holder.agent.org;
-    let requests = [
-        org.get("/oauth/userinfo"),
-        org.post("/oauth/userinfo"),
-        org.post("/agents/ask").json(json!({ "action": "read:a" })),
-        org.get("/me/consents"),
-        org.get("/agents/me"),
-        org.get("/agents/me/usage"),
-        org.post("/agents/me/usage").json(json!({ "tokens": 1 })),
-        org.get("/agents/me/budget"),
-        org.post("/agents/me/budget/reservations").json(json!({ "tokens": 1 })),
-        org.post("/agents/me/approvals").json(json!({ "action": "x" })),
-        org.get("/agents/me/approvals/x/status"),
-        org.get("/approvals/pending"),
-        org.post("/agents/register").json(json!({ "name": unique("a") })),
-        org.post("/authz/check").json(json!({ "permission": "read:a" })),
-        org.get("/authz/permissions"),
-        server.request("POST", "/api/v1/authz/check").json(json!({ "permission": "read:a" })),
-        server.request("GET", "/api/v1/authz/permissions"),
-        org.get("/mcp/servers"),
-        org.get("/admin/agents"),
-        org.get("/audit-logs"),
-    ];
-    for request in requests {
+    let slug = holder.agent.org.slug();
+    // Where a token may be used, which the router sees to; the other routes see to it themselves.
+    let by_token = |route: &ServedRoute| !matches!(route.access, "Access::Open" | "Access::Metadata");
+    let routes: Vec<_> = ServedRoute::all().into_iter().filter(by_token).collect();
+    assert!(routes.len() > 80, "{routes:?}");
+    for route in routes {
+        let request = server.request(route.method, &route.path_in(slug));
+        let request = if route.method == "GET" { request } else { request.json(json!({})) };
         downgraded(&request.bearer(&holder.token).send());
     }
     assert!(holder.works(), "it was good all the time");
@@ -115,20 +102,14 @@ fn it_is_neither_subject_nor_actor_of_an_exchange(server: &Server) {
     let mcp = org.mcp_server(json!({}));
     let resource = text(&mcp["resource_uri"]);
     let plain = holder.agent.token();
-    let access = "urn:ietf:params:oauth:token-type:access_token";
-    let jwt = "urn:ietf:params:oauth:token-type:jwt";
     holder.agent.exchange(&plain, &[("resource", resource)]).ok();
     for fields in [
         &[("resource", resource)][..],
         &[("scope", "read:a")],
-        &[("subject_token_type", jwt)],
-        &[("actor_token", plain.as_str()), ("actor_token_type", access)],
+        &[("subject_token_type", JWT)],
+        &acted_by(&plain),
     ] {
-        let mut all = vec![
-            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
-            ("subject_token", holder.token.as_str()),
-            ("subject_token_type", access),
-        ];
+        let mut all = exchanging(&holder.token, ACCESS_TOKEN, &[]);
         all.retain(|(name, _)| fields.iter().all(|(other, _)| other != name));
         all.extend_from_slice(fields);
         org.post("/oauth/token").form(&all).send().refused(400, "invalid_grant");
@@ -137,8 +118,7 @@ fn it_is_neither_subject_nor_actor_of_an_exchange(server: &Server) {
         request.form(&all).send().refused(400, "invalid_grant");
     }
     let other = org.agent(&["read:a"]);
-    let actor = [("actor_token", holder.token.as_str()), ("actor_token_type", access)];
-    holder.agent.exchange(&other.token(), &actor).refused(400, "invalid_grant");
+    holder.agent.exchange(&other.token(), &acted_by(&holder.token)).refused(400, "invalid_grant");
 }
 
 fn service_cannot_charge_for_it(server: &Server) {
@@ -153,7 +133,7 @@ fn service_cannot_charge_for_it(server: &Server) {
     let resource = [("resource", text(&mcp["resource_uri"]))];
     let plain = text(&caller.ask_token(&resource).ok()["access_token"]).to_owned();
     reserve(&plain).expect(201);
-    let key = DpopKey::for_server(server);
+    let key = DpopKey::generate();
     let answer = reserve(&bound(&caller, &key, &resource)).refused(400, "validation_error");
     assert!(answer["details"]["subject_token"].is_string(), "{answer}");
 }
@@ -207,7 +187,7 @@ fn suspended_agent_s_proof_is_worth_nothing(server: &Server) {
 }
 
 fn resource_takes_it_with_a_proof_only(server: &Server) {
-    let (org, key): (Org<'_>, _) = (server.acme(), DpopKey::for_server(server));
+    let (org, key): (Org<'_>, _) = (server.acme(), DpopKey::generate());
     let (mcp, agent) = (org.mcp_server(json!({})), org.agent(&["read:a"]));
     let path = format!("/mcp/{}/challenge", text(&mcp["server_id"]));
     let token = bound(&agent, &key, &[("resource", text(&mcp["resource_uri"]))]);
@@ -228,6 +208,6 @@ fn other_organization_refuses_it(server: &Server) {
     let url = format!("{}/agents/me", globex.issuer());
     let proof = holder.key.proof("GET", &url, Some(&holder.token));
     globex.get("/agents/me").dpop(&holder.token, &proof).send().refused(403, "forbidden");
-    let forged = DpopKey::for_server(server).proof("GET", &url, Some(&holder.token));
+    let forged = DpopKey::generate().proof("GET", &url, Some(&holder.token));
     globex.get("/agents/me").dpop(&holder.token, &forged).send().refused(401, "invalid_dpop_proof");
 }

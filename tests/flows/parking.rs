@@ -16,6 +16,7 @@ on_each_backend!(
     person_who_is_acted_for_is_asked,
     agent_does_not_agree_with_itself,
     sixteen_answers_are_one,
+    giving_up_races_agreement,
     no_room_asks_nobody,
     test_token_asks_nobody,
 );
@@ -220,6 +221,32 @@ fn sixteen_answers_are_one(server: &Server) {
     assert_eq!(used(&agent, &token), amount);
 }
 
+fn giving_up_races_agreement(server: &Server) {
+    let (agent, token) = costly(server);
+    let admin = administrator(&agent);
+    for id in ["a", "b", "c", "d"] {
+        let approval = parked(&agent, &token, id);
+        let answers = at_once(8, |n| {
+            let approve = n.is_multiple_of(2);
+            let answer = if approve {
+                decide(&agent.org, &admin, "approve", &approval, json!({}))
+            } else {
+                after(&agent, &token, id, "release", json!({}))
+            };
+            (approve, answer.status)
+        });
+        // Whoever was first: it is given up, and what is said about the approval is what was done.
+        let agreed = answers.iter().filter(|(approve, status)| *approve && *status == 200).count();
+        let expected = |(approve, status): &(bool, u16)| *status == 200 || (*approve && *status == 409);
+        assert!(agreed <= 1 && answers.iter().all(expected), "{answers:?}");
+        let status = format!("/agents/me/approvals/{approval}/status");
+        let said = if agreed == 1 { "approved" } else { "denied" };
+        assert_eq!(agent.org.get(&status).bearer(&token).send().ok()["status"], said);
+        assert_eq!(read(&agent, &token, id)["status"], "released");
+        assert_eq!(used(&agent, &token), "0");
+    }
+}
+
 fn no_room_asks_nobody(server: &Server) {
     let (agent, person, token) = acting_for_a_person(server);
     reserve(&agent, &token, json!({ "id": "far beyond", "cost_usd": 51 })).refused(429, "budget_exceeded");
@@ -238,5 +265,8 @@ fn test_token_asks_nobody(server: &Server) {
     let costs = |usd: u32| reserve(&agent, test, json!({ "id": format!("{usd}"), "cost_usd": usd }));
     costs(12).refused(403, "test_token_not_accepted");
     assert_eq!(used(&agent, test), "0");
+    let admin = administrator(&agent);
+    let pending = agent.org.get("/approvals/pending?limit=100").bearer(&admin).send().ok();
+    assert!(!pending.to_string().contains(&agent.agent_id), "{pending}");
     costs(9).expect(201);
 }

@@ -38,7 +38,7 @@ struct Keyed<'a> {
 
 impl<'a> Keyed<'a> {
     fn new(server: &'a Server) -> Self {
-        let key = DpopKey::for_server(server);
+        let key = DpopKey::generate();
         let agent = server.acme().agent(&["read:a", "read:b"]);
         let identifier = format!("https://{}.test", unique("agent"));
         let body = json!({
@@ -136,8 +136,7 @@ fn signature(
 ) -> [(String, String); 3] {
     let list = "\"@method\" \"@authority\" \"@path\" \"signature-key\" \"content-digest\" \"content-type\" \"authorization\"";
     let content_digest = format!("sha-256=:{}:", STANDARD.encode(digest(&SHA256, body.as_bytes())));
-    // From the same seconds as proofs, for the same reason.
-    let params = format!("({list});created={};nonce=\"{}\"", unix_now() + 55, b64(unique("nonce-nonce")));
+    let params = format!("({list});created={};nonce=\"{}\"", unix_now(), b64(unique("nonce-nonce")));
     let base = format!(
         "\"@method\": POST\n\"@authority\": {}\n\"@path\": {path}\n\"signature-key\": \n\"content-digest\": {content_digest}\n\
          \"content-type\": {content_type}\n\"authorization\": \n\"@signature-params\": {params}",
@@ -247,7 +246,7 @@ fn one_proof_and_one_only(server: &Server) {
 
 fn other_key_gets_nothing(server: &Server) {
     let keyed = Keyed::new(server);
-    let thief = DpopKey::for_server(server);
+    let thief = DpopKey::generate();
     let token = keyed.agent_token();
     unknown(&keyed.proven_by(&thief, &fields(&token)).send(), "invalid_dpop_proof");
     let body = form(&fields(&token));
@@ -352,7 +351,7 @@ fn scope_is_within_the_capabilities(server: &Server) {
 
 fn delegate_gets_none(server: &Server) {
     let keyed = Keyed::new(server);
-    let delegate = DpopKey::for_server(server);
+    let delegate = DpopKey::generate();
     let mut claims = keyed.claims();
     claims["sub"] = json!("worker-1");
     claims["cnf"]["jwk"] = delegate.key().jwk("d1");
@@ -396,7 +395,7 @@ fn audit_log_knows_of_it(server: &Server) {
     let events =
         keyed.agent.org.audit(&format!("action=agent.authenticated&targetId={}", keyed.agent.agent_id));
     assert!(events.iter().any(|event| event.to_string().contains("\"aauth\"")), "{events:?}");
-    let thief = DpopKey::for_server(server);
+    let thief = DpopKey::generate();
     let token = keyed.agent_token();
     keyed.proven_by(&thief, &fields(&token)).send().refused_somehow();
     let refusals = keyed.agent.org.audit("action=aauth.refused");

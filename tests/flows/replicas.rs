@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 /// The longest that a replica may go on with what another one has changed is one second. What a busy machine adds
 /// to it at one time proves nothing.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the half of all times may take at most: the same second, and the requests before and after it.
 const BOUND: Duration = Duration::from_millis(1500);

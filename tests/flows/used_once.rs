@@ -3,7 +3,7 @@
 //!
 //! `USED_ONCE_ROUNDS` says how often each is raced for.
 
-use std::{env, time::Duration};
+use std::env;
 
 use lumoauth_tests::{
     AttackerKey, Backend, DpopKey, KeySite, Replicas, Response, ServeOptions, Server, Sts, at_once,
@@ -19,10 +19,7 @@ fn rounds() -> usize {
 on_shared_backends!(assertions_are_used_once, signed_requests_are_used_once, proofs_are_used_once);
 
 fn replicas(backend: Backend) -> Replicas {
-    let replicas = Replicas::with(backend, ServeOptions::knowing_our_sites);
-    // A memory in Redis must be older than what whole seconds lose.
-    replicas.b.wait_until_up_for(Duration::from_millis(1500));
-    replicas
+    Replicas::with(backend, ServeOptions::knowing_our_sites)
 }
 
 /// Each replica is sent the same by four clients at once: one of all is served, and the others are told that what they
@@ -87,7 +84,7 @@ fn signed_requests_are_used_once(backend: Backend) {
 fn proofs_are_used_once(backend: Backend) {
     let replicas = replicas(backend);
     let org = replicas.a.acme();
-    let (agent, key) = (org.agent(&["read:a"]), DpopKey::for_server(&replicas.b));
+    let (agent, key) = (org.agent(&["read:a"]), DpopKey::generate());
     let url = format!("{}/oauth/token", org.issuer());
     for _ in 0..rounds() {
         let proof = key.proof("POST", &url, None);

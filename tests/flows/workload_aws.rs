@@ -1,7 +1,5 @@
 //! Roles of AWS that prove themselves by a signed request: this server forwards it, and AWS says whose it is.
 
-use std::time::Duration;
-
 use lumoauth_tests::{
     Agent, AwsCaller, Backend, Options, Org, Response, Server, Sts, Token, altered, at_once, on_each_backend,
     signature_in, sts_token, text, unique, unix_now,
@@ -36,9 +34,6 @@ struct Role<'a> {
 
 impl<'a> Role<'a> {
     fn new(server: &'a Server) -> Self {
-        // A server that has just begun to remember refuses what may be older than its memory; what is signed as late as
-        // the clocks of others may be ahead is not.
-        server.wait_until_up_for(Duration::from_millis(1500));
         Self::in_org(server.acme(), unique("role"))
     }
 

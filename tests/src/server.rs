@@ -180,7 +180,6 @@ pub struct Server {
     variables: BTreeMap<String, String>,
     dir: PathBuf,
     owns_dir: bool,
-    started: Stopwatch,
 }
 
 /// The server that all tests of this binary share, one per backend.
@@ -241,8 +240,7 @@ impl Server {
         let authority = authority.to_owned();
         let place = Some(options.place.clone());
         let owns_dir = options.dir.is_none();
-        let started = Stopwatch::start();
-        Self { child, _watchdog: watchdog, _place: place, authority, variables, dir, owns_dir, started }
+        Self { child, _watchdog: watchdog, _place: place, authority, variables, dir, owns_dir }
     }
 
     /// Starts `serve` and waits until it accepts connections. Only [`Server::acme`] has an administrator.
@@ -276,8 +274,7 @@ impl Server {
         let variables = variables.into_iter().map(variable).collect();
         let authority = options.authority().to_owned();
         let place = options.place().cloned();
-        let (owns_dir, started) = (false, Stopwatch::start());
-        Self { child, _watchdog: watchdog, _place: place, authority, variables, dir, owns_dir, started }
+        Self { child, _watchdog: watchdog, _place: place, authority, variables, dir, owns_dir: false }
     }
 
     /// `host:port`.
@@ -288,11 +285,6 @@ impl Server {
     /// Public URL, without a slash at its end.
     pub fn url(&self) -> String {
         format!("http://{}", self.authority)
-    }
-
-    /// Waits until it has been up for this long.
-    pub fn wait_until_up_for(&self, time: Duration) {
-        thread::sleep(time.saturating_sub(self.started.elapsed()));
     }
 
     /// Process id.

@@ -57,13 +57,14 @@ impl StoreUrl {
                     None => None,
                 };
                 if let Some(redis) = &redis {
+                    let no_writes = |error| Failure::because("Redis takes no writes", error);
+                    let memory = redis.memory().await.map_err(no_writes)?;
                     let organizations: &dyn OrganizationStore = &*postgres;
                     let first = organizations.list(None, 1).await;
                     // Before there is an organization there is nobody whom anything can be presented to.
                     if first.map_err(|error| Failure::because("PostgreSQL cannot be read", error))?.is_empty()
                     {
-                        let told = redis.nothing_came_before().await;
-                        told.map_err(|error| Failure::because("Redis takes no writes", error))?;
+                        redis.nothing_came_before(&memory).await.map_err(no_writes)?;
                     }
                 }
                 Ok(compose(&postgres, redis))

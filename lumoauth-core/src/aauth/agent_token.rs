@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Confirmation, SKEW, TOKEN_LIFE};
 use crate::{
     clock::Timestamp,
-    id::AAuthIdentifier,
+    id::{AAuthIdentifier, AgentId},
     jwks::PublicKeys,
     keys::VerifyingKey,
     token::{
@@ -36,9 +36,9 @@ pub struct AgentToken {
     pub confirmation: Confirmation,
     /// From when on it is not accepted.
     pub expires_at: Timestamp,
-    /// The epoch of the agent that it was made in, if this server made it. One that the agent signed itself is as good as the
-    /// agent's keys are.
-    pub epoch: Option<u32>,
+    /// The agent that this server made it for, and the epoch of that time: another one may have the same URL by now. `None`
+    /// for one that the agent signed itself, which is as good as the agent's keys are.
+    pub made_for: Option<(AgentId, u32)>,
 }
 
 impl<'a> UnverifiedAgentToken<'a> {
@@ -90,11 +90,14 @@ impl<'a> UnverifiedAgentToken<'a> {
         let (claims, ours) = verify_by_either(token, keys, own)?;
         claims.check_times(now, None, SKEW)?;
         let expires_at = claims.expires_at().ok_or(InvalidToken::Malformed)?;
-        let epoch = claims.all().get("agent_epoch").and_then(Value::as_u64);
-        let epoch = epoch.and_then(|epoch| u32::try_from(epoch).ok()).filter(|_| ours);
-        if ours && epoch.is_none() {
-            return Err(InvalidToken::Malformed);
-        }
+        let made_for = if ours {
+            let id = claims.text("agent_id").and_then(|id| AgentId::parse(id).ok());
+            let epoch = claims.all().get("agent_epoch").and_then(Value::as_u64);
+            let epoch = epoch.and_then(|epoch| u32::try_from(epoch).ok());
+            Some(id.zip(epoch).ok_or(InvalidToken::Malformed)?)
+        } else {
+            None
+        };
         if expires_at > now.plus(TOKEN_LIFE + SKEW) {
             return Err(InvalidToken::LivesTooLong);
         }
@@ -102,10 +105,11 @@ impl<'a> UnverifiedAgentToken<'a> {
             return Err(InvalidToken::WrongAudience);
         }
         let sub = claims.text("sub").filter(|sub| !sub.is_empty() && sub.len() <= MAX_SUB);
-        let sub = sub.ok_or(InvalidToken::Malformed)?;
+        // It goes on into tokens, rows and to handlers.
+        let sub = sub.filter(|sub| !sub.contains(char::is_control)).ok_or(InvalidToken::Malformed)?;
         let delegate = (sub != agent.as_str()).then(|| sub.to_owned());
         let confirmation = Confirmation::read(claims.all(), keys)?;
-        Ok(AgentToken { agent, delegate, confirmation, expires_at, epoch })
+        Ok(AgentToken { agent, delegate, confirmation, expires_at, made_for })
     }
 }
 

@@ -150,6 +150,10 @@ impl AuthClaims {
         if self.iat > seconds + super::SKEW.as_secs() {
             return Err(InvalidToken::NotYetValid);
         }
+        // What is revoked elsewhere is not seen before the end, so that must not be far away.
+        if self.exp > seconds + (super::TOKEN_LIFE + super::SKEW).as_secs() {
+            return Err(InvalidToken::LivesTooLong);
+        }
         Ok(())
     }
 

@@ -28,11 +28,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use http::{HeaderName, HeaderValue, StatusCode, Uri, header, request::Parts};
+use http::{HeaderValue, StatusCode, Uri, header, request::Parts};
 use serde_json::{Map, Value, json};
 use url::{Origin, Url};
 
-use super::{Confirmation, SKEW, TOKEN_LIFE};
+use super::{Confirmation, SKEW, TOKEN_LIFE, fields::AGENT_AUTH};
 use crate::{
     clock::Timestamp,
     httpsig::{self, Content, Message, Profile, SignError, SignWith, SignatureError},
@@ -44,8 +44,6 @@ use crate::{
 
 pub use answer::{AuthToken, ConsentNeeded, TokenAnswer, TokenRequest};
 pub use challenge::{Challenge, Wanted};
-
-const AGENT_AUTH: HeaderName = HeaderName::from_static("agent-auth");
 
 /// How long before its end a token is replaced.
 const IN_TIME: std::time::Duration = std::time::Duration::from_secs(60);

@@ -9,6 +9,7 @@
 //! | `lineage` | what an auth token stands on, and whether that still holds |
 //! | `policy` | who decides whether an agent gets what it asks for: [`ConsentPolicy`] |
 //! | `error` | why there is no token |
+//! | `fields` | the header fields by which agents say who they are |
 //! | `resource_server` | what a resource does: who calls, and what is missing |
 //! | `refusal` | what a resource demands, and what it answers to those who do not have it |
 //! | [`client`] | what an agent does: it signs, and gets the tokens that resources want |
@@ -29,6 +30,7 @@ pub mod client;
 mod confirmation;
 mod context;
 mod error;
+pub(crate) mod fields;
 mod lineage;
 mod policy;
 mod refusal;
@@ -53,7 +55,7 @@ pub use resource_token::{ResourceToken, UnverifiedResourceToken};
 use std::time::Duration;
 
 /// How far ahead of ours the clock of whoever signed a token may be.
-const SKEW: Duration = Duration::from_secs(60);
+pub(crate) const SKEW: Duration = Duration::from_secs(60);
 /// The longest life of an agent token and of an auth token.
 pub const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 /// The longest life of a resource token.

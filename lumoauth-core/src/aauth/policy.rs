@@ -38,7 +38,10 @@ pub struct AuthorizationFacts<'a> {
 pub enum Decision {
     /// The agent gets this much of it at once, for nobody in particular.
     Grant(Scope),
-    /// A person must agree to this much of it, or must have agreed to what it comes of.
+    /// A person must agree to this much of it. What comes of an earlier agreement needs no new one: a code and a refresh token,
+    /// as long as the resource demands no higher level than they agreed at; and what an agent needs further on to serve a call,
+    /// though where the level is [`AuthLevel::Authorized`] (or `None`, and this was the decision) they must have agreed to that
+    /// very scope there, or at this server itself.
     Consent(Scope),
     /// It gets nothing. The reason is shown.
     Deny(&'static str),

@@ -6,7 +6,8 @@
 //!    no key comes first, then the auth token, and last the signature, by the key that the token is bound to. Whoever does not
 //!    get this far cannot have content buffered, and no nonce of others used up.
 //! 2. [`Recognized::with_content`] compares the content with what was signed; [`Recognized::ahead_of_content`] puts that off.
-//! 3. [`ResourceServer::admit`] uses up the nonce, then asks whether the token is enough for what is demanded.
+//! 3. [`ResourceServer::admit`] uses up the nonce of a request with an auth token, then asks whether the token is enough for
+//!    what is demanded.
 //!
 //! # Rules
 //!
@@ -20,12 +21,15 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Map, Value, json};
 
 use super::{
     AuthClaims, Confirmation, Demand, Refusal, RefusalCause, UnverifiedAgentToken, UnverifiedAuthToken,
-    context::AAuthCaller, resource_token::NewResourceToken, verified::VerifiedAuthTokens,
+    context::AAuthCaller,
+    fields::{agent_token, single},
+    resource_token::NewResourceToken,
+    verified::VerifiedAuthTokens,
 };
 use crate::{
     capability::Scope,
@@ -38,8 +42,6 @@ use crate::{
     store::ReplayStore,
     token::InvalidToken,
 };
-
-const AGENT_AUTH: HeaderName = HeaderName::from_static("agent-auth");
 
 /// Where the nonces of this service stand in the replay store, which may be one that others use too.
 const SPACE_OF_NONCES: &str = "aauth-resource";
@@ -107,8 +109,11 @@ impl AuthTokenIssuer for PublishedIssuer {
         self.keys.keys(source, Some(kid), now).await.map_err(IssuerUnavailable::new)
     }
 
-    async fn is_alive(&self, _: &AuthClaims) -> Result<bool, IssuerUnavailable> {
-        Ok(true)
+    /// Whether the organization is the issuer's own: it signs for no other, whatever it writes.
+    async fn is_alive(&self, claims: &AuthClaims) -> Result<bool, IssuerUnavailable> {
+        let own = self.issuer.as_str().strip_suffix("/api/v1");
+        let own = own.and_then(|issuer| issuer.strip_suffix(claims.organization.as_str()));
+        Ok(own.is_some_and(|issuer| issuer.ends_with("/orgs/")))
     }
 }
 
@@ -172,6 +177,9 @@ impl ResourceServer {
     }
 
     /// Accepts the auth tokens of another issuer too. Agents that have none are sent to the first one all the same.
+    ///
+    /// An organization is one of its issuer: two authorization servers may both have an `acme`, and
+    /// [`AAuthContext::issuer`](super::AAuthContext::issuer) tells whose it is.
     #[must_use]
     pub fn with_issuer(mut self, issuer: Arc<dyn AuthTokenIssuer>) -> Self {
         self.others.push(issuer);
@@ -276,11 +284,12 @@ impl ResourceServer {
     /// [`Refusal`] with what to answer.
     pub async fn admit(&self, seen: Seen, demand: &Demand, now: Timestamp) -> Result<AAuthCaller, Refusal> {
         let Seen { verified, who, content_bound } = seen;
-        let request =
-            verified.once(&*self.replay, &self.org, now).await.map_err(|error| self.refuse(error))?;
         let (agent, jkt, cause) = match who {
+            // Nothing is served, and what a copy is given is of use to the same key alone: strangers need not be remembered.
             Who::Asking { agent, jkt, cause } => (agent, jkt, cause),
             Who::Caller(token) => {
+                let request = verified.once(&*self.replay, &self.org, now).await;
+                let request = request.map_err(|error| self.refuse(error))?;
                 let Known { claims, text, jkt } = token;
                 match demand.refusal_of(&claims) {
                     None => {
@@ -344,6 +353,7 @@ impl ResourceServer {
             agent_jkt: jkt,
             scope,
             auth_request_url: None,
+            made_for: None,
         };
         let token = new.sign(&**signer, now).await?;
         let text = format!(
@@ -441,23 +451,6 @@ fn credential(headers: &HeaderMap) -> Result<Option<&str>, SignatureError> {
     let Some((scheme, token)) = text.trim_matches([' ', '\t']).split_once(' ') else { return Ok(None) };
     let ours = ["bearer", "gnap"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
     Ok(ours.then_some(token.trim_matches(' ')).filter(|token| !token.is_empty()))
-}
-
-/// The agent token in `Agent-Auth: agent_token=<JWT>`.
-fn agent_token(headers: &HeaderMap) -> Result<Option<&str>, SignatureError> {
-    let Some(text) = single(headers, &AGENT_AUTH)? else { return Ok(None) };
-    let Some(token) = text.trim().strip_prefix("agent_token=") else { return Ok(None) };
-    Ok(Some(token.strip_prefix('"').and_then(|token| token.strip_suffix('"')).unwrap_or(token)))
-}
-
-/// The text of a field that may stand there once.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, SignatureError> {
-    let mut lines = headers.get_all(name).iter();
-    let line = lines.next();
-    if lines.next().is_some() {
-        return Err(SignatureError::Repeated(name.clone()));
-    }
-    line.map(|line| line.to_str().map_err(|_| SignatureError::Unprintable(name.clone()))).transpose()
 }
 
 /// A signature that is fine but for the key is somebody else's.

@@ -1,12 +1,14 @@
 //! `resource+jwt`: what a resource wants an agent to be allowed.
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{RESOURCE_TOKEN_LIFE, SKEW, agent_token::verify_by_either};
 use crate::{
+    aauth_resource::AAuthResource,
     capability::Scope,
     clock::Timestamp,
-    id::{AAuthIdentifier, TokenId},
+    id::{AAuthIdentifier, AAuthResourceId, TokenId},
     jwks::{PublicKeys, Thumbprint},
     keys::{KeyError, Signer, VerifyingKey},
     secret::{Secret, sha256},
@@ -44,6 +46,9 @@ pub struct ResourceToken {
     pub presented_from: Timestamp,
     /// Its name among those of its resource, for using it once.
     pub single_use: [u8; 32],
+    /// The resource that this server made it for, and the epoch of that time: another one may have the same URL by now. `None`
+    /// for one that the resource signed itself.
+    pub made_for: Option<(AAuthResourceId, u32)>,
 }
 
 /// A resource token that is to be made.
@@ -51,6 +56,8 @@ pub struct ResourceToken {
 pub(crate) struct NewResourceToken<'a> {
     /// The resource that it is from.
     pub(crate) resource: &'a AAuthIdentifier,
+    /// The same as it is registered here, if this server makes the token for it.
+    pub(crate) made_for: Option<&'a AAuthResource>,
     /// The issuer that it is for.
     pub(crate) auth_server: &'a str,
     /// The agent that called.
@@ -79,11 +86,15 @@ impl NewResourceToken<'_> {
             scope: &'a Scope,
             #[serde(skip_serializing_if = "Option::is_none")]
             auth_request_url: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            resource_id: Option<&'a AAuthResourceId>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            resource_epoch: Option<u32>,
             iat: u64,
             exp: u64,
             jti: String,
         }
-        let Self { resource, auth_server, agent, agent_jkt, scope, auth_request_url } = *self;
+        let Self { resource, made_for, auth_server, agent, agent_jkt, scope, auth_request_url } = *self;
         let iat = now.unix_seconds();
         let claims = Claims {
             iss: resource,
@@ -92,6 +103,8 @@ impl NewResourceToken<'_> {
             agent_jkt,
             scope,
             auth_request_url,
+            resource_id: made_for.map(|resource| &resource.id),
+            resource_epoch: made_for.map(|resource| resource.epoch),
             iat,
             exp: iat + RESOURCE_TOKEN_LIFE.as_secs(),
             jti: TokenId::generate().to_string(),
@@ -137,7 +150,7 @@ impl<'a> UnverifiedResourceToken<'a> {
         now: Timestamp,
     ) -> Result<ResourceToken, InvalidToken> {
         let Self { token, text, resource } = self;
-        let (claims, _) = verify_by_either(token, keys, own)?;
+        let (claims, ours) = verify_by_either(token, keys, own)?;
         claims.check_times(now, None, SKEW)?;
         let malformed = InvalidToken::Malformed;
         let expires_at = claims.expires_at().ok_or(malformed)?;
@@ -156,6 +169,14 @@ impl<'a> UnverifiedResourceToken<'a> {
             None => Scope::default(),
             Some(scope) => scope.as_str().and_then(|scope| scope.parse().ok()).ok_or(malformed)?,
         };
+        let made_for = if ours {
+            let id = claims.text("resource_id").and_then(|id| AAuthResourceId::parse(id).ok());
+            let epoch = claims.all().get("resource_epoch").and_then(Value::as_u64);
+            let epoch = epoch.and_then(|epoch| u32::try_from(epoch).ok());
+            Some(id.zip(epoch).ok_or(malformed)?)
+        } else {
+            None
+        };
         let by_end = expires_at.minus(RESOURCE_TOKEN_LIFE + SKEW);
         Ok(ResourceToken {
             agent,
@@ -166,6 +187,7 @@ impl<'a> UnverifiedResourceToken<'a> {
             presented_from: issued_at.map_or(by_end, |at| by_end.max(at.minus(SKEW))),
             single_use: single_use(&resource, claims.text("jti"), text),
             resource,
+            made_for,
         })
     }
 }

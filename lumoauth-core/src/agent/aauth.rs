@@ -2,6 +2,8 @@
 //!
 //! Its keys, redirect URIs, name, status and epoch are those of the [`Agent`](super::Agent).
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -96,10 +98,9 @@ impl AAuthIdentityPatch {
         }
         if let Some(names) = &self.algorithms {
             let algorithms =
-                names.iter().map(|name| HttpAlgorithm::from_wire(name)).collect::<Option<Vec<_>>>();
+                names.iter().map(|name| HttpAlgorithm::from_wire(name)).collect::<Option<BTreeSet<_>>>();
             let rule = "must be of ed25519, ecdsa-p256-sha256 and rsa-pss-sha512";
-            next.algorithms = algorithms.ok_or_else(|| refused("signing_algs", rule))?;
-            next.algorithms.dedup();
+            next.algorithms = algorithms.ok_or_else(|| refused("signing_algs", rule))?.into_iter().collect();
         }
         next.user_authorization = self.user_authorization.unwrap_or(next.user_authorization);
         next.delegation = self.delegation.unwrap_or(next.delegation);

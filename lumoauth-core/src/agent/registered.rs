@@ -68,9 +68,13 @@ pub(crate) fn key_set(member: &'static str, value: &Value) -> Result<Option<JwkS
     }
     let set = JwkSet { keys: keys.clone() };
     set.check().map_err(|error| refused(format!("cannot be accepted: {error}")))?;
-    if PublicKeys::of(&set).is_empty() {
+    let keys = PublicKeys::of(&set);
+    if keys.is_empty() {
         let problem = "has no usable key: RSA of 2048 bits or more, EC on P-256 or P-384, or Ed25519";
         return Err(refused(problem.to_owned()));
+    }
+    if keys.has_mixed_order() {
+        return Err(refused("has an Ed25519 key with a part of small order".to_owned()));
     }
     Ok(Some(set))
 }
@@ -168,6 +172,8 @@ mod tests {
             json!({ "keys": [{ "kty": "oct", "k": "c2VjcmV0" }] }),
             json!({ "keys": vec![public; 65] }),
             json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": "AA" }] }),
+            // With a part of small order.
+            json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": "6bL-mBWH765kePSLofpgzsYSbQ4m3ecqCiT2QNzXg-U" }] }),
         ] {
             assert!(key_set("jwks", &bad).is_err(), "{bad}");
         }

@@ -114,6 +114,30 @@ async fn keys_are_read_once_and_used_for_five_minutes() {
 }
 
 #[tokio::test]
+async fn what_was_read_before_the_clock_was_set_back_is_forgotten() {
+    let bench = bench();
+    bench.answer(URI, set(&["a"]));
+    assert_eq!(bench.has("a", 3600).await, Ok(true));
+    // It reads the clock a little earlier than the one that read the keys.
+    assert_eq!(bench.has("a", 3599).await, Ok(true));
+    assert_eq!(bench.fetches(), 1);
+    bench.answer(URI, set(&["b"]));
+    assert_eq!(bench.has("a", 0).await, Ok(false), "a removed key is gone");
+    assert_eq!((bench.has("b", 0).await, bench.fetches()), (Ok(true), 2));
+
+    // Nor is what is known used while the source is away: nobody knows how old it is.
+    bench.silence(URI);
+    assert_eq!(bench.has("b", 3600).await, Err(ForeignKeyError::Unreachable));
+    assert_eq!(bench.fetches(), 3);
+    // And a failure keeps nobody from reading again, nor does an early read.
+    bench.answer(URI, set(&["b"]));
+    assert_eq!(bench.has("b", 1800).await, Ok(true));
+    assert_eq!(bench.has("c", 1801).await, Ok(false));
+    bench.answer(URI, set(&["c"]));
+    assert_eq!((bench.has("c", 900).await, bench.fetches()), (Ok(true), 6));
+}
+
+#[tokio::test]
 async fn a_removed_key_is_gone_within_five_minutes() {
     let bench = bench();
     bench.answer(URI, set(&["a", "b"]));

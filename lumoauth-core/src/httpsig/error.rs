@@ -4,7 +4,7 @@ use http::HeaderName;
 
 use crate::store::StoreError;
 
-/// Why a signature is not accepted. Every message is safe to show: none holds a key, a token or a field's value.
+/// Why a signature is not accepted. Whatever it is, nobody is authenticated, also where the fields cannot be read. Every message is safe to show: none holds a key, a token or a field's value.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignatureError {
@@ -118,22 +118,5 @@ impl SignatureError {
     /// Whether a backend failed, so that the caller should answer that the service is unavailable.
     pub const fn is_outage(&self) -> bool {
         matches!(self, Self::Store(_))
-    }
-
-    /// A stable code: `invalid_request` if the fields cannot be read, `request_expired` if the time is wrong,
-    /// `temporarily_unavailable` in an outage, and else `invalid_signature`.
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::TooLong(_)
-            | Self::Repeated(_)
-            | Self::Malformed(_)
-            | Self::Unprintable(_)
-            | Self::CoveredTwice(_)
-            | Self::ParameterTwice
-            | Self::Target => "invalid_request",
-            Self::Stale | Self::Future | Self::Expired => "request_expired",
-            Self::Store(_) => "temporarily_unavailable",
-            _ => "invalid_signature",
-        }
     }
 }

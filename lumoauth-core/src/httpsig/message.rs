@@ -1,13 +1,13 @@
 //! The request that is signed, as its receiver sees it and as its sender sends it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use super::{Digests, SignatureError};
 
 /// A request. Nothing in it is decoded or normalized; path and authority are as the sender wrote them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 #[expect(clippy::exhaustive_structs, reason = "a request has no other parts; hosts name every one of them")]
 pub struct Message<'a> {
     /// The method.
@@ -26,14 +26,33 @@ pub struct Message<'a> {
     pub content: Content<'a>,
 }
 
+/// Without fields, query and content, in which credentials stand.
+impl fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Message");
+        shown.field("method", self.method).field("scheme", &self.scheme);
+        shown.field("authority", &self.authority).field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 /// The content of a message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 #[expect(clippy::exhaustive_enums, reason = "the content is there or was seen pass by")]
 pub enum Content<'a> {
     /// All of it.
     Bytes(&'a [u8]),
     /// What is known of content that was hashed as it came in.
     Digested(&'a Digests),
+}
+
+/// Only how much it is.
+impl fmt::Debug for Content<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "Bytes({} B)", bytes.len()),
+            Self::Digested(digests) => f.debug_tuple("Digested").field(digests).finish(),
+        }
+    }
 }
 
 impl Content<'_> {
@@ -56,7 +75,7 @@ impl<'a> Message<'a> {
         scheme: &'a str,
         content: Content<'a>,
     ) -> Result<Self, SignatureError> {
-        let host = one(&head.headers, &header::HOST)?.map(text).transpose()?;
+        let host = one(&head.headers, &header::HOST)?.map(host_text).transpose()?;
         let authority = match (head.uri.authority().map(http::uri::Authority::as_str), host) {
             (Some(target), Some(host)) if !target.eq_ignore_ascii_case(host) => {
                 return Err(SignatureError::Authority);
@@ -124,6 +143,6 @@ pub(super) fn one<'a>(
     Ok(line)
 }
 
-fn text(value: &HeaderValue) -> Result<&str, SignatureError> {
+fn host_text(value: &HeaderValue) -> Result<&str, SignatureError> {
     value.to_str().map_err(|_| SignatureError::Authority)
 }

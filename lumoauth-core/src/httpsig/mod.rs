@@ -26,7 +26,8 @@
 //! Both want `created` within [`Profile::WINDOW`] and a nonce of 12 bytes or more. Both refuse: several signatures or
 //! labels; a name twice in one field; a covered field in several lines; parameters of covered components; derived
 //! components of responses; `alg` that is not the key's; anything longer than it can need to be. The value of `Signature`
-//! may be in the URL alphabet, since some senders write it so; what is made here never is.
+//! may be in the URL alphabet, since some senders write it so; what is made here never is. RSA keys verify here
+//! (`rsa-pss-sha512`) and do not sign, since a [`Signer`](crate::keys::Signer) of RSA makes RS256 and nothing else.
 //!
 //! # Example
 //!

@@ -13,8 +13,8 @@ pub(super) const SIGNATURE_KEY: HeaderName = HeaderName::from_static("signature-
 
 /// A set of rules for signatures. There are two, [`Profile::LUMO_SDK`] and [`Profile::LUMO_RFC`].
 ///
-/// Which one a signature is under is decided by the form of its covered list alone, so that no signature is ever tried
-/// under one set of rules after another.
+/// Which one a signature is under is decided by the form of its covered list and the names of its parameters alone, so that no
+/// signature is ever tried under one set of rules after another. The label decides nothing: any will do under either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Profile {
     name: &'static str,
@@ -41,7 +41,8 @@ pub(super) enum Authority {
 }
 
 impl Profile {
-    /// As the LumoAuth SDKs sign: seven components in one order, and `created` and `nonce` and nothing else.
+    /// As the LumoAuth SDKs sign: seven components in one order, and `created` and `nonce` and nothing else. The same list with
+    /// other parameters is no SDK's, and under [`Profile::LUMO_RFC`] where that is accepted.
     ///
     /// It departs from RFC 9421: `signature-key` and `authorization` are covered also if they are absent, as the empty text
     /// (so the two must not be present and empty), and `@authority` is signed as the sender wrote it. Every request has
@@ -73,7 +74,7 @@ impl Profile {
     /// How far `created` may lie back or ahead.
     pub const WINDOW: Duration = Duration::from_secs(60);
 
-    /// A stable name, for logs.
+    /// A stable name.
     pub const fn name(&self) -> &'static str {
         self.name
     }
@@ -82,10 +83,18 @@ impl Profile {
         self.authority
     }
 
-    /// The one of `accepted` whose form the list has. An exact form comes before one by meaning.
-    pub(super) fn of(components: &[Component], accepted: &[Self]) -> Option<Self> {
-        let exact = accepted.iter().find(|profile| profile.has_form(components));
-        exact.or_else(|| accepted.iter().find(|profile| profile.coverage == Coverage::ByMeaning)).copied()
+    /// The one of `accepted` whose form a signature with these components and parameters has. An exact form comes before one by
+    /// meaning.
+    pub(super) fn of<'p>(
+        components: &[Component],
+        parameters: impl Iterator<Item = &'p str> + Clone,
+        accepted: &[Self],
+    ) -> Option<Self> {
+        let listed = accepted.iter().find(|profile| profile.has_form(components));
+        let by_meaning = || accepted.iter().find(|profile| profile.coverage == Coverage::ByMeaning);
+        let exact = listed.filter(|profile| profile.check_parameters(parameters).is_ok());
+        // A list that fits with parameters that do not is refused for these where nothing else is accepted.
+        exact.or_else(by_meaning).or(listed).copied()
     }
 
     fn has_form(&self, components: &[Component]) -> bool {
@@ -157,6 +166,7 @@ impl Profile {
                 components.extend(message.query.map(|_| Component::Query));
             }
             Coverage::ByMeaning => {
+                // Not where there is none: some verifiers take an absent query for the empty text, and not for `?`.
                 components.extend(message.query.map(|_| Component::Query));
                 if !message.content.is_empty() {
                     components.extend([CONTENT_DIGEST, header::CONTENT_TYPE].map(field));

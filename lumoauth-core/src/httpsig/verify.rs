@@ -1,5 +1,7 @@
 //! Verifying, in the steps that the types enforce: read, verify, once.
 
+use std::fmt;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sfv::{BareItemFromInput, RefBareItem};
 
@@ -104,8 +106,10 @@ impl Signature {
         self.components.iter().any(|component| matches!(component, Component::Field(name) if name == field))
     }
 
-    /// Whether nobody can have changed the query, added one or taken it away. Under [`Profile::LUMO_RFC`] a query that was there
-    /// is covered; under [`Profile::LUMO_SDK`] only a list with `@query` says that there was one.
+    /// Whether nobody can have changed the query, added one or taken it away: a component that holds it is covered; or there is
+    /// none, and the profile is [`Profile::LUMO_RFC`], under which a request with a query that is not covered is refused. (A
+    /// signer who breaks that rule gets no request with a query through, and may have had one taken away.) Under
+    /// [`Profile::LUMO_SDK`] only a list with `@query` says that there was one.
     pub fn covers_query(&self) -> bool {
         let covering = [Component::Query, Component::TargetUri, Component::RequestTarget];
         let none = !self.has_query && self.profile == Profile::LUMO_RFC;
@@ -202,8 +206,9 @@ fn read_with<T>(
         return Err(SignatureError::Authority);
     }
     let (components, parameters) = (input.components, input.parameters);
-    let profile = Profile::of(&components, accept.profiles).ok_or(SignatureError::Form)?;
-    profile.check_parameters(parameters.iter().map(|(name, _)| name.as_str()))?;
+    let names = || parameters.iter().map(|(name, _)| name.as_str());
+    let profile = Profile::of(&components, names(), accept.profiles).ok_or(SignatureError::Form)?;
+    profile.check_parameters(names())?;
     let own = Own::read(&parameters)?;
     own.check_time(now)?;
     let nonce = match (own.nonce, nonce_field(&components, message)?) {
@@ -243,13 +248,20 @@ fn digest_field<'m>(
 }
 
 /// A signature that is there and well-formed, of which nothing is proven yet.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use]
 pub struct Presented {
     pub(super) base: String,
     bytes: Vec<u8>,
     authority: Box<str>,
     signature: Signature,
+}
+
+/// Without the signature base, in which the values of `Authorization` and others stand.
+impl fmt::Debug for Presented {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presented").field("signature", &self.signature).finish_non_exhaustive()
+    }
 }
 
 impl Presented {
@@ -342,7 +354,7 @@ impl SignedRequest {
 
 /// Why there is no signature to read.
 fn missing(headers: &HeaderMap) -> SignatureError {
-    let signed = |value: &http::HeaderValue| {
+    let signed = |value: &HeaderValue| {
         value.to_str().is_ok_and(|text| text.contains("=:") && text.contains("covered="))
     };
     if headers.get_all(AGENT_AUTH).iter().any(signed) {

@@ -6,7 +6,7 @@ use super::JwsAlgorithm;
 
 /// A signature algorithm of RFC 9421 section 3.3 that is accepted. Each sort of key has one, so what a message says of
 /// its algorithm is only ever compared with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum HttpAlgorithm {
     /// Ed25519, checked strictly.

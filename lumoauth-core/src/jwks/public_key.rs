@@ -135,6 +135,12 @@ impl PublicKey {
         only.is_none_or(|only| key.verifies_by(only)).then_some(key)
     }
 
+    /// Whether it is an Ed25519 key with a part of small order. It is no weaker than others, and nobody makes one by accident:
+    /// it is refused where keys are registered, and not looked for elsewhere, since that costs as much as a signature.
+    pub(crate) fn is_of_mixed_order(&self) -> bool {
+        matches!(&self.material, Material::Ed25519(key) if !key.to_edwards().is_torsion_free())
+    }
+
     /// The `kid`, at most 256 bytes.
     pub fn kid(&self) -> Option<&str> {
         self.kid.as_deref()

@@ -100,7 +100,8 @@ impl LocalSigner {
         Ok(Self { id, pair: Pair::EdDsa(pair) })
     }
 
-    /// The key pair as a PKCS#8 PEM text, unencrypted. Whoever reads it can sign as this key.
+    /// The key pair as a PKCS#8 PEM text, unencrypted. Whoever reads it can sign as this key. The text is wiped when it is
+    /// dropped; copies that are made of the key on the way to it are not.
     ///
     /// # Errors
     /// [`KeyError::Crypto`] if it cannot be written.

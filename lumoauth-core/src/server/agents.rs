@@ -199,7 +199,7 @@ impl AuthorizationServer {
         self.update_agent_as(org, name, patch, EventKind::AgentUpdated, caller).await
     }
 
-    /// The same, recorded as `kind`.
+    /// The same, recorded as `kind`. An agent is registered for AAuth once; of two at a time the second one changes nothing.
     pub(super) async fn update_agent_as(
         &self,
         org: &OrgId,
@@ -211,6 +211,9 @@ impl AuthorizationServer {
         let now = self.now();
         let (agent, ()) = self
             .modify_agent(org, name, now, |agent| {
+                if kind == EventKind::AAuthAgentRegistered && agent.aauth.is_some() {
+                    return Err(ApiError::Conflict("The agent has an AAuth identity."));
+                }
                 let (before, proof) = (view::agent(agent), (agent.workload.clone(), agent.identity_type));
                 let named = agent.aauth_identifier().cloned();
                 patch.apply(agent)?;

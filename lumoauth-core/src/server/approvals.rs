@@ -279,8 +279,8 @@ impl AuthorizationServer {
     /// administrator decides by an application with the scope `approvals.manage` or `admin`.
     ///
     /// # Errors
-    /// [`ApiError`] if it is no person in person, another one is asked or that scope is missing, there is no such approval, it was decided or has
-    /// expired, the note is not acceptable, or it is approved and its agent is not active any more.
+    /// [`ApiError`] if it is no person in person, another one is asked or that scope is missing, there is no such approval, it
+    /// was decided or has expired, the note is not acceptable, or it is approved and its agent is not active any more.
     pub async fn decide_approval(
         &self,
         principal: &Principal,

@@ -161,7 +161,7 @@ impl AuthorizationServer {
     ) -> Result<Authorization, AuthorizeError> {
         let now = self.now();
         if let Some(token) = params.get(AAUTH_REQUEST) {
-            let came = Bringing { token, params, signed_in, now };
+            let came = Bringing { token, params, signed_in, origin, now };
             return self.authorize_aauth(organization, came).await;
         }
         let client = self.asking_client(organization, named_client(params)?).await?;

@@ -36,7 +36,14 @@ pub struct UsageRequest {
     pub dry_run: Option<bool>,
     /// Record the use of a model that is not allowed: it has happened.
     pub force: Option<bool>,
-    /// The approval with which a dry run passes above the approval threshold.
+    /// The approval with which a dry run passes above the approval threshold: that of a reservation as long as it is held, for
+    /// no more than it holds and its model; or one that the agent asked a person for itself
+    /// ([`request_approval`](AuthorizationServer::request_approval)), above the agent's own threshold only.
+    ///
+    /// The latter allows **whatever the person was shown**: with a `cost_usd` in its `meta` no more than that, with a `model`
+    /// that model only, and what is not named there in any amount and with any model. It holds for any number of dry runs,
+    /// until it is forgotten a day after it has expired. A dry run moves nothing; whoever wants one deed allowed, and
+    /// once, reserves it.
     pub approval_token: Option<String>,
 }
 
@@ -197,9 +204,9 @@ impl AuthorizationServer {
             }
         }
         if payers.need_approval(usage.micro_usd) {
-            let (agent, model) = (payers.current().id, request.model.as_deref());
+            let model = request.model.as_deref();
             let agreed = match &request.approval_token {
-                Some(token) => self.is_agreed_to(org, agent, token, usage, model, now).await?,
+                Some(token) => self.is_agreed_to(org, payers, token, usage, model, now).await?,
                 None => false,
             };
             if !agreed {

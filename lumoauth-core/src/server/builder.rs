@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use url::Url;
+use url::{Position, Url};
 
 use super::{AuthorizationServer, Inner, PasswordHasher, public_path};
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
     foreign_keys::ForeignKeys,
     grant::{AuthorizationCode, ClientCredentials, Grant, JwtBearer, RefreshToken, TokenExchange},
     httpsig::Accept,
+    json,
     keys::KeyProvider,
     store::{RateLimit, Stores},
     token::VerifiedTokens,
@@ -41,6 +42,13 @@ pub enum ConfigError {
     /// written as browsers write it.
     #[error("`{0}` is not a usable public url")]
     PublicUrl(String),
+    /// An authority besides that of the public URL is not `host` or `host:port`, so that no request could be for it.
+    #[error("`{0}` is not a usable authority: give `host` or `host:port`")]
+    Authority(String),
+    /// Something in this program switches on the feature `arbitrary_precision` of `serde_json`, with which strict JSON
+    /// ([`crate::json`]) cannot be told from what only `serde_json` reads, and numbers with a fraction are refused.
+    #[error("the feature `arbitrary_precision` of serde_json is on, with which decimals cannot be read")]
+    ArbitraryPrecision,
     /// Two grants have one type.
     #[error("two grants of type `{0}`")]
     DuplicateGrant(&'static str),
@@ -119,8 +127,11 @@ impl Builder {
     /// # Errors
     /// [`ConfigError`] if the parts do not fit together.
     pub fn build(self) -> Result<AuthorizationServer, ConfigError> {
+        if json::check(b"0.5").is_err() {
+            return Err(ConfigError::ArbitraryPrecision);
+        }
         let trimmed = self.public_url.trim_end_matches('/');
-        let usable = Url::parse(trimmed).is_ok_and(|url| {
+        let usable = Url::parse(trimmed).ok().filter(|url| {
             matches!(url.scheme(), "http" | "https")
                 && url.has_host()
                 && url.query().is_none()
@@ -132,9 +143,12 @@ impl Builder {
                 && url.path().trim_end_matches('/') == public_path(trimmed)
                 && !url.path().contains("//")
         });
-        if !usable {
-            return Err(ConfigError::PublicUrl(self.public_url));
+        let Some(url) = usable else { return Err(ConfigError::PublicUrl(self.public_url)) };
+        if let Some(bad) = self.authorities.iter().find(|authority| !is_authority(authority)) {
+            return Err(ConfigError::Authority(bad.clone()));
         }
+        // Whatever is compared with this as text (issuers, authorities, the scheme of what is signed) has the usual form.
+        let public_url = format!("{}{}", url.origin().ascii_serialization(), public_path(trimmed));
         let mut grants = HashMap::new();
         for grant in self.grants {
             let grant_type = grant.grant_type();
@@ -142,12 +156,12 @@ impl Builder {
                 return Err(ConfigError::DuplicateGrant(grant_type));
             }
         }
-        let own = trimmed.split_once("://").map_or(trimmed, |(_, rest)| rest).split('/').next();
-        let authorities = own.map(str::to_owned).into_iter().chain(self.authorities);
+        let own = url[Position::BeforeHost..Position::AfterPort].to_owned();
+        let authorities = [own].into_iter().chain(self.authorities);
         let inner = Inner {
             signed_here: Accept::at(authorities),
             consent_policy: self.consent_policy,
-            public_url: trimmed.to_owned(),
+            public_url,
             stores: self.stores,
             keys: self.keys,
             clock: self.clock,
@@ -162,6 +176,14 @@ impl Builder {
     }
 }
 
+/// Whether `text` is a host, or a host and a port, and nothing else. Case does not count, nor the port that the scheme has anyway.
+fn is_authority(text: &str) -> bool {
+    let Ok(url) = Url::parse(&format!("https://{text}")) else { return false };
+    let Some(host) = url.host_str() else { return false };
+    let with_port = format!("{host}:{}", url.port().unwrap_or(443));
+    text.eq_ignore_ascii_case(host) || text.eq_ignore_ascii_case(&with_port)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,11 +192,48 @@ mod tests {
         store::MemoryStore,
     };
 
-    fn path_of(public_url: &str) -> Option<String> {
+    fn builder(public_url: &str) -> Builder {
         let store = Arc::new(MemoryStore::new());
         let keys = KeyRing::new(store.clone(), MasterKey::generate(), KeyRingConfig::default());
-        let built = Builder::new(public_url, Stores::all(store), Arc::new(keys)).build();
-        built.ok().map(|server| server.public_path().to_owned())
+        Builder::new(public_url, Stores::all(store), Arc::new(keys))
+    }
+
+    fn path_of(public_url: &str) -> Option<String> {
+        builder(public_url).build().ok().map(|server| server.public_path().to_owned())
+    }
+
+    #[test]
+    fn a_public_url_has_one_form() {
+        for (given, kept) in [
+            ("HTTPS://Auth.Example:443", "https://auth.example"),
+            ("https://auth.example:8443/id/", "https://auth.example:8443/id"),
+            ("Http://[::1]:80", "http://[::1]"),
+            ("http://127.0.0.1:8080/A%20b", "http://127.0.0.1:8080/A%20b"),
+        ] {
+            assert_eq!(builder(given).build().unwrap().public_url(), kept, "{given}");
+        }
+    }
+
+    #[test]
+    fn an_authority_is_a_host_and_perhaps_a_port() {
+        let with = |authority: &str| builder("https://auth.example").with_authorities([authority]).build();
+        for good in
+            ["api.example", "API.example:8443", "api.example:443", "127.0.0.1:80", "[::1]:8080", "localhost"]
+        {
+            assert!(with(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "https://api.example",
+            "api.example/",
+            "api.example/a",
+            "u@api.example",
+            "api.example?",
+            "a b",
+            ":80",
+        ] {
+            assert_eq!(with(bad).unwrap_err(), ConfigError::Authority(bad.to_owned()));
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::{
     retrying,
 };
 use crate::{
+    aauth_resource::AuthLevel,
     audit::{Actor, ActorKind, Event, EventKind, Origin, Target},
     authorize::{About, AuthorizeError, QuestionBody, Request, RequestError, decide_scope, read},
     capability::Scope,
@@ -85,6 +86,18 @@ impl AuthorizationServer {
         let user = self.stores().users.find(org, UserKey::Id(question.user)).await?;
         let user = user.filter(|user| user.is_active()).ok_or(AuthorizeError::OtherSession)?;
 
+        if let About::AAuth { asked, .. } = &question.about {
+            // Another door may have answered it. Then this answer decides nothing, and must not be recorded as if it did.
+            let asked = self.asked_by_hash(organization, *asked, now).await?;
+            if decision.approve
+                && scope != question.scope
+                && asked.body.grant.level == AuthLevel::Authenticated
+            {
+                return Err(AuthorizeError::InvalidRequest(
+                    "This resource is allowed all of it, or nothing.",
+                ));
+            }
+        }
         let event = Event::new(EventKind::AuthorizationDecided, user_actor(&user), "request answered", now)
             .on(client_target(&client))
             .from_origin(origin)

@@ -4,10 +4,11 @@ use http::StatusCode;
 
 use crate::{
     agent::{InvalidAgent, Terminal},
+    clock::Timestamp,
     grant::TokenError,
     keys::KeyError,
     spending::Exhausted,
-    store::StoreError,
+    store::{Admission, StoreError},
     wire::WireError,
 };
 
@@ -78,6 +79,14 @@ pub enum ApiError {
     /// The agent may not act for people.
     #[error("the agent may not act for others")]
     DelegationNotAllowed,
+    /// People were asked too often lately.
+    #[error("too many questions to people")]
+    TooManyQuestions {
+        /// Until when no more are admitted.
+        admission: Admission,
+        /// The instant of the refusal.
+        now: Timestamp,
+    },
     /// A request for approval reaches nobody.
     #[error("nobody is reached")]
     NotDelivered {
@@ -160,6 +169,9 @@ impl ApiError {
                 "delegation_not_allowed",
                 "The agent holds no capability to act for others (delegate:on_behalf or delegate:user).",
             ),
+            Self::TooManyQuestions { admission, now } => {
+                WireError::rate_limited_until(admission.resets_at, *now)
+            }
             Self::NotDelivered { task_id } => WireError::new(
                 S::PRECONDITION_REQUIRED,
                 "no_enrolled_device",

@@ -63,10 +63,12 @@ impl AuthorizationServer {
             })),
             Identity::User(person) => {
                 let scope = principal.claims.as_ref().map(|claims| &claims.scope);
-                let scope =
-                    scope.filter(|scope| scope.as_slice().iter().any(|item| item.as_str() == "openid"));
-                let scope = scope.ok_or(ApiError::Forbidden("The token lacks the scope `openid`."))?;
-                let mut body = person_claims(&person.user, scope);
+                let scope = scope.cloned().unwrap_or_default();
+                if !scope.as_slice().iter().any(|item| item.as_str() == "openid") {
+                    let granted = scope.as_slice().iter().map(ToString::to_string).collect();
+                    return Err(ApiError::InsufficientScope { required: vec!["openid".to_owned()], granted });
+                }
+                let mut body = person_claims(&person.user, &scope);
                 body.insert("sub".to_owned(), person.user.id.to_string().into());
                 body.insert("identity_type".to_owned(), "user".into());
                 body.insert("organization".to_owned(), org.as_str().into());
@@ -171,8 +173,7 @@ impl AuthorizationServer {
 
 /// Whom an agent acts for, as far as its token's scope shows them, and by whom (`act`).
 fn delegated_userinfo(principal: &Principal, agent: &Agent) -> Value {
-    let shows =
-        |scope: &str| principal.token_scope().unwrap_or_default().iter().any(|item| item.as_str() == scope);
+    let scope = Scope::new(principal.token_scope().unwrap_or_default().iter().cloned());
     let mut info = json!({
         "identity_type": "agent",
         "agent_id": agent.id.to_string(),
@@ -188,11 +189,8 @@ fn delegated_userinfo(principal: &Principal, agent: &Agent) -> Value {
         info["sub"] = chain.represented.subject().into();
         match &chain.represented {
             Represented::User(user) => {
-                if shows("email") {
-                    info["email"] = user.email.as_str().into();
-                }
-                if let Some(name) = user.name.as_deref().filter(|_| shows("profile")) {
-                    info["name"] = name.into();
+                for (name, claim) in person_claims(user, &scope) {
+                    info[name] = claim;
                 }
             }
             Represented::Agent(first) => info["name"] = (*first.name).into(),

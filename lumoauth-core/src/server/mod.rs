@@ -54,9 +54,9 @@ use crate::{
 };
 
 pub use aauth::{
-    AAuthAgentPatch, AAuthAnswer, AAuthResourcePatch, AAuthTokenRequest, AAuthTokens, ConsentNeeded,
-    DelegateRequest, OwnAuthTokens, PartyToken, PlatformToken, ResourceTokenRequest, RevokeRequest,
-    SignedCall, VerifyAuthToken, VerifyResourceToken,
+    AAuthAgentPatch, AAuthAnswer, AAuthResourcePatch, AAuthTokenRequest, AAuthTokens, ClaimedSigner,
+    ConsentNeeded, DelegateRequest, OwnAuthTokens, PartyToken, PlatformToken, ResourceTokenRequest,
+    RevokeRequest, SignedCall, VerifyAuthToken, VerifyResourceToken,
 };
 pub use agents::{AgentPage, NewAgent, Registration, RegistrationRequest, TestTokenRequest};
 pub use approvals::{ApprovalDecisionRequest, ApprovalRequest, OpenedApproval};

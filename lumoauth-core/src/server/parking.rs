@@ -16,10 +16,11 @@ use super::{
 use crate::{
     agent::Agent,
     approval::{Approval, ApprovalStatus, ApprovalToken, Impact},
-    budget::{Hold, HoldState, Resolution, Usage},
+    budget::{Hold, HoldState, MicroUsd, Resolution, Usage},
     clock::Timestamp,
     id::{AgentId, OrgId},
     principal::{Principal, Represented},
+    spending::Payers,
     store::{HoldId, Resolved, StoreError},
 };
 
@@ -45,6 +46,17 @@ impl Waiting {
     pub(super) fn hold_ends(&self, lease: Duration, now: Timestamp) -> Timestamp {
         self.expires_at.plus(LONGER).max(now.plus(lease))
     }
+}
+
+/// Whether `approval` showed a person no less than `usage` and no other model than `model`, as far as it named them.
+fn is_shown(approval: &Approval, usage: &Usage, model: Option<&str>) -> bool {
+    let named = |member: &str| approval.meta.get(member).filter(|value| !value.is_null());
+    let is_within = |most: &Value| {
+        // What is no amount allows none.
+        let text = most.as_str().map_or_else(|| most.to_string(), ToOwned::to_owned);
+        text.parse().is_ok_and(|most: MicroUsd| usage.micro_usd <= most.micros())
+    };
+    named("cost_usd").is_none_or(is_within) && named("model").is_none_or(|only| only.as_str() == model)
 }
 
 /// Who asks, and for whom.
@@ -122,23 +134,34 @@ impl AuthorizationServer {
         self.follow(org, actor, key, hold, approval.status(now), now).await
     }
 
-    /// Whether a human agreed, by the approval with this token, that `agent` uses `usage` with `model`. One that a reservation
-    /// waited for is to this reservation and nothing else: to no more than it holds now.
+    /// Whether a human agreed, by the approval with this token, that the agent that `payers` pay for
+    /// uses `usage` with `model`.
+    ///
+    /// One that a reservation waited for is to this reservation and nothing else: to no more than it holds now. To know that,
+    /// the decision is carried out, if nobody has done that yet.
+    ///
+    /// One that the agent asked a person for itself is as narrow as what it showed: a `cost_usd` in its `meta` is the most, a
+    /// `model` the only one. What `meta` does not name it does not limit, nor how often. It goes for the threshold of
+    /// the agent itself and not for those of others who pay, who did not choose whom it asks.
     pub(super) async fn is_agreed_to(
         &self,
         org: &OrgId,
-        agent: AgentId,
+        payers: &Payers<'_>,
         token: &str,
         usage: &Usage,
         model: Option<&str>,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
+        let agent = payers.current().id;
         let Ok(token) = ApprovalToken::parse(token) else { return Ok(false) };
         let Some(approval) = self.stores().approvals.find(org, &token).await? else { return Ok(false) };
         if approval.agent != agent || approval.status(now) != ApprovalStatus::Approved {
             return Ok(false);
         }
-        let Some(key) = &approval.reservation else { return Ok(true) };
+        let Some(key) = &approval.reservation else {
+            let is_own = !payers.others_need_approval(usage.micro_usd);
+            return Ok(is_own && is_shown(&approval, usage, model));
+        };
         let id = HoldId { actor: agent, key };
         let Some(hold) = self.stores().budgets.hold(org, id, now).await? else { return Ok(false) };
         let hold = self.followed(org, agent, key, hold, now).await?;

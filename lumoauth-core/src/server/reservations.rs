@@ -22,7 +22,7 @@ use crate::{
     principal::Principal,
     secret::{Secret, sha256},
     spending::{Payers, Remaining, charged_line},
-    store::{Charge, ChargeId, Charged, HoldId, NewHold, Resolved, StoreError},
+    store::{Admission, Charge, ChargeId, Charged, HoldId, NewHold, RateLimit, Resolved, StoreError},
 };
 
 /// How long a reservation is held, unless the caller says otherwise.
@@ -85,6 +85,8 @@ pub struct Reservation {
     pub exceeded: Vec<&'static str>,
     /// Whether this call made it what it is; a repetition did not.
     pub new: bool,
+    /// How many more questions to people whoever pays may cause, if this call was counted as one.
+    pub questions: Option<Admission>,
     /// The instant it is described at.
     pub now: Timestamp,
 }
@@ -164,9 +166,13 @@ impl AuthorizationServer {
     /// With a subject token, those pay whose token it is: for services that charge whoever calls them. The reservation is
     /// the service's all the same. Such a token must be one that the service may introspect.
     ///
+    /// One that a person is asked about is counted against `questions`, as one of the agent that pays for its call: a service
+    /// has many callers, and one of them must not take this from the others. It is counted before anything is written. Whoever
+    /// goes away then has used up a question that nobody was asked, and a repetition is not counted again.
+    ///
     /// # Errors
-    /// [`ApiError`] if the request is not acceptable, the model is not allowed, somebody has no room, or the id was used for
-    /// something else.
+    /// [`ApiError`] if the request is not acceptable, the model is not allowed, somebody has no room, the id was used for
+    /// something else, or too many people were asked lately ([`ApiError::TooManyQuestions`]).
     pub async fn open_reservation(
         &self,
         org: &OrgId,
@@ -174,6 +180,7 @@ impl AuthorizationServer {
         agent: &Agent,
         request: &ReservationRequest,
         caller: &Caller,
+        questions: Option<RateLimit>,
     ) -> Result<Reservation, ApiError> {
         let now = self.now();
         let mut wanted = Wanted::read(request)?;
@@ -211,6 +218,10 @@ impl AuthorizationServer {
         let id =
             ChargeId { actor: agent.id, key: &key, request_hash: wanted.hash(), keep_until: ends.plus(KEEP) };
         let hold = NewHold { parked: wanted.note.waiting.is_some(), ends, note: &note };
+        let questions = match questions.filter(|_| hold.parked) {
+            Some(limit) => self.count_question(org, agent, &key, payers.current(), limit).await?,
+            None => None,
+        };
         match self.stores().budgets.charge(org, &Charge::held(id, &lines, hold), now).await? {
             Charged::Charged(counters) => {
                 // The amount is held first: an approval that nobody can use any more would be worse than a hold that
@@ -221,7 +232,8 @@ impl AuthorizationServer {
                 let remaining = payers.remaining(&lines, &counters, now);
                 let exceeded = reached(payers.current(), &lines, &counters, now);
                 let hold = hold.of(&lines);
-                Ok(Reservation { id: wanted.id.to_owned(), hold, remaining, exceeded, new: true, now })
+                let id = wanted.id.to_owned();
+                Ok(Reservation { id, hold, remaining, exceeded, new: true, questions, now })
             }
             Charged::Repeated => {
                 let repeated = self.reservation(org, principal, agent, wanted.id).await?;
@@ -235,6 +247,27 @@ impl AuthorizationServer {
                 let (stores, line) = (self.stores(), charged_line(&lines, line)?);
                 Err(payers.exhausted(stores, org, line, used, &caller.origin, now).await?.into())
             }
+        }
+    }
+
+    /// Counts a question to a person as one of `payer`, unless there is a reservation with this key already: whoever made it
+    /// has been counted.
+    async fn count_question(
+        &self,
+        org: &OrgId,
+        agent: &Agent,
+        key: &str,
+        payer: &Agent,
+        limit: RateLimit,
+    ) -> Result<Option<Admission>, ApiError> {
+        let id = HoldId { actor: agent.id, key };
+        if self.stores().budgets.hold(org, id, self.now()).await?.is_some() {
+            return Ok(None);
+        }
+        // What agents ask people directly is counted under the same name.
+        match self.rate_limit(org, &format!("approval {}", payer.id), limit).await? {
+            (admission, _) if admission.admitted => Ok(Some(admission)),
+            (admission, now) => Err(ApiError::TooManyQuestions { admission, now }),
         }
     }
 
@@ -295,9 +328,9 @@ impl AuthorizationServer {
                 return Err(ApiError::Conflict("Nobody approved the reservation in time."));
             }
             HoldState::Denied => return Err(ApiError::Conflict("The reservation was denied.")),
-            HoldState::Held | HoldState::Released => {
-                return Err(ApiError::Conflict("The reservation was released."));
-            }
+            HoldState::Released => return Err(ApiError::Conflict("The reservation was released.")),
+            // It waited when it was to be settled, and was agreed to before it was looked at again.
+            HoldState::Held => return Err(ApiError::Conflict("The reservation waited for approval.")),
         }
         if settled.new {
             let others = self.other_payers(org, &settled.hold).await?;
@@ -403,7 +436,8 @@ impl AuthorizationServer {
         let others = self.other_payers(org, &hold).await?;
         let payers = payers(principal, agent, &others);
         let (remaining, exceeded) = self.remaining(org, &payers).await?;
-        Ok(Reservation { id: id.to_owned(), hold, remaining, exceeded, new, now: self.now() })
+        let (id, now) = (id.to_owned(), self.now());
+        Ok(Reservation { id, hold, remaining, exceeded, new, questions: None, now })
     }
 
     /// What is left to everybody who pays, and what the agent that makes the call has used up of its own.

@@ -100,6 +100,13 @@ impl<'a> Payers<'a> {
         self.all.iter().any(|payer| payer.policy.needs_approval(MicroUsd::from_micros(micro_usd)))
     }
 
+    /// The same, for any of them but the agent that makes the call.
+    pub(crate) fn others_need_approval(&self, micro_usd: u64) -> bool {
+        let own = self.current.account();
+        let mut others = self.all.iter().filter(|payer| payer.account != own);
+        others.any(|payer| payer.policy.needs_approval(MicroUsd::from_micros(micro_usd)))
+    }
+
     /// Charges one API call, or refuses it: what is left after it.
     ///
     /// # Errors

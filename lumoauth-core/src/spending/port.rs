@@ -109,6 +109,12 @@ pub enum SpendError {
     /// One call that costs this much needs a human's approval.
     #[error("approval required")]
     ApprovalRequired,
+    /// People were asked about the caller too often lately, so that nobody is asked about this call.
+    #[error("too many questions to people")]
+    TooManyQuestions {
+        /// Whole seconds until somebody can be asked again.
+        retry_after: u64,
+    },
     /// A human was asked and said no.
     #[error("approval denied")]
     ApprovalDenied,

@@ -7,7 +7,7 @@
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use crate::{jwks::JwsAlgorithm, token::DPOP_ALGORITHMS};
+use crate::{clock::Timestamp, jwks::JwsAlgorithm, token::DPOP_ALGORITHMS};
 
 /// An answer that is an error.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,6 +74,18 @@ impl WireError {
     /// 403 `forbidden`.
     pub fn forbidden(description: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", description)
+    }
+
+    /// 429 `rate_limit_exceeded`, with `Retry-After`.
+    pub fn rate_limited(retry_after: u64) -> Self {
+        let text = "Too many requests; slow down.";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", text).with_retry_after(retry_after)
+    }
+
+    /// The same, until `resets_at`: whole seconds from `now`, at least one.
+    pub fn rate_limited_until(resets_at: Timestamp, now: Timestamp) -> Self {
+        let seconds = resets_at.since(now).as_millis().div_ceil(1000);
+        Self::rate_limited(u64::try_from(seconds).unwrap_or(u64::MAX).max(1))
     }
 
     /// 503: the store or the keys do not answer. It says nothing of the cause.

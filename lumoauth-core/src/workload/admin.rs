@@ -124,8 +124,12 @@ impl<'a> Members<'a> {
                 };
                 let set = JwkSet { keys: keys.clone() };
                 set.check().map_err(|error| invalid("jwks", error.to_string()))?;
-                if PublicKeys::of(&set).is_empty() {
-                    return Err(invalid("jwks", "has no key that can be used"));
+                let keys = PublicKeys::of(&set);
+                if keys.is_empty() || keys.has_mixed_order() {
+                    return Err(invalid(
+                        "jwks",
+                        "has no key that can be used, or one with a part of small order",
+                    ));
                 }
                 Ok(Some(PinnedKeys::Jwks(set)))
             }

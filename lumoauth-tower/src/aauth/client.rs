@@ -32,7 +32,7 @@ use tower_service::Service;
 
 pub use error::{AAuthClientError, PendingConsent};
 use error::{BoxError, CutOff};
-use place::{Place, Places};
+use place::{Place, Places, RefusedToken};
 
 /// The longest answer of the token endpoint that is read.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -264,9 +264,9 @@ where
             let Some(challenge) = challenge_in(&response) else { return Ok(response) };
             let wanted = self.agent().wanted(&challenge, &origin, self.now())?;
             let had_one = token.is_some();
-            if let Some(token) = token.take() {
-                place.refused(&token, response.status(), wanted.as_ref());
-                refused.push(token);
+            refused.extend(token.take().map(|token| (token, response.status())));
+            if let Some(wanted) = &wanted {
+                place.forget_refused(&refused, &wanted.resource);
             }
             match wanted {
                 // With a token that does not count some resources do not say what would.
@@ -289,7 +289,7 @@ where
         wanted: &Wanted,
         place: &Place,
         origin: &url::Origin,
-        refused: &[Arc<AuthToken>],
+        refused: &[RefusedToken],
     ) -> Result<(Arc<AuthToken>, bool), AAuthClientError> {
         let seen = place.rounds();
         let mut gate = place.lock().await;
@@ -329,7 +329,10 @@ where
                 // The resource token is not used up by a refusal.
                 Err(error) => match error.refusal() {
                     Some("invalid_scope") => {}
-                    Some("invalid_grant" | "invalid_target") => place.forget_refresh_token(refresh_token),
+                    // More is asked of people than when it was issued, or it is dead: it gives nothing any more.
+                    Some("access_denied" | "invalid_grant" | "invalid_target") => {
+                        place.forget_refresh_token(refresh_token);
+                    }
                     _ => return Err(error),
                 },
             }

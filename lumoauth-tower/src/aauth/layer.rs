@@ -53,8 +53,11 @@ const MAX_CONTENT: usize = 1024 * 1024;
 /// # Where it stands
 ///
 /// - [`RequireCapabilityLayer`](crate::RequireCapabilityLayer) and [`BudgetLayer`](crate::BudgetLayer) go inside of it, and
-///   [`Guard::behind_aauth`](crate::Guard::behind_aauth) is both of them. An [`AuthenticateLayer`](crate::AuthenticateLayer)
-///   takes other credentials; it refuses auth tokens.
+///   [`Guard::behind_aauth`](crate::Guard::behind_aauth) is both of them. What they want belongs into [`AAuthLayer::scope`] too:
+///   agents get tokens for what this layer asks. An [`AuthenticateLayer`](crate::AuthenticateLayer) takes other credentials; it
+///   refuses auth tokens.
+/// - A limit on how often somebody may call goes outside: whoever makes a key is an agent here, and gets a resource token, which
+///   costs a signature.
 /// - What changes the content or the head of requests (decompression, rewriting of paths) goes inside, or the signature does
 ///   not fit any more. Where something outside takes the begin of the path away, such as `nest` of axum or a proxy,
 ///   [`AAuthLayer::below`] says what.
@@ -79,7 +82,7 @@ const MAX_CONTENT: usize = 1024 * 1024;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let store = Arc::new(MemoryStore::new());
+/// let store = Arc::new(MemoryStore::from_the_beginning());
 /// let keys = Arc::new(KeyRing::new(store.clone(), MasterKey::generate(), KeyRingConfig::default()));
 /// let server = AuthorizationServer::builder("https://auth.example", Stores::all(store.clone()), keys).build()?;
 ///
@@ -146,19 +149,20 @@ impl AAuthLayer {
         self
     }
 
-    /// Takes requests whose path lacks this begin, which something outside took away: `/api` behind a `nest("/api", ..)`.
+    /// Takes requests whose path lacks this begin, which something outside took away: `/api` behind a `nest("/api", ..)`. The
+    /// path `/` is then `/api` itself, as it is there.
     pub fn below(mut self, prefix: &str) -> Self {
         self.below = prefix.trim_end_matches('/').into();
         self
     }
 
-    /// Waits for content of up to this many bytes.
+    /// Waits for content of up to this many bytes, in place of [`AAuthLayer::streaming`].
     pub fn max_content(mut self, bytes: usize) -> Self {
         self.max_content = Some(bytes);
         self
     }
 
-    /// Lets content flow, however long it is: the service behind reads it before it is known to be what was signed, and finds an
+    /// Lets content flow, however long it is, in place of [`AAuthLayer::max_content`]: the service behind reads it before it is known to be what was signed, and finds an
     /// error in place of its end if it is not ([`CheckedBody`]). For services that can undo what they did until then, and bound
     /// what they read.
     pub fn streaming(mut self) -> Self {
@@ -172,7 +176,10 @@ impl AAuthLayer {
         B: Body,
     {
         let (resource, now) = (&*self.resource, self.clock.now());
-        let path = format!("{}{}", self.below, parts.uri.path());
+        let path = match parts.uri.path() {
+            "/" if !self.below.is_empty() => self.below.to_string(),
+            path => format!("{}{path}", self.below),
+        };
         let message = Message::of(parts, resource.scheme(), Content::Bytes(b""));
         let message = message.map_err(|error| resource.refuse(error))?;
         let recognized = resource.recognize(&Message { path: &path, ..message }, &self.demand, now).await?;

@@ -3,17 +3,14 @@
 use http::{HeaderValue, StatusCode, header};
 use lumoauth_core::{
     budget::{COUNTERS, Meter, MicroUsd},
-    server::{Reservation, ReservationRequest, SettleRequest},
+    server::{ApiError, Reservation, ReservationRequest, SettleRequest},
     spending::Remaining,
     wire::{WireError, view},
 };
 use serde_json::{Map, Value, json};
 
 use super::{Call, refuse};
-use crate::{
-    rate_limit::Counted,
-    reply::{self, Reply},
-};
+use crate::reply::{self, Reply};
 
 /// GET `agents/me/budget`.
 pub(crate) async fn budget(call: Call) -> Result<Reply, WireError> {
@@ -48,30 +45,26 @@ pub(crate) async fn reserve(call: Call) -> Result<Reply, WireError> {
     let (principal, agent) = (call.principal()?, call.agent()?);
     let request: ReservationRequest = call.json()?;
     let caller = call.caller();
-    let open = call.server.open_reservation(call.org(), principal, agent, &request, &caller);
-    let reservation = open.await.map_err(refuse)?;
+    let limits = call.rate_limits;
+    let questions = limits.map(|limits| limits.approval_limit());
+    let open = call.server.open_reservation(call.org(), principal, agent, &request, &caller, questions);
+    let reservation = match (open.await, limits) {
+        (Ok(reservation), _) => reservation,
+        (Err(error @ ApiError::TooManyQuestions { admission, .. }), Some(limits)) => {
+            let mut reply = reply::error(&refuse(error));
+            limits.approvals_left(admission).write(reply.headers_mut());
+            return Ok(reply);
+        }
+        (Err(error), _) => return Err(refuse(error)),
+    };
     let status = match (reservation.is_pending(), reservation.new) {
         (true, _) => StatusCode::ACCEPTED,
         (false, true) => StatusCode::CREATED,
         (false, false) => StatusCode::OK,
     };
     let mut reply = answer(&call, status, &reservation)?;
-    // Whether a person is asked depends on who pays, so it is known only now. A repetition asks nobody.
-    if let (Some(limits), true) = (call.rate_limits, reservation.new && reservation.is_pending()) {
-        let actor = principal.actor().id;
-        let share = match limits.admit(&call.server, call.org(), Counted::Approval { agent: &actor }).await {
-            Ok(share) => Some(share),
-            Err((error, share)) => {
-                let id = &reservation.id;
-                let release = call.server.release_reservation(call.org(), principal, agent, id, &caller);
-                release.await.map_err(refuse)?;
-                reply = reply::error(&error);
-                share
-            }
-        };
-        if let Some(share) = share {
-            share.write(reply.headers_mut());
-        }
+    if let (Some(limits), Some(admission)) = (limits, reservation.questions) {
+        limits.approvals_left(admission).write(reply.headers_mut());
     }
     Ok(reply)
 }

@@ -107,12 +107,6 @@ impl Call {
         body::parse_params(&self.parts.headers, &self.body)
     }
 
-    /// The agent token that the request brings, for counting; nothing is proven by it.
-    pub(crate) fn claimed_agent(&self) -> String {
-        let token = self.parts.headers.get("agent-auth").and_then(|value| value.to_str().ok());
-        token.map(digest).unwrap_or_default()
-    }
-
     /// The client id that the request claims, for counting; nothing is proven by it.
     pub(crate) fn claimed_client(&self) -> String {
         let Ok(params) = self.form() else { return String::new() };
@@ -134,7 +128,7 @@ impl Call {
     }
 }
 
-/// A short name for a token that must not be written down.
+/// A short name for a token that must not be written down, or for what is too long to count under.
 fn digest(token: &str) -> String {
     SecretHash::of(token).as_bytes()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }

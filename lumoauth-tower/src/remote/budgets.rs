@@ -31,6 +31,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// settlements, there are no more than calls were let through before.
 const PATIENT_RELEASES: usize = 1000;
 
+/// How long after nobody waits for a reservation any more it has come about, if it does.
+const STILL_MADE: Duration = Duration::from_secs(2);
+
 /// How often to ask what a human said.
 const POLL: Duration = Duration::from_secs(1);
 
@@ -44,6 +47,8 @@ const POLL: Duration = Duration::from_secs(1);
 ///   and what may have been held for it is released.
 /// - What was used, and what nobody will use, is told again and again for some minutes: the server may restart meanwhile.
 /// - Callers that are no agents have no budget, and nothing is asked.
+/// - It charges by access tokens. Whoever comes with an auth token of AAuth is charged where that is issued, by
+///   [`Guard::behind_aauth`](crate::Guard::behind_aauth), and refused here.
 /// - A caller of whom introspection said that a budget is used up is refused without asking.
 /// - A cost above the approval threshold is refused, unless the service waits for a human
 ///   ([`RemoteBudgets::waiting_for_approval`]).
@@ -158,7 +163,14 @@ impl RemoteBudgets {
     async fn release(&self, id: &str) {
         let patient = self.releases.try_acquire();
         let tries = if patient.is_ok() { PATIENT_TRIES } else { TRIES };
-        if let Err(error) = self.post(&format!("/{id}/release"), &Secret::from("{}"), tries).await {
+        let (path, body) = (format!("/{id}/release"), Secret::from("{}"));
+        let mut released = self.post(&path, &body, tries).await;
+        if released.as_ref().is_ok_and(|answer| answer.status == StatusCode::NOT_FOUND) {
+            // The server may still be at it, if nobody waited for its answer.
+            Delay::new(STILL_MADE).await;
+            released = self.post(&path, &body, tries).await;
+        }
+        if let Err(error) = released {
             tracing::warn!(error = &error as &dyn std::error::Error, "a reservation was not released");
         }
     }
@@ -169,10 +181,14 @@ impl RemoteBudgets {
             SpendError::Unavailable(error.into())
         };
         let Ok(body) = json::parse::<Value>(&answer.body) else { return unusable() };
+        let retry_after = answer.headers.get(header::RETRY_AFTER);
+        let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
         match (answer.status, body["error"].as_str()) {
+            // The only thing that is counted here are questions to people, under whoever pays.
+            (StatusCode::TOO_MANY_REQUESTS, Some("rate_limit_exceeded")) => {
+                retry_after.map_or_else(unusable, |retry_after| SpendError::TooManyQuestions { retry_after })
+            }
             (StatusCode::TOO_MANY_REQUESTS, Some("budget_exceeded")) => {
-                let retry_after = answer.headers.get(header::RETRY_AFTER);
-                let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
                 let remaining = Remaining { calls: calls_left(&answer.headers), ..Remaining::default() };
                 retry_after
                     .and_then(|seconds| Exhausted::from_wire(&body, remaining, seconds))

@@ -94,10 +94,11 @@ async fn calls_are_charged_to_the_agent_until_its_budget_is_used_up() {
     let layers = ServiceBuilder::new()
         .layer(setting.layer())
         .layer(RequireCapabilityLayer::new("read:files".parse().unwrap()))
-        .layer(BudgetLayer::new(budgets.clone()))
+        .layer(BudgetLayer::new(budgets))
         .service(service_fn(who));
-    let guard =
-        Guard::behind_aauth(budgets).capability("read:files".parse().unwrap()).charge(|_| Spend::default());
+    let guard = Guard::behind_aauth(setting.server.clone())
+        .capability("read:files".parse().unwrap())
+        .charge(|_| Spend::default());
     let guarded = ServiceBuilder::new().layer(setting.layer()).layer(guard).service(service_fn(who));
     let answer = Answer::of(layers.clone().oneshot(setting.get(&token).await.request()).await.unwrap()).await;
     answer.served();
@@ -122,7 +123,7 @@ async fn calls_are_charged_to_the_agent_until_its_budget_is_used_up() {
 #[tokio::test]
 async fn a_guard_without_the_layer_outside_lets_nobody_through() {
     let setting = Setting::new().await;
-    let guard = Guard::behind_aauth(Arc::new(setting.server.clone()));
+    let guard = Guard::behind_aauth(setting.server.clone());
     let route =
         service_fn(async |_: Request<()>| -> Result<Response<Full<Bytes>>, Infallible> { panic!("reached") });
     let answer = guard.clone().layer(route).oneshot(Request::new(())).await.unwrap();

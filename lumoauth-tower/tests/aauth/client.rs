@@ -2,10 +2,7 @@
 
 use std::{
     convert::Infallible,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
@@ -31,7 +28,8 @@ pub(crate) const CALLBACK: &str = "https://agent.acme.test/callback";
 pub(crate) const TOKEN_ENDPOINT: &str = "auth.example/orgs/acme/api/v1/aauth/agent/token";
 
 pub(crate) type Net = BoxCloneService<Request<Bytes>, Response<Full<Bytes>>, Infallible>;
-type Handler = Box<dyn Fn(Request<Bytes>) -> BoxFuture<'static, Response<Full<Bytes>>> + Send + Sync>;
+pub(crate) type Handler =
+    Box<dyn Fn(Request<Bytes>) -> BoxFuture<'static, Response<Full<Bytes>>> + Send + Sync>;
 
 /// What went over the wire.
 #[derive(Clone, Default)]
@@ -59,7 +57,7 @@ impl Log {
 }
 
 /// The network: `resource` and `auth_server` by their hosts.
-fn net(resource: Handler, auth_server: Handler) -> (Net, Log) {
+pub(crate) fn net(resource: Handler, auth_server: Handler) -> (Net, Log) {
     let (log, servers) = (Log::default(), Arc::new((resource, auth_server)));
     let written = log.clone();
     let net = service_fn(move |request: Request<Bytes>| {
@@ -79,7 +77,7 @@ fn net(resource: Handler, auth_server: Handler) -> (Net, Log) {
     (BoxCloneService::new(net), log)
 }
 
-fn handler<F>(answer: impl Fn(Request<Bytes>) -> F + Send + Sync + 'static) -> Handler
+pub(crate) fn handler<F>(answer: impl Fn(Request<Bytes>) -> F + Send + Sync + 'static) -> Handler
 where
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
@@ -87,7 +85,7 @@ where
 }
 
 /// Each path with the layer that stands before it.
-fn behind(routes: Vec<(&'static str, AAuthLayer)>) -> Handler {
+pub(crate) fn behind(routes: Vec<(&'static str, AAuthLayer)>) -> Handler {
     handler(move |request| {
         let path = request.uri().path();
         let (_, layer) = routes.iter().find(|(prefix, _)| path.starts_with(prefix)).unwrap();
@@ -96,7 +94,7 @@ fn behind(routes: Vec<(&'static str, AAuthLayer)>) -> Handler {
     })
 }
 
-fn authorization_server(setting: &Setting) -> Handler {
+pub(crate) fn authorization_server(setting: &Setting) -> Handler {
     let service = LumoauthService::new(setting.server.clone());
     handler(move |request| {
         let service = service.clone();
@@ -112,7 +110,7 @@ where
     Response::from_parts(head, Full::new(body.collect().await.unwrap().to_bytes()))
 }
 
-fn answer(status: u16, challenge: &str, body: &str) -> Response<Full<Bytes>> {
+pub(crate) fn answer(status: u16, challenge: &str, body: &str) -> Response<Full<Bytes>> {
     let response = Response::builder().status(status);
     let response = if challenge.is_empty() { response } else { response.header("agent-auth", challenge) };
     response.body(Full::from(body.to_owned())).unwrap()
@@ -127,7 +125,7 @@ fn agent(setting: &Setting) -> AAuthAgent {
     AAuthAgent::new(id(AGENT), setting.agent.clone(), public, id(ISSUER)).unwrap()
 }
 
-fn layer(setting: &Setting) -> AAuthClientLayer {
+pub(crate) fn layer(setting: &Setting) -> AAuthClientLayer {
     AAuthClientLayer::new(agent(setting)).with_clock(setting.clock.clone()).with_redirect_uri(CALLBACK)
 }
 
@@ -312,50 +310,46 @@ async fn a_resource_that_names_another_server_gets_nothing_and_nobody_is_asked()
 #[tokio::test]
 async fn what_another_resource_asks_for_is_not_sent_on() {
     let setting = Setting::new().await;
-    // A real challenge, handed on by somebody else.
-    let (net, log) = net(behind(vec![("/", setting.layer())]), authorization_server(&setting));
-    let other = service_fn(move |mut request: Request<Bytes>| {
-        let net = net.clone();
-        async move {
-            *request.uri_mut() = RESOURCE.parse().unwrap();
-            net.oneshot(request).await
-        }
+    // A real challenge for this agent and its key, handed on by somebody else.
+    let mut call = setting.call(Method::GET, "/a", "", None);
+    let agent_auth = format!("agent_token={}", setting.agent_token().await);
+    call.headers.insert("agent-auth", agent_auth.parse().unwrap());
+    let challenge = call.signed(&setting).await.to(&setting.layer()).await.challenge().to_owned();
+    assert!(challenge.contains("resource_token="), "{challenge}");
+    let other = handler(move |_| {
+        let challenge = challenge.clone();
+        async move { answer(401, &challenge, "") }
     });
-    let client = layer(&setting).layer(other);
-    let request = Request::get("https://evil.example/a").body(Bytes::new()).unwrap();
-    // Its signature is for somebody else: the real resource does not even make a resource token.
-    let response = client.oneshot(request).await.unwrap();
-    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    let (net, log) = net(other, authorization_server(&setting));
+    let request = |host| Request::get(format!("https://{host}/a")).body(Bytes::new()).unwrap();
+    let error = protocol(layer(&setting).layer(net.clone()).oneshot(request("evil.example")).await);
+    assert!(matches!(*error, ClientError::ResourceToken(_)), "{error:?}");
     assert_eq!(log.to(TOKEN_ENDPOINT), 0);
+    // From where it is for it would be.
+    let _ = layer(&setting).layer(net).oneshot(request("files.acme.test")).await.unwrap();
+    assert_eq!(log.to(TOKEN_ENDPOINT), 1);
 }
 
 /// A resource by hand: it wants a token, and takes none of them.
-async fn never_content(setting: &Setting) -> (Handler, Arc<AtomicUsize>) {
-    let (calls, seen) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let count = calls.clone();
+fn never_content(setting: &Setting) -> Handler {
     let real = setting.layer();
-    let refusing = handler(move |mut request| {
-        let (service, n) = (real.layer(echo().0), seen.fetch_add(1, Ordering::SeqCst));
-        count.store(n + 1, Ordering::SeqCst);
+    handler(move |request| {
+        let service = real.layer(echo().0);
         async move {
             if request.headers().contains_key("authorization") {
                 return answer(401, "httpsig; auth-token", "");
             }
-            *request.method_mut() = Method::GET;
             whole(service.oneshot(request.map(Full::new)).await.unwrap()).await
         }
-    });
-    (refusing, calls)
+    })
 }
 
 #[tokio::test]
 async fn a_resource_that_is_never_content_is_not_called_for_ever() {
     let setting = Setting::new().await;
-    let (refusing, calls) = never_content(&setting).await;
-    let (net, log) = net(refusing, authorization_server(&setting));
+    let (net, log) = net(never_content(&setting), authorization_server(&setting));
     let client = layer(&setting).layer(net);
     for _ in 0..3 {
-        calls.store(0, Ordering::SeqCst);
         let before = (log.to("files.acme.test"), log.to(TOKEN_ENDPOINT));
         assert_eq!(get(&client, "/a").await.unwrap().status(), StatusCode::UNAUTHORIZED);
         let after = (log.to("files.acme.test"), log.to(TOKEN_ENDPOINT));

@@ -5,7 +5,10 @@
 mod budget;
 mod client;
 mod content;
+mod issuers;
+mod keeping;
 mod people;
+mod policy;
 mod refused;
 mod served;
 mod setting;

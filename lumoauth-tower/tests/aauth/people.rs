@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The agent may ask people, and the resource wants one to agree.
-async fn with_people(setting: &Setting, level: AuthLevel) {
+pub(crate) async fn with_people(setting: &Setting, level: AuthLevel) {
     setting
         .change(|agent| {
             agent.redirect_uris = vec![CALLBACK.to_owned()];
@@ -42,6 +42,11 @@ async fn with_people(setting: &Setting, level: AuthLevel) {
 
 /// A person agrees, or not.
 async fn decide(setting: &Setting, consent: &PendingConsent, approve: bool) -> Option<Secret> {
+    answer(setting, consent.request_token(), approve).await
+}
+
+/// The same to the question with this token.
+pub(crate) async fn answer(setting: &Setting, token: &Secret, approve: bool) -> Option<Secret> {
     let now = setting.clock.now();
     let on = |kind| Event::new(kind, Actor::system(), "made", now);
     let user = User::new(&format!("{}@acme.test", now.unix_millis()), now);
@@ -50,7 +55,6 @@ async fn decide(setting: &Setting, consent: &PendingConsent, approve: bool) -> O
     let person = Person { user: Arc::new(user), client: AuthenticatedClient::Client(Arc::new(app)) };
     let person = Principal::new(setting.org.clone(), Identity::User(person), None);
     let organization = setting.stores.organizations.find(&setting.org).await.unwrap().unwrap();
-    let token = consent.request_token();
     let origin = Origin::default();
     let answer = setting.server.decide_aauth_request(&organization, &person, token, approve, &origin);
     answer.await.unwrap().code
@@ -139,4 +143,19 @@ async fn tokens_for_which_the_person_must_be_there_are_not_refreshed() {
     assert_eq!(get(&client, "/a").await.unwrap().status(), StatusCode::OK);
     setting.clock.advance(Duration::from_secs(300));
     consent_needed(get(&client, "/a").await);
+}
+
+#[tokio::test]
+async fn a_person_is_asked_where_none_had_to_be_when_the_token_was_made() {
+    let setting = Setting::new().await;
+    with_people(&setting, AuthLevel::None).await;
+    let (client, log) = real(&setting);
+    assert_eq!(get(&client, "/a").await.unwrap().status(), StatusCode::OK);
+    with_people(&setting, AuthLevel::Authorized).await;
+    setting.clock.advance(Duration::from_secs(3600));
+    let consent = consent_needed(get(&client, "/a").await);
+    client.finish(&consent, &decide(&setting, &consent, true).await.unwrap()).await.unwrap();
+    assert_eq!(get(&client, "/a").await.unwrap().status(), StatusCode::OK);
+    let asked: Vec<_> = log.asked().iter().map(|body| body["request_type"].clone()).collect();
+    assert_eq!(asked, ["auth", "refresh", "auth", "code"]);
 }

@@ -9,7 +9,7 @@ use lumoauth_core::{
 use lumoauth_tower::{resource_document, resource_jwks};
 use serde_json::{Value, json};
 
-use crate::setting::{AGENT, Answer, ISSUER, RESOURCE, Setting};
+use crate::setting::{AGENT, Answer, ISSUER, NOW, RESOURCE, Setting, TOKEN_ID};
 
 #[tokio::test]
 async fn a_signed_request_with_its_token_is_served_under_both_profiles() {
@@ -23,6 +23,8 @@ async fn a_signed_request_with_its_token_is_served_under_both_profiles() {
             answer.served();
             let expected = json!({
                 "agent": AGENT, "scope": "read:files write:files", "content_bound": true, "body": body,
+                "issuer": ISSUER, "jti": TOKEN_ID, "expires_at": NOW + 3600,
+                "chain": [[AGENT, null]], "delegate": null, "user": null,
                 // The list of the SDK's does not say that there was no query.
                 "query_covered": profile == Profile::LUMO_RFC,
             });
@@ -176,10 +178,15 @@ async fn under_a_router_that_nests_it_is_served() {
     let setting = Setting::new().await;
     let token = setting.token("read:files").await;
     let route = get(async || "ok").layer(setting.layer().below("/api"));
-    let app = Router::new().nest("/api", Router::new().route("/files/{name}", route));
-    let call = setting.call(Method::GET, "/api/files/a", "", Some(&token)).signed(&setting).await;
-    let answer = Answer::of(app.oneshot(call.request_with(axum::body::Body::empty())).await.unwrap()).await;
-    assert_eq!((answer.status, &*answer.text), (StatusCode::OK, "ok"));
+    let routes = Router::new().route("/", route.clone()).route("/files/{name}", route);
+    let app = Router::new().nest("/api", routes);
+    // Its root is the prefix itself.
+    for path in ["/api/files/a", "/api", "/api?q=1"] {
+        let call = setting.call(Method::GET, path, "", Some(&token)).signed(&setting).await;
+        let request = call.request_with(axum::body::Body::empty());
+        let answer = Answer::of(app.clone().oneshot(request).await.unwrap()).await;
+        assert_eq!((answer.status, &*answer.text), (StatusCode::OK, "ok"), "{path}");
+    }
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use lumoauth_core::{
-    aauth::{AAuthContext, Confirmation, ResourceServer},
+    aauth::{AAuthContext, Confirmation, ConsentPolicy, LevelPolicy, ResourceServer},
     aauth_resource::{AAuthResource, AuthLevel},
     agent::{AAuthIdentity, Agent},
     audit::{Actor, Event, EventKind},
@@ -34,6 +34,8 @@ pub(crate) const RESOURCE: &str = "https://files.acme.test";
 pub(crate) const AGENT: &str = "https://agent.acme.test";
 pub(crate) const ISSUER: &str = "https://auth.example/orgs/acme/api/v1";
 pub(crate) const NOW: u64 = 1_790_000_000;
+/// The id of the tokens of [`Setting::token`].
+pub(crate) const TOKEN_ID: &str = "5f1f7b6c-20f3-4c5e-9d0a-6f4b1d1c2e3a";
 
 pub(crate) fn signer(seed: u8, kid: &str) -> Arc<LocalSigner> {
     Arc::new(LocalSigner::from_ed25519_seed(KeyId::parse(kid).unwrap(), &[seed; 32]).unwrap())
@@ -59,6 +61,11 @@ pub(crate) struct Setting {
 
 impl Setting {
     pub(crate) async fn new() -> Self {
+        Self::under(Arc::new(LevelPolicy::default())).await
+    }
+
+    /// The same with another policy.
+    pub(crate) async fn under(policy: Arc<dyn ConsentPolicy>) -> Self {
         let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(NOW)));
         let now = clock.now();
         let store = Arc::new(MemoryStore::from_the_beginning());
@@ -66,6 +73,7 @@ impl Setting {
         let stores = Stores::all(store);
         let server = AuthorizationServer::builder("https://auth.example", stores.clone(), keys.clone())
             .with_clock(clock.clone())
+            .with_consent_policy(policy)
             .build()
             .unwrap();
         let on = |kind| Event::new(kind, Actor::system(), "made", now);
@@ -124,7 +132,7 @@ impl Setting {
             "iss": ISSUER, "aud": RESOURCE, "agent": AGENT, "scope": scope,
             "cnf": Confirmation::of(self.agent.public_key().unwrap()).to_claim(),
             "auth_level": AuthLevel::None, "organization": self.org, "iat": now, "exp": now + 3600,
-            "jti": "token-1",
+            "jti": TOKEN_ID,
             "lin": { "o": 0, "a": [[agent.id, agent.epoch]], "r": [[resource.id, resource.epoch]] },
         })
     }
@@ -293,6 +301,12 @@ pub(crate) fn echo() -> (
             let body = request.into_body().collect().await.unwrap().to_bytes();
             let answer = json!({
                 "agent": context.agent,
+                "delegate": context.delegate,
+                "user": context.user,
+                "chain": context.chain,
+                "issuer": context.issuer,
+                "jti": context.jti,
+                "expires_at": context.expires_at.unix_seconds(),
                 "scope": context.scope,
                 "query_covered": context.query_covered,
                 "content_bound": context.content_bound,

@@ -1,17 +1,29 @@
 //! Approvals, where the time and the state of the agent decide.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use http::StatusCode;
 use lumoauth_core::{
+    approval::{Approval, ApprovalToken, Decision},
     audit::{Actor, Event, EventKind},
-    clock::Clock,
+    clock::{Clock, Timestamp},
+    id::{OrgId, UserId},
+    keys::{KeyRing, KeyRingConfig, MasterKey},
+    server::AuthorizationServer,
+    store::{ApprovalStore, Decide, Insert, Listing, MemoryStore, Page, StoreError, Stores},
     user::User,
 };
-use lumoauth_tower::RateLimits;
+use lumoauth_tower::{LumoauthService, RateLimits};
 use serde_json::{Value, json};
 
-use crate::bench::{Answer, BASE, Bench, send};
+use crate::bench::{Answer, BASE, Bench, send, send_anyhow};
 
 impl Bench {
     /// A bench at which alice has an approver channel.
@@ -209,8 +221,80 @@ async fn reservations_that_wait_for_a_person_are_requests_for_approval() {
     assert_eq!(post("agents/me/approvals", &ask).await.status, StatusCode::TOO_MANY_REQUESTS);
     let held = send(&service, "GET", &format!("{BASE}/agents/me/budget"), &headers, "").await.json();
     assert_eq!(held["held"]["cost_usd"], "15.15", "{held}");
+    // Above the limit nothing is written, and the id is not used up.
+    let one_more = format!("{BASE}/agents/me/budget/reservations/one-more");
+    assert_eq!(send(&service, "GET", &one_more, &headers, "").await.status, StatusCode::NOT_FOUND);
+    let asked = bench.stores.approvals.pending(&bench.org, None, bench.clock.now(), Page::first(100));
+    assert_eq!((asked.await.unwrap().items.len(), bench.events("approval.requested").await), (30, 30));
+    assert_eq!(bench.events("approval.withdrawn").await, 0);
     // What asks nobody is not limited.
     for one in 0..40 {
         assert_eq!(reserve(&format!("cheap-{one}"), "0.01").await.status, StatusCode::CREATED);
     }
+}
+
+/// Approvals, of which new ones may be lost after the amount is held: as when whoever asks hangs up.
+#[derive(Debug)]
+struct Leaky {
+    store: Arc<dyn ApprovalStore>,
+    loses: AtomicBool,
+}
+
+#[async_trait]
+impl ApprovalStore for Leaky {
+    async fn insert(&self, org: &OrgId, approval: &Approval, on: &Event) -> Result<Insert, StoreError> {
+        match self.loses.load(Ordering::SeqCst) {
+            true => Err(StoreError::unavailable("approvals.insert", "it is lost")),
+            false => self.store.insert(org, approval, on).await,
+        }
+    }
+
+    async fn find(&self, org: &OrgId, token: &ApprovalToken) -> Result<Option<Arc<Approval>>, StoreError> {
+        self.store.find(org, token).await
+    }
+
+    async fn decide(
+        &self,
+        org: &OrgId,
+        approval: &Approval,
+        decision: &Decision,
+        now: Timestamp,
+        on: &Event,
+    ) -> Result<Decide, StoreError> {
+        self.store.decide(org, approval, decision, now, on).await
+    }
+
+    async fn pending(
+        &self,
+        org: &OrgId,
+        user: Option<UserId>,
+        now: Timestamp,
+        page: Page,
+    ) -> Result<Listing<Arc<Approval>>, StoreError> {
+        self.store.pending(org, user, now, page).await
+    }
+}
+
+#[tokio::test]
+async fn questions_that_were_given_up_half_way_are_counted() {
+    let mut bench = Bench::with_approver().await;
+    bench.change_bot(|bot| bot.budget.require_approval_above_usd = Some("1".parse().unwrap())).await;
+    let leaky = Arc::new(Leaky { store: bench.stores.approvals.clone(), loses: AtomicBool::new(false) });
+    let stores = Stores { approvals: leaky.clone(), ..bench.stores.clone() };
+    let keys = KeyRing::new(Arc::new(MemoryStore::new()), MasterKey::generate(), KeyRingConfig::default());
+    let server = AuthorizationServer::builder("https://auth.example", stores, Arc::new(keys));
+    bench.server = server.with_clock(bench.clock.clone()).build().unwrap();
+    bench.service = LumoauthService::new(bench.server.clone()).with_rate_limits(RateLimits::standard());
+    let bearer = format!("Bearer {}", bench.bot_token().await);
+    let headers = [("authorization", &*bearer), ("content-type", "application/json")];
+    let path = format!("{BASE}/agents/me/budget/reservations");
+    for one in 0..31 {
+        let body = json!({ "id": format!("r-{one}"), "cost_usd": "1.01" }).to_string();
+        for (loses, expected) in [(true, 503), (false, 202)] {
+            leaky.loses.store(loses, Ordering::SeqCst);
+            let answer = send_anyhow(&bench.service, "POST", &path, &headers, &body).await;
+            assert_eq!(answer.status, if one < 30 { expected } else { 429 }, "{one}: {}", answer.text);
+        }
+    }
+    assert_eq!(bench.events("approval.requested").await, 30);
 }

@@ -1,8 +1,13 @@
 //! A token for an MCP server is an act of the agent that gets it, also if a person agreed to it.
 
 use http::StatusCode;
-use lumoauth_core::{audit::EventKind, store::AgentKey};
-use serde_json::json;
+use lumoauth_core::{
+    approval::{ApprovalToken, Decision},
+    audit::{Actor, Event, EventKind},
+    clock::Clock,
+    store::AgentKey,
+};
+use serde_json::{Value, json};
 
 use crate::bench::{Answer, BASE, Bench, RESOURCE};
 
@@ -111,4 +116,72 @@ async fn every_budgeted_answer_says_how_many_calls_are_left() {
         assert_eq!(header("ratelimit-policy"), r#""calls";q=100;w=3600"#, "{method} {path}");
         assert!(header("ratelimit").starts_with(&format!(r#""calls";r={left};"#)), "{}", header("ratelimit"));
     }
+}
+
+/// What a person was shown is what they agreed to.
+#[tokio::test]
+async fn a_plain_approval_passes_a_dry_run_as_far_as_it_names_amount_and_model() {
+    let bench = Bench::new().await;
+    bench.change_alice(|alice| alice.approver = true).await;
+    bench.change_bot(|bot| bot.budget.require_approval_above_usd = Some("10".parse().unwrap())).await;
+    let bot = bench.bot_token().await;
+    let agreed = async |meta: Value| {
+        let body = json!({ "task_id": "t", "reason": "r", "on_behalf_of": "alice@acme.test", "meta": meta });
+        let asked = bench.post("agents/me/approvals", &bot, &body).await;
+        let text = asked.json()["approval_token"].as_str().unwrap().to_owned();
+        let token = ApprovalToken::parse(&text).unwrap();
+        let now = bench.clock.now();
+        let approval = bench.stores.approvals.find(&bench.org, &token).await.unwrap().unwrap();
+        let (by, number) = (Some(bench.alice.id), Some(bench.alice.number));
+        let decision = Decision { approved: true, by, number, at: now, note: None };
+        let on = Event::new(EventKind::ApprovalApproved, Actor::system(), "decided", now);
+        let _ = bench.stores.approvals.decide(&bench.org, &approval, &decision, now, &on).await.unwrap();
+        text
+    };
+    let passes = async |approval: &str, cost: &str, model: Option<&str>| {
+        let body = json!({ "cost_usd": cost, "model": model, "dry_run": true, "approval_token": approval });
+        let answer = bench.post("agents/me/usage", &bot, &body).await;
+        assert!(answer.status == 200 || answer.error() == "approval_required", "{}", answer.text);
+        answer.status == 200
+    };
+    let any = agreed(json!({})).await;
+    assert!(passes(&any, "11", None).await && passes(&any, "1000000", Some("gpt-4")).await);
+    for cost in [json!("12.5"), json!(12.5)] {
+        let amount = agreed(json!({ "cost_usd": cost, "model": null })).await;
+        assert!(passes(&amount, "12.5", Some("gpt-4")).await && !passes(&amount, "12.500001", None).await);
+    }
+    let model = agreed(json!({ "model": "gpt-4" })).await;
+    assert!(passes(&model, "99", Some("gpt-4")).await);
+    assert!(!passes(&model, "99", None).await && !passes(&model, "99", Some("gpt-5")).await);
+    // What is no amount allows none.
+    for odd in [json!("much"), json!(-1), json!([])] {
+        assert!(!passes(&agreed(json!({ "cost_usd": odd })).await, "11", None).await);
+    }
+
+    // It is the agent that chose whom to ask, so it is for its own threshold and for nobody else's.
+    let other = [
+        ("grant_type", "client_credentials"),
+        ("client_id", &*bench.other_bot.id),
+        ("client_secret", &bench.other_bot.secret),
+    ];
+    let first = bench.token(&other).await.json()["access_token"].as_str().unwrap().to_owned();
+    let fields = [
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("client_id", &*bench.bot.id),
+        ("client_secret", &bench.bot.secret),
+        ("subject_token", &first),
+        ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+        ("actor_token", &bot),
+        ("actor_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+    ];
+    let chained = bench.token(&fields).await.json()["access_token"].as_str().unwrap().to_owned();
+    let dry_run = json!({ "cost_usd": 11, "dry_run": true, "approval_token": any });
+    let through_chain = async || bench.post("agents/me/usage", &chained, &dry_run).await.status;
+    assert_eq!(through_chain().await, StatusCode::OK);
+    let other = bench.stores.agents.find(&bench.org, AgentKey::Slug(&"other".parse().unwrap())).await;
+    let mut other = (*other.unwrap().unwrap()).clone();
+    other.budget.require_approval_above_usd = Some("10".parse().unwrap());
+    let on = Event::new(EventKind::AgentUpdated, Actor::system(), "changed", bench.clock.now());
+    let _ = bench.stores.agents.update(&bench.org, &other, &on).await.unwrap();
+    assert_eq!(through_chain().await, StatusCode::FORBIDDEN);
 }

@@ -13,6 +13,7 @@ use axum::{
     response::Response,
 };
 use http::StatusCode;
+use lumoauth_core::server::AuthorizationServer;
 use lumoauth_tower::LumoauthService;
 
 use crate::setting::Setting;
@@ -59,10 +60,15 @@ async fn carry(State(line): State<Arc<Line>>, request: Request, next: Next) -> R
 impl Setting {
     /// Reached by others over the loopback too.
     pub(crate) async fn online() -> Self {
+        Self::online_as(LumoauthService::new).await
+    }
+
+    /// The same, served like this.
+    pub(crate) async fn online_as(serve: impl FnOnce(AuthorizationServer) -> LumoauthService) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let setting = Self::at(&format!("http://{}", listener.local_addr().unwrap())).await;
         let app = Router::new()
-            .fallback_service(LumoauthService::new(setting.server.clone()))
+            .fallback_service(serve(setting.server.clone()))
             .layer(middleware::from_fn_with_state(setting.line.clone(), carry));
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         setting

@@ -32,7 +32,7 @@ use tower::ServiceExt;
 
 pub(crate) const RESOURCE: &str = "https://files.acme.test/";
 pub(crate) const OTHER_RESOURCE: &str = "https://mail.acme.test/";
-const TYPE: &str = "urn:ietf:params:oauth:token-type:access_token";
+pub(crate) const TYPE: &str = "urn:ietf:params:oauth:token-type:access_token";
 
 pub(crate) struct Bot {
     pub(crate) id: AgentId,
@@ -179,7 +179,7 @@ impl Setting {
         (status, serde_json::from_slice(&body).unwrap_or_default())
     }
 
-    async fn issued(&self, pairs: &[(&str, &str)]) -> String {
+    pub(crate) async fn issued(&self, pairs: &[(&str, &str)]) -> String {
         self.issued_with(pairs, &[]).await
     }
 

@@ -17,18 +17,24 @@ use lumoauth_core::{
     spending::Spend,
     store::{Decide, Page},
 };
-use lumoauth_tower::{AuthenticateLayer, BudgetLayer, RemoteBudgets, RemoteTokens};
+use lumoauth_tower::{
+    AuthenticateLayer, BudgetLayer, LumoauthService, RateLimits, RemoteBudgets, RemoteTokens,
+};
 use serde_json::json;
 use tokio::{task::JoinHandle, time::timeout};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
-use crate::setting::{Answer, RESOURCE, Setting, with_token};
+use crate::setting::{Answer, RESOURCE, Setting, TYPE, with_token};
 
 const COST: Usage = Usage { tokens: 10, calls: 1, micro_usd: 2_000_000 };
 
 /// A setting where two dollars are too much for nobody to be asked.
 async fn careful() -> (Arc<Setting>, String) {
-    let setting = Arc::new(Setting::online().await);
+    careful_at(Setting::online().await).await
+}
+
+async fn careful_at(setting: Setting) -> (Arc<Setting>, String) {
+    let setting = Arc::new(setting);
     let token = setting.bound(RESOURCE).await;
     setting.limit(&setting.root, json!({ "require_approval_above_usd": 1 })).await;
     (setting, token)
@@ -108,7 +114,7 @@ async fn patience_is_no_longer_with_a_server_that_is_silent() {
     let call = call(&setting, &token, Duration::from_secs(2));
     setting.comes_to_be_asked().await;
     setting.line.silent.store(true, Ordering::SeqCst);
-    let answer = timeout(Duration::from_millis(2900), call).await.expect("it waits two seconds").unwrap();
+    let answer = timeout(Duration::from_secs(6), call).await.expect("it waits two seconds").unwrap();
     answer.refused(403, "approval_required");
 }
 
@@ -168,4 +174,63 @@ async fn nobody_is_asked_for_a_service_that_does_not_wait() {
     let (setting, token) = careful().await;
     call(&setting, &token, Duration::ZERO).await.unwrap().refused(403, "approval_required");
     assert!(setting.asked().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_caller_that_asks_too_often_takes_nothing_from_the_others() {
+    let mut limits = RateLimits::standard();
+    limits.approvals = 1;
+    let online = Setting::online_as(|server| LumoauthService::new(server).with_rate_limits(limits));
+    let (setting, token) = careful_at(online.await).await;
+    let other = setting.chained(&[("resource", RESOURCE)]).await;
+    let patience = Duration::from_secs(20);
+    let first = call(&setting, &token, patience);
+    let approval = setting.comes_to_be_asked().await;
+    let before = setting.used(&setting.root).await;
+    // Its own fault, as far as it can see, and no outage.
+    let answer = call(&setting, &token, patience).await.unwrap();
+    answer.refused(429, "rate_limit_exceeded");
+    assert!((1..=60).contains(&answer.header("retry-after").parse::<u64>().unwrap()));
+    assert_eq!(setting.used(&setting.root).await, before);
+    assert_eq!(setting.asked().await.len(), 1);
+
+    let second = call(&setting, &other, patience);
+    let others = async || setting.asked().await.into_iter().find(|one| one.token != approval.token);
+    let mut found = None;
+    for _ in 0..300 {
+        found = others().await;
+        if found.is_some() || second.is_finished() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for approval in [&approval, &found.expect("somebody is asked for the other caller")] {
+        setting.decide(approval, true).await;
+    }
+    assert_eq!((first.await.unwrap().status, second.await.unwrap().status), (StatusCode::OK, StatusCode::OK));
+}
+
+#[tokio::test]
+async fn nobody_is_asked_for_a_caller_with_a_test_token() {
+    let (setting, _) = careful().await;
+    let path = format!("admin/agents/{}/token", setting.root.id);
+    let (status, made) = setting.as_bearer(&setting.api_key, &path, &json!({})).await;
+    let test = made["data"]["accessToken"].as_str().unwrap_or_else(|| panic!("{status} {made}"));
+    let fields = [
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("client_id", setting.root.client_id.as_str()),
+        ("client_secret", &setting.root.secret),
+        ("subject_token", test),
+        ("subject_token_type", TYPE),
+        ("resource", RESOURCE),
+    ];
+    let bound = setting.issued(&fields).await;
+    let reserve = async |id: &str, cost: u32| {
+        let body = json!({ "id": id, "cost_usd": cost, "subject_token": bound, "wait_for_approval": true });
+        setting.as_service("agents/me/budget/reservations", &body).await
+    };
+    let (status, refused) = reserve("costly", 2).await;
+    assert_eq!((status, &refused["error"]), (StatusCode::FORBIDDEN, &json!("test_token_not_accepted")));
+    assert!(setting.asked().await.is_empty());
+    assert_eq!(reserve("cheap", 1).await.0, StatusCode::CREATED);
 }

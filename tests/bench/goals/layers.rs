@@ -257,7 +257,8 @@ pub(crate) fn leases(options: &Options, report: &mut Report) {
         let runtime = &many_threads();
         let durable: Arc<dyn BudgetStore> = match kind {
             StoreKind::Postgres => Arc::new(runtime.block_on(open(place.store()))),
-            _ => {
+            StoreKind::Memory => unreachable!("nothing lasts there, so nothing is leased"),
+            StoreKind::Embedded => {
                 let path = place.directory().join("data");
                 Arc::new(embedded_store::EmbeddedStore::open(path).expect("the store opens"))
             }

@@ -1,11 +1,13 @@
 //! Each sort of token is good at its own door and at no other.
 
 use lumoauth_tests::{
-    AAuthAgent, AAuthResource, Agent, Call, Person, Response, Server, on_each_backend, text,
+    AAuthAgent, AAuthResource, ACCESS_TOKEN, Agent, Call, DpopKey, EXCHANGE, JWT, Person, Response, Server,
+    acted_by, on_each_backend, text,
 };
 use serde_json::{Value, json};
 
 use super::{refused, unauthenticated};
+use crate::approvals::{approver, opened};
 
 on_each_backend!(
     tokens_of_aauth_open_no_door_of_oauth,
@@ -20,7 +22,11 @@ struct All<'a> {
     agent: AAuthAgent<'a>,
     resource: AAuthResource<'a>,
     oauth: Agent<'a>,
-    tokens: Vec<(&'static str, String)>,
+    mcp: Value,
+    /// Those of AAuth.
+    ours: Vec<(&'static str, String)>,
+    /// Those of OAuth, of other protocols, and those that are like ours but for what they say they are.
+    others: Vec<(&'static str, String)>,
 }
 
 impl<'a> All<'a> {
@@ -36,80 +42,88 @@ impl<'a> All<'a> {
             text(&app.redeem(&code, &[]).ok()["id_token"]).to_owned()
         };
         let body = json!({ "agent": agent.identifier, "agent_jkt": agent.key.thumbprint() });
-        let ours = resource.post("/aauth/resource/token", &body).ok();
+        let made = resource.post("/aauth/resource/token", &body).ok();
         let body = json!({ "delegate_sub": "d", "delegate_public_key": agent.key.jwk() });
         let delegate = agent.post("/aauth/agent/issue", &body).ok();
-        let tokens = vec![
+        let mcp = org.mcp_server(json!({}));
+        let (plain, proof) = (oauth.token(), DpopKey::generate());
+        let bound = oauth.exchange(&plain, &[("resource", text(&mcp["resource_uri"]))]).ok();
+        let body = json!({
+            "grant_type": EXCHANGE, "subject_token": agent.token(), "subject_token_type": JWT,
+        });
+        let platform = Call::sdk(&org, "/aauth/agent/platform-token", &body).signed(&agent.key).send().ok();
+        assert_eq!(platform["token_type"], "DPoP");
+        let url = format!("{}/aauth/agent/token", org.issuer());
+        let mine = |typ: &str| agent.key.token(typ, &agent.claims(json!({})));
+        let its = |typ: &str| resource.key.token(typ, &resource.claims(&agent, json!({})));
+        let ours = vec![
             ("agent+jwt", agent.token()),
             ("agent+jwt of the server", text(&delegate["agent_token"]).to_owned()),
             ("resource+jwt", resource.token_for(&agent)),
-            ("resource+jwt of the server", text(&ours["resource_token"]).to_owned()),
+            ("resource+jwt of the server", text(&made["resource_token"]).to_owned()),
             ("auth+jwt", text(&given["auth_token"]).to_owned()),
             ("refresh token", text(&given["refresh_token"]).to_owned()),
-            ("at+jwt", oauth.token()),
+        ];
+        let others = vec![
             ("at+jwt of a person", theirs.access.clone()),
             ("delegated token", oauth.acting_for(&theirs.access)),
-            ("refresh token of OAuth", theirs.refresh),
+            ("token for an MCP server", text(&bound["access_token"]).to_owned()),
+            ("platform token", text(&platform["access_token"]).to_owned()),
+            ("approval token", opened(&oauth, &plain, &approver(&org))),
+            ("at+jwt", plain),
+            ("OAuth refresh token", theirs.refresh),
             ("id token", id),
-            ("API key", oauth.api_key.clone()),
+            ("API key", org.create_agent(json!({ "identityType": "api_key" })).api_key),
+            ("dpop+jwt", proof.proof("POST", &url, None)),
+            ("logout+jwt by the agent's key", mine("logout+jwt")),
+            ("at+jwt by the agent's key", mine("at+jwt")),
+            ("logout+jwt by the resource's key", its("logout+jwt")),
+            ("dpop+jwt by the resource's key", its("dpop+jwt")),
         ];
-        let tokens = tokens.into_iter().filter(|(_, token)| !token.is_empty()).collect();
-        Self { agent, resource, oauth, tokens }
+        let all = Self { agent, resource, oauth, mcp, ours, others };
+        for (name, token) in all.but(&[]) {
+            assert!(!token.is_empty(), "there is no {name}");
+        }
+        all
     }
 
     fn but(&self, good: &[&str]) -> impl Iterator<Item = (&'static str, &str)> {
-        let good: Vec<_> = good.iter().map(|&name| name.to_owned()).collect();
-        self.tokens
-            .iter()
-            .filter(move |(name, _)| !good.iter().any(|good| name.starts_with(good)))
-            .map(|(name, token)| (*name, &**token))
-    }
-
-    fn of_aauth(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        self.tokens.iter().take(6).map(|(name, token)| (*name, &**token))
+        let all = self.ours.iter().chain(&self.others).map(|(name, token)| (*name, &**token));
+        // What the server makes is as good as what they make themselves.
+        let good: Vec<_> =
+            good.iter().flat_map(|name| [name.to_string(), format!("{name} of the server")]).collect();
+        all.filter(move |(name, _)| !good.iter().any(|good| good == name))
     }
 }
 
 fn tokens_of_aauth_open_no_door_of_oauth(server: &Server) {
     let all = All::new(server);
     let org = &all.agent.org;
-    for (name, token) in all.of_aauth() {
-        let doors: [(&str, Response); 7] = [
+    let check = json!({ "permission": "x" });
+    let challenge = format!("/mcp/{}/challenge", text(&all.mcp["server_id"]));
+    for (name, token) in &all.ours {
+        let dpop = format!("DPoP {token}");
+        let doors: [(&str, Response); 8] = [
             ("userinfo", org.get("/oauth/userinfo").bearer(token).send()),
             ("me", org.get("/agents/me").bearer(token).send()),
             ("ask", org.post("/agents/ask").bearer(token).json(json!({ "action": "read" })).send()),
             ("admin", org.get("/admin/agents").bearer(token).send()),
             ("API key", org.get("/admin/agents").api_key(token).send()),
-            ("DPoP", org.get("/oauth/userinfo").header("Authorization", &format!("DPoP {token}")).send()),
-            (
-                "MCP",
-                server
-                    .request("POST", "/api/v1/authz/check")
-                    .bearer(token)
-                    .json(json!({ "permission": "x" }))
-                    .send(),
-            ),
+            ("DPoP", org.get("/oauth/userinfo").header("Authorization", &dpop).send()),
+            ("check", server.request("POST", "/api/v1/authz/check").bearer(token).json(check.clone()).send()),
+            ("MCP", org.post(&challenge).bearer(token).send()),
         ];
         for (door, answer) in doors {
             assert!(matches!(answer.status, 401 | 403), "{name} at {door}: {answer}");
         }
-        for kind in ["subject", "actor"] {
-            let mut fields = vec![
-                ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
-                ("client_id", &*all.oauth.client_id),
-                ("client_secret", &*all.oauth.secret),
-                ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
-            ];
-            let own = all.oauth.token();
-            if kind == "subject" {
-                fields.push(("subject_token", token));
-            } else {
-                fields.push(("subject_token", &own));
-                fields.push(("actor_token", token));
-                fields.push(("actor_token_type", "urn:ietf:params:oauth:token-type:access_token"));
-            }
-            let answer = org.post("/oauth/token").form(&fields).send();
-            assert!(matches!(answer.status, 400 | 401), "{name} as {kind}: {answer}");
+        let client = [("client_id", &*all.oauth.client_id), ("client_secret", &*all.oauth.secret)];
+        let acted = [client, acted_by(token)].concat();
+        for answer in [
+            org.exchange(token, ACCESS_TOKEN, &client),
+            org.exchange(token, JWT, &client),
+            org.exchange(&all.oauth.token(), ACCESS_TOKEN, &acted),
+        ] {
+            assert!(matches!(answer.status, 400 | 401), "{name}: {answer}");
             answer.refused_somehow();
         }
         all.oauth.refresh(token, &[]).refused(400, "invalid_grant");
@@ -125,12 +139,10 @@ fn tokens_of_aauth_open_no_door_of_oauth(server: &Server) {
             org.post("/oauth/token").form(&fields).send().refused_somehow();
         }
         assert_eq!(org.introspect(&all.oauth, token), json!({ "active": false }), "{name}");
-        let fields =
-            [("token", token), ("client_id", &all.oauth.client_id), ("client_secret", &all.oauth.secret)];
-        org.post("/oauth/revoke").form(&fields).send().expect(200);
+        all.oauth.revoke(token);
     }
     // None of that has ended anything.
-    let auth = all.tokens.iter().find(|(name, _)| *name == "auth+jwt").expect("it is there");
+    let auth = all.ours.iter().find(|(name, _)| *name == "auth+jwt").expect("it is there");
     assert!(all.resource.sees_alive(&json!(auth.1)));
 }
 

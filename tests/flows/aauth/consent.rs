@@ -1,10 +1,8 @@
 //! Asking a person what an agent wants at a resource.
 
-use std::thread;
-
 use lumoauth_tests::{
-    AAuthAgent, AAuthResource, CALLBACK, Org, Person, Request, Response, Server, on_each_backend, text,
-    unique,
+    AAuthAgent, AAuthResource, CALLBACK, Org, Person, Request, Response, Server, Token, at_once,
+    on_each_backend, text, unique,
 };
 use serde_json::{Value, json};
 
@@ -20,6 +18,9 @@ on_each_backend!(
     what_was_allowed_is_not_asked_again,
     level_user_asks_each_time,
     level_authenticated_asks_once,
+    level_authenticated_is_answered_with_all_or_nothing,
+    nothing_in_particular_is_asked_each_time,
+    words_of_one_resource_are_not_those_of_another,
     question_of_another_browser_is_not_answered,
     question_ends_with_the_agent_the_resource_and_the_address,
     other_organization_knows_no_question,
@@ -135,11 +136,7 @@ fn many_answers_at_once_are_one(server: &Server) {
     let token = &*agent.question(&resource, "read");
     let bearer = &*alice.in_person("openid");
     let body = json!({ "request_token": token, "decision": "approve" });
-    let answers: Vec<_> = thread::scope(|scope| {
-        let post = || alice.org.post("/aauth/consent").bearer(bearer).json(body.clone()).send();
-        let calls: Vec<_> = (0..8).map(|_| scope.spawn(post)).collect();
-        calls.into_iter().map(|call| call.join().expect("an answer")).collect()
-    });
+    let answers = at_once(8, |_| alice.org.post("/aauth/consent").bearer(bearer).json(body.clone()).send());
     let (yes, no): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
     assert_eq!(yes.len(), 1);
     for answer in no {
@@ -241,10 +238,10 @@ fn what_was_allowed_is_not_asked_again(server: &Server) {
     alice.give(&agent, &resource, "read write");
     // No silent grant: nobody knows here for whom the agent asks.
     let token = agent.question(&resource, "read");
-    let answer = ask(&alice, &token);
-    let location = answer.header("location").map(str::to_owned);
-    let location = location.unwrap_or_else(|| text(&answer.json()["redirect_to"]).to_owned());
-    assert!(location.starts_with(&format!("{CALLBACK}?code=")), "{answer}");
+    let given = agent.redeem(&code_without_a_question(&ask(&alice, &token))).ok();
+    let claims = Token::parse(text(&given["auth_token"])).claims;
+    assert_eq!((&claims["scope"], &claims["auth_level"]), (&json!("read"), &json!("authorized")));
+    assert_eq!((&claims["sub"], &claims["aud"]), (&json!(alice.id), &json!(resource.identifier)));
     // It is answered by that.
     alice.decide_aauth(&token, "approve").refused(409, "conflict");
     // More is a new question, and so are another agent, another resource and another person.
@@ -258,6 +255,16 @@ fn what_was_allowed_is_not_asked_again(server: &Server) {
     assert!(question(&agent.org.person(), &agent, &resource, "read"));
     super::codes::withdraw(&alice, &agent);
     assert!(question(&alice, &agent, &resource, "read"));
+}
+
+/// The code with which the browser is sent on at once.
+#[track_caller]
+fn code_without_a_question(answer: &Response) -> String {
+    let location = answer.header("location").map(str::to_owned);
+    let location = location.unwrap_or_else(|| text(&answer.json()["redirect_to"]).to_owned());
+    let rest = location.strip_prefix(&format!("{CALLBACK}?code="));
+    let rest = rest.unwrap_or_else(|| panic!("{location}: {answer}"));
+    rest.split('&').next().unwrap_or(rest).to_owned()
 }
 
 fn level_user_asks_each_time(server: &Server) {
@@ -274,9 +281,58 @@ fn level_authenticated_asks_once(server: &Server) {
     let (agent, resource) = (org.aauth_agent(json!({})), org.aauth_resource_of("authenticated"));
     let alice = org.person();
     alice.give(&agent, &resource, "read");
-    let answer = ask(&alice, &agent.question(&resource, "read write"));
-    assert!(answer.text().contains("code=") || answer.status == 303 || answer.status == 302, "{answer}");
-    assert!(!answer.text().contains("challenge_id"), "{answer}");
+    let code = code_without_a_question(&ask(&alice, &agent.question(&resource, "read write")));
+    let given = agent.redeem(&code).ok();
+    assert_eq!(given["scope"], "read write");
+    assert_eq!(Token::parse(text(&given["auth_token"])).claims["sub"], *alice.id);
+    // Somebody else is asked.
+    let bob = org.person();
+    assert!(ask(&bob, &agent.question(&resource, "read")).ok()["challenge_id"].is_string());
+}
+
+fn level_authenticated_is_answered_with_all_or_nothing(server: &Server) {
+    let org = server.acme();
+    let (agent, resource) = (org.aauth_agent(json!({})), org.aauth_resource_of("authenticated"));
+    let alice = org.person();
+    let question = || ask(&alice, &agent.question(&resource, "read write")).ok();
+    let asked = question();
+    alice.decide(&asked, "approve", &[("scopes", "read")]).refused(400, "invalid_request");
+    // That decided nothing, and what she says no to is not given the next time.
+    alice.decide(&asked, "deny", &[]).ok();
+    let asked = question();
+    let body = alice.decide(&asked, "approve", &[("scopes", "read write")]).ok();
+    assert_eq!(agent.redeem(text(&body["code"])).ok()["scope"], "read write");
+    // Where each scope is asked for, she may choose.
+    let resource = org.aauth_resource_of("authorized");
+    let asked = ask(&alice, &agent.question(&resource, "read write")).ok();
+    let body = alice.decide(&asked, "approve", &[("scopes", "read")]).ok();
+    assert_eq!(agent.redeem(text(&body["code"])).ok()["scope"], "read");
+    assert!(ask(&alice, &agent.question(&resource, "read write")).ok()["challenge_id"].is_string());
+}
+
+fn nothing_in_particular_is_asked_each_time(server: &Server) {
+    let (agent, resource, alice) = all(server);
+    alice.give(&agent, &resource, "read");
+    for resource in [&resource, &agent.org.aauth_resource_of("authorized")] {
+        for _ in 0..2 {
+            let asked = ask(&alice, &agent.question(resource, "")).ok();
+            let body = alice.decide(&asked, "approve", &[]).ok();
+            assert_eq!(agent.redeem(text(&body["code"])).ok()["scope"], "");
+        }
+    }
+}
+
+fn words_of_one_resource_are_not_those_of_another(server: &Server) {
+    let (org, words) = (server.acme(), json!(["openid", "email", "profile", "read"]));
+    let of = || {
+        org.aauth_resource(json!({ "default_auth_level": "authorized", "supported_scopes": words.clone() }))
+    };
+    let (agent, one, other, alice) = (org.aauth_agent(json!({})), of(), of(), org.person());
+    alice.give(&agent, &one, "openid email profile");
+    code_without_a_question(&ask(&alice, &agent.question(&one, "email")));
+    for word in ["openid", "email", "profile", "read"] {
+        assert!(ask(&alice, &agent.question(&other, word)).ok()["challenge_id"].is_string(), "{word}");
+    }
 }
 
 fn question_of_another_browser_is_not_answered(server: &Server) {

@@ -1,8 +1,6 @@
 //! Delegates: those that an agent vouches for, by its own key or through this server.
 
-use lumoauth_tests::{
-    AAuthAgent, AttackerKey, Call, Ed25519, Response, Server, Token, on_each_backend, text, unique,
-};
+use lumoauth_tests::{AAuthAgent, Call, DpopKey, Ed25519, Response, Server, Token, on_each_backend, text};
 use serde_json::{Value, json};
 
 use super::{refused, unauthenticated};
@@ -14,6 +12,7 @@ on_each_backend!(
     agent_must_be_allowed_to_have_delegates,
     only_the_agent_itself_names_delegates,
     end_of_the_agent_ends_its_delegates,
+    end_of_the_agent_ends_what_its_delegates_hold,
     audience_bounds_where_it_is_good,
     delegate_may_sign_by_p_256,
 );
@@ -115,11 +114,11 @@ fn only_the_agent_itself_names_delegates(server: &Server) {
     let key = Ed25519::generate("d");
     let body = json!({ "delegate_sub": "d", "delegate_public_key": key.jwk() });
     let call = |token: &str| Call::sdk(&org, "/aauth/agent/issue", &body).by(token);
-    // By its own agent token as well.
-    call(&agent.token()).signed(&agent.key).send().ok();
+    // Not by an agent token, whoever's it is.
+    unauthenticated(&call(&agent.token()).signed(&agent.key).send(), "invalid_signature");
     let delegate = text(&issue(&agent, "d", &key).ok()["agent_token"]).to_owned();
-    refused(&call(&delegate).signed(&key).send(), 403, "access_denied");
-    refused(&call(&agent.token_for("d", &key)).signed(&key).send(), 403, "access_denied");
+    unauthenticated(&call(&delegate).signed(&key).send(), "invalid_signature");
+    unauthenticated(&call(&agent.token_for("d", &key)).signed(&key).send(), "invalid_signature");
     let named = |name: &str| Call::sdk(&org, "/aauth/agent/issue", &body).with("Signature-Key", name);
     let whole = format!("{}#{}", agent.identifier, agent.key.kid());
     unauthenticated(&named(&whole).signed(&key).send(), "invalid_signature");
@@ -148,6 +147,38 @@ fn end_of_the_agent_ends_its_delegates(server: &Server) {
     asks(&agent, &token, &key).ok();
 }
 
+fn end_of_the_agent_ends_what_its_delegates_hold(server: &Server) {
+    let org = server.acme();
+    let key = Ed25519::generate("d");
+    for action in ["deactivate", "revoke"] {
+        let (agent, resource) = (org.aauth_agent(json!({})), org.aauth_resource(json!({})));
+        let asked = || resource.token_saying(&agent, json!({ "agent_jkt": key.thumbprint() }));
+        let refresh = |token: &Value| {
+            let body = json!({
+                "request_type": "refresh", "refresh_token": token, "resource_token": asked(),
+            });
+            agent.ask_as("worker-1", &key, &body)
+        };
+        let body = json!({ "request_type": "auth", "resource_token": asked() });
+        let given = agent.ask_as("worker-1", &key, &body).ok();
+        let again = refresh(&given["refresh_token"]).ok();
+        assert!(resource.sees_alive(&given["auth_token"]) && resource.sees_alive(&again["auth_token"]));
+        agent.admin("POST", &format!("/{action}")).send().ok();
+        let dead = || {
+            assert!(!resource.sees_alive(&given["auth_token"]), "{action}");
+            assert!(!resource.sees_alive(&again["auth_token"]), "{action}");
+        };
+        dead();
+        unauthenticated(&refresh(&given["refresh_token"]), "invalid_agent_token");
+        // Nor is it theirs again when the agent comes back.
+        if action == "deactivate" {
+            agent.admin("POST", "/activate").send().ok();
+            dead();
+            refused(&refresh(&given["refresh_token"]), 400, "invalid_grant");
+        }
+    }
+}
+
 fn audience_bounds_where_it_is_good(server: &Server) {
     let agent = server.acme().aauth_agent(json!({}));
     let key = Ed25519::generate("d");
@@ -160,10 +191,22 @@ fn audience_bounds_where_it_is_good(server: &Server) {
 }
 
 fn delegate_may_sign_by_p_256(server: &Server) {
-    let agent = server.acme().aauth_agent(json!({}));
-    let key = AttackerKey::generate();
-    let body = json!({ "delegate_sub": unique("d"), "delegate_public_key": key.jwk("d") });
-    agent.post("/aauth/agent/issue", &body).ok();
-    let agent = server.acme().aauth_agent(json!({ "signing_algs": ["ed25519"] }));
-    agent.post("/aauth/agent/issue", &body).ok();
+    let org = server.acme();
+    let (resource, key) = (org.aauth_resource(json!({})), DpopKey::generate());
+    let asks = |agent: &AAuthAgent<'_>, signer: &DpopKey| {
+        let body = json!({ "delegate_sub": "d", "delegate_public_key": key.key().jwk("d") });
+        let issued = agent.post("/aauth/agent/issue", &body).ok();
+        let asked = resource.token_saying(agent, json!({ "agent_jkt": key.thumbprint() }));
+        let body = json!({ "request_type": "auth", "resource_token": asked });
+        let call = Call::sdk(&org, "/aauth/agent/token", &body).by(text(&issued["agent_token"]));
+        call.carrying(&signer.key().sign_bytes(call.base().as_bytes())).send()
+    };
+    let agent = org.aauth_agent(json!({}));
+    let given = asks(&agent, &key).ok();
+    let claims = Token::parse(text(&given["auth_token"])).claims;
+    assert_eq!((&claims["agent_delegate"], &claims["cnf"]["jkt"]), (&json!("d"), &json!(key.thumbprint())));
+    unauthenticated(&asks(&agent, &DpopKey::generate()), "key_binding_failed");
+    // What the agent itself may not sign by, its delegates may not either.
+    let agent = org.aauth_agent(json!({ "signing_algs": ["ed25519"] }));
+    unauthenticated(&asks(&agent, &key), "invalid_signature");
 }

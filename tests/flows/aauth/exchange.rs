@@ -1,6 +1,8 @@
 //! Exchange: an agent that was called needs another resource to serve the call.
 
-use lumoauth_tests::{AAuthAgent, Ed25519, Org, Server, Token, on_each_backend, text};
+use std::{thread, time::Duration};
+
+use lumoauth_tests::{AAuthAgent, AAuthResource, Ed25519, Org, Server, Token, on_each_backend, text};
 use serde_json::{Value, json};
 
 use super::refused;
@@ -14,6 +16,7 @@ on_each_backend!(
     upstream_must_be_for_the_caller_and_alive,
     agent_must_be_allowed_to_exchange,
     person_comes_along_and_is_never_made_up,
+    person_has_agreed_to_each_scope_where_that_is_demanded,
     delegate_is_named_in_the_chain,
     end_of_any_part_ends_the_rest,
     other_tokens_are_no_upstream,
@@ -128,16 +131,28 @@ fn scope_only_shrinks(server: &Server) {
 
 fn life_never_grows(server: &Server) {
     let org = server.acme();
-    let (second, last, alice) = (Service::new(&org), org.aauth_resource(json!({})), org.person());
-    let first = org.aauth_agent(json!({}));
+    let end = |token: &Value| Token::parse(auth(token)).claims["exp"].as_u64().expect("exp");
+    // Two tokens that live an hour each, of which the second is made some seconds later.
+    let (first, second) = (org.aauth_agent(json!({})), Service::new(&org));
+    let upstream = second.called_by(&first, "read");
+    assert_eq!(upstream["expires_in"], 3600);
+    thread::sleep(Duration::from_millis(2100));
+    let last = org.aauth_resource(json!({}));
+    let body = second.agent.exchange(auth(&upstream), &last, "read").ok();
+    assert_eq!(end(&body), end(&upstream));
+    assert!(body["expires_in"].as_u64().expect("seconds") <= 3598, "{body}");
+    // One that lives five minutes for its level gives no more than that.
+    let (second, alice) = (Service::new(&org), org.person());
     let door = org.aauth_resource(json!({
         "resource_identifier": second.agent.identifier, "default_auth_level": "user",
     }));
     let upstream = alice.give(&first, &door, "read");
     let body = second.agent.exchange(auth(&upstream), &last, "read").ok();
-    let end = |token: &Value| Token::parse(auth(token)).claims["exp"].as_u64().expect("exp");
     assert!(end(&body) <= end(&upstream));
     assert!(body["expires_in"].as_u64().expect("seconds") <= 300);
+    // She is there, and not further on.
+    assert_eq!(Token::parse(auth(&upstream)).claims["auth_level"], "user");
+    assert_eq!(Token::parse(auth(&body)).claims["auth_level"], "authorized");
 }
 
 fn upstream_must_be_for_the_caller_and_alive(server: &Server) {
@@ -176,7 +191,7 @@ fn person_comes_along_and_is_never_made_up(server: &Server) {
         "resource_identifier": second.agent.identifier, "default_auth_level": "authorized",
     }));
     let upstream = alice.give(&first, &door, "read");
-    for level in ["none", "authenticated", "authorized"] {
+    for level in ["none", "authenticated"] {
         let body = second.agent.exchange(auth(&upstream), &org.aauth_resource_of(level), "read").ok();
         assert_eq!(Token::parse(auth(&body)).claims["sub"], *alice.id);
     }
@@ -190,6 +205,48 @@ fn person_comes_along_and_is_never_made_up(server: &Server) {
     let upstream = alice.give(&first, &door, "read");
     let answer = second.agent.exchange(auth(&upstream), &org.aauth_resource_of("authorized"), "read");
     refused(&answer, 403, "access_denied");
+}
+
+fn person_has_agreed_to_each_scope_where_that_is_demanded(server: &Server) {
+    let org = server.acme();
+    let alice = org.person();
+    // She allowed this everywhere before it became an agent of AAuth.
+    let first = org.delegate(&["read:own"]);
+    alice.allow(&first, "read:own");
+    let (first, second) = (first.in_aauth(), Service::new(&org));
+    let of = |identifier: &str| {
+        org.aauth_resource(json!({
+            "resource_identifier": identifier, "default_auth_level": "authorized",
+            "supported_scopes": ["read", "write", "read:own"],
+        }))
+    };
+    let door = of(&second.agent.identifier);
+    let (last, other) = (of("https://last.resources.test"), of("https://other.resources.test"));
+    let upstream = alice.give(&first, &door, "read write read:own");
+    let denied = |resource: &AAuthResource<'_>, scope: &str| {
+        refused(&second.agent.exchange(auth(&upstream), resource, scope), 403, "access_denied");
+    };
+    let given = |resource: &AAuthResource<'_>, scope: &str| {
+        let body = second.agent.exchange(auth(&upstream), resource, scope).ok();
+        let claims = Token::parse(auth(&body)).claims;
+        assert_eq!((&claims["sub"], &claims["scope"]), (&json!(alice.id), &json!(scope)));
+    };
+    for scope in ["read", "read write", "read read:own", ""] {
+        denied(&last, scope);
+    }
+    given(&last, "read:own");
+    // What the agent asks her for there, and not somebody else, and not for somewhere else.
+    alice.give(&second.agent, &last, "read");
+    org.person().give(&first, &last, "read");
+    denied(&last, "read");
+    alice.give(&first, &last, "read");
+    given(&last, "read");
+    given(&last, "read read:own");
+    denied(&last, "read write");
+    denied(&other, "read");
+    // Where the resource wants less, she need not have.
+    last.admin("PATCH").json(json!({ "default_auth_level": "authenticated" })).send().ok();
+    given(&last, "write");
 }
 
 fn delegate_is_named_in_the_chain(server: &Server) {

@@ -169,7 +169,12 @@ fn members_are_required(server: &Server) {
             }
             let mut empty = body.clone();
             empty[name] = json!("");
-            agent.ask(&empty).refused_somehow();
+            let error = match name {
+                "request_type" => "unsupported_request_type",
+                "resource_token" => "invalid_resource_token",
+                _ => "invalid_grant",
+            };
+            refused(&agent.ask(&empty), 400, error);
         }
     }
 }

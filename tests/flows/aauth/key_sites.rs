@@ -1,7 +1,8 @@
 //! Agents and resources that publish their keys by https: keys that change, and sites that fail (security HS-21).
 
 use lumoauth_tests::{
-    AAuthAgent, AAuthResource, Ed25519, KeyPage, KeySite, Response, Server, on_each_backend, unique,
+    AAuthAgent, AAuthResource, AttackerKey, Ed25519, KeyPage, KeySite, Response, Server, at_once,
+    on_each_backend, unique,
 };
 use serde_json::{Value, json};
 
@@ -17,6 +18,10 @@ on_each_backend!(
     what_is_no_key_set_proves_nothing,
     nothing_is_fetched_for_whoever_cannot_sign,
     party_that_registers_keys_no_longer_publishes_them,
+    invented_names_of_keys_are_looked_for_once,
+    first_requests_at_once_read_once,
+    keys_that_are_of_no_use_spoil_no_others,
+    what_is_too_long_is_no_key_set,
 );
 
 /// An agent that publishes its keys.
@@ -187,5 +192,59 @@ fn party_that_registers_keys_no_longer_publishes_them(server: &Server) {
     unauthenticated(&agent.ask_for(&resource), "invalid_agent_token");
     agent.key = next;
     agent.tokens(&resource);
+    assert_eq!(page.asked(), 1);
+}
+
+fn invented_names_of_keys_are_looked_for_once(server: &Server) {
+    let (agent, page) = publisher(server);
+    let resource = agent.org.aauth_resource(json!({}));
+    agent.tokens(&resource);
+    for n in 0..40 {
+        let invented = Ed25519::generate(&format!("invented-{n}"));
+        unauthenticated(&with(&agent, &resource, &invented), "invalid_agent_token");
+    }
+    assert_eq!(page.asked(), 2, "once at first, and once for all that was not there then");
+    agent.tokens(&resource);
+    assert_eq!(page.asked(), 2);
+}
+
+fn first_requests_at_once_read_once(server: &Server) {
+    let (agent, page) = publisher(server);
+    let resource = agent.org.aauth_resource(json!({}));
+    for answer in at_once(16, |_| agent.ask_for(&resource)) {
+        answer.ok();
+    }
+    assert_eq!(page.asked(), 1);
+}
+
+fn keys_that_are_of_no_use_spoil_no_others(server: &Server) {
+    let (agent, page) = publisher(server);
+    let x = Ed25519::generate("x").x();
+    let good = agent.key.jwk();
+    let others = [
+        json!({ "kty": "OKP", "crv": "X25519", "x": x, "kid": "x25519", "use": "enc" }),
+        json!({ "kty": "OKP", "crv": "Ed448", "x": x, "kid": "ed448" }),
+        json!({ "kty": "AKP", "alg": "ML-DSA-44", "pub": x, "kid": "of-tomorrow" }),
+        json!({ "kty": "RSA", "n": "AQAB", "e": "AQAB", "kid": "weak" }),
+        json!({ "kty": "EC", "crv": "secp256k1", "x": x, "y": x, "kid": "k1-of-256" }),
+        json!({ "kty": "OKP", "crv": "Ed25519", "x": "AAAA", "kid": "short" }),
+        json!({ "kid": "nothing" }),
+        AttackerKey::generate().jwk("p-256"),
+    ];
+    let keys: Vec<_> = others[..4].iter().chain([&good]).chain(&others[4..]).cloned().collect();
+    page.show(json!({ "keys": keys }));
+    let resource = agent.org.aauth_resource(json!({}));
+    agent.tokens(&resource);
+    // None of them is tried.
+    for kid in ["x25519", "ed448", "of-tomorrow", "weak", "k1-of-256", "short", "nothing"] {
+        unauthenticated(&with(&agent, &resource, &agent.key.called(kid)), "invalid_agent_token");
+    }
+    agent.tokens(&resource);
+}
+
+fn what_is_too_long_is_no_key_set(server: &Server) {
+    let (agent, page) = publisher(server);
+    page.show(json!({ "keys": [agent.key.jwk()], "more": "x".repeat(10 << 20) }));
+    unauthenticated(&agent.ask_for(&agent.org.aauth_resource(json!({}))), "invalid_agent_token");
     assert_eq!(page.asked(), 1);
 }

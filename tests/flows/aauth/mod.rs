@@ -2,18 +2,22 @@
 
 mod agent_tokens;
 mod audit;
+mod audit_doors;
 mod codes;
 mod confusion;
 mod consent;
 mod delegates;
+mod doors;
 mod ends;
 mod exchange;
 mod grants;
 mod key_sites;
+mod limits;
 mod metadata;
 mod refresh;
 mod registry;
 mod replay;
+mod replicas;
 mod resource_tokens;
 mod revoke;
 mod signature_fields;

@@ -185,4 +185,12 @@ fn resource_that_wants_more_of_people_now_is_heeded(server: &Server) {
     agent.refresh(&given["refresh_token"], &resource).ok();
     resource.admin("PATCH").json(json!({ "default_auth_level": "user" })).send().ok();
     refused(&agent.refresh(&given["refresh_token"], &resource), 403, "access_denied");
+    // Nor is that they agreed once that they agreed to each scope.
+    let resource = agent.org.aauth_resource_of("authenticated");
+    let given = alice.give(&agent, &resource, "read write");
+    agent.refresh(&given["refresh_token"], &resource).ok();
+    resource.admin("PATCH").json(json!({ "default_auth_level": "authorized" })).send().ok();
+    refused(&agent.refresh(&given["refresh_token"], &resource), 403, "access_denied");
+    resource.admin("PATCH").json(json!({ "default_auth_level": "authenticated" })).send().ok();
+    agent.refresh(&given["refresh_token"], &resource).ok();
 }

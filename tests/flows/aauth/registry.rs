@@ -277,6 +277,9 @@ fn keys_must_be_good_public_keys(server: &Server) {
         json!({ "keys": [ed("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")] }),
         json!({ "keys": [ed("AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")] }),
         json!({ "keys": [ed("7P_______________________________________38")] }),
+        // One with a part of small order, beside a good one: seven times the base point and a point of order eight.
+        json!({ "keys": [ed("6bL-mBWH765kePSLofpgzsYSbQ4m3ecqCiT2QNzXg-U")] }),
+        json!({ "keys": [key.jwk(), ed("6bL-mBWH765kePSLofpgzsYSbQ4m3ecqCiT2QNzXg-U")] }),
         // Not in the form in which it is written.
         json!({ "keys": [ed("7v_______________________________________38")] }),
         json!({ "keys": [ed("AAAA")] }),

@@ -1,7 +1,9 @@
 //! What a resource token must be (contract 3.7, security HS-20), and asking this server for one.
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA512, digest};
 use lumoauth_tests::{
-    AAuthAgent, AAuthResource, Call, Ed25519, Response, Server, Token, int, on_each_backend, text, unix_now,
+    AAuthAgent, AAuthResource, Call, Ed25519, Response, Server, Token, b64, int, on_each_backend, text,
+    unix_now,
 };
 use serde_json::{Value, json};
 
@@ -13,6 +15,7 @@ on_each_backend!(
     it_is_about_the_agent_and_the_key_that_signs,
     it_gives_one_token,
     it_is_not_used_up_by_a_question_or_a_refusal,
+    it_gives_one_token_however_many_people_agree,
     resource_must_be_registered_and_active,
     server_makes_one_for_a_registered_resource,
     what_the_resource_asks_for_must_make_sense,
@@ -99,13 +102,24 @@ fn it_is_about_the_agent_and_the_key_that_signs(server: &Server) {
         &agent,
         &resource.token_saying(&agent, json!({ "agent_jkt": agent.key.thumbprint().to_lowercase() })),
     );
-    // A thumbprint of other members, or in another order, is another one.
-    let wrong = lumoauth_tests::b64([7_u8; 32]);
-    bad(&agent, &resource.token_saying(&agent, json!({ "agent_jkt": wrong })));
+    // A thumbprint of other members, in another order, by another digest or written in another way is another one.
+    let (x, kid) = (agent.key.x(), agent.key.kid());
+    for (algorithm, members) in [
+        (&SHA256, format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}"#)),
+        (&SHA256, format!(r#"{{"crv":"Ed25519","kid":"{kid}","kty":"OKP","use":"sig","x":"{x}"}}"#)),
+        (&SHA256, format!(r#"{{"crv":"Ed25519","kid":"{kid}","kty":"OKP","x":"{x}"}}"#)),
+        (&SHA256, format!(r#"{{"crv": "Ed25519", "kty": "OKP", "x": "{x}"}}"#)),
+        (&SHA1_FOR_LEGACY_USE_ONLY, format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#)),
+        (&SHA512, format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#)),
+    ] {
+        let wrong = b64(digest(algorithm, members.as_bytes()));
+        bad(&agent, &resource.token_saying(&agent, json!({ "agent_jkt": wrong })));
+    }
     bad(
         &agent,
         &resource.token_saying(&agent, json!({ "agent_jkt": format!("{}=", agent.key.thumbprint()) })),
     );
+    with(&agent, &resource.token_for(&agent)).ok();
     // A delegate's call is one of the delegate's key.
     let delegate = Ed25519::generate("d");
     let body = |token: String| json!({ "request_type": "auth", "resource_token": token });
@@ -146,6 +160,28 @@ fn it_is_not_used_up_by_a_question_or_a_refusal(server: &Server) {
     for _ in 0..2 {
         with(&agent, &token).refused(401, "authorization_required");
     }
+}
+
+fn it_gives_one_token_however_many_people_agree(server: &Server) {
+    let org = server.acme();
+    let (agent, resource) = (org.aauth_agent(json!({})), org.aauth_resource_of("authorized"));
+    let token = resource.token_saying(&agent, json!({ "scope": "read" }));
+    let code = || {
+        let asked = with(&agent, &token).refused(401, "authorization_required");
+        org.person().agree(text(&asked["request_token"]))
+    };
+    let codes = [code(), code()];
+    let given = agent.redeem(&codes[0]).ok();
+    refused(&agent.redeem(&codes[1]), 400, "invalid_resource_token");
+    // Nor does it give one by another way, or the other way round.
+    let again = agent.refresh_with(&given["refresh_token"], &token);
+    refused(&again, 400, "invalid_resource_token");
+    assert!(resource.sees_alive(&given["auth_token"]));
+    let token = resource.token_saying(&agent, json!({ "scope": "read" }));
+    let asked = with(&agent, &token).refused(401, "authorization_required");
+    agent.refresh_with(&given["refresh_token"], &token).ok();
+    let code = org.person().agree(text(&asked["request_token"]));
+    refused(&agent.redeem(&code), 400, "invalid_resource_token");
 }
 
 fn resource_must_be_registered_and_active(server: &Server) {

@@ -11,7 +11,10 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use libfuzzer_sys::fuzz_target;
 use lumoauth_core::{
     clock::Timestamp,
-    httpsig::{Accept, Content, Digester, Message, Profile, SignWith, SignatureError, Verified, read, sign},
+    httpsig::{
+        Accept, Content, Digester, Message, Profile, SignWith, SignatureError, Verified, read, read_ahead,
+        sign,
+    },
     jwks::PublicKey,
 };
 use lumoauth_fuzz::{NOW, Pair, block_on, request};
@@ -70,7 +73,13 @@ fn check_digest(field: &HeaderValue, content: &[u8]) {
 }
 
 fn received(message: &Message<'_>, content: &[u8]) {
-    let Ok(presented) = read(message, &Accept::at(AUTHORITIES), now()) else { return };
+    let accept = Accept::at(AUTHORITIES);
+    // Before the content is there, and with it.
+    let ahead = Message { content: Content::Bytes(b"of another request"), ..*message };
+    let ahead = read_ahead(&ahead, &accept, now()).and_then(|(_, promised)| promised.check(message.content));
+    let presented = read(message, &accept, now());
+    assert_eq!(presented.is_ok(), ahead.is_ok());
+    let Ok(presented) = presented else { return };
     let signature = presented.signature();
     let (headers, components) = (message.headers, signature.components());
     assert!(signature.created().unix_seconds().abs_diff(NOW) <= Profile::WINDOW.as_secs());
@@ -168,7 +177,8 @@ fn altered(message: &Message<'_>, covers_query: bool) {
     assert!(check(&other).is_err() || check(&other).is_ok_and(|other| !other.signature().covers_query()));
     if covers_query {
         refused(&other);
-        if message.query.is_some() {
+        // RFC 9421 section 2.2.7 makes no difference between an empty query and none.
+        if message.query.is_some_and(|query| !query.is_empty()) {
             refused(&Message { query: None, ..*message });
         }
     }

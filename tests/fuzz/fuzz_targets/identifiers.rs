@@ -9,7 +9,10 @@ use libfuzzer_sys::fuzz_target;
 use lumoauth_core::{
     budget::MicroUsd,
     clock::Timestamp,
-    id::{AgentId, ClientId, ConsentId, EventId, KeyId, McpServerId, OrgId, Slug, UserId},
+    id::{
+        AAuthIdentifier, AAuthResourceId, AgentId, ClientId, ConsentId, EventId, KeyId, McpServerId, OrgId,
+        Slug, UserId,
+    },
     jwks::Thumbprint,
     workload::RoleArn,
 };
@@ -22,6 +25,8 @@ fuzz_target!(|data: &[u8]| {
     exact(text, KeyId::parse, 128);
     exact(text, McpServerId::parse, 28);
     exact(text, RoleArn::parse, 512);
+    exact(text, AAuthIdentifier::parse, 512);
+    exact(text, AAuthResourceId::parse, 28);
     exact(text, str::parse::<Thumbprint>, 43);
     same(text, AgentId::parse, 36);
     same(text, UserId::parse, 36);

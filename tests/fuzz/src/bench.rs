@@ -1,4 +1,4 @@
-//! A server in memory with an organization in it: agents of each sort, an application, a person, an MCP server. Every id and
+//! A server in memory with an organization in it: agents of each sort, an application, a person, an MCP server, an AAuth resource. Every id and
 //! every secret is known, so that an input can name them.
 
 use std::sync::{Arc, Mutex};
@@ -7,13 +7,14 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use lumoauth_core::{
-    agent::{Agent, IdentityType},
+    aauth_resource::AAuthResource,
+    agent::{AAuthIdentity, Agent, IdentityType},
     api_key::ApiKey,
     audit::{Actor, Event, EventKind},
     capability::{Capability, Scope},
     client::{Client, Secrets},
     clock::{ManualClock, Timestamp},
-    id::{AgentId, ClientId, Number, OrgId, Slug, UserId},
+    id::{AAuthIdentifier, AAuthResourceId, AgentId, ClientId, Number, OrgId, Slug, UserId},
     jwks::JwkSet,
     mcp::{McpServer, ResourceUri},
     organization::Organization,
@@ -38,6 +39,10 @@ pub const ORG: &str = "acme";
 pub const BASE: &str = "/orgs/acme/api/v1";
 /// Its issuer.
 pub const ISSUER: &str = "https://auth.example/orgs/acme/api/v1";
+/// What names the AAuth agent.
+pub const AAUTH_AGENT: &str = "https://agent.example";
+/// What names the AAuth resource.
+pub const AAUTH_RESOURCE: &str = "https://files.example";
 /// The secret of the agent `cli_bot`.
 pub const BOT_SECRET: &str = "lms_bot-secret-bot-secret";
 
@@ -56,7 +61,8 @@ pub struct Bench {
     pub service: LumoauthService,
     /// Everybody else.
     pub world: Arc<World>,
-    /// The key that the agents `cli_bot` and `cli_cluster` (as the platform's) have registered.
+    /// The key that the agents `cli_bot`, `cli_cluster` (as the platform's) and `cli_aauth` have registered, and the AAuth
+    /// resource.
     pub key: Pair,
 }
 
@@ -104,11 +110,12 @@ impl Bench {
     }
 
     async fn build() -> Self {
-        let stores = Stores::all(Arc::new(MemoryStore::new()));
+        let stores = Stores::all(Arc::new(MemoryStore::from_the_beginning()));
         let alice = UserId::from_uuid(Uuid::from_u128(7));
         let world = Arc::new(World { answer: Mutex::default(), asked: Mutex::default(), alice });
         let key = Pair::new("k1", 2);
-        let keys = FixedKeys(Arc::new(Pair::new("own", 1)));
+        let keys =
+            FixedKeys { access: Arc::new(Pair::new("own", 1)), aauth: Arc::new(Pair::new("aauth", 3)) };
         let server = AuthorizationServer::builder("https://auth.example", stores.clone(), Arc::new(keys))
             .with_clock(Arc::new(ManualClock::at(Timestamp::from_unix_seconds(NOW))))
             .with_fetch(world.clone())
@@ -174,7 +181,15 @@ async fn fill(stores: &Stores, key: &Pair, alice: UserId) {
     let cluster = trusting("cluster", 2, &cluster);
     let role = json!({"provider": "aws", "roleArn": "arn:aws:iam::123456789012:role/bot"});
     let role = trusting("aws", 3, &role);
-    for agent in [bot, cluster, role] {
+    let named = |text| AAuthIdentifier::parse(text).expect("an identifier");
+    let keys = JwkSet::parse(json!({"keys": [key.jwk()]}).to_string().as_bytes()).ok();
+    let mut signing = agent("aauth", 4);
+    signing.identity_type = IdentityType::Aauth;
+    signing.jwks.clone_from(&keys);
+    let mut identity = AAuthIdentity::new(named(AAUTH_AGENT));
+    (identity.user_authorization, identity.delegation, identity.token_exchange) = (true, true, true);
+    signing.aauth = Some(Box::new(identity));
+    for agent in [bot, cluster, role, signing] {
         let _ = stores.agents.insert(&org, &agent, &on(EventKind::AgentCreated)).await.expect(OK);
     }
 
@@ -193,6 +208,14 @@ async fn fill(stores: &Stores, key: &Pair, alice: UserId) {
     files.number = Number::new(12);
     files.scopes_supported = capabilities("read:files write:files");
     let _ = stores.mcp_servers.insert(&org, &files, &on(EventKind::McpServerCreated)).await.expect(OK);
+
+    let mut resource = AAuthResource::new("Files", named(AAUTH_RESOURCE), now);
+    resource.id = AAuthResourceId::parse("res_000000000000000000000014").expect("an id");
+    resource.number = Number::new(14);
+    resource.jwks = keys;
+    resource.supported_scopes = capabilities("read:files write:files");
+    let _ =
+        stores.aauth_resources.insert(&org, &resource, &on(EventKind::AAuthResourceCreated)).await.expect(OK);
 
     let mut user = User::new("alice@acme.test", now);
     user.id = alice;

@@ -70,23 +70,39 @@ impl Signer for Pair {
     }
 }
 
-/// One key for everything.
+/// One key for each purpose.
 #[derive(Clone, Debug)]
-pub struct FixedKeys(pub Arc<Pair>);
+pub struct FixedKeys {
+    /// That of access tokens.
+    pub access: Arc<Pair>,
+    /// That of AAuth's tokens.
+    pub aauth: Arc<Pair>,
+}
+
+impl FixedKeys {
+    fn of(&self, purpose: KeyPurpose) -> &Arc<Pair> {
+        if purpose == KeyPurpose::AAuth { &self.aauth } else { &self.access }
+    }
+}
 
 #[async_trait]
 impl KeyProvider for FixedKeys {
-    async fn signer(&self, _: &OrgId, _: KeyPurpose, _: Timestamp) -> Result<Arc<dyn Signer>, KeyError> {
-        Ok(self.0.clone())
+    async fn signer(
+        &self,
+        _: &OrgId,
+        purpose: KeyPurpose,
+        _: Timestamp,
+    ) -> Result<Arc<dyn Signer>, KeyError> {
+        Ok(self.of(purpose).clone())
     }
 
     async fn verifying_keys(
         &self,
         _: &OrgId,
-        _: KeyPurpose,
+        purpose: KeyPurpose,
         _: Timestamp,
     ) -> Result<Arc<[VerifyingKey]>, KeyError> {
-        Ok([self.0.verifying()].into())
+        Ok([self.of(purpose).verifying()].into())
     }
 
     async fn maintain(&self, _: &OrgId, _: Timestamp) -> Result<(), KeyError> {

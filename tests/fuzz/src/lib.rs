@@ -14,7 +14,7 @@ use std::{future::Future, sync::LazyLock};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
-pub use bench::{Answer, BASE, BOT_SECRET, Bench, ISSUER, NOW, ORG, form};
+pub use bench::{AAUTH_AGENT, AAUTH_RESOURCE, Answer, BASE, BOT_SECRET, Bench, ISSUER, NOW, ORG, form};
 pub use keys::{FixedKeys, Pair};
 pub use request::{position, request};
 pub use world::World;

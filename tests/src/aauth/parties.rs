@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Call, Ed25519, Sent};
-use crate::{Agent, CALLBACK, Org, Response, Server, text, unique, unix_now};
+use crate::{Agent, CALLBACK, Org, Response, text, unique, unix_now};
 
 /// A registered agent, which signs its own agent tokens.
 #[derive(Debug)]
@@ -81,15 +81,6 @@ impl<'a> Org<'a> {
 }
 
 impl AAuthAgent<'_> {
-    /// The same agent at another server, which shares the database.
-    ///
-    /// # Panics
-    /// Never in practice.
-    pub fn at<'b>(&self, server: &'b Server) -> AAuthAgent<'b> {
-        let (id, identifier) = (self.id.clone(), self.identifier.clone());
-        AAuthAgent { org: self.org.at(server), id, identifier, key: self.key.called(self.key.kid()) }
-    }
-
     /// Its agent token.
     pub fn token(&self) -> String {
         self.token_saying(json!({}))

@@ -10,7 +10,11 @@ use lumoauth_store_redis::{RedisBudgets, RedisStore, Settings};
 use lumoauth_tests::services::{Proxy, Redis};
 use tokio::time::{Instant, sleep};
 
-use super::{calls, charge, now, org, rounds, some_account};
+use super::{
+    calls, charge, now, org,
+    roles::{promised, refuses_old_values, remember},
+    rounds, some_account,
+};
 use crate::redis::store_at;
 
 const GENEROUS: RateLimit = RateLimit { max: 1_000_000, window: Duration::from_secs(60) };
@@ -42,6 +46,7 @@ async fn an_open_store_follows_its_address_to_another_master() {
         assert!(store.take(&org(), "s", GENEROUS, now()).await.unwrap().admitted);
         let (key, issued) = (random_bytes(), now());
         let until = issued.plus(Duration::from_secs(60));
+        promised(&store).await;
 
         replicate(&master, &other);
         let error = store.ping().await.unwrap_err();
@@ -65,12 +70,40 @@ async fn an_open_store_follows_its_address_to_another_master() {
         store.ping().await.unwrap();
         let again = store.remember(&org(), "jti", &key, issued, until, now()).await.unwrap();
         assert_eq!(again, Remembered::TooOld, "another server's memory began later");
+        refuses_old_values(&store).await;
         let charged = charge(&pool, calls(some_account(), Some(100), 1)).await;
         assert!(matches!(charged, Charged::Charged(_)), "{charged:?}");
 
         // The new one is a master of its own, and what was demoted takes part in the next round as its successor.
         assert_eq!(master.command(&["REPLICAOF", "NO", "ONE"]), "OK");
         std::mem::swap(&mut master, &mut other);
+    }
+}
+
+/// A replica has all that its master was told, but whether it has everything that came last nobody knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_is_promoted_does_not_keep_the_promise_of_its_master() {
+    for _ in 0..rounds() {
+        let (mut master, replica) = (server(), server());
+        replicate(&replica, &master);
+        let proxy = Proxy::start(master.address());
+        let store = store_at(&format!("redis://lumo:secret@{}", proxy.address())).await;
+        let (seen, issued) = promised(&store).await;
+        let size = |redis: &Redis| redis.command(&["DBSIZE"]);
+        let start = Instant::now();
+        while size(&replica) != size(&master) {
+            assert!(start.elapsed() < Duration::from_secs(20), "it does not replicate");
+            sleep(Duration::from_millis(20)).await;
+        }
+        proxy.lead_to(replica.address());
+        assert_eq!(replica.command(&["REPLICAOF", "NO", "ONE"]), "OK");
+        master.kill();
+        while store.ping().await.is_err() {
+            assert!(start.elapsed() < Duration::from_secs(20), "the replica is not reached");
+            sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(remember(&store, &seen, issued).await, Remembered::Replay);
+        refuses_old_values(&store).await;
     }
 }
 

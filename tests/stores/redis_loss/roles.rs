@@ -21,9 +21,40 @@ use crate::redis::store_at;
 
 const GENEROUS: RateLimit = RateLimit { max: 1_000_000, window: Duration::from_secs(60) };
 
-async fn remember(store: &RedisStore, key: &[u8; 32], issued: Timestamp) -> Remembered {
-    let until = issued.plus(Duration::from_secs(60));
+pub(super) async fn remember(store: &RedisStore, key: &[u8; 32], issued: Timestamp) -> Remembered {
+    let until = issued.plus(Duration::from_secs(3600));
     store.remember(&org(), "jti", key, issued, until, now()).await.unwrap()
+}
+
+/// Values that may have been accepted long before any memory of these tests began, of as many buckets as it takes to be in
+/// all of them.
+pub(super) fn old_values() -> (Vec<[u8; 32]>, Timestamp) {
+    ((0..64).map(|n| with_first_byte(n, random_bytes())).collect(), now().minus(Duration::from_secs(600)))
+}
+
+/// It decides the bucket.
+fn with_first_byte(byte: u8, mut value: [u8; 32]) -> [u8; 32] {
+    value[0] = byte;
+    value
+}
+
+/// Says that nothing came before, from which on every bucket takes old values, each once. Gives one that was taken.
+pub(super) async fn promised(store: &RedisStore) -> ([u8; 32], Timestamp) {
+    store.nothing_came_before(&store.memory().await.unwrap()).await.unwrap();
+    let (values, issued) = old_values();
+    for value in &values {
+        assert_eq!(remember(store, value, issued).await, Remembered::First);
+        assert_eq!(remember(store, value, issued).await, Remembered::Replay);
+    }
+    (values[7], issued)
+}
+
+/// That no bucket takes old values.
+pub(super) async fn refuses_old_values(store: &RedisStore) {
+    let (values, issued) = old_values();
+    for value in values {
+        assert_eq!(remember(store, &value, issued).await, Remembered::TooOld);
+    }
 }
 
 /// A value that was accepted, and when it was issued. A server that has just begun to remember may refuse some.
@@ -69,6 +100,76 @@ async fn a_value_from_before_a_loss_is_refused() {
                 store.ping().await.unwrap();
             };
             is_refused_after(&store, flush, Remembered::TooOld).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promise_about_a_memory_that_was_lost_is_about_no_other() {
+    for lines in [&[][..], &["appendonly yes", "appendfsync always"]] {
+        let mut redis = Redis::start_with(lines);
+        let store = store_at(&redis.url()).await;
+        let before = store.memory().await.unwrap();
+        redis.command(&["FLUSHALL"]);
+        // Also where nobody has looked at what is there now.
+        store.nothing_came_before(&before).await.unwrap();
+        refuses_old_values(&store).await;
+
+        let before = store.memory().await.unwrap();
+        redis.kill();
+        redis.restart();
+        store.nothing_came_before(&before).await.unwrap();
+        refuses_old_values(&store).await;
+        promised(&store).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promise_that_nothing_came_before_ends_with_the_memory() {
+    for (lines, seen_again) in
+        [(&[][..], Remembered::TooOld), (&["appendonly yes", "appendfsync always"][..], Remembered::Replay)]
+    {
+        let mut redis = Redis::start_with(lines);
+        let store = store_at(&redis.url()).await;
+        refuses_old_values(&store).await;
+        let (seen, issued) = promised(&store).await;
+        // Neither a look at it nor another server takes it back.
+        store.ping().await.unwrap();
+        let other = store_at(&redis.url()).await;
+        let (values, old) = old_values();
+        assert_eq!(remember(&other, &values[0], old).await, Remembered::First);
+        assert_eq!(remember(&store, &values[0], old).await, Remembered::Replay);
+        assert_eq!(remember(&other, &seen, issued).await, Remembered::Replay);
+
+        redis.kill();
+        redis.restart();
+        store.ping().await.unwrap();
+        assert_eq!(remember(&store, &seen, issued).await, seen_again);
+        refuses_old_values(&store).await;
+
+        promised(&store).await;
+        redis.command(&["FLUSHALL"]);
+        assert_eq!(remember(&store, &seen, issued).await, Remembered::TooOld);
+        refuses_old_values(&store).await;
+        refuses_old_values(&other).await;
+        new_value(&store).await;
+    }
+}
+
+/// What the refusal of one value tells of the loss, all buckets are told.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_loss_all_buckets_begin_with_the_first_refusal() {
+    let redis = Redis::start();
+    let store = store_at(&redis.url()).await;
+    for _ in 0..rounds() {
+        redis.command(&["FLUSHALL"]);
+        let before = now().minus(Duration::from_secs(5));
+        assert_eq!(remember(&store, &random_bytes(), before).await, Remembered::TooOld);
+        // Longer than any of the following calls takes.
+        sleep(Duration::from_secs(2)).await;
+        for bucket in 0..64 {
+            let value = with_first_byte(bucket, random_bytes());
+            assert_eq!(remember(&store, &value, now()).await, Remembered::First, "{bucket}");
         }
     }
 }
@@ -153,6 +254,26 @@ async fn the_least_rights_of_the_readme_are_enough() {
     assert_eq!(pool.overdue(holds::over(), 9).await.unwrap(), []);
     assert!(store.take(&org(), "s", GENEROUS, now()).await.unwrap().admitted);
     new_value(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_of_a_cluster_that_lost_its_memory_keeps_no_promise() {
+    let mut cluster = RedisCluster::start();
+    let store = store_at(&cluster.url()).await;
+    refuses_old_values(&store).await;
+    promised(&store).await;
+    cluster.nodes()[1].command(&["FLUSHALL"]);
+    let (values, issued) = old_values();
+    let mut taken = 0;
+    for value in &values {
+        match remember(&store, value, issued).await {
+            Remembered::First => taken += 1,
+            refused => assert_eq!(refused, Remembered::TooOld),
+        }
+    }
+    // The others know all that they were told.
+    assert!(taken > 0 && taken < values.len(), "{taken}");
+    promised(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@
 //!    without one, to this server's own routes. That covers the sub-agents it hands work to: their tokens
 //!    name every one of them, stand on the same consent and end with it.
 //! 4. What is bound to an MCP server was perhaps agreed to for that server only. Where it is handed on for anywhere else,
-//!    every consent that it stands on must allow that too.
+//!    every consent that it stands on must allow that too: whoever agreed to `read:*` there, to `read:a` as well.
 //! 5. A person's token is worth what its client may still have of it, and no more is handed on.
 //! 6. A chain has at most [`MAX_ACTORS`] actors, each a different agent.
 //! 7. A `may_act` of the subject names the only actor there can be (RFC 8693 section 4.4). No route of this server puts one
@@ -58,15 +58,15 @@ pub(super) async fn decide(
             Some(target::resolve(context, &client, named).await?)
         }
     };
-    let mut bounding = match &bound_to {
+    let before = match &bound_to {
         Some(before) if server.as_ref().map(|server| &server.server_id) != Some(&before.server_id) => {
             stood_on(context, subject).await?
         }
         Some(_) | None => Vec::new(),
     };
-    bounding.extend(agreed.clone());
+    let consents_to = Bounds { begun: agreed.as_deref(), stood_on: &before };
     let usable = usable(subject, bound_to.as_deref());
-    let scope = scope(request, &usable, actor, &delegation, &bounding, server.as_deref())?;
+    let scope = scope(request, &usable, actor, &delegation, consents_to, server.as_deref())?;
     let sources = [&*subject.claims, &*actor.claims];
     let agents: Vec<_> = delegation.agents().map(|agent| &**agent).collect();
     let envelopes = envelopes(&sources, &agents, request.budget.as_ref())?;
@@ -185,12 +185,30 @@ fn usable(subject: &Token, server: Option<&McpServer>) -> Scope {
     }
 }
 
+/// The consents that bound what is handed on.
+#[derive(Clone, Copy)]
+struct Bounds<'a> {
+    /// By which the actor begins to act for the person. Literally: people agree to what they read.
+    begun: Option<&'a Consent>,
+    /// On which it was handed here. What they come to: it may have been narrowed on the way.
+    stood_on: &'a [Arc<Consent>],
+}
+
+impl Bounds<'_> {
+    fn allow(&self, place: Option<&Place>, item: &Capability) -> bool {
+        let goes_on = |consent: &Arc<Consent>| {
+            consent.lets_act(place, item) || (!is_identity_scope(item) && consent.reaches(place, item))
+        };
+        self.begun.is_none_or(|consent| consent.lets_act(place, item)) && self.stood_on.iter().all(goes_on)
+    }
+}
+
 fn scope(
     request: &Request<'_>,
     usable: &Scope,
     actor: &Actor,
     delegation: &Delegation,
-    bounding: &[Arc<Consent>],
+    consents: Bounds<'_>,
     server: Option<&McpServer>,
 ) -> Result<Scope, TokenError> {
     let place = server.map(|server| Place::Mcp(server.server_id.clone()));
@@ -201,7 +219,7 @@ fn scope(
     }
     let agents: Vec<_> = delegation.agents().collect();
     let mut scope = narrowed(&agents, request.scope.as_ref(), usable, &others)?;
-    let consented = |item: &Capability| bounding.iter().all(|consent| consent.lets_act(place.as_ref(), item));
+    let consented = |item: &Capability| consents.allow(place.as_ref(), item);
     if request.scope.is_some() {
         if !scope.as_slice().iter().all(consented) {
             return Err(TokenError::ConsentRequired);

@@ -32,7 +32,7 @@ fn each_of_the_seven_left_out_is_refused() {
         let list: Vec<_> = SEVEN.into_iter().filter(|name| *name != left_out).collect();
         // The list has the form of the RFC now, where every field is there and must be covered.
         let request = full().covering(RFC, &list);
-        refused!(request.check(), SignatureError::NotCovered(_));
+        refused!(request.check(), SignatureError::NotCovered(name) if name == left_out);
         let only_sdk = Accept::at([AUTHORITY]).with_profiles(&[SDK]);
         refused!(read(&request.message(), &only_sdk, at(CREATED)), SignatureError::Form);
     }
@@ -162,14 +162,19 @@ fn by_meaning_each_part_left_out_is_refused() {
 }
 
 #[test]
-fn the_profile_is_chosen_by_the_list_and_not_tried() {
-    // The seven in order, with a parameter that only the other profile has.
+fn the_profile_is_chosen_by_the_form_and_not_tried() {
+    // The seven in order, with a parameter that no SDK sends.
     let alg = sfv::RefBareItem::from(sfv::StringRef::from_str("ed25519").unwrap());
     let created = sfv::RefBareItem::try_from(i64::try_from(CREATED).unwrap()).unwrap();
     let nonce = sfv::RefBareItem::from(sfv::StringRef::from_str(super::support::NONCE).unwrap());
     let parameters = [("created", created), ("nonce", nonce), ("alg", alg)];
     let request = full().saying(RFC, &SEVEN, &parameters);
-    refused!(request.check(), SignatureError::Parameters);
+    assert_eq!(request.check().unwrap().signature().profile(), RFC);
+    let only_sdk = Accept::at([AUTHORITY]).with_profiles(&[SDK]);
+    refused!(read(&request.message(), &only_sdk, at(CREATED)), SignatureError::Parameters);
+    // Nothing is taken for empty then.
+    let lacking = Request::new().with("authorization", "Bearer t").saying(SDK, &SEVEN, &parameters);
+    refused!(lacking.check(), SignatureError::Absent(_));
     let only_rfc = Accept::at([AUTHORITY]).with_profiles(&[RFC]);
     assert!(read(&request.message(), &only_rfc, at(CREATED)).is_ok());
     let absent = Request::new().signed(SDK);
@@ -182,11 +187,47 @@ fn the_profile_is_chosen_by_the_list_and_not_tried() {
 fn what_is_signed_under_a_profile_is_accepted_under_it() {
     for profile in [SDK, RFC] {
         for request in [Request::new(), full(), full().query(""), Request { body: Vec::new(), ..full() }] {
-            let asked = request.query.is_some();
+            // The SDKs' list without `@query` does not say whether there was one that somebody took away.
+            let shown = profile == RFC || request.query.is_some();
             let verified = request.signed(profile).check().unwrap();
             assert_eq!(verified.signature().profile(), profile);
-            // The SDKs' list without `@query` does not say whether there was one that somebody took away.
-            assert_eq!(verified.signature().covers_query(), profile == RFC || asked);
+            assert_eq!(verified.signature().covers_query(), shown);
         }
+    }
+}
+
+#[test]
+fn a_query_that_was_taken_away_or_added_is_noticed() {
+    let request = || Request { body: Vec::new(), ..Request::new() };
+    let covered = request().query("dry_run=1").signed(RFC);
+    refused!(Request { query: None, ..covered }.check(), SignatureError::Invalid);
+    refused!(request().signed(RFC).query("dry_run=1").check(), SignatureError::NotCovered("@query"));
+    // A signer who does not cover the query that it sends is refused from the first request on.
+    let lax = request().query("dry_run=1").covering(RFC, &["@method", "@authority", "@path"]);
+    refused!(lax.check(), SignatureError::NotCovered("@query"));
+}
+
+#[test]
+fn any_label_will_do_under_either_profile() {
+    for profile in [SDK, RFC] {
+        let mut request = full().signed(profile);
+        for name in ["signature-input", "signature"] {
+            let value = request.get(name).replacen("sig1=", "x=", 1);
+            request = request.with(name, &value);
+        }
+        let verified = request.check().unwrap();
+        assert_eq!((verified.signature().profile(), verified.signature().label()), (profile, "x"));
+    }
+}
+
+#[test]
+fn nothing_printed_for_debugging_has_a_credential() {
+    for profile in [SDK, RFC] {
+        let mut request = full().query("code=secret").signed(profile).with("authorization", "Bearer secret");
+        request.body = b"secret".to_vec();
+        let request = request.signed(profile);
+        let printed = format!("{:?} {:?}", request.message(), request.read().unwrap());
+        assert!(printed.contains(AUTHORITY) && printed.contains("sig1"), "{printed}");
+        assert!(!printed.contains("secret") && !printed.contains("115, 101, 99"), "{printed}");
     }
 }

@@ -5,7 +5,7 @@ use sfv::{Decimal, RefBareItem, StringRef, TokenRef};
 use super::support::{CREATED, NONCE, Request, at, signer};
 use crate::{
     clock::Timestamp,
-    httpsig::{Presented, Profile, SignatureError},
+    httpsig::{Accept, Presented, Profile, SignatureError},
     jwks::{JwsAlgorithm, PublicKey, test_key::TestKey},
 };
 
@@ -43,8 +43,6 @@ fn created_is_within_a_minute_both_ways() {
         refused!(request.read_at(CREATED + 365 * 86_400), SignatureError::Stale);
         refused!(request.read_at(0), SignatureError::Future);
     }
-    assert_eq!(SignatureError::Stale.code(), "request_expired");
-    assert_eq!(SignatureError::Future.code(), "request_expired");
     let late = Timestamp::from_unix_millis(CREATED * 1000 + 60_999);
     let accept = crate::httpsig::Accept::at([super::support::AUTHORITY]);
     let request = Request::new().signed(Profile::LUMO_SDK);
@@ -158,7 +156,10 @@ fn the_sdks_form_has_created_and_nonce_in_this_order_and_nothing_else() {
     ];
     let (created, nonce) = (("created", integer(CREATED)), ("nonce", text(NONCE)));
     let check = |parameters: &[(&'static str, RefBareItem<'_>)]| {
-        Request::new().saying(Profile::LUMO_SDK, &list, parameters).check()
+        let request = Request::new().saying(Profile::LUMO_SDK, &list, parameters);
+        // What else could take it is told apart where the profile is chosen.
+        let accept = Accept::at([super::support::AUTHORITY]).with_profiles(&[Profile::LUMO_SDK]);
+        crate::httpsig::read(&request.message(), &accept, at(CREATED))
     };
     assert!(check(&[created, nonce]).is_ok());
     for parameters in [

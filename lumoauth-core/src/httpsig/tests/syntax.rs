@@ -19,7 +19,6 @@ fn a_request_without_both_fields_is_not_signed() {
     refused!(Request::new().check(), SignatureError::Missing);
     refused!(signed().without("signature").check(), SignatureError::Missing);
     refused!(signed().without("signature-input").check(), SignatureError::Missing);
-    assert_eq!(SignatureError::Missing.code(), "invalid_signature");
 }
 
 #[test]
@@ -28,7 +27,7 @@ fn the_form_in_agent_auth_is_refused_with_the_names_of_the_fields() {
     let error = Request::new().with("agent-auth", text).check().unwrap_err();
     assert!(matches!(error, SignatureError::InAgentAuth));
     assert!(error.to_string().contains("`Signature-Input` and `Signature`"));
-    assert_eq!((error.code(), error.is_outage()), ("invalid_signature", false));
+    assert!(!error.is_outage());
     let token = Request::new().with("agent-auth", "agent_token=ey.J.0");
     refused!(token.check(), SignatureError::Missing);
     assert!(signed().with("agent-auth", text).check().is_ok(), "the RFC's fields count");
@@ -86,7 +85,6 @@ fn what_is_no_list_of_names_is_malformed() {
         assert!(request.read().is_err(), "{bad}");
     }
     refused!(signed().with("signature-input", "sig1=1").read(), SignatureError::Malformed(_));
-    assert_eq!(SignatureError::Malformed("Signature").code(), "invalid_request");
 }
 
 #[test]

@@ -119,7 +119,6 @@ fn paths_that_a_router_takes_for_one_are_different_to_a_signature() {
             );
         }
     }
-    assert_eq!(SignatureError::Target.code(), "invalid_request");
 }
 
 #[test]
@@ -176,7 +175,6 @@ fn a_covered_field_stands_in_one_line() {
         }
         assert!(request.clone().and("x-other", "a").and("x-other", "b").check().is_ok(), "nobody covers it");
     }
-    assert_eq!(SignatureError::Repeated(http::header::HOST).code(), "invalid_request");
 }
 
 #[test]

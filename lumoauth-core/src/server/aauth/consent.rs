@@ -2,13 +2,14 @@
 //!
 //! 1. The question is found by the request token, which is in the address that the agent was told to bring the person to. It
 //!    shows who asks and decides nothing; the person decides, signed in and on our page, or with a token of their own.
-//! 2. It is answered once, by whichever of the two doors.
+//! 2. It is answered once, by whichever of the two doors. Where a resource asks each person once, for whatever agents may want
+//!    there, the answer is to all or nothing: what somebody left out would be given the next time, unasked.
 //! 3. What a person agreed to before for the same agent and resource is not asked again, except where the resource wants the
 //!    person to be there.
 
 use std::sync::Arc;
 
-use super::grants::{AAuthCodeBody, AskedBody};
+use super::grants::{AAuthCodeBody, AskedBody, out_of_bounds};
 use crate::{
     aauth::alive,
     aauth_resource::{AAuthResource, AuthLevel},
@@ -18,7 +19,6 @@ use crate::{
     client_auth::AuthenticatedClient,
     clock::Timestamp,
     consent::{Consent, Place},
-    id::OrgId,
     organization::Organization,
     people::SignedIn,
     principal::{Principal, user_actor},
@@ -47,6 +47,7 @@ pub(in crate::server) struct Bringing<'a> {
     pub(in crate::server) token: &'a str,
     pub(in crate::server) params: &'a Params,
     pub(in crate::server) signed_in: Option<&'a SignedIn>,
+    pub(in crate::server) origin: &'a Origin,
     pub(in crate::server) now: Timestamp,
 }
 
@@ -56,6 +57,13 @@ pub(in crate::server) struct AskedByAgent {
     hash: SecretHash,
     client: AuthenticatedClient,
     resource: Arc<AAuthResource>,
+}
+
+/// When a person said what is recorded.
+#[derive(Clone, Copy)]
+enum Answered {
+    Now,
+    Before,
 }
 
 impl AskedByAgent {
@@ -70,7 +78,11 @@ impl AskedByAgent {
             AuthLevel::None | AuthLevel::User => false,
             // Once to this agent at this resource.
             AuthLevel::Authenticated => consent.active && consent.at.contains_key(&place),
-            AuthLevel::Authorized => consent.covers(Some(&place), &self.body.grant.scope),
+            // Whoever is asked for nothing in particular was never asked for it before.
+            AuthLevel::Authorized => {
+                let scope = &self.body.grant.scope;
+                !scope.is_empty() && consent.covers(Some(&place), scope)
+            }
         };
         agreed && consent.holds_for(registered_at(&self.client))
     }
@@ -90,7 +102,8 @@ impl AuthorizationServer {
         self.asked_by_hash(organization, SecretHash::of(token), now).await
     }
 
-    async fn asked_by_hash(
+    /// The same by the hash of the request token.
+    pub(in crate::server) async fn asked_by_hash(
         &self,
         organization: &Organization,
         hash: SecretHash,
@@ -113,6 +126,15 @@ impl AuthorizationServer {
             stores.agents.find(org, AgentKey::Id(agent)).await?.ok_or(AuthorizeError::UnknownClient)?;
         let resource = stores.aauth_resources.find(org, AAuthResourceKey::Id(resource)).await?;
         let resource = resource.ok_or(AuthorizeError::RequestUri)?;
+        // Nobody is asked for what could not be had any more.
+        let to_be_had = agent.aauth.as_deref().is_some_and(|identity| {
+            identity.user_authorization
+                && resource.default_auth_level <= body.grant.level
+                && out_of_bounds(&body.grant.scope, &resource, identity).is_none()
+        });
+        if !to_be_had {
+            return Err(AuthorizeError::RequestUri);
+        }
         Ok(AskedByAgent { client: AuthenticatedClient::Agent(agent), resource, body, hash })
     }
 
@@ -134,7 +156,7 @@ impl AuthorizationServer {
         organization: &Organization,
         came: Bringing<'_>,
     ) -> Result<Authorization, AuthorizeError> {
-        let Bringing { token, params, signed_in, now } = came;
+        let Bringing { token, params, signed_in, origin, now } = came;
         let org = &organization.id;
         let asked = self.asked_by_agent(organization, token, now).await?;
         let address = address(params, &asked)?;
@@ -147,8 +169,8 @@ impl AuthorizationServer {
         let consent = self.stores().consents.find(org, key).await?;
         if let Some(consent) = consent.filter(|consent| asked.is_answered_by(consent)) {
             let scope = asked.body.grant.scope.clone();
-            let origin = Origin::default();
-            self.close_request(org, &asked, &user, Some(&scope), &origin, now).await?;
+            let by = Asked { organization, client: &asked.client, user: &user, origin, now };
+            self.close_request(by, &asked, Some(&scope), Answered::Before).await?;
             let answer =
                 self.give_aauth_code(organization, asked, &address, &user, &consent, scope, now).await?;
             return Ok(Authorization::Answer(answer));
@@ -219,12 +241,12 @@ impl AuthorizationServer {
         address: &Address,
         chosen: Option<Scope>,
     ) -> Result<Answer, AuthorizeError> {
-        let Asked { organization, user, origin, now, .. } = by;
+        let Asked { organization, user, now, .. } = by;
         // The agent's addresses may have changed since the person was asked.
         if !address.is_of(&asked.client) {
             return Err(AuthorizeError::RedirectUri);
         }
-        self.close_request(&organization.id, &asked, user, chosen.as_ref(), origin, now).await?;
+        self.close_request(by, &asked, chosen.as_ref(), Answered::Now).await?;
         let Some(scope) = chosen else {
             return match self.refusal(organization, address, &RequestError::AccessDenied) {
                 Authorization::Answer(answer) => Ok(answer),
@@ -240,26 +262,30 @@ impl AuthorizationServer {
     /// Closes the question: nobody answers it a second time.
     async fn close_request(
         &self,
-        org: &OrgId,
+        by: Asked<'_>,
         asked: &AskedByAgent,
-        user: &User,
         chosen: Option<&Scope>,
-        origin: &Origin,
-        now: Timestamp,
+        answered: Answered,
     ) -> Result<(), AuthorizeError> {
+        let Asked { organization, user, origin, now, .. } = by;
         let kind = EventKind::AAuthAuthorizationDecided;
         let event = Event::new(kind, user_actor(user), "agent's request answered", now)
             .on(client_target(&asked.client))
             .from_origin(origin)
             .with("aauth_resource_id", asked.resource.id.as_str())
             .with("decision", if chosen.is_some() { "approve" } else { "deny" });
+        let event = match answered {
+            Answered::Now => event,
+            // They were not asked. It is what they said to the same question some other day.
+            Answered::Before => event.with("remembered", true),
+        };
         let event = match chosen {
             Some(scope) => event.with("scope", scope.to_string()),
             None => event.failed("access_denied"),
         };
         let on = UseEvents { used: &event, reused: &event };
         let purpose = TicketPurpose::AAuthRequest;
-        match self.stores().grants.use_ticket(org, purpose, &asked.hash, None, now, on).await? {
+        match self.stores().grants.use_ticket(&organization.id, purpose, &asked.hash, None, now, on).await? {
             TicketUse::Used => Ok(()),
             TicketUse::Reused => Err(AuthorizeError::AlreadyDecided),
             TicketUse::Missing => Err(AuthorizeError::RequestUri),
@@ -278,12 +304,12 @@ impl AuthorizationServer {
         now: Timestamp,
     ) -> Result<Answer, StoreError> {
         let org = &organization.id;
-        let AskedBody { mut grant, redirect_uri } = asked.body;
+        let AskedBody { mut grant, redirect_uri, jkt, asked_with } = asked.body;
         grant.scope = scope;
         grant.lineage.user = Some((user.id, user.epoch));
         grant.lineage.consents = vec![ConsentEpoch { id: consent.id, epoch: consent.epoch }];
         let code = Secret::generate("aac_");
-        let body = AAuthCodeBody { grant, redirect_uri, request: asked.hash };
+        let body = AAuthCodeBody { grant, redirect_uri, jkt, asked_with, request: asked.hash };
         self.stores().grants.put_ticket(org, &body.ticket(&code, org, now)?).await?;
         let redirect_to = address.answer(&self.issuer(org), &[("code", code.expose())]).into();
         Ok(Answer { redirect_to, code: Some(code) })

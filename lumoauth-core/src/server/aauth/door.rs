@@ -9,11 +9,15 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
 
-use super::SignedCall;
+use super::{SignedCall, must_be_active};
 use crate::{
-    aauth::{AAuthError, AgentToken, Confirmation, Unauthenticated, UnverifiedAgentToken},
+    aauth::{
+        AAuthError, AgentToken, Confirmation, Unauthenticated, UnverifiedAgentToken,
+        fields::{AGENT_AUTH, agent_token, single},
+    },
     aauth_resource::AAuthResource,
     agent::{AAuthIdentity, Agent},
+    audit::{Actor, ActorKind},
     clock::Timestamp,
     foreign_keys::KeySource,
     grant::Refusal,
@@ -27,7 +31,6 @@ use crate::{
     store::{AAuthResourceKey, AgentKey},
 };
 
-const AGENT_AUTH: HeaderName = HeaderName::from_static("agent-auth");
 const SIGNATURE_KEY: HeaderName = HeaderName::from_static("signature-key");
 
 /// An agent whose token and signature were checked.
@@ -100,7 +103,8 @@ impl AuthorizationServer {
         refusal: &Refusal,
         now: Timestamp,
     ) -> Result<SignedAgent, AAuthError> {
-        let issuer = self.aauth_issuer(organization)?;
+        must_be_active(organization)?;
+        let issuer = self.issuer(&organization.id);
         let token = UnverifiedAgentToken::read(text).map_err(Unauthenticated::AgentToken)?;
         let org = &organization.id;
         let agent = self.stores().agents.find(org, AgentKey::AAuthIdentifier(token.agent())).await?;
@@ -113,7 +117,7 @@ impl AuthorizationServer {
         let own = self.inner.keys.verifying_keys(org, KeyPurpose::AAuth, now).await?;
         let token = token.verify(&keys, &own, &issuer, now).map_err(Unauthenticated::AgentToken)?;
         let identity = agent.aauth.as_deref().ok_or(Unauthenticated::Party)?;
-        let old = token.epoch.is_some_and(|epoch| epoch != agent.epoch);
+        let old = token.made_for.is_some_and(|made_for| made_for != (agent.id, agent.epoch));
         if old || (token.delegate.is_some() && !identity.delegation) {
             return Err(Unauthenticated::Party.into());
         }
@@ -137,6 +141,8 @@ impl AuthorizationServer {
         refusal.set(move |event| drop(event.context.insert("resource".to_owned(), about.into())));
         let keys = self.keys_of(&resource.jwks, resource.jwks_uri.as_deref(), Some(&named.kid), now).await?;
         self.signed_by(organization, named, &keys, now).await?;
+        let actor = resource_actor(&resource);
+        refusal.set(move |event| event.actor = actor);
         Ok(resource)
     }
 
@@ -170,7 +176,7 @@ impl AuthorizationServer {
         call: SignedCall<'_>,
         now: Timestamp,
     ) -> Result<Named, AAuthError> {
-        self.aauth_issuer(organization)?;
+        must_be_active(organization)?;
         let presented = self.presented(call, now)?;
         let (identifier, kid) = signature_key(call.message.headers)?.ok_or(Unauthenticated::NoSigner)?;
         if !presented.signature().covers(&SIGNATURE_KEY) {
@@ -222,12 +228,45 @@ impl AuthorizationServer {
     }
 }
 
+/// A resource, as the log names it.
+pub(super) fn resource_actor(resource: &AAuthResource) -> Actor {
+    Actor::new(ActorKind::Resource, resource.id.as_str()).named(&*resource.name)
+}
+
+/// Who a request claims to be signed by, for those who count requests; nothing is proven by it. That is the signer that the
+/// routes look for, so nobody is served under one name and counted under another.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::exhaustive_enums, reason = "transports say which route it is")]
+pub enum ClaimedSigner<'a> {
+    /// At a route that wants an agent token: in `Agent-Auth`, or this one of the body.
+    ByToken(Option<&'a str>),
+    /// At a route that wants the key of a registered party, by `Signature-Key`.
+    ByKey,
+    /// At a route that takes either.
+    ByEither,
+}
+
+impl ClaimedSigner<'_> {
+    /// The signer; `None` if the request names none, or in a way that is refused.
+    pub fn of(self, headers: &HeaderMap) -> Option<AAuthIdentifier> {
+        let by_token = |in_body: Option<&str>| {
+            let text = agent_token(headers).ok()?.or(in_body)?;
+            Some(UnverifiedAgentToken::read(text).ok()?.agent().clone())
+        };
+        match self {
+            Self::ByToken(in_body) => by_token(in_body),
+            Self::ByEither if headers.contains_key(AGENT_AUTH) => by_token(None),
+            Self::ByKey | Self::ByEither => Some(signature_key(headers).ok()??.0),
+        }
+    }
+}
+
 /// The agent token of a request: in `Agent-Auth`, or `in_body`.
 pub(super) fn claimed_token<'a>(
     call: SignedCall<'a>,
     in_body: Option<&'a str>,
 ) -> Result<Option<&'a str>, AAuthError> {
-    match (agent_token(call.message.headers)?, in_body) {
+    match (readable(agent_token(call.message.headers))?, in_body) {
         (Some(header), Some(body)) if header != body => {
             Err(AAuthError::InvalidRequest("Agent-Auth and the body must have the same agent token."))
         }
@@ -237,21 +276,16 @@ pub(super) fn claimed_token<'a>(
 
 fn check_algorithm(identity: &AAuthIdentity, key: &PublicKey) -> Result<(), AAuthError> {
     let algorithm = key.http_algorithm().ok_or(Unauthenticated::KeyBinding)?;
-    let allowed = identity.algorithms.is_empty() || identity.algorithms.contains(&algorithm);
-    if allowed { Ok(()) } else { Err(Unauthenticated::Signature(SignatureError::Algorithm).into()) }
-}
-
-/// The agent token in `Agent-Auth: agent_token=<JWT>`. The field in another form says nothing about who signs.
-fn agent_token(headers: &HeaderMap) -> Result<Option<&str>, AAuthError> {
-    let Some(text) = single(headers, &AGENT_AUTH)? else { return Ok(None) };
-    let Some(token) = text.trim().strip_prefix("agent_token=") else { return Ok(None) };
-    let token = token.strip_prefix('"').and_then(|token| token.strip_suffix('"')).unwrap_or(token);
-    Ok(Some(token))
+    if identity.may_sign_by(algorithm) {
+        Ok(())
+    } else {
+        Err(Unauthenticated::Signature(SignatureError::Algorithm).into())
+    }
 }
 
 /// Who signs by `Signature-Key: <identifier>#<kid>`, and by which of its keys.
 fn signature_key(headers: &HeaderMap) -> Result<Option<(AAuthIdentifier, String)>, AAuthError> {
-    let Some(text) = single(headers, &SIGNATURE_KEY)? else { return Ok(None) };
+    let Some(text) = readable(single(headers, &SIGNATURE_KEY))? else { return Ok(None) };
     let named = text.trim().rsplit_once('#').and_then(|(identifier, kid)| {
         let identifier = AAuthIdentifier::parse(identifier).ok()?;
         (!kid.is_empty()).then(|| (identifier, kid.to_owned()))
@@ -259,13 +293,8 @@ fn signature_key(headers: &HeaderMap) -> Result<Option<(AAuthIdentifier, String)
     Ok(Some(named.ok_or(Unauthenticated::NoSigner)?))
 }
 
-/// The text of a field that may stand there once.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, AAuthError> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next();
-    if values.next().is_some() {
-        return Err(AAuthError::InvalidRequest("Agent-Auth and Signature-Key must each stand in one line."));
-    }
-    let malformed = AAuthError::InvalidRequest("Agent-Auth or Signature-Key is not text.");
-    value.map(|value| value.to_str().map_err(|_| malformed)).transpose()
+/// What a field says in which only one thing may stand.
+fn readable<T>(field: Result<T, SignatureError>) -> Result<T, AAuthError> {
+    let problem = "Agent-Auth and Signature-Key must each be one line of text.";
+    field.map_err(|_| AAuthError::InvalidRequest(problem))
 }

@@ -5,17 +5,21 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    aauth::AuthLineage,
-    aauth_resource::AuthLevel,
+    aauth::{AuthLineage, ResourceToken},
+    aauth_resource::{AAuthResource, AuthLevel},
+    agent::AAuthIdentity,
     authorize::write,
-    capability::Scope,
+    capability::{Capability, Scope},
     clock::Timestamp,
     id::{AAuthResourceId, AgentId, OrgId, TokenId},
+    jwks::Thumbprint,
     secret::{Secret, SecretHash},
     store::{Handle, StoreError, Ticket, TicketPurpose},
     token::family_handle,
 };
 
+/// What refresh tokens begin with.
+pub(super) const REFRESH_PREFIX: &str = "aauth_refresh_";
 /// How long an agent may take to bring a person to the question.
 pub(crate) const REQUEST_LIFE: Duration = Duration::from_secs(600);
 /// How long a code works.
@@ -35,11 +39,45 @@ pub(crate) struct AAuthGrant {
     pub(crate) level: AuthLevel,
 }
 
+/// How what an agent asks for is told from all else that it asks for: by its resource token, which gives one token, however many
+/// people were asked with it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct AskedWith {
+    pub(super) single_use: [u8; 32],
+    pub(super) presented_from: Timestamp,
+    /// The same for all questions that can be asked with it, and not before the end of the last code of them.
+    pub(super) until: Timestamp,
+}
+
+impl AskedWith {
+    pub(super) fn this(token: &ResourceToken) -> Self {
+        Self {
+            single_use: token.single_use,
+            presented_from: token.presented_from,
+            until: token.expires_at.plus(REQUEST_LIFE + CODE_LIFE),
+        }
+    }
+}
+
+/// The first item of `scope` that the resource does not offer, or that the agent may not have.
+pub(super) fn out_of_bounds<'a>(
+    scope: &'a Scope,
+    resource: &AAuthResource,
+    identity: &AAuthIdentity,
+) -> Option<&'a Capability> {
+    let within = |bound: &[Capability], item| bound.is_empty() || bound.contains(item);
+    let allowed = identity.allowed_scopes.as_slice();
+    scope.as_slice().iter().find(|item| !within(&resource.supported_scopes, item) || !within(allowed, item))
+}
+
 /// What a request token stands for: the question that a person is to be asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct AskedBody {
     pub(crate) grant: AAuthGrant,
     pub(crate) redirect_uri: String,
+    /// The key that the agent asked with, and redeems the code with.
+    pub(crate) jkt: Thumbprint,
+    pub(crate) asked_with: AskedWith,
 }
 
 /// What a code stands for.
@@ -47,6 +85,8 @@ pub(crate) struct AskedBody {
 pub(crate) struct AAuthCodeBody {
     pub(crate) grant: AAuthGrant,
     pub(crate) redirect_uri: String,
+    pub(crate) jkt: Thumbprint,
+    pub(crate) asked_with: AskedWith,
     /// Of the request token that it came of.
     pub(crate) request: SecretHash,
 }

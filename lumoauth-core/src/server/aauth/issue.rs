@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{SignedCall, door::SignedAgent};
+use super::{SignedCall, door::SignedAgent, grants::AskedWith};
 use crate::{
     aauth::{
         AAuthError, ActedFor, AuthClaims, AuthLineage, Confirmation, ResourceToken, TOKEN_LIFE,
@@ -12,14 +12,14 @@ use crate::{
     audit::{Event, EventKind, Target},
     capability::Scope,
     clock::Timestamp,
-    id::{AAuthIdentifier, AgentId, OrgId, TokenId},
+    id::{AAuthIdentifier, OrgId, TokenId},
     keys::{KeyError, KeyPurpose},
     organization::{ActOrder, Organization},
     principal::agent_actor,
     secret::Secret,
     server::AuthorizationServer,
     spending::Payers,
-    store::{AAuthResourceKey, Handle, Remembered, StoreError},
+    store::{AAuthResourceKey, AgentKey, Handle, Remembered, StoreError},
     token::{self, Dead, InvalidToken, aauth_handle, foreign},
 };
 use std::{sync::Arc, time::Duration};
@@ -40,8 +40,8 @@ pub(super) struct NewAuthToken<'a> {
     pub(super) chain: Vec<(AAuthIdentifier, Option<String>)>,
     /// From when on what it comes of is over.
     pub(super) until: Option<Timestamp>,
-    /// What it was asked with, if that may be used once.
-    pub(super) resource_token: Option<&'a ResourceToken>,
+    /// What it was asked with, which is used up by it.
+    pub(super) asked_with: AskedWith,
     pub(super) request_type: &'static str,
 }
 
@@ -67,6 +67,10 @@ impl AuthorizationServer {
         }
         if token.agent_jkt != signed.confirmation().jkt {
             return Err(AAuthError::ResourceToken("it is about another key"));
+        }
+        if token.scope.is_empty() && token.auth_request_url.is_some() {
+            // Nobody here reads that request, so nobody would know what a token without scope stands for.
+            return Err(AAuthError::ResourceToken("it asks by auth_request_url alone; a scope is needed"));
         }
         Ok((resource, token))
     }
@@ -98,6 +102,9 @@ impl AuthorizationServer {
         };
         let own = self.inner.keys.verifying_keys(org, KeyPurpose::AAuth, now).await?;
         let token = token.verify(&keys, &own, &self.issuer(org), now).map_err(refused)?;
+        if token.made_for.as_ref().is_some_and(|(id, epoch)| (id, *epoch) != (&resource.id, resource.epoch)) {
+            return Err(AAuthError::ResourceToken("its resource has changed since"));
+        }
         Ok((resource, token))
     }
 
@@ -113,20 +120,11 @@ impl AuthorizationServer {
     ) -> Result<Issued, AAuthError> {
         let (org, stores) = (&organization.id, self.stores());
         Payers::alone(&signed.agent).charge_call(stores, org, call.origin, now).await??;
-        if let Some(token) = new.resource_token {
-            let used = stores.replay.remember(
-                org,
-                SPACE,
-                &token.single_use,
-                token.presented_from,
-                token.expires_at,
-                now,
-            );
-            match used.await? {
-                Remembered::First => {}
-                Remembered::Replay => return Err(AAuthError::ResourceToken("it was used before")),
-                Remembered::TooOld => return Err(AAuthError::ResourceToken("it may have been used before")),
-            }
+        let AskedWith { single_use, presented_from, until } = new.asked_with;
+        match stores.replay.remember(org, SPACE, &single_use, presented_from, until, now).await? {
+            Remembered::First => {}
+            Remembered::Replay => return Err(AAuthError::ResourceToken("it was used before")),
+            Remembered::TooOld => return Err(AAuthError::ResourceToken("it may have been used before")),
         }
         let fresh = stores.uncached();
         let organization_now = fresh.organizations.find(org).await?;
@@ -203,25 +201,36 @@ impl AuthorizationServer {
         Ok(read())
     }
 
-    /// Whether everything holds that an auth token stands on.
+    /// Whether everything holds that an auth token stands on, and the agents whose delegates took part may still have some. What
+    /// else an agent or a resource may no longer have or do, no new token has; this one goes on until it ends.
     pub(super) async fn auth_token_alive(
         &self,
         organization: &Organization,
         claims: &AuthClaims,
     ) -> Result<Result<(), Dead>, StoreError> {
         let own = own_handle(&organization.id, claims);
-        alive(self.stores(), organization, &claims.lin, own.as_slice()).await
+        if let Err(dead) = alive(self.stores(), organization, &claims.lin, own.as_slice()).await? {
+            return Ok(Err(dead));
+        }
+        if claims.act.is_none() && claims.agent_delegate.is_none() {
+            return Ok(Ok(()));
+        }
+        for ((id, _), (_, delegate)) in claims.lin.agents.iter().zip(claims.chain()) {
+            if delegate.is_some() {
+                let agent = self.stores().agents.find(&organization.id, AgentKey::Id(*id)).await?;
+                let identity = agent.as_ref().and_then(|agent| agent.aauth.as_deref());
+                if !identity.is_some_and(|identity| identity.delegation) {
+                    return Ok(Err(Dead::Principal));
+                }
+            }
+        }
+        Ok(Ok(()))
     }
 }
 
 /// The handle of an auth token. The agent is part of it: nobody revokes the token of another by its `jti`.
 pub(super) fn own_handle(org: &OrgId, claims: &AuthClaims) -> Option<Handle> {
-    claims.lin.agents.last().map(|(agent, _)| handle_of(org, *agent, &claims.jti))
-}
-
-/// The handle of the auth token of `agent` with this `jti`.
-pub(super) fn handle_of(org: &OrgId, agent: AgentId, jti: &str) -> Handle {
-    aauth_handle(org, &agent, jti)
+    claims.lin.agents.last().map(|(agent, _)| aauth_handle(org, agent, &claims.jti))
 }
 
 fn confirmation_claim(confirmation: &Confirmation) -> Map<String, Value> {

@@ -22,9 +22,9 @@ mod platform;
 mod registry;
 mod token;
 
-use super::{ApiError, AuthorizationServer};
+use super::AuthorizationServer;
 use crate::{
-    aauth::AAuthError,
+    aauth::{AAuthError, Unauthenticated},
     audit::{Actor, ActorKind, Event, EventKind, Origin},
     clock::Timestamp,
     grant::Refusal,
@@ -33,6 +33,7 @@ use crate::{
 };
 
 pub(super) use consent::Bringing;
+pub use door::ClaimedSigner;
 pub use local::OwnAuthTokens;
 pub use parties::{
     DelegateRequest, PartyToken, ResourceTokenRequest, RevokeRequest, VerifyAuthToken, VerifyResourceToken,
@@ -41,7 +42,7 @@ pub use platform::PlatformToken;
 pub use registry::{AAuthAgentPatch, AAuthResourcePatch};
 pub use token::{AAuthAnswer, AAuthTokenRequest, AAuthTokens, ConsentNeeded};
 
-/// A request to one of the routes whose callers sign.
+/// A request to one of the routes whose callers sign. Its `Debug` shows no credentials, since that of [`Message`] shows none.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::exhaustive_structs, reason = "transports build it")]
 pub struct SignedCall<'a> {
@@ -81,22 +82,23 @@ impl AuthorizationServer {
         }
     }
 
-    /// The issuer of an active organization.
-    fn aauth_issuer(&self, organization: &Organization) -> Result<String, AAuthError> {
-        if organization.is_active() {
-            Ok(self.issuer(&organization.id))
-        } else {
-            Err(crate::aauth::Unauthenticated::Party.into())
+    /// What was served to a signed call; a refusal is recorded.
+    async fn served<T>(
+        &self,
+        organization: &Organization,
+        call: SignedCall<'_>,
+        refusal: Refusal,
+        served: Result<T, AAuthError>,
+        now: Timestamp,
+    ) -> Result<T, AAuthError> {
+        match served {
+            Ok(value) => Ok(value),
+            Err(error) => Err(self.refused(organization, call, refusal, error, now).await),
         }
     }
 }
 
-impl From<ApiError> for AAuthError {
-    fn from(error: ApiError) -> Self {
-        match error {
-            ApiError::Store(error) => Self::Store(error),
-            ApiError::Key(error) => Self::Key(error),
-            _ => Self::InvalidRequest("The request cannot be served."),
-        }
-    }
+/// An organization that is not active knows nobody.
+fn must_be_active(organization: &Organization) -> Result<(), AAuthError> {
+    if organization.is_active() { Ok(()) } else { Err(Unauthenticated::Party.into()) }
 }

@@ -1,18 +1,19 @@
 //! What registered parties do with their own keys: resources make and check tokens, agents name delegates and take back what
 //! they were given.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
     SignedCall,
-    grants::AAuthGrant,
-    issue::{handle_of, own_handle},
+    door::resource_actor,
+    grants::{AAuthGrant, REFRESH_PREFIX},
+    issue::own_handle,
 };
 use crate::{
-    aauth::{AAuthError, AuthClaims, Confirmation, NewResourceToken, RESOURCE_TOKEN_LIFE, TOKEN_LIFE},
+    aauth::{AAuthError, AuthClaims, Confirmation, NewResourceToken, RESOURCE_TOKEN_LIFE, SKEW, TOKEN_LIFE},
     aauth_resource::AAuthResource,
     agent::Agent,
     audit::{Event, EventKind, Target},
@@ -20,7 +21,7 @@ use crate::{
     capability::Scope,
     clock::Timestamp,
     grant::Refusal,
-    id::{AAuthIdentifier, TokenId},
+    id::{AAuthIdentifier, AgentId, OrgId, TokenId},
     jwks::{PublicKey, Thumbprint},
     keys::KeyPurpose,
     organization::Organization,
@@ -28,13 +29,18 @@ use crate::{
     secret::Secret,
     server::AuthorizationServer,
     store::{Handle, Revoked, TicketPurpose},
-    token,
+    token::{self, aauth_handle},
 };
 
 /// The longest name of a delegate, in bytes.
 const MAX_DELEGATE: usize = 256;
-/// How long a revoked token is remembered: longer than it lives, and longer than a refresh token does.
-const REMEMBERED: std::time::Duration = std::time::Duration::from_secs(31 * 86_400);
+/// The longest address of a request that a resource keeps, in bytes.
+const MAX_REQUEST_URL: usize = 2048;
+/// How long a revoked auth token is remembered: longer than it lives, whatever the clock of its maker. What comes of it by
+/// exchange ends with it.
+const REMEMBERED: Duration = TOKEN_LIFE.saturating_add(SKEW).saturating_add(SKEW);
+/// How long a revoked family is: longer than a refresh token lives.
+const FAMILY_REMEMBERED: Duration = Duration::from_secs(31 * 86_400);
 
 /// A resource that wants a token about a call it received.
 #[derive(Clone, Debug, Deserialize)]
@@ -106,7 +112,7 @@ pub struct VerifyAuthToken {
 pub struct RevokeRequest {
     /// The `jti` of an auth token, the token itself, or a refresh token.
     pub token: Option<Secret>,
-    /// `auth_token` or `refresh_token`.
+    /// `auth_token` or `refresh_token`; without it, an auth token. What begins as our refresh tokens do is one in any case.
     pub token_type: Option<String>,
 }
 
@@ -117,7 +123,9 @@ struct DelegateClaims<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<&'a str>,
     cnf: Value,
-    /// Of the agent: what it was made in ends with it.
+    /// Of the agent. Its URL may be another's tomorrow.
+    agent_id: AgentId,
+    /// The one that it was made in, with which it ends.
     agent_epoch: u32,
     iat: u64,
     exp: u64,
@@ -152,7 +160,7 @@ impl AuthorizationServer {
         by: By<'_, AAuthResource>,
         request: &ResourceTokenRequest,
     ) -> Result<PartyToken, AAuthError> {
-        let By { organization, party: resource, now, .. } = by;
+        let By { organization, party: resource, call, now } = by;
         let (org, issuer) = (&organization.id, self.issuer(&organization.id));
         let bad = AAuthError::InvalidRequest;
         let agent = request.agent.as_deref().and_then(|agent| AAuthIdentifier::parse(agent).ok());
@@ -162,13 +170,17 @@ impl AuthorizationServer {
         if request.auth_server.as_ref().is_some_and(|server| *server != issuer) {
             return Err(bad("auth_server is not this one."));
         }
-        if request.auth_request_url.as_ref().is_some_and(|url| AAuthIdentifier::parse(url).is_err()) {
+        let url = request.auth_request_url.as_deref();
+        if url.is_some_and(|url| !is_request_url(url)) {
             return Err(bad("auth_request_url must be an https URL."));
         }
         let scope: Scope = match &request.scope {
             None => Scope::default(),
             Some(text) => text.parse().map_err(|_| AAuthError::InvalidScope("malformed".to_owned()))?,
         };
+        if url.is_some() && scope.is_empty() {
+            return Err(bad("scope is required: what is asked for by auth_request_url alone is not served."));
+        }
         let vocabulary = &resource.supported_scopes;
         if let Some(item) =
             scope.as_slice().iter().find(|item| !vocabulary.is_empty() && !vocabulary.contains(item))
@@ -178,13 +190,22 @@ impl AuthorizationServer {
         let signer = self.inner.keys.signer(org, KeyPurpose::AAuth, now).await?;
         let new = NewResourceToken {
             resource: &resource.identifier,
+            made_for: Some(resource),
             auth_server: &issuer,
             agent: &agent,
             agent_jkt: jkt,
             scope: &scope,
-            auth_request_url: request.auth_request_url.as_deref(),
+            auth_request_url: url,
         };
         let token = new.sign(&*signer, now).await?;
+        let event = Event::new(EventKind::AAuthTokenIssued, resource_actor(resource), "resource token", now)
+            .on(Target::new("aauth_resource", resource.id.as_str()).named(&*resource.name))
+            .by_method("aauth")
+            .from_origin(call.origin)
+            .with("agent", agent.as_str())
+            .with("jkt", jkt.to_string())
+            .with("scope", scope.to_string());
+        self.stores().audit.append(org, &[event]).await?;
         let expires_in = RESOURCE_TOKEN_LIFE.as_secs();
         Ok(PartyToken { token, token_type: "resource+jwt", expires_in })
     }
@@ -192,14 +213,22 @@ impl AuthorizationServer {
     /// An agent token for a delegate of the signing agent.
     ///
     /// # Errors
-    /// [`AAuthError`] if the agent did not sign with a key of its own, has no delegates, or the key is not usable.
+    /// [`AAuthError`] if the agent did not sign with a key that it is registered with, has no delegates, or the key is not
+    /// usable.
     pub async fn issue_delegate(
         &self,
         organization: &Organization,
         request: &DelegateRequest,
         call: SignedCall<'_>,
     ) -> Result<PartyToken, AAuthError> {
-        self.as_agent(organization, call, async |by| self.delegate_of(by, request).await).await
+        // Not by an agent token: the key of one is an instance's, and must not outlive it in the hands of a delegate.
+        let (now, refusal) = (self.now(), Refusal::default());
+        let served = async {
+            let party = &self.signed_agent_itself(organization, call, &refusal, now).await?;
+            self.delegate_of(By { organization, party, call, now }, request).await
+        }
+        .await;
+        self.served(organization, call, refusal, served, now).await
     }
 
     async fn delegate_of(
@@ -234,6 +263,7 @@ impl AuthorizationServer {
             sub,
             aud: audience,
             cnf: confirmation.to_claim(),
+            agent_id: agent.id,
             agent_epoch: agent.epoch,
             iat,
             exp: iat + life,
@@ -301,6 +331,9 @@ impl AuthorizationServer {
 
     /// What an auth token for the signing resource says, as the answer shows it. That it is active says nothing about who
     /// presents it: the request that brings it must be signed by the key that it is bound to.
+    ///
+    /// It is shown as it was issued: scopes that the agent or the resource lost since are in no new token, and in this one until
+    /// it ends.
     ///
     /// # Errors
     /// [`AAuthError`] if the resource did not sign, or the token is for another.
@@ -371,17 +404,23 @@ impl AuthorizationServer {
         let bad = AAuthError::InvalidRequest;
         let token = request.token.as_ref().filter(|token| !token.expose().is_empty());
         let token = token.ok_or(bad("token is required."))?;
-        let handle = match request.token_type.as_deref() {
-            None | Some("auth_token") => self.handle_of_auth_token(org, agent, token, now).await?,
-            Some("refresh_token") => self.family_of_refresh_token(organization, agent, token, now).await?,
-            Some(_) => return Err(bad("token_type is auth_token or refresh_token.")),
+        let (handle, remembered) = match request.token_type.as_deref() {
+            Some(kind) if !matches!(kind, "auth_token" | "refresh_token") => {
+                return Err(bad("token_type is auth_token or refresh_token."));
+            }
+            // Whoever takes back what was stolen must not be told that it is done because they named it wrong.
+            _ if token.expose().starts_with(REFRESH_PREFIX) => {
+                (self.family_of_refresh_token(organization, agent, token, now).await?, FAMILY_REMEMBERED)
+            }
+            Some("refresh_token") => (None, FAMILY_REMEMBERED),
+            _ => (self.handle_of_auth_token(org, agent, token, now).await?, REMEMBERED),
         };
         let Some(handle) = handle else { return Ok(()) };
         let event = Event::new(EventKind::TokenRevoked, agent_actor(agent), "AAuth token revoked", now)
             .on(Target::new("agent", agent.id.to_string()).named(agent.name.clone()))
             .by_method("aauth")
             .from_origin(call.origin);
-        match self.stores().grants.revoke(org, handle, now.plus(REMEMBERED), &event).await? {
+        match self.stores().grants.revoke(org, handle, now.plus(remembered), &event).await? {
             Revoked::Revoked | Revoked::AlreadyRevoked => Ok(()),
         }
     }
@@ -390,7 +429,7 @@ impl AuthorizationServer {
     /// another handle.
     async fn handle_of_auth_token(
         &self,
-        org: &crate::id::OrgId,
+        org: &OrgId,
         agent: &Agent,
         token: &Secret,
         now: Timestamp,
@@ -400,7 +439,9 @@ impl AuthorizationServer {
             let claims = claims.ok().filter(|claims| agent.aauth_identifier() == Some(&claims.agent));
             return Ok(claims.and_then(|claims| own_handle(org, &claims)));
         }
-        Ok((token.expose().len() <= 128).then(|| handle_of(org, agent.id, token.expose())))
+        // Of what cannot be a name that was given here there is nothing to remember.
+        let jti = TokenId::parse(token.expose()).ok();
+        Ok(jti.map(|jti| aauth_handle(org, &agent.id, &jti.to_string())))
     }
 
     async fn family_of_refresh_token(
@@ -429,12 +470,9 @@ impl AuthorizationServer {
         let served = async {
             let party = self.signed_resource(organization, call, &refusal, now).await?;
             serve(By { organization, party: &party, call, now }).await
-        };
-        let served = served.await;
-        match served {
-            Ok(value) => Ok(value),
-            Err(error) => Err(self.refused(organization, call, refusal, error, now).await),
         }
+        .await;
+        self.served(organization, call, refusal, served, now).await
     }
 
     /// Serves a call of an agent: by a registered key, or by its own agent token. A delegate is not the agent.
@@ -456,11 +494,48 @@ impl AuthorizationServer {
                 self.signed_agent_itself(organization, call, &refusal, now).await?
             };
             serve(By { organization, party: &party, call, now }).await
-        };
-        let served = served.await;
-        match served {
-            Ok(value) => Ok(value),
-            Err(error) => Err(self.refused(organization, call, refusal, error, now).await),
+        }
+        .await;
+        self.served(organization, call, refusal, served, now).await
+    }
+}
+
+/// Whether a resource may keep a request there: a URL such as names a party, and perhaps a query.
+fn is_request_url(url: &str) -> bool {
+    let (front, query) = url.split_once('?').unwrap_or((url, ""));
+    let fits = |byte: u8| byte.is_ascii_graphic() && !b"#\"'<>\\".contains(&byte);
+    url.len() <= MAX_REQUEST_URL && AAuthIdentifier::parse(front).is_ok() && query.bytes().all(fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_kept_at_urls_with_or_without_a_query() {
+        for good in [
+            "https://r.test/1",
+            "https://r.test/requests?id=1&of=a%20b",
+            "http://127.0.0.1:9/r?x",
+            "https://r.test?",
+        ] {
+            assert!(is_request_url(good), "{good}");
+        }
+        for bad in [
+            "",
+            "r.test/1",
+            "javascript:alert(1)",
+            "http://r.test/1",
+            "https://u@r.test/1?x",
+            "?https://r.test",
+            "https://r.test/1#x",
+            "https://r.test/1?x#y",
+            "https://r.test/1?a b",
+            "https://r.test/1?\n",
+            "https://r.test/1?\"",
+            &format!("https://r.test/?{}", "x".repeat(2048)),
+        ] {
+            assert!(!is_request_url(bad), "{bad}");
         }
     }
 }

@@ -49,10 +49,8 @@ impl AuthorizationServer {
     ) -> Result<PlatformToken, AAuthError> {
         let now = self.now();
         let refusal = Refusal::default();
-        match self.make_platform_token(organization, params, call, proven, &refusal, now).await {
-            Ok(made) => Ok(made),
-            Err(error) => Err(self.refused(organization, call, refusal, error, now).await),
-        }
+        let made = self.make_platform_token(organization, params, call, proven, &refusal, now).await;
+        self.served(organization, call, refusal, made, now).await
     }
 
     async fn make_platform_token(

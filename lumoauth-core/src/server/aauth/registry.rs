@@ -37,7 +37,7 @@ pub struct AAuthAgentPatch {
     /// Where a person's answer may go.
     #[serde(alias = "redirectUris")]
     pub redirect_uris: Option<Vec<String>>,
-    /// What it may ask of resources.
+    /// What it may ask of resources. An empty list bounds nothing: then it may ask for all that they offer.
     #[serde(alias = "allowedScopes")]
     pub allowed_scopes: Option<Value>,
     /// How it may sign.
@@ -188,10 +188,6 @@ impl AuthorizationServer {
             of_agent.aauth = Some(patch.identity());
             return Ok(self.create_agent(org, &of_agent, caller).await?.agent);
         };
-        let current = self.agent(org, name).await?;
-        if current.aauth.is_some() {
-            return Err(ApiError::Conflict("The agent has an AAuth identity."));
-        }
         self.change_aauth_agent(org, name, patch, EventKind::AAuthAgentRegistered, caller).await
     }
 

@@ -8,7 +8,7 @@
 //! | `exchange` | what the agent needs further on, for what it was called with |
 //!
 //! 1. Who signs is known before the request is looked at.
-//! 2. A resource token is about the agent and the key that signs, and gives one token at most.
+//! 2. A resource token is about the agent and the key that signs, and gives one token at most, also by way of a question.
 //! 3. Nobody knows here for which person an agent asks. So what a person allowed before spares them the question, and never
 //!    the way through their browser: an agent that serves several people gets nothing of one for another.
 
@@ -19,7 +19,10 @@ use serde::{Deserialize, Serialize};
 use super::{
     SignedCall,
     door::SignedAgent,
-    grants::{AAuthCodeBody, AAuthGrant, AskedBody, REQUEST_LIFE, new_family, refresh_ticket},
+    grants::{
+        AAuthCodeBody, AAuthGrant, AskedBody, AskedWith, REFRESH_PREFIX, REQUEST_LIFE, new_family,
+        out_of_bounds, refresh_ticket,
+    },
     issue::{Issued, NewAuthToken, own_handle},
 };
 use crate::{
@@ -27,21 +30,24 @@ use crate::{
     aauth_resource::{AAuthResource, AuthLevel},
     audit::{Event, EventKind, Target},
     authorize::read,
-    capability::{Capability, Scope},
+    capability::Scope,
     clock::Timestamp,
+    consent::Place,
     grant::{MAX_ACTORS, Refusal},
+    id::OrgId,
     organization::Organization,
     principal::agent_actor,
     secret::Secret,
     server::AuthorizationServer,
-    store::{AAuthResourceKey, Handle, TicketPurpose, TicketUse, UseEvents},
+    store::{AAuthResourceKey, ConsentKey, Handle, StoreError, TicketPurpose, TicketUse, UseEvents},
     wire::WireError,
 };
 
 /// The longest code, request token or refresh token that is looked at.
 const MAX_SECRET: usize = 128;
 
-/// The body of a request to the token endpoint. What a sort of request does not know it ignores.
+/// The body of a request to the token endpoint. What a sort of request does not know it ignores, as long as members that another
+/// sort has are text.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[non_exhaustive]
 pub struct AAuthTokenRequest {
@@ -161,10 +167,8 @@ impl AuthorizationServer {
         call: SignedCall<'_>,
     ) -> Result<AAuthAnswer, AAuthError> {
         let (now, refusal) = (self.now(), Refusal::default());
-        match self.answer_agent(organization, request, call, &refusal, now).await {
-            Ok(answer) => Ok(answer),
-            Err(error) => Err(self.refused(organization, call, refusal, error, now).await),
-        }
+        let served = self.answer_agent(organization, request, call, &refusal, now).await;
+        self.served(organization, call, refusal, served, now).await
     }
 
     async fn answer_agent(
@@ -205,14 +209,8 @@ impl AuthorizationServer {
             None => token.scope.clone(),
             Some(text) => text.parse().map_err(|_| AAuthError::InvalidScope("malformed".to_owned()))?,
         };
-        let within = |bound: &[Capability], item: &Capability| bound.is_empty() || bound.contains(item);
-        let allowed = &signed.identity()?.allowed_scopes;
-        let refused = wanted.as_slice().iter().find(|item| {
-            !token.scope.as_slice().contains(item)
-                || !within(&resource.supported_scopes, item)
-                || !within(allowed.as_slice(), item)
-        });
-        match refused {
+        let not_asked_for = wanted.as_slice().iter().find(|item| !token.scope.as_slice().contains(item));
+        match not_asked_for.or(out_of_bounds(&wanted, &resource, signed.identity()?)) {
             Some(item) => Err(AAuthError::InvalidScope(item.to_string())),
             None => Ok((resource, token, wanted)),
         }
@@ -236,17 +234,17 @@ impl AuthorizationServer {
             Decision::Consent(_) if !signed.identity()?.user_authorization => {
                 Err(AAuthError::Denied("A person must agree, and the agent may not ask one."))
             }
-            Decision::Consent(part) => self
-                .ask_a_person(asking, grant(narrowed(part), resource.default_auth_level), &resource)
-                .await
-                .map(AAuthAnswer::Consent),
+            Decision::Consent(part) => {
+                let grant = grant(narrowed(part), level_of_consent(&resource));
+                self.ask_a_person(asking, grant, &resource, &token).await.map(AAuthAnswer::Consent)
+            }
             Decision::Grant(part) => {
                 // Whatever the resource demands by default, no person has agreed to this.
                 let mut grant = grant(narrowed(part), AuthLevel::None);
                 let family = new_family(&organization.id);
                 grant.lineage.handles.push(family);
-                let issued = self.issue(asking, &resource, &grant, Some(&token), "auth").await?;
-                let refresh = self.refreshable(asking, &grant, family).await?;
+                let issued = self.issue(asking, &resource, &grant, AskedWith::this(&token), "auth").await?;
+                let refresh = Some(self.refreshable(asking, &grant, family).await?);
                 Ok(AAuthAnswer::Tokens(tokens("auth", issued, refresh)))
             }
         }
@@ -271,29 +269,55 @@ impl AuthorizationServer {
         Ok(self.inner.consent_policy.decide(&facts).await?)
     }
 
-    /// Whether the policy allows today what comes of an earlier grant, which `agreed` says a person agreed to.
+    /// Whether the agent, the resource and the policy allow today what comes of an earlier grant, to which a person agreed at
+    /// the level `agreed`, if one did. What is demanded of people for it today.
     async fn still_allowed(
         &self,
         asking: Asking<'_>,
         resource: &Arc<AAuthResource>,
         scope: &Scope,
-        agreed: bool,
-    ) -> Result<(), AAuthError> {
-        let part = match self.decided(asking, resource, scope).await? {
+        agreed: Option<AuthLevel>,
+    ) -> Result<AuthLevel, AAuthError> {
+        if let Some(item) = out_of_bounds(scope, resource, asking.signed.identity()?) {
+            return Err(AAuthError::InvalidScope(item.to_string()));
+        }
+        let (part, demanded) = match self.decided(asking, resource, scope).await? {
             Decision::Deny(reason) => return Err(AAuthError::Denied(reason)),
-            Decision::Consent(_) if !agreed => {
-                return Err(AAuthError::Denied("The resource wants a person to have agreed."));
-            }
-            // It may not have wanted that when the person agreed.
-            Decision::Consent(_) if resource.default_auth_level == AuthLevel::User => {
-                return Err(AAuthError::Denied("The resource wants the person to be there."));
-            }
-            Decision::Grant(part) | Decision::Consent(part) => part,
+            Decision::Consent(part) => (part, level_of_consent(resource)),
+            Decision::Grant(part) => (part, AuthLevel::None),
         };
+        if demanded > agreed.unwrap_or(AuthLevel::None) {
+            // It may not have demanded that when the person agreed.
+            return Err(AAuthError::Denied(match (agreed, demanded) {
+                (Some(_), AuthLevel::User) => "The resource wants the person to be there.",
+                (Some(_), _) => "The resource wants more than that the person agreed once.",
+                (None, _) => "The resource wants a person to have agreed.",
+            }));
+        }
         match scope.as_slice().iter().find(|item| !part.as_slice().contains(item)) {
             Some(item) => Err(AAuthError::InvalidScope(item.to_string())),
-            None => Ok(()),
+            None => Ok(demanded),
         }
+    }
+
+    /// Whether all that `upstream` stands on lists `scope` for `resource`, or for this server itself. What a person agreed to for
+    /// one resource they did not agree to for another.
+    async fn is_agreed_to_there(
+        &self,
+        org: &OrgId,
+        upstream: &AuthLineage,
+        resource: &AAuthResource,
+        scope: &Scope,
+    ) -> Result<bool, StoreError> {
+        let place = Place::AAuth(resource.id.clone());
+        for stood_on in &upstream.consents {
+            let consent = self.stores().consents.find(org, ConsentKey::Id(stood_on.id)).await?;
+            let lists = |item| consent.as_ref().is_some_and(|consent| consent.lets_act(Some(&place), item));
+            if !scope.as_slice().iter().all(lists) {
+                return Ok(false);
+            }
+        }
+        Ok(!upstream.consents.is_empty() && !scope.is_empty())
     }
 
     /// Keeps the question that a person is to be asked.
@@ -302,6 +326,7 @@ impl AuthorizationServer {
         asking: Asking<'_>,
         grant: AAuthGrant,
         resource: &AAuthResource,
+        token: &ResourceToken,
     ) -> Result<ConsentNeeded, AAuthError> {
         let Asking { organization, signed, request, call, now } = asking;
         let registered = &signed.agent.redirect_uris;
@@ -326,7 +351,8 @@ impl AuthorizationServer {
         .from_origin(call.origin)
         .with("scope", grant.scope.to_string());
         let (org, request_token) = (&organization.id, Secret::generate("areq_"));
-        let ticket = AskedBody { grant, redirect_uri }.ticket(&request_token, now)?;
+        let (jkt, asked_with) = (signed.confirmation().jkt, AskedWith::this(token));
+        let ticket = AskedBody { grant, redirect_uri, jkt, asked_with }.ticket(&request_token, now)?;
         self.stores().grants.put_ticket(org, &ticket).await?;
         self.stores().audit.append(org, &[event]).await?;
         let issuer = self.issuer(org);
@@ -339,7 +365,8 @@ impl AuthorizationServer {
         })
     }
 
-    /// What a person agreed to. A code that comes from elsewhere than it went is used up: somebody has it who should not.
+    /// What a person agreed to, as far as it is to be had today. A code that comes from elsewhere than it went is used up:
+    /// somebody has it who should not.
     async fn aauth_code(&self, asking: Asking<'_>) -> Result<AAuthTokens, AAuthError> {
         let Asking { organization, signed, request, call, now } = asking;
         let unknown = AAuthError::InvalidGrant("The code is unknown, used or expired.");
@@ -356,6 +383,7 @@ impl AuthorizationServer {
         let body: AAuthCodeBody = read(&found.ticket.body)?;
         let fits = body.grant.agent() == Some(signed.agent.id)
             && body.grant.delegate.as_deref() == signed.delegate()
+            && body.jkt == signed.confirmation().jkt
             && body.redirect_uri == *redirect_uri
             && request.request_token.as_ref().is_none_or(|token| body.request.matches(token));
         let resource = match body.grant.resource() {
@@ -381,7 +409,7 @@ impl AuthorizationServer {
         }
         if !fits {
             return Err(AAuthError::InvalidGrant(
-                "The code is for another agent, delegate, redirect_uri or request.",
+                "The code is for another agent, delegate, key, redirect_uri or request.",
             ));
         }
         let (Some(resource), Some(family)) =
@@ -390,12 +418,16 @@ impl AuthorizationServer {
             return Err(unknown);
         };
         let mut grant = body.grant;
+        if !signed.identity()?.user_authorization {
+            return Err(AAuthError::Denied("A person agreed, and the agent may not ask one any more."));
+        }
+        self.still_allowed(asking, &resource, &grant.scope, Some(grant.level)).await?;
         grant.lineage.handles.push(family);
-        let issued = self.issue(asking, &resource, &grant, None, "code").await?;
+        let issued = self.issue(asking, &resource, &grant, body.asked_with, "code").await?;
         let refresh = if grant.level == AuthLevel::User {
             None
         } else {
-            self.refreshable(asking, &grant, family).await?
+            Some(self.refreshable(asking, &grant, family).await?)
         };
         Ok(tokens("code", issued, refresh))
     }
@@ -426,9 +458,11 @@ impl AuthorizationServer {
         if let Some(item) = scope.as_slice().iter().find(|item| !grant.scope.as_slice().contains(item)) {
             return Err(AAuthError::InvalidScope(item.to_string()));
         }
-        self.still_allowed(asking, &resource, &scope, grant.lineage.user.is_some()).await?;
+        let agreed = grant.lineage.user.is_some().then_some(grant.level);
+        self.still_allowed(asking, &resource, &scope, agreed).await?;
         grant.scope = scope;
-        let issued = self.issue(asking, &resource, &grant, Some(&resource_token), "refresh").await?;
+        let asked_with = AskedWith::this(&resource_token);
+        let issued = self.issue(asking, &resource, &grant, asked_with, "refresh").await?;
         Ok(tokens("refresh", issued, None))
     }
 
@@ -461,7 +495,13 @@ impl AuthorizationServer {
         if demanded > upstream.auth_level {
             return Err(AAuthError::Denied("The resource wants a person to have agreed."));
         }
-        self.still_allowed(asking, &resource, &scope, upstream.sub.is_some()).await?;
+        let agreed = upstream.sub.is_some().then_some(upstream.auth_level);
+        let demanded = self.still_allowed(asking, &resource, &scope, agreed).await?.max(demanded);
+        if demanded == AuthLevel::Authorized
+            && !self.is_agreed_to_there(org, &upstream.lin, &resource, &scope).await?
+        {
+            return Err(AAuthError::Denied("The resource wants the person to have agreed to this there."));
+        }
         let chain = chain(&upstream, signed)?;
         let own = own_handle(org, &upstream);
         let AuthLineage { mut agents, mut resources, mut handles, user, consents, .. } = upstream.lin.clone();
@@ -481,10 +521,11 @@ impl AuthorizationServer {
             resource: &resource,
             lineage,
             scope,
-            level: upstream.auth_level,
+            // Further on, nobody is there.
+            level: upstream.auth_level.min(AuthLevel::Authorized),
             chain,
             until: Some(Timestamp::from_unix_seconds(upstream.exp)),
-            resource_token: Some(&resource_token),
+            asked_with: AskedWith::this(&resource_token),
             request_type: "exchange",
         };
         let issued = self.issue_auth_token(organization, signed, call, new, now).await?;
@@ -496,7 +537,7 @@ impl AuthorizationServer {
         asking: Asking<'_>,
         resource: &AAuthResource,
         grant: &AAuthGrant,
-        resource_token: Option<&ResourceToken>,
+        asked_with: AskedWith,
         request_type: &'static str,
     ) -> Result<Issued, AAuthError> {
         let new = NewAuthToken {
@@ -506,7 +547,7 @@ impl AuthorizationServer {
             level: grant.level,
             chain: Vec::new(),
             until: None,
-            resource_token,
+            asked_with,
             request_type,
         };
         self.issue_auth_token(asking.organization, asking.signed, asking.call, new, asking.now).await
@@ -518,11 +559,20 @@ impl AuthorizationServer {
         asking: Asking<'_>,
         grant: &AAuthGrant,
         family: Handle,
-    ) -> Result<Option<Secret>, AAuthError> {
-        let token = Secret::generate("aauth_refresh_");
+    ) -> Result<Secret, AAuthError> {
+        let token = Secret::generate(REFRESH_PREFIX);
         let ticket = refresh_ticket(grant, &token, family, asking.now)?;
         self.stores().grants.put_ticket(&asking.organization.id, &ticket).await?;
-        Ok(Some(token))
+        Ok(token)
+    }
+}
+
+/// What it counts as at `resource` that a person agrees. If not the resource but the policy wants that, they are asked as by one
+/// that does.
+fn level_of_consent(resource: &AAuthResource) -> AuthLevel {
+    match resource.default_auth_level {
+        AuthLevel::None => AuthLevel::Authorized,
+        level => level,
     }
 }
 

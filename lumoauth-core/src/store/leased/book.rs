@@ -16,6 +16,12 @@ const ROOM: u64 = 4;
 /// From how many accounts on those that are empty are looked for.
 const MANY: usize = 64;
 
+/// How many accounts of one organization are kept at most. Charges of others are made in the durable store.
+pub(super) const MOST: usize = 50_000;
+
+/// How long not to look for those that are empty, if there are that many.
+const PAUSE: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// How long after the end of its window a counter is remembered, for clocks that are behind.
 const LATE: std::time::Duration = std::time::Duration::from_secs(3600);
 
@@ -25,6 +31,10 @@ pub(super) struct Book {
     purses: HashMap<Account, Purse>,
     /// How many accounts there were after those that are empty were last dropped.
     kept: usize,
+    /// When that was.
+    dropped_at: Timestamp,
+    /// How often slices came or went, of all accounts.
+    moves: u64,
 }
 
 /// What was taken for one account.
@@ -33,6 +43,8 @@ struct Purse {
     stocks: Vec<Stock>,
     /// What is under way to or from the durable store: one thing at a time.
     flight: Option<Flight>,
+    /// Which of the moves of the book was the last of these slices.
+    moved: u64,
 }
 
 /// Something under way; whether it arrived. Whoever waits drives it, and it is kept until somebody has seen its end, so
@@ -209,7 +221,10 @@ impl Book {
     pub(super) fn learn(&mut self, lines: &[Line], counters: Vec<u64>, now: Timestamp) -> Vec<u64> {
         let mut used = Vec::with_capacity(lines.len());
         for (line, counter) in lines.iter().zip(counters) {
-            let stock = self.known(line, now);
+            let Some(stock) = self.known(line, now) else {
+                used.push(counter);
+                continue;
+            };
             stock.debited = counter;
             if let Some(max) = line.limit {
                 stock.within = if stock.left == 0 { max } else { stock.within.max(max) };
@@ -233,7 +248,9 @@ impl Book {
     /// Adds slices of one account that were taken in the durable store.
     pub(super) fn credit(&mut self, slices: &[Line], counters: &[u64], now: Timestamp) {
         for (slice, counter) in slices.iter().zip(counters) {
-            let stock = self.known(slice, now);
+            self.moved(slice.account);
+            // There is no place for more accounts: the slice is waste.
+            let Some(stock) = self.known(slice, now) else { continue };
             let max = slice.limit.unwrap_or(u64::MAX);
             stock.within = if stock.left == 0 { max } else { stock.within.max(max) };
             stock.left = stock.left.saturating_add(slice.amount);
@@ -243,6 +260,7 @@ impl Book {
 
     /// Takes everything that is left for `account`.
     pub(super) fn take(&mut self, account: Account) -> Vec<HeldLine> {
+        self.moved(account);
         let Some(purse) = self.purses.get_mut(&account) else { return Vec::new() };
         let left = purse.stocks.iter_mut().filter(|stock| stock.left > 0);
         left.map(|stock| {
@@ -251,6 +269,19 @@ impl Book {
             taken
         })
         .collect()
+    }
+
+    /// Slices of `account` come or go. The number is that of no other move, also if the account was dropped meanwhile.
+    fn moved(&mut self, account: Account) {
+        if let Some(purse) = self.purses.get_mut(&account) {
+            self.moves += 1;
+            purse.moved = self.moves;
+        }
+    }
+
+    /// Which move of slices of `account` was the last.
+    pub(super) fn last_move(&self, account: Account) -> Option<u64> {
+        self.purses.get(&account).map(|purse| purse.moved)
     }
 
     pub(super) fn flight(&self, account: Account) -> Option<Flight> {
@@ -287,11 +318,23 @@ impl Book {
         left
     }
 
-    /// The stock of the counter of `line`, as a new one if there is none. What is over or empty makes room for it.
-    fn known(&mut self, line: &Line, now: Timestamp) -> &mut Stock {
-        if self.purses.len() >= MANY.max(2 * self.kept) && !self.purses.contains_key(&line.account) {
-            self.purses.retain(|_, purse| !purse.is_empty(now));
-            self.kept = self.purses.len();
+    /// The stock of the counter of `line`, as a new one if there is none. What is over or empty makes room for it; `None` if there
+    /// is no room.
+    fn known(&mut self, line: &Line, now: Timestamp) -> Option<&mut Stock> {
+        if !self.purses.contains_key(&line.account) {
+            let is_full = self.purses.len() >= MOST;
+            // Looking for room takes time in proportion to how many there are.
+            let is_due = match is_full {
+                true => now.since(self.dropped_at) >= PAUSE,
+                false => self.purses.len() >= MANY.max(2 * self.kept),
+            };
+            if is_due {
+                self.purses.retain(|_, purse| !purse.is_empty(now));
+                (self.kept, self.dropped_at) = (self.purses.len(), now);
+            }
+            if self.purses.len() >= MOST {
+                return None;
+            }
         }
         let Line { meter, window, window_start: start, .. } = *line;
         let purse = self.purses.entry(line.account).or_default();
@@ -301,7 +344,7 @@ impl Book {
             purse.stocks.push(Stock { meter, window, start, left: 0, debited: 0, within, slice: 0 });
             purse.stocks.len() - 1
         });
-        &mut purse.stocks[at]
+        purse.stocks.get_mut(at)
     }
 }
 
@@ -333,5 +376,32 @@ mod tests {
         for lines in &full {
             assert_eq!(book.left(lines[0].account, now).calls, 1);
         }
+    }
+
+    #[test]
+    fn more_accounts_than_that_are_not_kept() {
+        let now = Timestamp::from_unix_seconds(1_790_000_000);
+        let mut book = Book::default();
+        let lines_of_next = |now| {
+            let account = Account::agent(AgentId::generate(), 0);
+            account_lines(account, &BudgetPolicy::default(), &Usage::ONE_CALL, Standing::Hold, now)
+        };
+        let first = lines_of_next(now);
+        book.credit(&first, &[0, 100, 0], now);
+        for _ in 0..MOST {
+            book.credit(&lines_of_next(now), &[0, 100, 0], now);
+        }
+        assert_eq!(book.purses.len(), MOST);
+        // The others are charged in the durable store, and shown what it counts. Those that are known go on as before.
+        let next = lines_of_next(now);
+        assert_eq!(book.learn(&next, vec![0, 7, 0], now), [0, 7, 0][..next.len()]);
+        assert!(matches!(book.spend(&Charge::once(&next), 100), Spent::Strict));
+        assert!(matches!(book.spend(&Charge::once(&first), 100), Spent::Done(_)));
+        assert_eq!(book.purses.len(), MOST);
+        // The hour is over, and what was left of it.
+        let later = now.plus(LATE * 3);
+        let next = lines_of_next(later);
+        book.learn(&next, vec![0, 7, 0], later);
+        assert_eq!(book.purses.len(), 1);
     }
 }

@@ -44,7 +44,8 @@ const GIVING_BACK: &str = "giving back slices of budgets";
 ///   wastes nothing. A slice whose taking or giving back fails with an unknown outcome is waste too.
 /// - [`usage`](BudgetStore::usage) counts what other processes have left as used.
 /// - **Memory**: an account is kept here, with some 300 bytes, while something is left for it and its window is not over: for
-///   those whose amounts count by the month, until then. One for which nothing is left is dropped when many are known.
+///   those whose amounts count by the month, until then. One for which nothing is left is dropped when many are known. No more
+///   than [`Self::ACCOUNTS`] of an organization are kept; each charge of another one is made in the durable store.
 /// - What is under way and was given up by whoever waited is driven on by the next charge of its account, or by
 ///   [`Self::give_back`]; without either, its record stays in memory with this.
 ///
@@ -69,6 +70,10 @@ struct Leases {
 impl LeasedBudgets {
     /// For how many charges a slice is meant to last, unless something speaks for another number.
     pub const SLICE: u32 = 100;
+
+    /// For how many accounts of one organization slices are kept at most. An agent has one account, and so has a token
+    /// exchange with a budget of its own.
+    pub const ACCOUNTS: usize = book::MOST;
 
     /// Spends here what is counted in `durable`, in slices worth `slice` charges.
     pub fn new(durable: Arc<dyn BudgetStore>, slice: u32) -> Self {
@@ -291,12 +296,15 @@ impl BudgetStore for LeasedBudgets {
     }
 
     async fn usage(&self, org: &OrgId, account: Account, now: Timestamp) -> Result<Usage, StoreError> {
-        // A slice that is taken meanwhile is not left before, one that is given back meanwhile is not left after: whether the
-        // durable counter has them or not, nothing is subtracted that it does not count. They may show as used.
-        let left = || self.0.books.read(org, |book| book.left(account, now));
-        let before = left();
+        // Whether the durable counter has a slice that is taken or given back meanwhile is not known. So nothing is subtracted
+        // then: what is left may show as used.
+        let left = || self.0.books.read(org, |book| (book.left(account, now), book.last_move(account)));
+        let (before, moved) = left();
         let used = self.0.durable.usage(org, account, now).await?;
-        let after = left();
+        let (mut after, moved_since) = left();
+        if moved != moved_since {
+            after = Usage::default();
+        }
         let without = |meter| used.of(meter).saturating_sub(before.of(meter).min(after.of(meter)));
         Ok(Usage {
             tokens: without(Meter::Tokens),

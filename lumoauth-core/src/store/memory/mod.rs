@@ -82,6 +82,9 @@ impl MemoryStore {
     /// An empty store that keeps everything of its server. Nothing can have been presented to that server before, so single-use
     /// values are taken however old they are, where a store that only remembers such values for others has to refuse what may
     /// be older than itself.
+    ///
+    /// Not for a host that makes the same organizations, agents and keys anew at each start: what was presented before the start
+    /// would count again, for as long as it is valid.
     pub fn from_the_beginning() -> Self {
         Self { seen: Mutex::new(replay::Seen::from_the_beginning()), ..Self::default() }
     }

@@ -26,6 +26,9 @@ const MAX_PLACES: usize = 256;
 /// How many tokens, refresh tokens and questions are kept for one origin.
 const MAX_EACH: usize = 8;
 
+/// A token that a call went out with, and the answer.
+pub(super) type RefusedToken = (Arc<AuthToken>, StatusCode);
+
 /// Every resource that was called.
 #[derive(Debug, Default)]
 pub(super) struct Places(Mutex<Known>);
@@ -94,7 +97,7 @@ impl Place {
     pub(super) fn another(
         &self,
         wanted: &Wanted,
-        refused: &[Arc<AuthToken>],
+        refused: &[RefusedToken],
         now: Timestamp,
     ) -> Option<Arc<AuthToken>> {
         let good = &mut self.tokens().good;
@@ -102,19 +105,23 @@ impl Place {
             token.is_good(now)
                 && token.resource == wanted.resource
                 && token.covers(&wanted.scope)
-                && !refused.iter().any(|refused| Arc::ptr_eq(refused, token))
+                && !refused.iter().any(|(refused, _)| Arc::ptr_eq(refused, token))
         })?;
         let token = good.remove(found);
         good.push(token.clone());
         Some(token)
     }
 
-    /// Forgets a token that the resource does not take. One that is good for other things stays.
-    pub(super) fn refused(&self, token: &Arc<AuthToken>, status: StatusCode, wanted: Option<&Wanted>) {
-        let for_another = wanted.is_some_and(|wanted| wanted.resource != token.resource);
-        if status == StatusCode::UNAUTHORIZED && !for_another {
-            self.tokens().good.retain(|good| !Arc::ptr_eq(good, token));
-        }
+    /// Forgets tokens for `resource` that it does not take as such. Those for another resource, which was not asked, stay, and
+    /// so do those that were good for too little.
+    pub(super) fn forget_refused(&self, refused: &[RefusedToken], resource: &AAuthIdentifier) {
+        let is_dead = |token: &Arc<AuthToken>| {
+            let was_refused = |(refused, status): &RefusedToken| {
+                Arc::ptr_eq(refused, token) && *status == StatusCode::UNAUTHORIZED
+            };
+            token.resource == *resource && refused.iter().any(was_refused)
+        };
+        self.tokens().good.retain(|token| !is_dead(token));
     }
 
     /// Keeps a new token in place of those that it makes superfluous.

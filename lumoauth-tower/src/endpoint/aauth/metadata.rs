@@ -3,8 +3,15 @@
 use std::sync::Arc;
 
 use lumoauth_core::{
-    aauth_resource::AAuthResource, agent::Agent, id::OrgId, jwks::HttpAlgorithm, organization::Organization,
-    server::ApiError, server::AuthorizationServer, store::Page, wire::WireError,
+    aauth_resource::AAuthResource,
+    agent::Agent,
+    id::OrgId,
+    jwks::{HttpAlgorithm, JwkSet},
+    organization::Organization,
+    server::ApiError,
+    server::AuthorizationServer,
+    store::Page,
+    wire::WireError,
 };
 use serde_json::{Value, json};
 
@@ -67,7 +74,7 @@ pub(crate) async fn agent(call: Call) -> Result<Reply, WireError> {
 /// GET `aauth/agents/{}/jwks.json`.
 pub(crate) async fn agent_jwks(call: Call) -> Result<Reply, WireError> {
     let agent = active_agent(&call).await?;
-    Ok(reply::metadata(&json!({ "keys": agent.jwks.as_ref().map_or(&[][..], |set| &set.keys) })))
+    registered_keys(agent.jwks.as_ref(), agent.jwks_uri.as_deref())
 }
 
 /// GET `.well-known/aauth-resource`.
@@ -87,7 +94,16 @@ pub(crate) async fn resource(call: Call) -> Result<Reply, WireError> {
 /// GET `aauth/resources/{}/jwks.json`.
 pub(crate) async fn resource_jwks(call: Call) -> Result<Reply, WireError> {
     let resource = active_resource(&call).await?;
-    Ok(reply::metadata(&json!({ "keys": resource.jwks.as_ref().map_or(&[][..], |set| &set.keys) })))
+    registered_keys(resource.jwks.as_ref(), resource.jwks_uri.as_deref())
+}
+
+/// The keys of a party that are registered here. Of one that publishes its own there is no set here: an empty one would say
+/// that it has no keys.
+fn registered_keys(jwks: Option<&JwkSet>, jwks_uri: Option<&str>) -> Result<Reply, WireError> {
+    match (jwks, jwks_uri) {
+        (None, Some(_)) => Err(WireError::not_found("The keys are published elsewhere; see jwks_uri.")),
+        (jwks, _) => Ok(reply::metadata(&json!({ "keys": jwks.map_or(&[][..], |set| &set.keys) }))),
+    }
 }
 
 async fn active_agent(call: &Call) -> Result<Arc<Agent>, WireError> {

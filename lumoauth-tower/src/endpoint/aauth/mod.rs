@@ -11,12 +11,13 @@ use http::{HeaderName, HeaderValue};
 use lumoauth_core::{
     aauth::AAuthError,
     httpsig::{Content, Message},
-    server::SignedCall,
+    secret::Secret,
+    server::{ClaimedSigner, SignedCall},
     wire::WireError,
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 
-use super::Call;
+use super::{Call, digest};
 use crate::reply::{self, Reply, log_outage};
 
 pub(crate) use consent::{auth, decide};
@@ -32,6 +33,29 @@ fn body<T: DeserializeOwned>(call: &Call) -> Result<T, WireError> {
         (error.error, error.code) = ("invalid_request", Some("invalid_request"));
         error
     })
+}
+
+/// Who the request says it is signed by, for counting; nothing is proven by it, and all who say nothing are one.
+pub(crate) fn claimed_signer(call: &Call, pattern: &str) -> String {
+    #[derive(Default, Deserialize)]
+    struct InBody {
+        agent_token: Option<Secret>,
+    }
+    let headers = &call.parts.headers;
+    let signer = match pattern {
+        "aauth/agent/token" => {
+            let body: InBody = call.json().unwrap_or_default();
+            ClaimedSigner::ByToken(body.agent_token.as_ref().map(Secret::expose)).of(headers)
+        }
+        "aauth/agent/platform-token" => {
+            let params = call.form().ok();
+            let in_body = params.as_ref().and_then(|params| params.get("subject_token"));
+            ClaimedSigner::ByToken(in_body).of(headers)
+        }
+        "aauth/token/revoke" => ClaimedSigner::ByEither.of(headers),
+        _ => ClaimedSigner::ByKey.of(headers),
+    };
+    signer.map(|signer| digest(signer.as_str())).unwrap_or_default()
 }
 
 /// What `serve` makes of the request as its sender signed it.

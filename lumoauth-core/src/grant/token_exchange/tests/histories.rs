@@ -393,6 +393,8 @@ struct Tally {
     ended: usize,
     for_servers: usize,
     handed_on: usize,
+    /// To another place than the one that it was for, and with something left in it.
+    handed_elsewhere: usize,
     /// By the consent of a person.
     by_consent: usize,
     /// Narrower tokens of people.
@@ -427,6 +429,7 @@ async fn authority_only_shrinks_and_nothing_outlives_what_it_comes_from() {
     let often = usize::try_from(HISTORIES).unwrap() / 2;
     assert!(tally.exchanges > often && tally.ended > often, "{tally:?}");
     assert!(tally.for_servers > often / 4 && tally.handed_on > often / 100, "{tally:?}");
+    assert!(tally.handed_elsewhere > often / 200, "{tally:?}");
     assert!(tally.by_consent > often / 4 && tally.of_people > often / 100, "{tally:?}");
     assert!(
         tally.deepest[1] > often / 4 && tally.deepest[2] > often / 10 && tally.deepest[3] > often / 100,

@@ -1,7 +1,7 @@
 //! Exchanges without an actor.
 
 use super::setting::{Cast, SECRET, refused, scope};
-use crate::client_auth::AuthenticatedClient;
+use crate::{agent::DelegationConsent, client_auth::AuthenticatedClient, token::ConsentEpoch};
 
 #[tokio::test]
 async fn an_agent_narrows_its_own_token() {
@@ -127,4 +127,29 @@ async fn client_authentication_must_be_of_a_party() {
     let own = cast.on.own(&cast.tool).await;
     let other = [("client_id", cast.bot.client_id.as_str()), ("client_secret", SECRET), ("scope", "read:a")];
     refused(cast.on.exchange(&own, None, &other).await, 400, "invalid_grant");
+}
+
+#[tokio::test]
+async fn what_was_agreed_to_with_a_wildcard_is_handed_on_narrowed() {
+    let cast = Cast::new().await;
+    let behind = cast.on.agent_with("behind", "read:a read:b delegate:user", |behind| {
+        behind.delegation_consent = DelegationConsent::Implicit;
+    });
+    let behind = behind.await;
+    let one = "urn:mcp:one";
+    cast.on.mcp_server(one, |on| on.resource_client_id = Some(behind.client_id.clone())).await;
+    // Everywhere, so what comes of it may go from one place to another.
+    let consent = cast.on.consent(&cast.alice, &cast.bot, "read:*").await;
+    let at_bot = AuthenticatedClient::Agent(cast.bot.clone());
+    let epoch = ConsentEpoch { id: consent.id, epoch: 0 };
+    let subject =
+        cast.on.of_user_with(&cast.alice, &at_bot, "read:*", |new| new.consents = vec![epoch]).await;
+    let (bot, behind_own) = (cast.on.own(&cast.bot).await, cast.on.own(&behind).await);
+    let there = cast.on.exchanged(&subject, Some(&bot), &[("audience", one), ("scope", "read:a")]).await;
+    let party = [("client_id", behind.client_id.as_str()), ("client_secret", SECRET)];
+    for more in [&[("scope", "read:a")][..], &[]] {
+        let fields: Vec<_> = party.iter().chain(more).copied().collect();
+        let here = cast.on.exchange(&there, Some(&behind_own), &fields).await.unwrap();
+        assert_eq!(here.scope.to_string(), "read:a", "{more:?}");
+    }
 }

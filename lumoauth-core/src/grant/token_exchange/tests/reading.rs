@@ -44,7 +44,7 @@ async fn introspection_shows_the_chain_to_those_it_concerns() {
     assert!(seen.get("lin").is_none());
     for (client, active) in [
         (cast.tool.client_id.as_str(), true),
-        (cast.bot.client_id.as_str(), false),
+        (cast.bot.client_id.as_str(), true),
         (cast.app.client_id().as_str(), false),
     ] {
         let answer = json!(cast.on.introspect_as(client, &token).await);

@@ -171,6 +171,8 @@ impl World {
             let takes_part = actor.map(client_of).is_some_and(is_party) || client.is_some_and(is_party);
             assert!(actor.is_some() && takes_part, "not for it to hand on");
             tally.handed_on += 1;
+            let elsewhere = claims.mcp_server_id != before.mcp_server_id && !claims.scope.is_empty();
+            tally.handed_elsewhere += usize::from(elsewhere);
         }
         if claims.agent_id.is_none() {
             assert_eq!((client, &claims.client_id), (Some(&before.client_id), &before.client_id));
