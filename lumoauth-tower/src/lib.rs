@@ -59,6 +59,7 @@ mod authenticate;
 mod body;
 mod budget;
 mod capability;
+mod details;
 mod endpoint;
 #[cfg(feature = "fetch")]
 mod fetch;
@@ -78,6 +79,7 @@ pub use aauth::{AAuthClient, AAuthClientError, AAuthClientLayer, PendingConsent,
 pub use authenticate::{Authenticate, AuthenticateLayer};
 pub use budget::{BudgetLayer, MeteredBody, UsageMeter};
 pub use capability::{RequireCapability, RequireCapabilityLayer};
+pub use details::{RequireAuthorizationDetails, RequireAuthorizationDetailsLayer};
 #[cfg(feature = "fetch")]
 pub use fetch::{GuardedFetch, GuardedFetchError};
 pub use guard::{Guard, Guarded};

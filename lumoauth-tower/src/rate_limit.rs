@@ -27,7 +27,7 @@ pub struct RateLimits {
     pub token: u32,
     /// The authorization endpoint and pushed requests together, per address.
     pub authorize: u32,
-    /// Requests for approval, per agent: whoever is asked must not be flooded. A reservation that has to wait for a person is
+    /// Requests for approval, tasks, and what is asked for in them, per agent: whoever is asked must not be flooded. A reservation that has to wait for a person is
     /// one; above the limit it is released, and its id is used up.
     pub approvals: u32,
     /// Administrative reads, per credential.

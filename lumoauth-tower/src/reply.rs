@@ -85,6 +85,11 @@ pub(crate) fn error(error: &WireError) -> Reply {
     {
         headers.insert(header::WWW_AUTHENTICATE, value);
     }
+    if let Some(missing) = &error.insufficient_details
+        && let Ok(value) = HeaderValue::from_str(missing)
+    {
+        headers.insert(HeaderName::from_static("insufficient-authorization-details"), value);
+    }
     reply
 }
 

@@ -14,7 +14,7 @@ use crate::{
     approval::{Approval, ApprovalStatus, ApprovalToken, Decision, Impact, is_deceptive},
     audit::{Event, EventKind, Target, cleaned},
     clock::Timestamp,
-    id::{OrgId, UserId},
+    id::{AgentId, OrgId, UserId},
     jit::ActionHash,
     principal::Principal,
     spending::{Payers, Remaining},
@@ -327,7 +327,15 @@ impl AuthorizationServer {
     /// # Errors
     /// [`ApiError`] if the store cannot answer.
     pub async fn asking_agent(&self, org: &OrgId, approval: &Approval) -> Result<Option<Arc<str>>, ApiError> {
-        let agent = self.stores().agents.find(org, AgentKey::Id(approval.agent)).await?;
+        self.agent_name(org, approval.agent).await
+    }
+
+    /// The name of an agent; `None` if there is no such agent any more.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the store cannot answer.
+    pub async fn agent_name(&self, org: &OrgId, id: AgentId) -> Result<Option<Arc<str>>, ApiError> {
+        let agent = self.stores().agents.find(org, AgentKey::Id(id)).await?;
         Ok(agent.map(|agent| Arc::from(&*agent.name)))
     }
 

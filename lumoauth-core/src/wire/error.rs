@@ -4,10 +4,11 @@
 //! management API (`error`, `message`, `status`, `code`, `details`). The body here is a superset of all three;
 //! `error` is always a string.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use crate::{jwks::JwsAlgorithm, token::DPOP_ALGORITHMS};
+use crate::{jit::AuthorizationDetail, jwks::JwsAlgorithm, token::DPOP_ALGORITHMS};
 
 /// An answer that is an error.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +30,8 @@ pub struct WireError {
     pub retry_after: Option<u32>,
     /// The `WWW-Authenticate` header.
     pub challenge: Option<Box<Challenge>>,
+    /// The `Insufficient-Authorization-Details` header.
+    pub insufficient_details: Option<Box<str>>,
     /// Names and values of the `RateLimit` headers.
     pub rate_limit: Option<Box<[(&'static str, String); 2]>>,
 }
@@ -57,6 +60,7 @@ impl WireError {
             details: Map::new(),
             retry_after: None,
             challenge: None,
+            insufficient_details: None,
             rate_limit: None,
         }
     }
@@ -101,6 +105,20 @@ impl WireError {
         let text = "The DPoP proof is missing, or not for this request, this token and this time.";
         Self::new(StatusCode::UNAUTHORIZED, "invalid_dpop_proof", text)
             .with_challenge(Challenge::dpop("invalid_dpop_proof"))
+    }
+
+    /// 403 `insufficient_authorization_details`: what a token would have to be for, as a client can ask for it.
+    pub fn insufficient_details(required: Option<&AuthorizationDetail>) -> Self {
+        const NAME: &str = "insufficient_authorization_details";
+        let challenge = Challenge::Bearer(vec![("error", NAME.to_owned())]);
+        let text = "The token was not granted for this.";
+        let mut error = Self::new(StatusCode::FORBIDDEN, NAME, text).with_challenge(challenge);
+        if let Some(required) = required {
+            let json = required.to_json();
+            error.insufficient_details = Some(STANDARD.encode(json.to_string()).into());
+            error = error.with_detail("authorization_details", json);
+        }
+        error
     }
 
     /// The same with another `code`, or none.
