@@ -77,6 +77,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     let server = AuthorizationServer::builder(&public_url, stores, keys.clone())
         .with_clock(clock)
         .with_password_hasher(hasher.clone())
+        .with_approver_page("/orgs/{org}/api/v1/oauth/approvals")
         .with_fetch(Arc::new(fetch))
         .with_authorities(authorities)
         .build()

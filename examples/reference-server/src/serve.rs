@@ -74,6 +74,7 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<(), Failure> {
     let mut builder = AuthorizationServer::builder(&config.public_url, stores, keys.clone())
         .with_clock(clock)
         .with_password_hasher(passwords.clone())
+        .with_approver_page("/orgs/{org}/api/v1/oauth/approvals")
         .with_fetch(Arc::new(fetch::guarded(&config.fetch_allow)?));
     if let Some(limits) = &limits {
         builder = builder.with_failure_limit(limits.failure_limit());

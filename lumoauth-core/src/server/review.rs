@@ -57,14 +57,15 @@ impl Reviewer {
         Self::with(org, user, true, true)
     }
 
-    /// What people may decide, by what they are and by what they came with. Roles and permissions of a policy belong here.
+    /// What people may decide, by what they are and by what they came with: a scope bounds what an application may do for a
+    /// person, and gives the person nothing. Roles and permissions of a policy belong here.
     fn with(org: OrgId, user: Arc<User>, approvals: bool, jit: bool) -> Self {
-        let (is_admin, is_approver) = (user.is_admin, user.has_approver_channel());
+        let is_admin = user.is_admin;
         Self {
             org,
             manages_approvals: approvals && is_admin,
             decides_jit: jit,
-            manages_jit: jit && (is_admin || is_approver),
+            manages_jit: jit && is_admin,
             granted: Vec::new(),
             user,
         }
