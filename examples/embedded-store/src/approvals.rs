@@ -64,7 +64,9 @@ impl ApprovalStore for EmbeddedStore {
     }
 
     async fn find(&self, org: &OrgId, token: &ApprovalToken) -> Result<Option<Arc<Approval>>, StoreError> {
-        let row = self.latest().get(Table::Approvals, &approval_key(org, token.as_str()))?;
+        // The row must not outlive the snapshot that it is of.
+        let snapshot = self.latest();
+        let row = snapshot.get(Table::Approvals, &approval_key(org, token.as_str()))?;
         row.map(|row| decode(Table::Approvals, row.value()).map(Arc::new)).transpose()
     }
 

@@ -182,7 +182,9 @@ impl JitStore for EmbeddedStore {
     }
 
     async fn find_task(&self, org: &OrgId, id: &TaskId) -> Result<Option<Arc<Task>>, StoreError> {
-        let row = self.latest().get(Table::JitTasks, &jit_key(org, id.as_str()))?;
+        // The row must not outlive the snapshot that it is of.
+        let snapshot = self.latest();
+        let row = snapshot.get(Table::JitTasks, &jit_key(org, id.as_str()))?;
         row.map(|row| decode(Table::JitTasks, row.value()).map(Arc::new)).transpose()
     }
 
@@ -245,7 +247,9 @@ impl JitStore for EmbeddedStore {
         org: &OrgId,
         id: &JitRequestId,
     ) -> Result<Option<Arc<JitRequest>>, StoreError> {
-        let row = self.latest().get(Table::JitRequests, &jit_key(org, id.as_str()))?;
+        // The row must not outlive the snapshot that it is of.
+        let snapshot = self.latest();
+        let row = snapshot.get(Table::JitRequests, &jit_key(org, id.as_str()))?;
         row.map(|row| decode(Table::JitRequests, row.value()).map(Arc::new)).transpose()
     }
 

@@ -31,7 +31,9 @@ use crate::{
     health::Needs,
     host::Host,
     listen::Listener,
-    logging, master_key,
+    logging,
+    mail::Smtp,
+    master_key,
     passwords::Argon2id,
     store::StoreUrl,
 };
@@ -78,6 +80,10 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<(), Failure> {
         .with_fetch(Arc::new(fetch::guarded(&config.fetch_allow)?));
     if let Some(limits) = &limits {
         builder = builder.with_failure_limit(limits.failure_limit());
+    }
+    if let Some(mail) = &config.mail {
+        let mail = Smtp::new(&mail.url, &mail.from);
+        builder = builder.with_mail(Arc::new(mail.map_err(|error| Failure::because("no mail", error))?));
     }
     let server = builder.build().map_err(|error| Failure::because("the server cannot be set up", error))?;
     for organization in &config.organizations {
