@@ -43,7 +43,14 @@ impl FetchRequest {
 
     /// A GET of `url` with at most 256 KiB in 5 seconds.
     pub fn get(url: Url) -> Self {
-        Self { url, form: None, json: None, headers: Vec::new(), max_bytes: 256 * 1024, timeout: Duration::from_secs(5) }
+        Self {
+            url,
+            form: None,
+            json: None,
+            headers: Vec::new(),
+            max_bytes: 256 * 1024,
+            timeout: Duration::from_secs(5),
+        }
     }
 }
 

@@ -35,8 +35,7 @@ const TASK_TAKEN: &str = "SELECT EXISTS (SELECT 1 FROM jit_task WHERE org_id = $
 
 const FIND_TASK: &str = "SELECT record::text FROM jit_task WHERE org_id = $1 AND id = $2";
 
-const COUNT_OPEN: &str =
-    "SELECT count(*) FROM jit_task WHERE org_id = $1 AND id = ANY($2) AND NOT closed";
+const COUNT_OPEN: &str = "SELECT count(*) FROM jit_task WHERE org_id = $1 AND id = ANY($2) AND NOT closed";
 
 const FIND_REQUEST: &str = "SELECT record::text FROM jit_request WHERE org_id = $1 AND id = $2";
 

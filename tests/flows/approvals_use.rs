@@ -97,7 +97,8 @@ fn many_uses_at_once_are_one(server: &Server) {
     let (org, alice, agent, token) = setting(server);
     let resource = org.agent(&[]);
     let approval = approved(&alice, &agent, &token);
-    let used = at_once(16, |_| introspect(&resource, &[("consume", "true")], &approval).ok()["active"] == true);
+    let used =
+        at_once(16, |_| introspect(&resource, &[("consume", "true")], &approval).ok()["active"] == true);
     assert_eq!(used.iter().filter(|used| **used).count(), 1, "{used:?}");
 }
 
@@ -105,7 +106,8 @@ fn it_is_about_one_action(server: &Server) {
     let (org, alice, _, token) = setting(server);
     let resource = org.agent(&[]);
     let ask = |reason: &str, meta: Value| {
-        let body = json!({ "task_id": "t", "reason": reason, "on_behalf_of": alice.person.email, "meta": meta });
+        let body =
+            json!({ "task_id": "t", "reason": reason, "on_behalf_of": alice.person.email, "meta": meta });
         org.post("/agents/me/approvals").bearer(&token).json(body).send().expect(201).json()
     };
     let hash = |opened: &Value| text(&opened["action_hash"]).to_owned();

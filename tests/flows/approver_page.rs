@@ -35,7 +35,12 @@ fn fields(page: &str, id: &str) -> Vec<(&'static str, String)> {
     ["csrf_token", "kind", "id", "action_hash"].map(|name| (name, field(page, id, name))).to_vec()
 }
 
-fn submit(org: &Org<'_>, cookie: &str, fields: &[(&'static str, String)], extra: &[(&str, &str)]) -> Response {
+fn submit(
+    org: &Org<'_>,
+    cookie: &str,
+    fields: &[(&'static str, String)],
+    extra: &[(&str, &str)],
+) -> Response {
     let mut form: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
     form.extend_from_slice(extra);
     org.post("/oauth/approvals/decide").header("Cookie", cookie).form(&form).send()
@@ -67,9 +72,17 @@ fn person_sees_and_decides_what_they_are_asked(server: &Server) {
     let policy = page.header("content-security-policy").expect("a policy").to_owned();
     assert!(policy.contains("default-src 'none'") && policy.contains("form-action 'self';"), "{policy}");
     let html = page.text();
-    assert!(html.contains("Pay invoice 88") && html.contains(&agent.name) && !html.contains("<script"), "{html}");
+    assert!(
+        html.contains("Pay invoice 88") && html.contains(&agent.name) && !html.contains("<script"),
+        "{html}"
+    );
     for (approval, decision, expected) in [(&yes, "approve", "approved"), (&no, "deny", "denied")] {
-        let done = submit(&org, &cookie, &fields(&html, approval), &[("decision", decision), ("message", "So be it.")]);
+        let done = submit(
+            &org,
+            &cookie,
+            &fields(&html, approval),
+            &[("decision", decision), ("message", "So be it.")],
+        );
         assert_eq!(done.status, 303, "{done}");
         assert!(done.header("location").is_some_and(|to| to.ends_with(&format!("?done={expected}"))));
         assert_eq!(status(&agent, &token, approval), expected);
@@ -120,7 +133,8 @@ fn looking_and_foreign_forms_decide_nothing(server: &Server) {
     assert_eq!(submit(&org, &other, &good, &yes).status, 403);
     assert_eq!(submit(&org, &cookie_of(&alice.person), &good, &yes).status, 403);
     // A page of another site.
-    let form: Vec<(&str, &str)> = good.iter().map(|(name, value)| (*name, value.as_str())).chain(yes).collect();
+    let form: Vec<(&str, &str)> =
+        good.iter().map(|(name, value)| (*name, value.as_str())).chain(yes).collect();
     let post = || org.post("/oauth/approvals/decide").header("Cookie", &cookie).form(&form);
     assert_eq!(post().header("Sec-Fetch-Site", "cross-site").send().status, 403);
     assert_eq!(post().header("Origin", "https://evil.test").send().status, 403);

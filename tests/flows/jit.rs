@@ -78,7 +78,9 @@ fn task_is_opened_completed_and_completed_again(server: &Server) {
     let body = json!({ "name": "Analyse Q4", "type": "analysis", "parent_task_id": null });
     let made = org.post("/jit/task").bearer(&token).json(body).send().expect(201).json();
     assert_eq!((&made["name"], &made["type"]), (&json!("Analyse Q4"), &json!("analysis")));
-    assert!(text(&made["task_id"]).starts_with("task_") && text(&made["caep_session_id"]).starts_with("caep_"));
+    assert!(
+        text(&made["task_id"]).starts_with("task_") && text(&made["caep_session_id"]).starts_with("caep_")
+    );
     assert!(text(&made["expires_at"]).ends_with('Z'));
     assert_eq!((&made["agent_id"], &made["on_behalf_of"]), (&json!(agent.agent_id), &Value::Null));
     assert_eq!(made["agent"], json!({ "id": agent.agent_id, "name": agent.name }));
@@ -108,7 +110,8 @@ fn task_of_another_agent_is_not_touched(server: &Server) {
         org.get(&format!("/jit/request/{unknown}/status")).bearer(&token).send().refused(404, "not_found");
         bare(&org, &token, &format!("/jit/request/{unknown}/token")).refused(404, "not_found");
     }
-    request(&agent, &token, "task_000000000000000000000000", detail("a", &["read"])).refused(404, "not_found");
+    request(&agent, &token, "task_000000000000000000000000", detail("a", &["read"]))
+        .refused(404, "not_found");
 }
 
 fn reading_is_granted_at_once(server: &Server) {
@@ -150,7 +153,10 @@ fn deleting_waits_for_a_person(server: &Server) {
         assert!(text(&made["status_url"]).starts_with('/') && !text(&made["expires_at"]).is_empty());
         assert_eq!(made.get("token_url"), None);
         let seen = server.request("GET", text(&made["status_url"])).bearer(&token).send().ok();
-        assert_eq!((&seen["status"], &seen["delegation_consent_required"]), (&json!("pending"), &json!(false)));
+        assert_eq!(
+            (&seen["status"], &seen["delegation_consent_required"]),
+            (&json!("pending"), &json!(false))
+        );
         bare(&agent.org, &token, &format!("/jit/request/{id}/token")).refused(403, "forbidden");
     }
     // The other prefix answers with itself.
@@ -177,10 +183,15 @@ fn organization_says_how_risky_a_type_is(server: &Server) {
     let weapon = of("weapon");
     assert_eq!(weapon["status"], "denied", "{weapon}");
     assert!(text(&weapon["deny_reason"]).contains("policy"), "{weapon}");
-    bare(&org, &token, &format!("/jit/request/{}/token", text(&weapon["request_id"]))).refused(403, "forbidden");
+    bare(&org, &token, &format!("/jit/request/{}/token", text(&weapon["request_id"])))
+        .refused(403, "forbidden");
     assert_eq!(put(&json!({ "a": "harmless" })).status, 400);
     assert_eq!(put(&json!({ "": "low" })).status, 400);
-    org.request("PUT", "/admin/jit/risk").bearer(&token).json(json!({ "types": {} })).send().refused_somehow();
+    org.request("PUT", "/admin/jit/risk")
+        .bearer(&token)
+        .json(json!({ "types": {} }))
+        .send()
+        .refused_somehow();
     put(&json!({})).ok();
     assert_eq!(org.audit("action=jit.policy_updated").len() % 2, 0);
 }
@@ -288,11 +299,17 @@ fn evaluation_closes_with_its_result(server: &Server) {
     for result in ["completed", "failed", "cancelled"] {
         let task = opened(&agent, &token);
         let open = status_of_task(&agent, &token, &task);
-        assert_eq!((&open["status"], &open["active"], &open["action"]), (&json!("active"), &json!(true), &json!("none")));
+        assert_eq!(
+            (&open["status"], &open["active"], &open["action"]),
+            (&json!("active"), &json!(true), &json!("none"))
+        );
         let path = format!("/jit/task/{task}/evaluate");
         let body = json!({ "result": result, "notes": "for the record" });
         let closed = org.post(&path).bearer(&token).json(body).send().ok();
-        assert_eq!((&closed["status"], &closed["result"], &closed["active"]), (&json!(result), &json!(result), &json!(false)));
+        assert_eq!(
+            (&closed["status"], &closed["result"], &closed["active"]),
+            (&json!(result), &json!(result), &json!(false))
+        );
         assert!(list(&closed["events"]).len() == 2 && text(&closed["evaluated_at"]).ends_with('Z'));
         // Whatever is said later.
         assert_eq!(complete(&agent, &token, &task)["status"], result);
@@ -327,7 +344,8 @@ fn only_agents_with_real_tokens_open_tasks(server: &Server) {
 
 fn subtask_ends_with_its_parent(server: &Server) {
     let (org, agent, token, parent) = setting(server);
-    let open = |parent: &str| org.post("/jit/task").bearer(&token).json(json!({ "parent_task_id": parent })).send();
+    let open =
+        |parent: &str| org.post("/jit/task").bearer(&token).json(json!({ "parent_task_id": parent })).send();
     let child = open(&parent).expect(201).json();
     assert_eq!(child["parent_task_id"], parent.as_str());
     let child = text(&child["task_id"]);

@@ -43,7 +43,10 @@ fn approved_request_says_so_and_how_long(server: &Server) {
     let answer = says(&org, &admin, "approve", &id, body).ok();
     assert_eq!((&answer["status"], &answer["granted_ttl"]), (&json!("approved"), &json!(900)), "{answer}");
     let seen = status(&agent, &token, &id);
-    assert_eq!((&seen["status"], &seen["granted_ttl"], &seen["has_notes"]), (&json!("approved"), &json!(900), &json!(true)));
+    assert_eq!(
+        (&seen["status"], &seen["granted_ttl"], &seen["has_notes"]),
+        (&json!("approved"), &json!(900), &json!(true))
+    );
     assert_eq!(seen["agent_message"], "Go ahead.");
     assert!(!seen.to_string().contains("known good"), "{seen}");
     assert!(text(&seen["token_url"]).ends_with("/token"));
@@ -57,7 +60,10 @@ fn denied_request_gives_the_message_and_not_the_reason(server: &Server) {
     let answer = says(&org, &admin, "deny", &id, body).ok();
     assert_eq!((&answer["request_id"], &answer["status"]), (&json!(id), &json!("denied")));
     let seen = status(&agent, &token, &id);
-    assert_eq!((&seen["status"], &seen["deny_reason"], &seen["agent_message"]), (&json!("denied"), &json!("Ask Bob."), &json!("Ask Bob.")));
+    assert_eq!(
+        (&seen["status"], &seen["deny_reason"], &seen["agent_message"]),
+        (&json!("denied"), &json!("Ask Bob."), &json!("Ask Bob."))
+    );
     assert!(!seen.to_string().contains("exfiltration"), "{seen}");
     bare(&org, &token, &format!("/jit/request/{id}/token")).refused(403, "forbidden");
     for (member, value) in [("reason", json!("a\u{0}")), ("agent_message", json!("x".repeat(481)))] {
@@ -68,7 +74,8 @@ fn denied_request_gives_the_message_and_not_the_reason(server: &Server) {
 
 fn pending_list_shows_what_is_asked(server: &Server) {
     let (org, agent, token, task) = setting(server);
-    let wanted = json!({ "type": "payment", "actions": ["initiate"], "amount": "12.50", "creditor": { "iban": "x" } });
+    let wanted =
+        json!({ "type": "payment", "actions": ["initiate"], "amount": "12.50", "creditor": { "iban": "x" } });
     let body = json!({ "task_id": task, "authorization_details": wanted, "justification": "Why\nnot" });
     let made = org.post("/jit/request").bearer(&token).json(body).send().expect(201).json();
     let (_, admin) = reviewer(&org);
@@ -77,7 +84,8 @@ fn pending_list_shows_what_is_asked(server: &Server) {
         let shown = org.get(&format!("/jit/pending?limit=100&page={page}")).bearer(&admin).send().ok();
         assert_eq!(shown["pending_requests"], shown["data"]);
         assert_eq!(shown["count"], shown["pagination"]["total"]);
-        found = found.or(list(&shown["data"]).iter().find(|it| it["request_id"] == made["request_id"]).cloned());
+        found =
+            found.or(list(&shown["data"]).iter().find(|it| it["request_id"] == made["request_id"]).cloned());
         if shown["pagination"]["hasNextPage"] != true {
             break;
         }
@@ -173,7 +181,10 @@ fn three_denials_suspend_the_task(server: &Server) {
     }
     request(&agent, &token, &task, detail("file_access", &["read"])).refused(400, "invalid_request");
     let seen = bare(&org, &token, &format!("/jit/task/{task}/evaluate")).ok();
-    assert_eq!((&seen["status"], &seen["action"], &seen["risk_score"]), (&json!("suspended"), &json!("suspended"), &json!(45)));
+    assert_eq!(
+        (&seen["status"], &seen["action"], &seen["risk_score"]),
+        (&json!("suspended"), &json!("suspended"), &json!(45))
+    );
     assert_eq!(org.introspect(&agent, text(&issued["access_token"])), json!({ "active": false }));
     // Another task of the agent begins anew.
     let fresh = opened(&agent, &token);
@@ -260,7 +271,10 @@ fn callback_hears_the_answer_once_and_signed(server: &Server) {
     let posted = page.posted();
     let [post] = posted.as_slice() else { panic!("one post: {posted:?}") };
     let body: Value = serde_json::from_str(&post.body).expect("JSON");
-    assert_eq!((&body["request_id"], &body["status"], &body["deny_reason"]), (&json!(id), &json!("denied"), &json!("No.")));
+    assert_eq!(
+        (&body["request_id"], &body["status"], &body["deny_reason"]),
+        (&json!(id), &json!("denied"), &json!("No."))
+    );
     assert!(!post.body.contains("for people only"));
     let header = |name: &str| {
         let found = post.headers.iter().find(|(header, _)| header.eq_ignore_ascii_case(name));
@@ -270,7 +284,9 @@ fn callback_hears_the_answer_once_and_signed(server: &Server) {
     let kids: Vec<_> = list(&keys["keys"]).iter().map(|key| text(&key["kid"])).collect();
     let input = header("signature-input");
     assert!(kids.iter().any(|kid| input.contains(&format!("keyid=\"{kid}\""))), "{input} {kids:?}");
-    assert!(input.contains("\"content-digest\"") && input.contains("created=") && !header("signature").is_empty());
+    assert!(
+        input.contains("\"content-digest\"") && input.contains("created=") && !header("signature").is_empty()
+    );
     assert_eq!(agent.org.audit(&format!("action=jit.denied&targetId={id}")).len(), 1);
 }
 

@@ -1,7 +1,9 @@
 //! Tokens of tasks: what they say, where they work, and when they end (contract 3.5, security JI).
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use lumoauth_tests::{Agent, Org, Response, Server, Token, at_once, int, on_each_backend, percent_encode, text};
+use lumoauth_tests::{
+    Agent, Org, Response, Server, Token, at_once, int, on_each_backend, percent_encode, text,
+};
 use serde_json::{Value, json};
 
 use crate::jit::{asked, bare, complete, detail, opened, request, reviewer, setting};
@@ -44,7 +46,10 @@ fn claims_are_those_of_the_task(server: &Server) {
     let answer = mint(&org, &token, &id);
     assert_eq!(answer.header("cache-control"), Some("no-store"));
     let body = answer.ok();
-    assert_eq!((&body["token_type"], &body["task_id"], &body["jit_request_id"]), (&json!("Bearer"), &json!(task), &json!(id)));
+    assert_eq!(
+        (&body["token_type"], &body["task_id"], &body["jit_request_id"]),
+        (&json!("Bearer"), &json!(task), &json!(id))
+    );
     assert_eq!(body["authorization_details"], json!([wanted]));
     assert_eq!(body["issued_token_type"], "urn:ietf:params:oauth:token-type:access_token");
     assert!((295..=300).contains(&int(&body["expires_in"])), "{body}");
@@ -52,9 +57,18 @@ fn claims_are_those_of_the_task(server: &Server) {
     assert_eq!((&jwt.header["typ"], jwt.header["alg"] != "HS256"), (&json!("at+jwt"), true));
     let claims = &jwt.claims;
     assert_eq!(claims["sub"], format!("agent:{}:task:{task}", agent.slug));
-    assert_eq!((&claims["jit"], &claims["task_id"], &claims["jit_request_id"]), (&json!(true), &json!(task), &json!(id)));
-    assert_eq!((&claims["agent_id"], &claims["client_id"]), (&json!(agent.agent_id), &json!(agent.client_id)));
-    assert_eq!((&claims["authorization_details"], &claims["aud"]), (&json!([wanted]), &json!("https://files.test/a")));
+    assert_eq!(
+        (&claims["jit"], &claims["task_id"], &claims["jit_request_id"]),
+        (&json!(true), &json!(task), &json!(id))
+    );
+    assert_eq!(
+        (&claims["agent_id"], &claims["client_id"]),
+        (&json!(agent.agent_id), &json!(agent.client_id))
+    );
+    assert_eq!(
+        (&claims["authorization_details"], &claims["aud"]),
+        (&json!([wanted]), &json!("https://files.test/a"))
+    );
     assert_eq!((&claims["iss"], claims.get("parent_task_id")), (&json!(org.issuer()), None));
     assert!(text(&claims["caep_session_id"]).starts_with("caep_") && !text(&claims["jti"]).is_empty());
     assert!(int(&claims["exp"]) - int(&claims["iat"]) <= 300);
@@ -241,7 +255,10 @@ fn task_for_a_person_stands_on_what_they_allowed(server: &Server) {
     let task = text(&made["task_id"]);
     let jit = issued(&agent, &token, task, detail("file_access", &["read"]));
     let claims = Token::parse(&jit).claims;
-    assert_eq!((&claims["on_behalf_of"], &claims["act"]["agent_id"]), (&json!(alice.id), &json!(agent.agent_id)));
+    assert_eq!(
+        (&claims["on_behalf_of"], &claims["act"]["agent_id"]),
+        (&json!(alice.id), &json!(agent.agent_id))
+    );
     assert_eq!(org.introspect(&agent, &jit)["active"], true);
     let own = alice.in_person("openid consents");
     org.request("DELETE", &format!("/me/consents/{}", agent.client_id)).bearer(&own).send().ok();

@@ -143,7 +143,8 @@ impl KeyPage<'_> {
 
     fn with<T>(&self, change: impl FnOnce(&mut Page) -> T) -> T {
         let mut pages = self.site.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || Page { status: 200, headers: String::new(), body: Value::Null, asked: 0, posted: Vec::new() };
+        let fresh =
+            || Page { status: 200, headers: String::new(), body: Value::Null, asked: 0, posted: Vec::new() };
         change(pages.entry(self.path.clone()).or_insert_with(fresh))
     }
 }

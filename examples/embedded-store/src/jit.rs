@@ -232,10 +232,7 @@ impl JitStore for EmbeddedStore {
             match outcome {
                 NewRequest::Inserted => batch.record(&org, &done)?,
                 NewRequest::Suspended => batch.record(&org, &suspended)?,
-                NewRequest::Stale
-                | NewRequest::TooMany
-                | NewRequest::TaskClosed
-                | NewRequest::Missing => {}
+                NewRequest::Stale | NewRequest::TooMany | NewRequest::TaskClosed | NewRequest::Missing => {}
             }
             Ok(outcome)
         };

@@ -85,9 +85,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
         let mail = Smtp::new(url, &args.mail_from);
         builder = builder.with_mail(Arc::new(mail.map_err(|error| Failure::because("no mail", error))?));
     }
-    let server = builder
-        .build()
-        .map_err(|error| Failure::because("the server cannot be set up", error))?;
+    let server = builder.build().map_err(|error| Failure::because("the server cannot be set up", error))?;
     for org in &fixtures.organizations {
         server
             .prepare(org)

@@ -33,7 +33,8 @@ impl Smtp {
     /// # Errors
     /// [`BadMail`] if one of them is none.
     pub(crate) fn new(url: &Secret, from: &str) -> Result<Self, BadMail> {
-        const FORM: BadMail = BadMail("must be smtps://[user:password@]host, or smtp://host:587?tls=required");
+        const FORM: BadMail =
+            BadMail("must be smtps://[user:password@]host, or smtp://host:587?tls=required");
         let parsed = Url::parse(url.expose()).map_err(|_| FORM)?;
         let local = match parsed.host() {
             Some(Host::Domain(name)) => name == "localhost",
@@ -95,7 +96,9 @@ mod tests {
         ] {
             assert_eq!(of(good), Ok(()), "{good}");
         }
-        for bad in ["", "mail.test", "smtp://mail.test", "smtp://user:s3cret@10.0.0.1:25", "https://mail.test"] {
+        for bad in
+            ["", "mail.test", "smtp://mail.test", "smtp://user:s3cret@10.0.0.1:25", "https://mail.test"]
+        {
             let error = of(bad).unwrap_err().to_string();
             assert!(!error.contains("s3cret"), "{error}");
         }

@@ -222,7 +222,8 @@ mod tests {
             ("file".to_owned(), TypeRisk::Critical),
             ("weapon".to_owned(), TypeRisk::Denied),
         ]);
-        let of = |kind: &str| assess(&detail(json!({ "type": kind, "actions": ["read"] })), &table, FRESH, []);
+        let of =
+            |kind: &str| assess(&detail(json!({ "type": kind, "actions": ["read"] })), &table, FRESH, []);
         assert_eq!(of("payment").level, RiskLevel::Low);
         assert_eq!(of("file").level, RiskLevel::Critical);
         assert!(of("weapon").denied && !of("file").denied);

@@ -116,13 +116,7 @@ pub struct Step<T> {
 impl Step<NewRequest> {
     /// `request` is made in `task`, after its risk was assessed by `assessed`. Where the outcome says that it is there, it is
     /// to be written as it is.
-    pub fn insert(
-        task: &Task,
-        load: &Load,
-        request: &JitRequest,
-        assessed: History,
-        now: Timestamp,
-    ) -> Self {
+    pub fn insert(task: &Task, load: &Load, request: &JitRequest, assessed: History, now: Timestamp) -> Self {
         let mut step = Self::of(NewRequest::Missing, task, load);
         if task.agent != request.agent || task.id != request.task {
             return step;
@@ -327,8 +321,16 @@ mod tests {
             with(|it| it.agent = AgentId::generate()),
             with(|it| it.task = crate::id::TaskId::generate()),
             with(|it| it.on_behalf_of = Some(crate::id::UserId::generate())),
-            JitRequest { detail: detail(json!({ "type": "file", "actions": ["delete", "read"] })), ..one.clone() }.hash(),
-            JitRequest { detail: detail(json!({ "type": "file", "actions": ["delete"], "identifier": "e\u{301}" })), ..one.clone() }.hash(),
+            JitRequest {
+                detail: detail(json!({ "type": "file", "actions": ["delete", "read"] })),
+                ..one.clone()
+            }
+            .hash(),
+            JitRequest {
+                detail: detail(json!({ "type": "file", "actions": ["delete"], "identifier": "e\u{301}" })),
+                ..one.clone()
+            }
+            .hash(),
         ] {
             assert_ne!(other, one.action_hash);
         }

@@ -5,8 +5,8 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use serde::Serialize;
 
 use super::{
-    AuthenticateError, AuthorizationServer, Credential, Door, TokenRequest, introspect_approval::ActiveApproval,
-    token::RequestClient,
+    AuthenticateError, AuthorizationServer, Credential, Door, TokenRequest,
+    introspect_approval::ActiveApproval, token::RequestClient,
 };
 use crate::{
     approval::ApprovalToken,

@@ -77,7 +77,8 @@ pub use error::ApiError;
 pub use introspect::{ActiveToken, Introspection};
 pub use introspect_approval::ActiveApproval;
 pub use jit::{
-    JitApproval, JitDenial, JitPermission, JitPermissionRequest, JitToken, OpenedTask, TaskEvaluation, TaskRequest,
+    JitApproval, JitDenial, JitPermission, JitPermissionRequest, JitToken, OpenedTask, TaskEvaluation,
+    TaskRequest,
 };
 pub use mcp::{McpServerPatch, NewMcpServer, Visit};
 pub use people::{Approver, NewUserRequest};

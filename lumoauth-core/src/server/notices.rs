@@ -172,4 +172,3 @@ struct Waiting {
 
 /// The channel that people are told by who have no other.
 pub(super) type Mail = Option<Arc<dyn Notifier>>;
-

@@ -3,9 +3,7 @@
 use http::StatusCode;
 use lumoauth_core::{
     jit::{JitRequest, RiskTable, Task},
-    server::{
-        JitApproval, JitDenial, JitPermissionRequest, Reviewer, TaskEvaluation, TaskRequest,
-    },
+    server::{JitApproval, JitDenial, JitPermissionRequest, Reviewer, TaskEvaluation, TaskRequest},
     wire::{WireError, view},
 };
 use serde::Deserialize;

@@ -112,9 +112,7 @@ async fn a_request_that_is_nothing_to_grant_is_refused() {
     let answer = setting.call_at(RESOURCE, RequireAuthorizationDetailsLayer::new(|_| None), &token).await;
     answer.refused(403, "insufficient_authorization_details");
     assert_eq!(answer.header("insufficient-authorization-details"), "");
-    let bare = requires(reading(&["read"]))
-        .layer_alone()
-        .oneshot(with_token(&token));
+    let bare = requires(reading(&["read"])).layer_alone().oneshot(with_token(&token));
     Answer::of(bare.await.unwrap()).await.refused(500, "server_error");
 }
 

@@ -4,9 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use lumoauth_core::{
     id::{AgentId, ClientId, Number, OrgId, UserId},
-    jit::{
-        AuthorizationDetail, CloseTask, Closing, JitRequest, NewRequest, Rule, Ruling, Task, TaskOutcome,
-    },
+    jit::{AuthorizationDetail, CloseTask, Closing, JitRequest, NewRequest, Rule, Ruling, Task, TaskOutcome},
     store::{
         ApprovalStore, AuditStore, Consume, Decide, Insert, JitStore, Page, RequestEvents,
         conformance::{now, some_event, some_org},
@@ -57,7 +55,10 @@ pub(crate) async fn jit_rule<S: JitStore + AuditStore>(stores: Two<S>) {
         for store in &stores {
             let found = store.find_request(&org, &request.id).await.unwrap().unwrap();
             assert_eq!(found.ruling.as_ref(), Some(&said[winner]));
-            assert_eq!(JitStore::pending(&**store, &org, None, now(), Page::first(9)).await.unwrap().total, 0);
+            assert_eq!(
+                JitStore::pending(&**store, &org, None, now(), Page::first(9)).await.unwrap().total,
+                0
+            );
         }
         assert_logged(&stores, &org, 3).await;
     }
@@ -74,7 +75,8 @@ pub(crate) async fn jit_close<S: JitStore + AuditStore>(stores: Two<S>) {
                 let event = some_event();
                 if caller % 2 == 0 {
                     let closing = Closing { outcome: TaskOutcome::Completed, at: now(), notes: None };
-                    return store.close_task(&org, &task, &closing, &event).await.unwrap() == CloseTask::Closed;
+                    return store.close_task(&org, &task, &closing, &event).await.unwrap()
+                        == CloseTask::Closed;
                 }
                 let on = RequestEvents { done: &event, suspended: &event };
                 let _answered = store.rule(&org, &request, &ruling(caller), now(), on).await.unwrap();
@@ -88,7 +90,10 @@ pub(crate) async fn jit_close<S: JitStore + AuditStore>(stores: Two<S>) {
             assert!(!store.tasks_open(&org, std::slice::from_ref(&task.id)).await.unwrap());
             let found = store.find_request(&org, &request.id).await.unwrap().unwrap();
             assert_eq!(found.ruling.is_some(), answered);
-            assert_eq!(JitStore::pending(&**store, &org, None, now(), Page::first(9)).await.unwrap().total, 0);
+            assert_eq!(
+                JitStore::pending(&**store, &org, None, now(), Page::first(9)).await.unwrap().total,
+                0
+            );
         }
         assert_logged(&stores, &org, 3 + usize::from(answered)).await;
     }

@@ -14,6 +14,7 @@ use lumoauth_core::{
     approval::{Approval, Impact},
     audit::{Actor, ActorKind},
     clock::Timestamp,
+    id::UserId,
     jit::{ActionHash, JitRequest, RiskLevel},
     organization::Organization,
     server::{ApiError, ApprovalDecisionRequest, Caller, JitApproval, JitDenial, Reviewer},
@@ -150,11 +151,7 @@ impl Accounts {
         }
     }
 
-    async fn there(
-        &self,
-        organization: &Organization,
-        visit: &Visit,
-    ) -> Result<Option<There>, ApiError> {
+    async fn there(&self, organization: &Organization, visit: &Visit) -> Result<Option<There>, ApiError> {
         let found = self.session(organization, &visit.headers, self.server.now()).await?;
         Ok(found.map(|(_, cookie, user)| There {
             csrf: self.cookies.decision_token(&organization.id, &cookie),
@@ -177,7 +174,8 @@ impl Accounts {
         let mut main = String::with_capacity(8192);
         main.push_str("<h1>What agents ask you</h1>");
         if let Some(said) = said {
-            let (class, role) = if status.is_success() { ("", "status") } else { (" class=\"alarm\"", "alert") };
+            let (class, role) =
+                if status.is_success() { ("", "status") } else { (" class=\"alarm\"", "alert") };
             let _ = write!(main, "<p{class} role=\"{role}\">{}</p>", escaped(said));
         }
         if total == 0 {
@@ -193,7 +191,7 @@ impl Accounts {
                 hash: &ActionHash::of(&approval.action()),
                 careful: approval.impact == Impact::Critical,
             };
-            show_approval(&mut main, approval, agent.as_deref(), now);
+            show_approval(&mut main, approval, agent.as_deref(), reviewer.user().id, now);
             form.show(&mut main);
         }
         for asked in &permissions.items {
@@ -206,7 +204,7 @@ impl Accounts {
                 hash: &asked.action_hash,
                 careful: asked.risk == RiskLevel::Critical,
             };
-            show_permission(&mut main, asked, agent.as_deref(), now);
+            show_permission(&mut main, asked, agent.as_deref(), reviewer.user().id, now);
             form.show(&mut main);
         }
         let shown = approvals.items.len() + permissions.items.len();
@@ -240,8 +238,14 @@ fn actor(user: &User) -> Actor {
     }
 }
 
-fn show_approval(main: &mut String, approval: &Approval, agent: Option<&str>, now: Timestamp) {
-    let who = Who { agent, id: approval.agent.to_string() };
+fn show_approval(
+    main: &mut String,
+    approval: &Approval,
+    agent: Option<&str>,
+    reader: UserId,
+    now: Timestamp,
+) {
+    let who = Who { agent, id: approval.agent.to_string(), whom: whom(approval.on_behalf_of, reader) };
     who.heading(main, approval.impact.as_str(), "asks for your approval");
     let _ = write!(main, "<dl><dt>What it wants to do</dt><dd>{}</dd>", lines(&approval.reason));
     let _ = write!(main, "<dt>Its name for it</dt><dd><bdi>{}</bdi></dd>", escaped(&approval.task_id));
@@ -251,8 +255,14 @@ fn show_approval(main: &mut String, approval: &Approval, agent: Option<&str>, no
     who.rest(main, "Impact, as the agent says", approval.impact.as_str(), approval.expires_at, now);
 }
 
-fn show_permission(main: &mut String, asked: &JitRequest, agent: Option<&str>, now: Timestamp) {
-    let who = Who { agent, id: asked.agent.to_string() };
+fn show_permission(
+    main: &mut String,
+    asked: &JitRequest,
+    agent: Option<&str>,
+    reader: UserId,
+    now: Timestamp,
+) {
+    let who = Who { agent, id: asked.agent.to_string(), whom: whom(asked.on_behalf_of, reader) };
     who.heading(main, asked.risk.as_str(), "asks for a permission");
     main.push_str("<dl>");
     if let Some(text) = &asked.justification {
@@ -269,6 +279,16 @@ fn show_permission(main: &mut String, asked: &JitRequest, agent: Option<&str>, n
 struct Who<'a> {
     agent: Option<&'a str>,
     id: String,
+    whom: String,
+}
+
+/// For whom it is asked, as `reader` sees it.
+fn whom(user: Option<UserId>, reader: UserId) -> String {
+    match user {
+        None => "the agent itself".to_owned(),
+        Some(user) if user == reader => "you".to_owned(),
+        Some(user) => format!("the person <code>{}</code>", escaped(&user.to_string())),
+    }
 }
 
 impl Who<'_> {
@@ -281,8 +301,9 @@ impl Who<'_> {
         let seconds = ends.since(now).as_secs();
         let _ = write!(
             main,
-            "<dt>{label}</dt><dd>{level}</dd><dt>Agent</dt><dd><code>{}</code></dd>\
+            "<dt>{label}</dt><dd>{level}</dd><dt>For</dt><dd>{}</dd><dt>Agent</dt><dd><code>{}</code></dd>\
              <dt>Waits for</dt><dd>{} min {} s, until {}</dd></dl>",
+            self.whom,
             escaped(&self.id),
             seconds / 60,
             seconds % 60,
@@ -369,16 +390,17 @@ mod tests {
         let long = format!("begin\n{}\nend {hostile}", "w".repeat(10_000));
         approval.reason = long.clone();
         approval.task_id = hostile.to_owned();
-        approval.meta = json!({ hostile: [hostile, { "deep": "x".repeat(9000) }] }).as_object().unwrap().clone();
+        approval.meta =
+            json!({ hostile: [hostile, { "deep": "x".repeat(9000) }] }).as_object().unwrap().clone();
         let mut main = String::new();
-        show_approval(&mut main, &approval, Some(hostile), now);
+        show_approval(&mut main, &approval, Some(hostile), UserId::generate(), now);
         let hash = ActionHash::of(&approval.action());
         Form { action: "/a", csrf: hostile, kind: "approval", id: hostile, hash: &hash, careful: true }
             .show(&mut main);
         assert!(!main.contains("<script") && !main.contains('\u{202e}') && !main.contains('\0'), "{main}");
         assert!(main.contains(&"w".repeat(10_000)) && main.contains(&"x".repeat(9000)));
         assert!(main.contains("begin</bdi><br>") && main.contains("1 min 1 s"));
-        assert_eq!(main.matches("&lt;script&gt;").count() >= 6, true, "{main}");
+        assert!(main.matches("&lt;script&gt;").count() >= 6, "{main}");
         assert!(main.contains(hash.as_str()));
     }
 }

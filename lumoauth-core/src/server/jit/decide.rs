@@ -86,7 +86,8 @@ impl AuthorizationServer {
     ) -> Result<JitRequest, ApiError> {
         let request = self.permission(reviewer, id).await?;
         let seen = approval.action_hash.as_deref().filter(|hash| !hash.is_empty());
-        if seen.is_some_and(|hash| hash != request.action_hash.as_str()) || request.hash() != request.action_hash
+        if seen.is_some_and(|hash| hash != request.action_hash.as_str())
+            || request.hash() != request.action_hash
         {
             return Err(ApiError::Forbidden("This is not what was shown."));
         }

@@ -107,8 +107,8 @@ impl AuthorizationServer {
             self.nest(org, &mut task, parent, agent, now).await?;
         }
         let standing = self.task_standing(organization, principal, agent, request, &mut task).await?;
-        task.standing = serde_json::to_value(standing)
-            .map_err(|error| StoreError::other("jit.insert_task", error))?;
+        task.standing =
+            serde_json::to_value(standing).map_err(|error| StoreError::other("jit.insert_task", error))?;
         let event = about_task(&task, caller.event(EventKind::JitTaskCreated, "task opened", now))
             .with("name", task.name.as_deref().map(cleaned))
             .with("type", task.kind.as_deref().map(cleaned))

@@ -109,7 +109,8 @@ pub(in crate::server) fn callback_url(member: &'static str, text: &str) -> Resul
     if is_good {
         Ok(text.to_owned())
     } else {
-        let problem = "must be an https URL without user and fragment (http only on a loopback host)".to_owned();
+        let problem =
+            "must be an https URL without user and fragment (http only on a loopback host)".to_owned();
         Err(ApiError::Invalid { member, problem })
     }
 }
@@ -153,7 +154,8 @@ impl AuthorizationServer {
                 principal.in_context(event)
             };
             let done = about(EventKind::JitRequested, "permission requested");
-            let suspended = about(EventKind::JitRequested, "permission requested").with("task_suspended", true);
+            let suspended =
+                about(EventKind::JitRequested, "permission requested").with("task_suspended", true);
             let on = RequestEvents { done: &done, suspended: &suspended };
             let stores = self.stores();
             if !task.is_open(now) || !stores.jit.tasks_open(org, &task.ancestors).await? {

@@ -212,9 +212,10 @@ pub async fn closing_and_answering_race(store: &dyn JitStore) {
         assert!(answered <= 1, "{outcomes:?}");
         let stored = found(store, &org, &request).await.unwrap();
         assert_eq!(stored.ruling.is_some(), answered == 1, "{outcomes:?}");
-        let all_seen = outcomes.iter().flatten().all(|rule| {
-            matches!(rule, Rule::Ruled | Rule::AlreadyRuled | Rule::TaskClosed)
-        });
+        let all_seen = outcomes
+            .iter()
+            .flatten()
+            .all(|rule| matches!(rule, Rule::Ruled | Rule::AlreadyRuled | Rule::TaskClosed));
         assert!(all_seen, "{outcomes:?}");
         assert!(!store.tasks_open(&org, std::slice::from_ref(&task.id)).await.unwrap());
     }
@@ -286,9 +287,8 @@ pub async fn risk_is_of_this_moment(store: &dyn JitStore) {
     let org = some_org();
     let task = opened(store, &org).await;
     let history = task.history(now());
-    let requests: Vec<_> = (0..RACERS)
-        .map(|_| JitRequest { ruling: Some(some_ruling(true)), ..some_request(&task) })
-        .collect();
+    let requests: Vec<_> =
+        (0..RACERS).map(|_| JitRequest { ruling: Some(some_ruling(true)), ..some_request(&task) }).collect();
     let outcomes = race(RACERS, async |n| {
         let (done, suspended) = (some_event(), some_event());
         let on = RequestEvents { done: &done, suspended: &suspended };
@@ -443,8 +443,7 @@ pub async fn callbacks(store: &dyn JitStore) {
     assert_eq!(answered.callback.as_ref().map(|callback| callback.tries), Some(0));
 
     let next = now().plus(Duration::from_secs(5));
-    let tried =
-        race(RACERS, async |_| store.note_try(&org, &answered, Some(next)).await.unwrap()).await;
+    let tried = race(RACERS, async |_| store.note_try(&org, &answered, Some(next)).await.unwrap()).await;
     assert_eq!(count(&tried, &true), 1, "{tried:?}");
     assert_eq!(due(next.minus(MOMENT)).await, []);
     let again = due(next).await.remove(0);

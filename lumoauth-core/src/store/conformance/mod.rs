@@ -99,9 +99,9 @@ pub mod ports {
     pub use crate::store::{
         AAuthResourceStore as aauth_resources, AgentStore as agents, ApiKeyStore as api_keys,
         ApprovalStore as approvals, AuditStore as audit, BudgetStore as budgets, ClientStore as clients,
-        ConsentStore as consents, GrantStore as grants, JitStore as jit, KeyStore as keys, McpServerStore as mcp_servers,
-        OrganizationStore as organizations, RateLimitStore as rate_limits, ReplayStore as replay,
-        Store as upkeep, UserStore as users,
+        ConsentStore as consents, GrantStore as grants, JitStore as jit, KeyStore as keys,
+        McpServerStore as mcp_servers, OrganizationStore as organizations, RateLimitStore as rate_limits,
+        ReplayStore as replay, Store as upkeep, UserStore as users,
     };
 }
 

@@ -29,9 +29,9 @@ use crate::{
     random::random_bytes,
     store::{
         AAuthResourceStore, AgentStore, ApiKeyStore, ApprovalStore, AuditStore, ClientStore, ConsentStore,
-        Consume, Decide, GrantStore, Handle, Insert, JitStore, KeyStore, McpServerStore, OrganizationStore, Outbox,
-        ROTATION_GRACE, RefreshToken, Remove, RequestEvents, Revoked, Rotation, SealedKey, Ticket, TicketUse, Unique,
-        Update, UseEvents, UserStore,
+        Consume, Decide, GrantStore, Handle, Insert, JitStore, KeyStore, McpServerStore, OrganizationStore,
+        Outbox, ROTATION_GRACE, RefreshToken, Remove, RequestEvents, Revoked, Rotation, SealedKey, Ticket,
+        TicketUse, Unique, Update, UseEvents, UserStore,
     },
     user::User,
 };

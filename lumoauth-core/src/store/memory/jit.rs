@@ -241,10 +241,9 @@ impl JitStore for MemoryStore {
             |outcome| match outcome {
                 NewRequest::Inserted => Told::Done,
                 NewRequest::Suspended => Told::Suspended,
-                NewRequest::Stale
-                | NewRequest::TooMany
-                | NewRequest::TaskClosed
-                | NewRequest::Missing => Told::Nothing,
+                NewRequest::Stale | NewRequest::TooMany | NewRequest::TaskClosed | NewRequest::Missing => {
+                    Told::Nothing
+                }
             },
         ))
     }
@@ -296,7 +295,9 @@ impl JitStore for MemoryStore {
         let mut due = Vec::new();
         self.tasks.read_each(|org, tasks| {
             let ready = tasks.due.iter().take_while(|(at, _)| *at <= now).take(max);
-            due.extend(ready.filter_map(|(at, id)| Some((*at, org.clone(), tasks.requests.get(id)?.clone()))));
+            due.extend(
+                ready.filter_map(|(at, id)| Some((*at, org.clone(), tasks.requests.get(id)?.clone()))),
+            );
         });
         due.sort_by_key(|(at, ..)| *at);
         due.truncate(max);
