@@ -85,8 +85,8 @@ pub(crate) fn error(error: &WireError) -> Reply {
     {
         headers.insert(header::WWW_AUTHENTICATE, value);
     }
-    if let Some(missing) = &error.insufficient_details
-        && let Ok(value) = HeaderValue::from_str(missing)
+    if let Some(missing) = error.missing_details()
+        && let Ok(value) = HeaderValue::try_from(missing)
     {
         headers.insert(HeaderName::from_static("insufficient-authorization-details"), value);
     }

@@ -30,8 +30,6 @@ pub struct WireError {
     pub retry_after: Option<u32>,
     /// The `WWW-Authenticate` header.
     pub challenge: Option<Box<Challenge>>,
-    /// The `Insufficient-Authorization-Details` header.
-    pub insufficient_details: Option<Box<str>>,
     /// Names and values of the `RateLimit` headers.
     pub rate_limit: Option<Box<[(&'static str, String); 2]>>,
 }
@@ -60,7 +58,6 @@ impl WireError {
             details: Map::new(),
             retry_after: None,
             challenge: None,
-            insufficient_details: None,
             rate_limit: None,
         }
     }
@@ -109,16 +106,20 @@ impl WireError {
 
     /// 403 `insufficient_authorization_details`: what a token would have to be for, as a client can ask for it.
     pub fn insufficient_details(required: Option<&AuthorizationDetail>) -> Self {
-        const NAME: &str = "insufficient_authorization_details";
-        let challenge = Challenge::Bearer(vec![("error", NAME.to_owned())]);
+        let challenge = Challenge::Bearer(vec![("error", INSUFFICIENT.to_owned())]);
         let text = "The token was not granted for this.";
-        let mut error = Self::new(StatusCode::FORBIDDEN, NAME, text).with_challenge(challenge);
-        if let Some(required) = required {
-            let json = required.to_json();
-            error.insufficient_details = Some(STANDARD.encode(json.to_string()).into());
-            error = error.with_detail("authorization_details", json);
+        let error = Self::new(StatusCode::FORBIDDEN, INSUFFICIENT, text).with_challenge(challenge);
+        match required {
+            Some(required) => error.with_detail(DETAILS, required.to_json()),
+            None => error,
         }
-        error
+    }
+
+    /// The `Insufficient-Authorization-Details` header: what is missing as JSON in standard base64, if something in particular
+    /// is.
+    pub fn missing_details(&self) -> Option<String> {
+        let missing = self.details.get(DETAILS).filter(|_| self.error == INSUFFICIENT)?;
+        Some(STANDARD.encode(missing.to_string()))
     }
 
     /// The same with another `code`, or none.
@@ -177,6 +178,11 @@ impl WireError {
         Value::Object(body)
     }
 }
+
+const INSUFFICIENT: &str = "insufficient_authorization_details";
+
+/// The member of `details` that says what is missing.
+const DETAILS: &str = "authorization_details";
 
 impl Challenge {
     /// What answers a token that came, or should have come, with a proof.
