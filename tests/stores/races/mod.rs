@@ -7,7 +7,7 @@ pub(crate) mod caps;
 pub(crate) mod edges;
 pub(crate) mod hot;
 pub(crate) mod records;
-mod tasks;
+pub(crate) mod tasks;
 
 use std::{env, fmt::Debug, sync::Arc};
 

@@ -244,9 +244,8 @@ async fn jit(store: &dyn JitStore, org: &OrgId, on: &mut Script) {
     };
     let history = async || store.find_task(org, &task.id).await.unwrap().unwrap().history(now());
     for request in &requests[..4] {
-        let history = history().await;
-        assert_eq!(ask(request, history, on.change(), nothing()).await, NewRequest::Inserted);
-        assert_eq!(ask(request, history, nothing(), nothing()).await, NewRequest::Missing);
+        assert_eq!(ask(request, history().await, on.change(), nothing()).await, NewRequest::Inserted);
+        assert_eq!(ask(request, history().await, nothing(), nothing()).await, NewRequest::Missing);
     }
     let stale = ask(&requests[4], History::default(), nothing(), nothing()).await;
     assert_eq!(stale, NewRequest::Stale);
