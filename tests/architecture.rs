@@ -102,12 +102,13 @@ const LEVELS: &[(&str, &[&str])] = &[
             "consent",
             "api_key",
             "approval",
+            "jit",
             "mcp",
             "audit",
             "workload",
         ],
     ),
-    ("ports", &["store", "keys", "fetch", "people"]),
+    ("ports", &["store", "keys", "fetch", "notify", "people"]),
     (
         "protocol",
         &[

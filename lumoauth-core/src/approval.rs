@@ -6,7 +6,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::{
     clock::Timestamp,
@@ -16,6 +16,9 @@ use crate::{
 
 /// How long an approval is kept after it has expired, so that what became of it can be asked.
 pub const APPROVAL_GRACE: Duration = Duration::from_secs(24 * 3600);
+
+/// How long what was agreed to may be done.
+pub const APPROVED_LIFE: Duration = Duration::from_secs(300);
 
 /// A request to a human, and the answer once there is one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +48,9 @@ pub struct Approval {
     pub expires_at: Timestamp,
     /// What the human said, or that the agent took it back.
     pub decision: Option<Decision>,
+    /// When somebody used it up who takes it for one action only.
+    #[serde(default)]
+    pub consumed_at: Option<Timestamp>,
 }
 
 /// What a human said; or that the agent took its request back before anybody did, which is a no of nobody.
@@ -145,6 +151,7 @@ impl Approval {
             created_at: now,
             expires_at,
             decision: None,
+            consumed_at: None,
         }
     }
 
@@ -162,6 +169,31 @@ impl Approval {
     #[must_use]
     pub fn with_decision(&self, decision: Decision) -> Self {
         Self { decision: Some(decision), ..self.clone() }
+    }
+
+    /// The same, used up.
+    #[must_use]
+    pub fn with_consumption(&self, at: Timestamp) -> Self {
+        Self { consumed_at: Some(at), ..self.clone() }
+    }
+
+    /// Until when what was agreed to may be done; nothing if nobody agreed.
+    pub fn usable_until(&self) -> Option<Timestamp> {
+        let decision = self.decision.as_ref().filter(|decision| decision.approved)?;
+        Some(decision.at.plus(APPROVED_LIFE))
+    }
+
+    /// What exactly the human was asked: who asks, for whom, and everything that they were shown. Its
+    /// [hash](crate::jit::ActionHash) names the action that was agreed to, and nothing else.
+    pub fn action(&self) -> Value {
+        json!({
+            "agent_id": self.agent.to_string(),
+            "on_behalf_of": self.on_behalf_of.map(|user| user.to_string()),
+            "task_id": self.task_id,
+            "reason": self.reason,
+            "impact": self.impact.as_str(),
+            "meta": self.meta,
+        })
     }
 
     /// From when on it may be forgotten.
@@ -229,6 +261,21 @@ impl fmt::Debug for ApprovalToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ApprovalToken([redacted])")
     }
+}
+
+/// What turns the direction of text, breaks lines, or is not seen. Joiners are not among it: scripts and emoji need them.
+pub(crate) const fn is_deceptive(c: char) -> bool {
+    matches!(
+        c,
+        '\u{61c}'
+            | '\u{200b}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 #[cfg(test)]

@@ -355,6 +355,22 @@ event_kinds! {
     ApprovalDenied = "approval.denied",
     /// An agent took back what it asked, before anybody answered.
     ApprovalWithdrawn = "approval.withdrawn",
+    /// What a person allowed was used up by whoever takes it for one action only.
+    ApprovalConsumed = "approval.consumed",
+    /// An agent began a task.
+    JitTaskCreated = "jit.task_created",
+    /// A task ended before its time (`context.outcome` says how).
+    JitTaskClosed = "jit.task_closed",
+    /// An agent asked for a permission in a task (`context.status` says what it got at once).
+    JitRequested = "jit.requested",
+    /// A person granted what an agent asked for in a task.
+    JitApproved = "jit.approved",
+    /// A person did not (`context.task_suspended` if that ended the task).
+    JitDenied = "jit.denied",
+    /// An agent obtained a token for what it was granted in a task.
+    JitTokenIssued = "jit.token_issued",
+    /// An organization said how risky types of permissions are.
+    JitPolicyUpdated = "jit.policy_updated",
     /// A person answered a client's request for authorization.
     AuthorizationDecided = "authorization.decided",
     /// A request for authorization was refused that named an address that is not its client's, or an answer that came

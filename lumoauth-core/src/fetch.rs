@@ -18,8 +18,10 @@ use crate::secret::Secret;
 pub struct FetchRequest {
     /// From where.
     pub url: Url,
-    /// A POST with this body, and not a GET.
+    /// A POST of this form, and not a GET.
     pub form: Option<Secret>,
+    /// A POST of this JSON, and not a GET.
+    pub json: Option<Secret>,
     /// Headers beside the usual ones. `Accept: application/json` is usual.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The most bytes of body that are read.
@@ -34,9 +36,21 @@ impl FetchRequest {
         Self { form: Some(form), ..Self::get(url) }
     }
 
+    /// A POST of an `application/json` body to `url`, within the limits of [`FetchRequest::get`].
+    pub fn post_json(url: Url, json: Secret) -> Self {
+        Self { json: Some(json), ..Self::get(url) }
+    }
+
     /// A GET of `url` with at most 256 KiB in 5 seconds.
     pub fn get(url: Url) -> Self {
-        Self { url, form: None, headers: Vec::new(), max_bytes: 256 * 1024, timeout: Duration::from_secs(5) }
+        Self {
+            url,
+            form: None,
+            json: None,
+            headers: Vec::new(),
+            max_bytes: 256 * 1024,
+            timeout: Duration::from_secs(5),
+        }
     }
 }
 

@@ -172,6 +172,29 @@ text_id!(
     AAuthResourceId, "AAuth resource id", |text| is_minted(text, AAuthResourceId::PREFIX)
 );
 
+text_id!(
+    /// A task in which an agent asks for permissions just in time: `task_` and 24 hexadecimal digits.
+    TaskId, "task id", |text| is_minted(text, "task_")
+);
+text_id!(
+    /// A request for a permission just in time: `jit_` and 24 hexadecimal digits.
+    JitRequestId, "request id", |text| is_minted(text, "jit_")
+);
+
+impl TaskId {
+    /// A new random id.
+    pub fn generate() -> Self {
+        Self(format!("task_{}", hex::<12>(&random_bytes())).into())
+    }
+}
+
+impl JitRequestId {
+    /// A new random id.
+    pub fn generate() -> Self {
+        Self(format!("jit_{}", hex::<12>(&random_bytes())).into())
+    }
+}
+
 impl AAuthResourceId {
     const PREFIX: &'static str = "res_";
 

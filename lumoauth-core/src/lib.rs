@@ -11,8 +11,8 @@
 //! | layer | modules | what they are |
 //! |---|---|---|
 //! | values | [`clock`], [`id`], [`json`], [`jwks`], [`random`], [`secret`] | time, identifiers, strict JSON, randomness, secrets |
-//! | domain | [`aauth_resource`], [`agent`], [`api_key`], [`approval`], [`audit`], [`budget`], [`capability`], [`client`], [`consent`], [`mcp`], [`organization`], [`user`], [`workload`] | records and decisions; pure, without I/O |
-//! | ports | [`store`], [`keys`], [`fetch`], [`people`] | what a host or a backend implements |
+//! | domain | [`aauth_resource`], [`agent`], [`api_key`], [`approval`], [`audit`], [`budget`], [`capability`], [`client`], [`consent`], [`jit`], [`mcp`], [`organization`], [`user`], [`workload`] | records and decisions; pure, without I/O |
+//! | ports | [`store`], [`keys`], [`fetch`], [`notify`], [`people`] | what a host or a backend implements |
 //! | protocol | [`aauth`], [`authorize`], [`client_auth`], [`foreign_keys`], [`grant`], [`httpsig`], [`principal`], [`token`], [`wire`] | OAuth, JWT, signed requests, who is calling, what clients see |
 //! | server | [`server`] | everything together |
 //!
@@ -47,10 +47,12 @@ pub mod foreign_keys;
 pub mod grant;
 pub mod httpsig;
 pub mod id;
+pub mod jit;
 pub mod json;
 pub mod jwks;
 pub mod keys;
 pub mod mcp;
+pub mod notify;
 pub mod organization;
 pub mod people;
 pub mod principal;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{clock::Timestamp, id::OrgId};
+use crate::{clock::Timestamp, id::OrgId, jit::RiskTable};
 
 /// One tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,9 @@ pub struct Organization {
     pub epoch: u32,
     /// How the actors of its delegated tokens are nested.
     pub act_order: ActOrder,
+    /// How risky types of permissions are here, where that differs from the server's own table.
+    #[serde(default)]
+    pub jit_risk: RiskTable,
     /// The version a store guards updates with.
     pub version: u64,
     /// When it was created.
@@ -67,6 +70,7 @@ impl Organization {
             status: OrganizationStatus::Active,
             epoch: 0,
             act_order: ActOrder::default(),
+            jit_risk: RiskTable::new(),
             version: 0,
             created_at: now,
         }

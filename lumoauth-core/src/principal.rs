@@ -16,6 +16,7 @@ use crate::{
     client::Client,
     client_auth::AuthenticatedClient,
     id::OrgId,
+    jit::AuthorizationDetail,
     jwks::Thumbprint,
     token::AccessClaims,
     user::User,
@@ -223,6 +224,11 @@ impl Principal {
                 self.claims.as_ref().map(|claims| claims.scope.as_slice())
             }
         }
+    }
+
+    /// What its token is for in detail (RFC 9396); only tokens that were made for a task say that.
+    pub fn authorization_details(&self) -> &[AuthorizationDetail] {
+        self.claims.as_ref().filter(|claims| claims.jit).map_or(&[], |claims| &claims.authorization_details)
     }
 
     /// The key that its token is bound to.

@@ -23,6 +23,9 @@ pub struct User {
     pub is_admin: bool,
     /// Whether approval requests reach the person.
     pub approver: bool,
+    /// Where else they reach the person: an `https` URL that is told that something waits.
+    #[serde(default)]
+    pub approver_webhook: Option<String>,
     /// Whether the person can act.
     pub status: UserStatus,
     /// A password hash in PHC form, made by the host's hasher; never the password. Whoever changes it raises `epoch`, or
@@ -82,6 +85,7 @@ impl User {
             name: None,
             is_admin: false,
             approver: false,
+            approver_webhook: None,
             status: UserStatus::Active,
             password_hash: None,
             epoch: 0,
@@ -89,6 +93,11 @@ impl User {
             created_at: now,
             updated_at: now,
         }
+    }
+
+    /// Whether requests for approval reach the person.
+    pub fn has_approver_channel(&self) -> bool {
+        self.approver || self.approver_webhook.is_some()
     }
 
     /// Whether the person can act.

@@ -206,7 +206,7 @@ mod complete {
         };
     }
 
-    const ROLES: [(&str, &str, &str); 17] = roles!(
+    const ROLES: [(&str, &str, &str); 18] = roles!(
         "aauth_resources",
         "agents",
         "api_keys",
@@ -217,6 +217,7 @@ mod complete {
         "clients",
         "consents",
         "grants",
+        "jit",
         "keys",
         "mcp_servers",
         "organizations",

@@ -90,7 +90,7 @@ CREATE TABLE consent (
     CONSTRAINT consent_between UNIQUE (org_id, user_id, client_id)
 );
 
--- `decided` is only ever set, together with the decision in the record.
+-- `decided` and `consumed` are only ever set, together with what the record says of it.
 CREATE TABLE approval (
     org_id text COLLATE "C" NOT NULL,
     token text COLLATE "C" NOT NULL,
@@ -98,11 +98,47 @@ CREATE TABLE approval (
     expires_at bigint NOT NULL,
     keep_until bigint NOT NULL,
     decided boolean NOT NULL,
+    consumed boolean NOT NULL,
     record json NOT NULL,
     CONSTRAINT approval_token PRIMARY KEY (org_id, token)
 );
 CREATE INDEX approval_pending ON approval (org_id, expires_at, token) WHERE NOT decided;
 CREATE INDEX approval_purge ON approval (keep_until);
+
+-- What of an agent waits for people. It is held by whoever changes a task of the agent.
+CREATE TABLE jit_load (
+    org_id text COLLATE "C" NOT NULL,
+    agent uuid NOT NULL,
+    record json NOT NULL,
+    CONSTRAINT jit_load_agent PRIMARY KEY (org_id, agent)
+);
+
+-- `closed` is only ever set, together with the closing in the record.
+CREATE TABLE jit_task (
+    org_id text COLLATE "C" NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    closed boolean NOT NULL,
+    keep_until bigint NOT NULL,
+    record json NOT NULL,
+    CONSTRAINT jit_task_id PRIMARY KEY (org_id, id)
+);
+CREATE INDEX jit_task_purge ON jit_task (keep_until);
+
+-- `waiting` ends with the answer or with the task; `callback_due` begins with the answer.
+CREATE TABLE jit_request (
+    org_id text COLLATE "C" NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    on_behalf_of uuid,
+    expires_at bigint NOT NULL,
+    keep_until bigint NOT NULL,
+    waiting boolean NOT NULL,
+    callback_due bigint,
+    record json NOT NULL,
+    CONSTRAINT jit_request_id PRIMARY KEY (org_id, id)
+);
+CREATE INDEX jit_request_pending ON jit_request (org_id, expires_at, id) WHERE waiting;
+CREATE INDEX jit_request_due ON jit_request (callback_due) WHERE callback_due IS NOT NULL;
+CREATE INDEX jit_request_purge ON jit_request (keep_until);
 
 CREATE TABLE mcp_server (
     org_id text COLLATE "C" NOT NULL,

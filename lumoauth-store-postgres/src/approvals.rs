@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use lumoauth_core::{
-    approval::{Approval, ApprovalToken, Decision},
+    approval::{Approval, ApprovalStatus, ApprovalToken, Decision},
     audit::Event,
     clock::Timestamp,
     id::{OrgId, UserId},
-    store::{ApprovalStore, Decide, Insert, Listing, Page, StoreError, Unique},
+    store::{ApprovalStore, Consume, Decide, Insert, Listing, Page, StoreError, Unique},
 };
 
 use crate::{
@@ -17,8 +17,8 @@ use crate::{
 };
 
 const INSERT: &str = recorded!(
-    "INSERT INTO approval (org_id, token, on_behalf_of, expires_at, keep_until, decided, record)
-    VALUES ($1, $5, $6, $7, $8, $9, $10::json)
+    "INSERT INTO approval (org_id, token, on_behalf_of, expires_at, keep_until, decided, consumed, record)
+    VALUES ($1, $5, $6, $7, $8, $9, $10, $11::json)
     ON CONFLICT DO NOTHING"
 );
 
@@ -30,6 +30,13 @@ const DECIDE: &str = recorded!(
     "UPDATE approval SET decided = true, record = $7::json
     WHERE org_id = $1 AND token = $5 AND NOT decided AND expires_at > $6"
 );
+
+const CONSUME: &str = recorded!(
+    "UPDATE approval SET consumed = true, record = $6::json
+    WHERE org_id = $1 AND token = $5 AND decided AND NOT consumed"
+);
+
+const CONSUMED: &str = "SELECT consumed FROM approval WHERE org_id = $1 AND token = $2";
 
 const STANDING: &str = "SELECT decided FROM approval WHERE org_id = $1 AND token = $2";
 
@@ -53,6 +60,7 @@ impl ApprovalStore for PostgresStore {
                 .bind(millis(approval.expires_at))
                 .bind(millis(approval.keep_until()))
                 .bind(approval.decision.is_some())
+                .bind(approval.consumed_at.is_some())
                 .bind(record.as_str())
         };
         let taken = || sqlx::query(TAKEN).bind(org.as_str()).bind(token);
@@ -87,6 +95,31 @@ impl ApprovalStore for PostgresStore {
         let rows = pool.repeatable(OPERATION, standing).await?;
         let Some(row) = rows.first() else { return Ok(Decide::Missing) };
         Ok(if value(OPERATION, row, 0)? { Decide::AlreadyDecided } else { Decide::Expired })
+    }
+
+    async fn consume(
+        &self,
+        org: &OrgId,
+        approval: &Approval,
+        now: Timestamp,
+        on: &Event,
+    ) -> Result<Consume, StoreError> {
+        const OPERATION: &str = "approvals.consume";
+        let token = approval.token.as_str();
+        let pool = self.pool.one_call();
+        // What was decided stays as it is, so what was found to be agreed to still is.
+        if approval.status(now) == ApprovalStatus::Approved {
+            let on = Recorded::new(OPERATION, org, on)?;
+            let record = to_json(OPERATION, &approval.with_consumption(now))?;
+            let consume = || on.statement(CONSUME).bind(token).bind(record.as_str());
+            if changed(OPERATION, &pool.change(OPERATION, consume).await?)? {
+                return Ok(Consume::Consumed);
+            }
+        }
+        let consumed = || sqlx::query(CONSUMED).bind(org.as_str()).bind(token);
+        let rows = pool.repeatable(OPERATION, consumed).await?;
+        let Some(row) = rows.first() else { return Ok(Consume::Missing) };
+        Ok(if value(OPERATION, row, 0)? { Consume::AlreadyConsumed } else { Consume::NotApproved })
     }
 
     async fn pending(

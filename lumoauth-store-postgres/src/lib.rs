@@ -13,6 +13,7 @@ mod clients;
 mod consents;
 mod failure;
 mod grants;
+mod jit;
 mod keys;
 mod mcp_servers;
 mod open;

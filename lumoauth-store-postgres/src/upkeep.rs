@@ -70,6 +70,22 @@ const PURGE_APPROVALS: &str = "\
     WHERE approval.org_id = ended.org_id AND approval.token = ended.token \
     RETURNING 1";
 
+const PURGE_TASKS: &str = "\
+    WITH ended AS MATERIALIZED ( \
+        SELECT org_id, id FROM jit_task WHERE keep_until < $1 \
+        ORDER BY keep_until LIMIT $2 FOR UPDATE SKIP LOCKED) \
+    DELETE FROM jit_task USING ended \
+    WHERE jit_task.org_id = ended.org_id AND jit_task.id = ended.id \
+    RETURNING 1";
+
+const PURGE_REQUESTS: &str = "\
+    WITH ended AS MATERIALIZED ( \
+        SELECT org_id, id FROM jit_request WHERE keep_until < $1 \
+        ORDER BY keep_until LIMIT $2 FOR UPDATE SKIP LOCKED) \
+    DELETE FROM jit_request USING ended \
+    WHERE jit_request.org_id = ended.org_id AND jit_request.id = ended.id \
+    RETURNING 1";
+
 const PURGE_COUNTERS: &str = "\
     WITH ended AS MATERIALIZED ( \
         SELECT org_id, owner, generation, meter, window_kind, window_start \
@@ -151,6 +167,8 @@ impl Upkeep for PostgresStore {
             (PURGE_TICKETS, now),
             (PURGE_REFRESH_TOKENS, now),
             (PURGE_APPROVALS, now),
+            (PURGE_TASKS, now),
+            (PURGE_REQUESTS, now),
             (PURGE_COUNTERS, now.minus(COUNTER_GRACE)),
             (PURGE_CHARGES, now),
         ] {

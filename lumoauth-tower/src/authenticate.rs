@@ -72,6 +72,7 @@ pub struct AuthenticateLayer {
     issuer: Issuer,
     org: Option<OrgId>,
     resource: Option<Arc<str>>,
+    details: bool,
 }
 
 /// Where the authorization server is.
@@ -85,14 +86,14 @@ enum Issuer {
 impl AuthenticateLayer {
     /// Accepts the credentials of `server`.
     pub fn new(server: AuthorizationServer) -> Self {
-        Self { issuer: Issuer::Here(server), org: None, resource: None }
+        Self { issuer: Issuer::Here(server), org: None, resource: None, details: false }
     }
 
     /// Accepts access tokens of an authorization server on another host that are bound to `resource`: this service. An agent
     /// is known by its token only then ([`Identity::Remote`](lumoauth_core::principal::Identity::Remote)).
     #[cfg(feature = "fetch")]
     pub fn remote(tokens: RemoteTokens, resource: &str) -> Self {
-        Self { issuer: Issuer::Elsewhere(tokens), org: None, resource: Some(resource.into()) }
+        Self { issuer: Issuer::Elsewhere(tokens), org: None, resource: Some(resource.into()), details: false }
     }
 
     /// Accepts the credentials of one organization only.
@@ -104,6 +105,15 @@ impl AuthenticateLayer {
     /// Accepts access tokens that are bound to `resource` (their `aud`), and no others.
     pub fn for_resource(mut self, resource: &str) -> Self {
         self.resource = Some(resource.into());
+        self
+    }
+
+    /// Accepts what agents got just in time for `resource`, which is this service, and for no place in particular; and, so
+    /// that whoever has nothing yet hears what is missing, also tokens that are good at the authorization server itself. It
+    /// only says who calls: put a [`RequireAuthorizationDetailsLayer`](crate::RequireAuthorizationDetailsLayer) inside of it.
+    pub fn for_details_at(mut self, resource: &str) -> Self {
+        self.resource = Some(resource.into());
+        self.details = true;
         self
     }
 
@@ -162,7 +172,11 @@ impl AuthenticateLayer {
     }
 
     fn door(&self) -> Door<'_> {
-        self.resource.as_deref().map_or(Door::Own, Door::Resource)
+        match &self.resource {
+            None => Door::Own,
+            Some(resource) if self.details => Door::Details(resource),
+            Some(resource) => Door::Resource(resource),
+        }
     }
 }
 

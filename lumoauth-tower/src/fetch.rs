@@ -24,7 +24,10 @@ use std::{
 
 use async_trait::async_trait;
 use http::{HeaderValue, StatusCode, header};
-use lumoauth_core::fetch::{Fetch, FetchError, FetchRequest};
+use lumoauth_core::{
+    fetch::{Fetch, FetchError, FetchRequest},
+    secret::Secret,
+};
 use reqwest::{
     Client, ClientBuilder, Response,
     dns::{Name, Resolve, Resolving},
@@ -149,12 +152,14 @@ impl fmt::Debug for GuardedFetch {
 impl Fetch for GuardedFetch {
     async fn fetch(&self, request: FetchRequest) -> Result<Vec<u8>, FetchError> {
         let client = self.client_for(&request.url).ok_or(FetchError::NotAllowed)?;
-        let sent = match &request.form {
-            Some(form) => client
-                .post(request.url)
-                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-                .body(form.expose().to_owned()),
-            None => client.get(request.url),
+        let post = |kind: &'static str, body: &Secret| {
+            let post = client.post(request.url.clone()).header(header::CONTENT_TYPE, kind);
+            post.body(body.expose().to_owned())
+        };
+        let sent = match (&request.form, &request.json) {
+            (Some(form), _) => post("application/x-www-form-urlencoded", form),
+            (None, Some(json)) => post("application/json", json),
+            (None, None) => client.get(request.url.clone()),
         };
         let mut headers = http::HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));

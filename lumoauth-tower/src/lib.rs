@@ -59,6 +59,7 @@ mod authenticate;
 mod body;
 mod budget;
 mod capability;
+mod details;
 mod endpoint;
 #[cfg(feature = "fetch")]
 mod fetch;
@@ -79,6 +80,7 @@ pub use aauth::{AAuthClient, AAuthClientError, AAuthClientLayer, PendingConsent,
 pub use authenticate::AuthenticateLayer;
 pub use budget::{BudgetLayer, MeteredBody, UsageMeter};
 pub use capability::RequireCapabilityLayer;
+pub use details::RequireAuthorizationDetailsLayer;
 #[cfg(feature = "fetch")]
 pub use fetch::{GuardedFetch, GuardedFetchError};
 pub use gate::Gated;

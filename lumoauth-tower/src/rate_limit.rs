@@ -32,8 +32,8 @@ pub struct RateLimits {
     pub verifications: u32,
     /// The authorization endpoint and pushed requests together, per address.
     pub authorize: u32,
-    /// Requests for approval, per agent: whoever is asked must not be flooded. A reservation that has to wait for a person is
-    /// one, of the agent that pays; above the limit nothing is reserved.
+    /// Requests for approval, tasks, and what is asked for in them, per agent: whoever is asked must not be flooded. A
+    /// reservation that has to wait for a person is one, of the agent that pays; above the limit nothing is reserved.
     pub approvals: u32,
     /// Administrative reads, per credential.
     pub admin_read: u32,

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use lumoauth_core::{
     capability::{Capability, DenyReason},
+    jit::AuthorizationDetail,
     principal::{Identity, Principal, RemoteKind},
     server::{ApiError, AuthenticateError},
     spending::SpendError,
@@ -33,6 +34,8 @@ pub enum RejectionReason {
     OtherOrganization,
     /// The caller may not do this.
     Denied(DenyReason),
+    /// The caller's token was not granted for this, in detail.
+    Details,
     /// The caller's budget does not allow it.
     Budget,
     /// The content is too large, or did not arrive.
@@ -76,6 +79,11 @@ impl Rejection {
             }
         };
         Self { reason: RejectionReason::Denied(reason), wire }
+    }
+
+    /// What a token lacks in detail; nothing is named if the request is none that anybody could be granted.
+    pub(crate) fn insufficient_details(required: Option<&AuthorizationDetail>) -> Self {
+        Self { reason: RejectionReason::Details, wire: WireError::insufficient_details(required) }
     }
 
     /// The response, with the rejection in its extensions.

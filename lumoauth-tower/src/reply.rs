@@ -85,6 +85,11 @@ pub(crate) fn error(error: &WireError) -> Reply {
     {
         headers.insert(header::WWW_AUTHENTICATE, value);
     }
+    if let Some(missing) = error.missing_details()
+        && let Ok(value) = HeaderValue::try_from(missing)
+    {
+        headers.insert(HeaderName::from_static("insufficient-authorization-details"), value);
+    }
     reply
 }
 

@@ -82,6 +82,15 @@ pub(crate) const ORGANIZATION: &[Route] = routes! { "/orgs/{}/api/v1":
     GET "approvals/pending" Access::Token => approvals::pending;
     POST "approvals/{}/approve" Access::Token => approvals::approve;
     POST "approvals/{}/deny" Access::Token => approvals::deny;
+    POST "jit/task" Access::Token => jit::open;
+    POST "jit/task/{}/complete" Access::Token => jit::complete;
+    POST "jit/task/{}/evaluate" Access::Token => jit::evaluate;
+    POST "jit/request" Access::Token => jit::request;
+    GET "jit/request/{}/status" Access::Token => jit::status;
+    POST "jit/request/{}/token" Access::Token => jit::token;
+    GET "jit/pending" Access::Token => jit::pending;
+    POST "jit/approve/{}" Access::Token => jit::approve;
+    POST "jit/deny/{}" Access::Token => jit::deny;
     POST "agents/register" Access::Anyone => me::register;
     POST "agents/{}/attest" Access::Open => attest::attest;
 
@@ -143,6 +152,9 @@ pub(crate) const ORGANIZATION: &[Route] = routes! { "/orgs/{}/api/v1":
     POST "admin/agents/{}/budget/reset" AGENTS_WRITE => agents::reset_budget;
     GET "admin/agents/{}/usage" AGENTS_READ => agents::usage;
     POST "admin/agents/{}/usage" AGENTS_WRITE => agents::report_usage;
+
+    GET "admin/jit/risk" AGENTS_READ => jit::risk;
+    PUT "admin/jit/risk" AGENTS_WRITE => jit::set_risk;
 
     GET "admin/mcp/servers" AGENTS_READ => mcp::list;
     POST "admin/mcp/servers" AGENTS_WRITE => mcp::create;

@@ -410,7 +410,7 @@ async fn count(
         }
         // A client id is the caller's choice here: it would bound nothing.
         ("oauth/authorize" | "oauth/par" | "aauth/agent/auth", _, _) => Counted::Authorize { peer: &peer },
-        ("agents/me/approvals", _, _) => Counted::Approval { agent: &actor },
+        ("agents/me/approvals" | "jit/task" | "jit/request", _, _) => Counted::Approval { agent: &actor },
         (_, Access::Admin(_), &Method::GET) => Counted::AdminRead { actor: &actor },
         (_, Access::Admin(_), _) => Counted::AdminWrite { actor: &actor },
         _ => return Ok(None),

@@ -1,5 +1,8 @@
 """The official SDK's approvals, unmodified: it asks, alice decides in person, and it hears what she said."""
 
+import pathlib
+import subprocess
+import tempfile
 import threading
 import time
 import uuid
@@ -8,6 +11,7 @@ from urllib.parse import urlencode
 import pytest
 import requests
 from browser import Browser, allow
+from conftest import Server, binary, read_variables
 from lumoauth import LumoAuth, LumoAuthAgent, require_approval
 from lumoauth.errors import (
     LumoAuthApiError,
@@ -15,6 +19,7 @@ from lumoauth.errors import (
     LumoAuthNotFoundError,
     LumoAuthPermissionDeniedError,
 )
+from smtp import MailServer
 
 REDIRECT = "http://127.0.0.1/callback"
 
@@ -165,3 +170,61 @@ def test_the_bot_of_the_environment_asks_alice(environment, alice):
     arguments = asking(alice, poll_interval_s=0.1, timeout_s=30)
     result, _ = while_deciding(alice, "approve", arguments, lambda **known: require_approval(agent, **known))
     assert result.status == "approved"
+
+
+def test_with_mail_somebody_without_a_channel_is_told_and_the_agent_hears_202():
+    mail = MailServer()
+    with tempfile.TemporaryDirectory(prefix="lumoauth-mail-") as name:
+        directory = pathlib.Path(name)
+        variables, log = directory / "env.txt", directory / "server.log"
+        program = binary("lumoauth-server", "lumoauth-server")
+        command = [program, "dev", "--listen", "127.0.0.1:0", "--store", "memory", "--fixtures", "full"]
+        command += ["--mail-url", mail.url, "--mail-from", "LumoAuth <no-reply@auth.test>", "--env-out", str(variables)]
+        with log.open("w") as output:
+            process = subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            try:
+                told(Server(read_variables(variables, process, log), log), mail)
+                assert "panicked" not in log.read_text()
+            finally:
+                process.kill()
+                process.wait()
+
+
+def told(server, mail):
+    """Asks somebody without a channel, nobody, and alice, who has one, and looks at what comes by mail."""
+    record = server.create_agent(capabilities=["delegate:on_behalf"], name="Bot\u00e9")
+    agent = LumoAuthAgent(
+        base_url=server.url, org_id=server.org, client_id=record["clientId"], client_secret=record["clientSecret"]
+    )
+    assert agent.authenticate()
+    email = f"{uuid.uuid4().hex}@people.test"
+    assert server.admin("POST", "/users", json={"email": email, "name": "P"}).status_code == 201
+    bodies = []
+    for who in [email, "nobody@people.test"]:
+        arguments = {"task_id": "t-9", "reason": "Pay invoice 88", "impact": "high", "on_behalf_of": who}
+        with pytest.raises(LumoAuthApprovalNotDeliveredError) as caught:
+            require_approval(agent, **arguments)
+        assert caught.value.reason == "email_fallback_sent"
+        answer = requests.post(
+            f"{server.url}/orgs/{server.org}/api/v1/agents/me/approvals",
+            json=arguments,
+            headers={"Authorization": f"Bearer {agent.access_token}"},
+            timeout=30,
+        )
+        assert answer.status_code == 202
+        bodies.append(answer.json())
+    assert bodies[0] == bodies[1], "nobody is answered like somebody"
+    client = LumoAuth(base_url=server.url, org_id=server.org, token_provider=lambda: agent.access_token)
+    alice = server.variables["USER_EMAIL"]
+    created = client.approvals.create(task_id="t", reason="Pay\nBcc: x@evil.test", impact="high", on_behalf_of=alice)
+    end = time.monotonic() + 20
+    while len(mail.mails) < 3 and time.monotonic() < end:
+        time.sleep(0.1)
+    assert len(mail.mails) == 3, mail.mails
+    to = [recipients[0].lower() for recipients, _ in mail.mails]
+    assert sum(email in line for line in to) == 2 and sum(alice in line for line in to) == 1
+    assert all(len(recipients) == 1 for recipients, _ in mail.mails)
+    content = next(content for recipients, content in mail.mails if alice in recipients[0].lower())
+    head, body = content.replace("=\r\n", "").split("\r\n\r\n", 1)
+    assert "bcc" not in head.lower() and "/oauth/approvals" in body
+    assert created["approval_token"] not in content

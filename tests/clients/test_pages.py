@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from conftest import BACKENDS
+from lumoauth import LumoAuth
 from test_node_clients import MODULES, issuer, run
 
 pytestmark = pytest.mark.parametrize(
@@ -125,3 +126,47 @@ def test_a_person_is_told_why_a_request_is_refused(server):
     status = "Failed to load resource: the server responded with a status of 400 (Bad Request)"
     result = visit(server, "refused", VIEWPORTS["phone"], "cli_nobody", problems=[status])
     assert "This request cannot be served" in result["seen"]["page"] and result["landed"] is None
+
+
+@pytest.mark.parametrize("viewport", VIEWPORTS)
+def test_a_person_decides_what_agents_ask(server, agent_of, viewport):
+    agent = agent_of(name=f"Invoice Bot {viewport}", capabilities=["delegate:on_behalf"])
+    assert agent.authenticate()
+    client = LumoAuth(base_url=server.url, org_id=server.org, token_provider=lambda: agent.access_token)
+    meta = {"amount": "4500.00", "creditor": {"name": "ACME \u202e GmbH", "iban": "DE" + "0" * 300}}
+    asked = {
+        "task_id": "invoice-88",
+        "reason": "Pay invoice 88\n<b>today</b>",
+        "impact": "critical",
+        "on_behalf_of": server.variables["USER_EMAIL"],
+        "meta": meta,
+    }
+    approval = client.approvals.create(**asked)["approval_token"]
+    task = client.jit.create_task(name="Clean up")["task_id"]
+    detail = {"type": "file_access", "actions": ["delete"], "identifier": "reports/" + "q" * 200}
+    permission = client.jit.request(task, detail, justification="They are old.")["request_id"]
+    folder = SCREENSHOTS / f"approvals-{viewport}"
+    folder.mkdir(parents=True, exist_ok=True)
+    result = run(
+        server,
+        "approvals.mjs",
+        {
+            "chromium": shutil.which("chromium") or shutil.which("chromium-browser"),
+            "url": f"{issuer(server)}/oauth/approvals",
+            "email": server.variables["USER_EMAIL"],
+            "password": server.variables["USER_PASSWORD"],
+            "viewport": VIEWPORTS[viewport],
+            "folder": str(folder),
+            "decisions": [[approval, "approve"], [permission, "deny"]],
+        },
+    )
+    assert result["problems"] == []
+    waiting = result["seen"]["waiting"]
+    for text in ["Pay invoice 88", "<b>today</b>", "4500.00", "\ufffd", "0" * 300, "q" * 200, "They are old.", "critical"]:
+        assert text in waiting.replace("\n", "") or text in waiting, text
+    assert "\u202e" not in waiting
+    assert client.approvals.get_status(approval)["status"] == "approved"
+    assert client.approvals.get_status(approval)["decision_note"] == "Seen in a browser."
+    assert client.jit.get_status(permission)["deny_reason"] == "Seen in a browser."
+    for name in ["waiting", "approve-0", "deny-1"]:
+        assert (folder / f"{name}.png").stat().st_size > 1000

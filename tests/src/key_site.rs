@@ -26,6 +26,17 @@ struct Page {
     headers: String,
     body: Value,
     asked: u64,
+    posted: Vec<Posted>,
+}
+
+/// What somebody posted to a page.
+#[derive(Clone, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "what a test looks at")]
+pub struct Posted {
+    /// Its fields.
+    pub headers: Vec<(String, String)>,
+    /// Its content.
+    pub body: String,
 }
 
 impl KeySite {
@@ -52,6 +63,9 @@ impl KeySite {
             let mut pages = served.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(page) = pages.get_mut(&received.target) else { return Answer::json(404, &Value::Null) };
             page.asked += 1;
+            if received.method == "POST" {
+                page.posted.push(Posted { headers: received.headers.clone(), body: received.body.clone() });
+            }
             let Answer { status, headers, body } = Answer::json(page.status, &page.body);
             Answer { status, headers: headers + &page.headers, body }
         });
@@ -99,6 +113,11 @@ impl KeyPage<'_> {
         self.with(|page| page.asked)
     }
 
+    /// What was posted to it.
+    pub fn posted(&self) -> Vec<Posted> {
+        self.with(|page| page.posted.clone())
+    }
+
     /// Shows these keys under their ids, and nothing else.
     pub fn publish(&self, keys: &[(&str, &AttackerKey)]) {
         let keys: Vec<Value> = keys.iter().map(|(kid, key)| key.jwk(kid)).collect();
@@ -124,7 +143,8 @@ impl KeyPage<'_> {
 
     fn with<T>(&self, change: impl FnOnce(&mut Page) -> T) -> T {
         let mut pages = self.site.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || Page { status: 200, headers: String::new(), body: Value::Null, asked: 0 };
+        let fresh =
+            || Page { status: 200, headers: String::new(), body: Value::Null, asked: 0, posted: Vec::new() };
         change(pages.entry(self.path.clone()).or_insert_with(fresh))
     }
 }

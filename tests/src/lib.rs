@@ -38,7 +38,7 @@ pub use forge::{AttackerKey, forged, forms_of_public_key, unsigned};
 pub use http::{Connection, Request, Response, percent_encode, raw_exchange};
 pub use issuer::Issuer;
 pub use jwt::{Jwks, Token, b64, unb64};
-pub use key_site::{KeyPage, KeySite};
+pub use key_site::{KeyPage, KeySite, Posted};
 pub use org::{Agent, Org};
 pub use people::{App, CALLBACK, Person, UserTokens, asking, told};
 pub use replicas::Replicas;

@@ -8,7 +8,7 @@ use lumoauth_core::{
     audit::Event,
     clock::Timestamp,
     id::{OrgId, UserId},
-    store::{ApprovalStore, Decide, Insert, Listing, Page, StoreError, Unique},
+    store::{ApprovalStore, Consume, Decide, Insert, Listing, Page, StoreError, Unique},
 };
 
 use crate::{
@@ -64,7 +64,9 @@ impl ApprovalStore for EmbeddedStore {
     }
 
     async fn find(&self, org: &OrgId, token: &ApprovalToken) -> Result<Option<Arc<Approval>>, StoreError> {
-        let row = self.latest().get(Table::Approvals, &approval_key(org, token.as_str()))?;
+        // The row must not outlive the snapshot that it is of.
+        let snapshot = self.latest();
+        let row = snapshot.get(Table::Approvals, &approval_key(org, token.as_str()))?;
         row.map(|row| decode(Table::Approvals, row.value()).map(Arc::new)).transpose()
     }
 
@@ -91,6 +93,31 @@ impl ApprovalStore for EmbeddedStore {
             take_off(batch, &key, &record)?;
             batch.record(&org, &event)?;
             Ok(Decide::Decided)
+        };
+        self.writer.submit(decide).await
+    }
+
+    async fn consume(
+        &self,
+        org: &OrgId,
+        approval: &Approval,
+        now: Timestamp,
+        on: &Event,
+    ) -> Result<Consume, StoreError> {
+        let key = approval.key(org);
+        let (org, event) = (org.clone(), EncodedEvent::of(on)?);
+        let decide = move |batch: &mut Batch<'_>| {
+            let Some(record) = batch.get(Table::Approvals, &key)? else { return Ok(Consume::Missing) };
+            let stored: Approval = decode(Table::Approvals, &record)?;
+            if stored.status(now) != ApprovalStatus::Approved {
+                return Ok(Consume::NotApproved);
+            }
+            if stored.consumed_at.is_some() {
+                return Ok(Consume::AlreadyConsumed);
+            }
+            batch.put(Table::Approvals, &key, &encode(Table::Approvals, &stored.with_consumption(now))?)?;
+            batch.record(&org, &event)?;
+            Ok(Consume::Consumed)
         };
         self.writer.submit(decide).await
     }

@@ -77,6 +77,11 @@ const fn kind(table: Table) -> Option<Kind> {
         Table::Meta
         | Table::Approvals
         | Table::PendingApprovals
+        | Table::JitTasks
+        | Table::JitRequests
+        | Table::JitLoads
+        | Table::PendingJit
+        | Table::DueCallbacks
         | Table::AgentWorkloads
         | Table::Keys
         | Table::KeyGenerations

@@ -162,7 +162,8 @@ impl GrantStore for EmbeddedStore {
         now: Timestamp,
     ) -> Result<Option<FoundTicket>, StoreError> {
         let key = ticket_key(org, purpose, hash);
-        let Some(row) = self.latest().get(Table::Tickets, &key)? else { return Ok(None) };
+        let snapshot = self.latest();
+        let Some(row) = snapshot.get(Table::Tickets, &key)? else { return Ok(None) };
         let row: TicketRow = decode(Table::Tickets, row.value())?;
         let used = row.used;
         Ok(row.is_there(now).then(|| FoundTicket { ticket: row.ticket(purpose, *hash), used }))
@@ -210,7 +211,8 @@ impl GrantStore for EmbeddedStore {
         hash: &SecretHash,
         now: Timestamp,
     ) -> Result<Option<FoundRefresh>, StoreError> {
-        let Some(row) = self.latest().get(Table::RefreshTokens, &refresh_key(org, hash))? else {
+        let snapshot = self.latest();
+        let Some(row) = snapshot.get(Table::RefreshTokens, &refresh_key(org, hash))? else {
             return Ok(None);
         };
         let RefreshRow { family, body, expires_at, rotated } = decode(Table::RefreshTokens, row.value())?;

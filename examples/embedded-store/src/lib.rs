@@ -36,6 +36,7 @@ mod cache;
 mod clients;
 mod consents;
 mod grants;
+mod jit;
 mod keys;
 mod mcp_servers;
 mod open;

@@ -7,7 +7,7 @@
 //! 4. Text of variable length comes last, or ends with NUL.
 //! 5. A record is JSON. The value of an index row is the whole key of the record.
 //!
-//! [`Table::Expiries`], [`Table::ParkedHolds`] and [`Table::Outbox`] are walked across organizations, so they begin with
+//! [`Table::Expiries`], [`Table::ParkedHolds`], [`Table::DueCallbacks`] and [`Table::Outbox`] are walked across organizations, so they begin with
 //! a time and with a number; nothing is ever looked up in them by a caller's key.
 
 use std::ops::Range;
@@ -29,7 +29,7 @@ pub(crate) type Bytes = &'static [u8];
 /// What the file says it is, under [`FORMAT_KEY`].
 pub(crate) const FORMAT: &[u8] = b"lumoauth embedded store";
 /// The layout of this version, under [`SCHEMA_KEY`]. Raise it whenever an older version could misread a file.
-pub(crate) const SCHEMA: u64 = 5;
+pub(crate) const SCHEMA: u64 = 6;
 pub(crate) const FORMAT_KEY: &[u8] = b"format";
 pub(crate) const SCHEMA_KEY: &[u8] = b"schema";
 
@@ -83,6 +83,16 @@ tables! {
     Approvals = "approvals",
     /// org, end, token → key of the record, until somebody decides; listings walk it.
     PendingApprovals = "pending_approvals",
+    /// org, id → task.
+    JitTasks = "jit_tasks",
+    /// org, id → request of a task.
+    JitRequests = "jit_requests",
+    /// org, agent → what of it waits for people.
+    JitLoads = "jit_loads",
+    /// org, end, id → key of the request, until somebody answers or its task is closed; listings walk it.
+    PendingJit = "pending_jit",
+    /// time, key of the request → key of the request: when its callback is due.
+    DueCallbacks = "due_callbacks",
     /// org, client id → record.
     Clients = "clients",
     /// org, number → key of the record.
@@ -229,6 +239,27 @@ pub(crate) fn pending_approvals_from(org: &OrgId, now: Timestamp) -> Range<Vec<u
     key(org, &[&after])..all_of(org).end
 }
 
+/// The key in [`Table::JitTasks`] and [`Table::JitRequests`].
+pub(crate) fn jit_key(org: &OrgId, id: &str) -> Vec<u8> {
+    key(org, &[id.as_bytes()])
+}
+
+/// The key in [`Table::DueCallbacks`] of the request with the key `request`.
+pub(crate) fn due_key(due: Timestamp, request: &[u8]) -> Vec<u8> {
+    [&due.unix_millis().to_be_bytes()[..], request].concat()
+}
+
+/// The keys in [`Table::DueCallbacks`] of what is due at `now`.
+pub(crate) fn due_until(now: Timestamp) -> Range<Vec<u8>> {
+    parked_until(now)
+}
+
+/// The organization of the request with the key `request`.
+pub(crate) fn key_of_due(request: &[u8]) -> Option<OrgId> {
+    let slug = request.iter().position(|byte| *byte == 0)?;
+    OrgId::parse(str::from_utf8(&request[..slug]).ok()?).ok()
+}
+
 pub(crate) fn generation_key(org: &OrgId, purpose: KeyPurpose, generation: u32) -> Vec<u8> {
     key(org, &[purpose.as_str().as_bytes(), &[0], &generation.to_be_bytes()])
 }
@@ -324,7 +355,7 @@ pub(crate) fn expired(now: Timestamp) -> Range<Vec<u8>> {
     Vec::new()..now.unix_millis().to_be_bytes().to_vec()
 }
 
-const EXPIRING: [(u8, Table); 7] = [
+const EXPIRING: [(u8, Table); 9] = [
     (1, Table::Marks),
     (2, Table::Counters),
     (3, Table::Charges),
@@ -332,6 +363,8 @@ const EXPIRING: [(u8, Table); 7] = [
     (5, Table::Tickets),
     (6, Table::RefreshTokens),
     (7, Table::Approvals),
+    (8, Table::JitTasks),
+    (9, Table::JitRequests),
 ];
 
 #[cfg(test)]

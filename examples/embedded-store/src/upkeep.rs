@@ -10,6 +10,7 @@ use crate::{
     EmbeddedStore, approvals,
     batch::Batch,
     budgets::Kept,
+    jit,
     snapshot::malformed,
     tables::{FORMAT_KEY, Table, expired, expiring_row},
 };
@@ -40,6 +41,7 @@ impl Upkeep for EmbeddedStore {
                 purged += u64::from(removed.is_some());
                 match (table, removed) {
                     (Table::Approvals, Some(removed)) => approvals::take_off(batch, row, &removed)?,
+                    (Table::JitRequests, Some(removed)) => jit::take_off(batch, row, &removed)?,
                     (Table::Charges, Some(removed)) => Kept::of(&removed)?.remove_index(batch, row)?,
                     _ => {}
                 }

@@ -243,6 +243,11 @@ async fn a_file_of_an_older_schema_gets_the_tables_it_lacks() {
         "refresh_tokens",
         "approvals",
         "pending_approvals",
+        "jit_tasks",
+        "jit_requests",
+        "jit_loads",
+        "pending_jit",
+        "due_callbacks",
         "live_holds",
         "parked_holds",
     ] {

@@ -60,6 +60,12 @@ pub(crate) struct DevArgs {
     /// there; repeatable.
     #[arg(long = "fetch-allow", value_name = "ORIGIN")]
     pub(crate) fetch_allow: Vec<String>,
+    /// Send mail through this SMTP server: smtps://[user:password@]host, or smtp:// on this machine.
+    #[arg(long = "mail-url", value_name = "URL")]
+    pub(crate) mail_url: Option<Secret>,
+    /// From this address.
+    #[arg(long = "mail-from", value_name = "ADDRESS", default_value = "lumoauth@localhost.localdomain")]
+    pub(crate) mail_from: String,
     /// Use this credential in place of a generated one, such as AGENT_CLIENT_SECRET=...; repeatable.
     // Other users of the machine can read command lines; the file is the better place.
     #[arg(long = "credential", value_name = "KEY=VALUE", value_parser = credential)]

@@ -20,12 +20,12 @@ use std::{
     time::Duration,
 };
 
-use lumoauth_core::{id::OrgId, keys::Algorithm};
+use lumoauth_core::{id::OrgId, keys::Algorithm, secret::Secret};
 use serde::Deserialize;
 use url::{Host, Url};
 
 use self::reader::Reader;
-use crate::{cli, fetch, listen, logging, store::StoreUrl, tls::TlsFiles};
+use crate::{cli, fetch, listen, logging, mail::Smtp, store::StoreUrl, tls::TlsFiles};
 
 /// What `serve` runs.
 #[derive(Debug)]
@@ -54,6 +54,8 @@ pub(crate) struct Config {
     pub(crate) tls: Option<TlsFiles>,
     /// Origins that keys may be fetched from wherever they are.
     pub(crate) fetch_allow: Vec<String>,
+    /// How mail is sent, if any is.
+    pub(crate) mail: Option<MailConfig>,
     /// Organizations that are made if they are missing.
     pub(crate) organizations: Vec<OrganizationConfig>,
 }
@@ -67,6 +69,15 @@ pub(crate) struct PostgresConfig {
     pub(crate) acquire_timeout: Option<Duration>,
     /// How long a statement may take.
     pub(crate) statement_timeout: Option<Duration>,
+}
+
+/// How mail is sent.
+#[derive(Debug)]
+pub(crate) struct MailConfig {
+    /// The SMTP server, perhaps with a password.
+    pub(crate) url: Secret,
+    /// From which address.
+    pub(crate) from: String,
 }
 
 /// Whether requests are limited.
@@ -144,6 +155,19 @@ impl Config {
                 None
             }
         };
+        let mail = match (reader.value::<Secret>("mail.url"), reader.value::<String>("mail.from")) {
+            (Some(url), Some(from)) => {
+                if let Err(error) = Smtp::new(&url, &from) {
+                    reader.problem(format!("`mail.url` or `mail.from`: {error}"));
+                }
+                Some(MailConfig { url, from })
+            }
+            (None, None) => None,
+            _ => {
+                reader.problem("`mail.url` and `mail.from` belong together");
+                None
+            }
+        };
         if !reader.has("public_url") {
             reader.problem("`public_url` is required: the URL under which clients reach the server");
         }
@@ -164,6 +188,7 @@ impl Config {
             log_level: log_level.unwrap_or_else(|| logging::DEFAULT_LEVEL.to_owned()),
             tls,
             fetch_allow,
+            mail,
             organizations,
         };
         if !reader.has("store") {

@@ -31,6 +31,7 @@ use crate::{
     host::Host,
     listen::Listener,
     logging,
+    mail::Smtp,
     master_key::{self, StoreAge},
     passwords::Argon2id,
     store::StoreUrl,
@@ -74,13 +75,17 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
 
     let config = KeyRingConfig::default().with_algorithm(args.signing_alg);
     let keys = Arc::new(KeyRing::new(stores.keys.clone(), master.clone(), config));
-    let server = AuthorizationServer::builder(&public_url, stores, keys.clone())
+    let mut builder = AuthorizationServer::builder(&public_url, stores, keys.clone())
         .with_clock(clock)
         .with_password_hasher(hasher.clone())
+        .with_approver_page("/orgs/{org}/api/v1/oauth/approvals")
         .with_fetch(Arc::new(fetch))
-        .with_authorities(authorities)
-        .build()
-        .map_err(|error| Failure::because("the server cannot be set up", error))?;
+        .with_authorities(authorities);
+    if let Some(url) = &args.mail_url {
+        let mail = Smtp::new(url, &args.mail_from);
+        builder = builder.with_mail(Arc::new(mail.map_err(|error| Failure::because("no mail", error))?));
+    }
+    let server = builder.build().map_err(|error| Failure::because("the server cannot be set up", error))?;
     for org in &fixtures.organizations {
         server
             .prepare(org)

@@ -19,6 +19,7 @@ mod health;
 mod host;
 mod listen;
 mod logging;
+mod mail;
 mod master_key;
 mod migrate;
 mod org;

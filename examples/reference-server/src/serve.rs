@@ -31,7 +31,9 @@ use crate::{
     health::Needs,
     host::Host,
     listen::Listener,
-    logging, master_key,
+    logging,
+    mail::Smtp,
+    master_key,
     passwords::Argon2id,
     store::StoreUrl,
 };
@@ -74,9 +76,14 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<(), Failure> {
     let mut builder = AuthorizationServer::builder(&config.public_url, stores, keys.clone())
         .with_clock(clock)
         .with_password_hasher(passwords.clone())
+        .with_approver_page("/orgs/{org}/api/v1/oauth/approvals")
         .with_fetch(Arc::new(fetch::guarded(&config.fetch_allow)?));
     if let Some(limits) = &limits {
         builder = builder.with_failure_limit(limits.failure_limit());
+    }
+    if let Some(mail) = &config.mail {
+        let mail = Smtp::new(&mail.url, &mail.from);
+        builder = builder.with_mail(Arc::new(mail.map_err(|error| Failure::because("no mail", error))?));
     }
     let server = builder.build().map_err(|error| Failure::because("the server cannot be set up", error))?;
     for organization in &config.organizations {

@@ -8,25 +8,21 @@ use std::{sync::Arc, time::Duration};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{ApiError, AuthorizationServer, Caller};
+use super::{ApiError, AuthorizationServer, Caller, Reviewer};
 use crate::{
     agent::Agent,
-    approval::{Approval, ApprovalStatus, ApprovalToken, Decision, Impact},
+    approval::{Approval, ApprovalStatus, ApprovalToken, Decision, Impact, is_deceptive},
     audit::{Event, EventKind, Target, cleaned},
-    capability::Capability,
     clock::Timestamp,
-    id::{OrgId, UserId},
+    id::{AgentId, OrgId, UserId},
+    jit::ActionHash,
     principal::Principal,
     spending::{Payers, Remaining},
     store::{AgentKey, Decide, Insert, Listing, Page, StoreError},
-    user::User,
 };
 
 /// How long people have to decide what an agent asks them directly.
 pub(super) const APPROVAL_LIFE: Duration = Duration::from_secs(300);
-
-/// With which an application sees and decides what its user, an administrator, decides for others.
-const FOR_OTHERS: [&str; 2] = ["approvals.manage", "admin"];
 
 /// What an agent asks a person to allow. Absent and `null` are the same; unknown members are ignored.
 #[derive(Debug, Default, Deserialize)]
@@ -50,6 +46,8 @@ pub struct ApprovalRequest {
 pub struct ApprovalDecisionRequest {
     /// What they want the agent to know.
     pub note: Option<String>,
+    /// Names what they saw. If it is there, only that is decided.
+    pub action_hash: Option<String>,
 }
 
 /// An approval that was just opened.
@@ -127,50 +125,8 @@ pub(super) fn readable(
     Ok(text.to_owned())
 }
 
-/// What turns the direction of text, breaks lines, or is not seen. Joiners are not among it: scripts and emoji need them.
-const fn is_deceptive(c: char) -> bool {
-    matches!(
-        c,
-        '\u{61c}'
-            | '\u{200b}'
-            | '\u{200e}'
-            | '\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}'
-            | '\u{e0000}'..='\u{e007f}'
-    )
-}
-
 fn invalid(member: &'static str, problem: impl Into<String>) -> ApiError {
     ApiError::Invalid { member, problem: problem.into() }
-}
-
-/// The person who decides. An agent is none, nor is a person whose token an agent has.
-fn approver(principal: &Principal) -> Result<&Arc<User>, ApiError> {
-    principal.person().ok_or(ApiError::Forbidden("Approvals are for people in person."))
-}
-
-/// Whether the person behind `principal` decides what others are asked, and what nobody in particular is asked: an
-/// administrator, by an application that they let do that.
-fn manages_approvals(principal: &Principal) -> bool {
-    let holds = |name| Capability::parse(name).is_ok_and(|scope| principal.decide(&scope).is_allow());
-    principal.person().is_some_and(|user| user.is_admin) && FOR_OTHERS.into_iter().any(holds)
-}
-
-/// What one is asked oneself one decides by any application.
-fn check_may_decide(principal: &Principal, user: &User, approval: &Approval) -> Result<(), ApiError> {
-    if approval.on_behalf_of == Some(user.id) || manages_approvals(principal) {
-        return Ok(());
-    }
-    if user.is_admin {
-        let granted = principal.token_scope().unwrap_or_default().iter().map(ToString::to_string);
-        return Err(ApiError::InsufficientScope {
-            required: FOR_OTHERS.map(ToOwned::to_owned).to_vec(),
-            granted: granted.collect(),
-        });
-    }
-    Err(ApiError::Forbidden("Somebody else is asked for this approval."))
 }
 
 /// A token that an administrator made to try things out asks nobody.
@@ -205,13 +161,18 @@ impl AuthorizationServer {
         let payers = Payers::of_caller(principal, agent);
         let remaining = payers.charge_call(self.stores(), org, &caller.origin, now).await??;
         let user = self.find_user(org, who).await?;
-        let Some(user) = user.filter(|user| user.is_active() && user.approver) else {
+        let user = user.filter(|user| user.is_active());
+        let Some(user) = user.as_ref().filter(|user| user.has_approver_channel()) else {
+            if self.falls_back(org, who, user.as_ref(), agent).await? {
+                return Err(ApiError::ToldByMail { task_id, impact: impact.as_str() });
+            }
             return Err(ApiError::NotDelivered { task_id });
         };
         let mut approval = Approval::new(agent.id, agent.client_id.clone(), now, now.plus(APPROVAL_LIFE));
         approval.on_behalf_of = Some(user.id);
         (approval.task_id, approval.reason, approval.impact, approval.meta) = (task_id, reason, impact, meta);
         let approval = self.open_approval(principal, approval, caller).await?;
+        self.announce_approval(org, user, agent, &approval).await?;
         Ok(OpenedApproval { approval, remaining })
     }
 
@@ -260,39 +221,50 @@ impl AuthorizationServer {
         Ok(approval)
     }
 
-    /// What waits for the person behind `principal`, what ends first at first. For an administrator, by an application with
-    /// the scope `approvals.manage` or `admin`: what waits for anybody.
+    /// What waits for the person, what ends first at first. For an administrator, by an application with the scope
+    /// `approvals.manage` or `admin`: what waits for anybody.
     ///
     /// # Errors
-    /// [`ApiError::Forbidden`] if it is no person in person.
+    /// [`ApiError`] if the store cannot answer.
     pub async fn pending_approvals(
         &self,
-        principal: &Principal,
+        reviewer: &Reviewer,
         page: Page,
     ) -> Result<Listing<Arc<Approval>>, ApiError> {
-        let user = approver(principal)?;
-        let of = (!manages_approvals(principal)).then_some(user.id);
-        Ok(self.stores().approvals.pending(&principal.org, of, self.now(), page).await?)
+        let of = reviewer.sees_approvals_of();
+        Ok(self.stores().approvals.pending(reviewer.org(), of, self.now(), page).await?)
     }
 
-    /// Takes what the person behind `principal` says, once and in time. What others are asked, or nobody in particular, an
+    /// An approval, for a person who may decide on it.
+    ///
+    /// # Errors
+    /// [`ApiError`] if there is none, or somebody else is asked.
+    pub async fn approval(&self, reviewer: &Reviewer, token: &str) -> Result<Arc<Approval>, ApiError> {
+        let approval = self.found_approval(reviewer.org(), token).await?;
+        reviewer.check_approval_of(approval.on_behalf_of)?;
+        Ok(approval)
+    }
+
+    /// Takes what the person says, once and in time. What others are asked, or nobody in particular, an
     /// administrator decides by an application with the scope `approvals.manage` or `admin`.
     ///
     /// # Errors
-    /// [`ApiError`] if it is no person in person, another one is asked or that scope is missing, there is no such approval, it
-    /// was decided or has expired, the note is not acceptable, or it is approved and its agent is not active any more.
+    /// [`ApiError`] if another one is asked or that scope is missing, there is no such approval, it was decided or has expired,
+    /// the note is not acceptable, or it is approved and its agent is not active any more.
     pub async fn decide_approval(
         &self,
-        principal: &Principal,
+        reviewer: &Reviewer,
         token: &str,
         approved: bool,
         request: &ApprovalDecisionRequest,
         caller: &Caller,
     ) -> Result<Approval, ApiError> {
-        let user = approver(principal)?;
-        let (org, now) = (&principal.org, self.now());
-        let approval = self.found_approval(org, token).await?;
-        check_may_decide(principal, user, &approval)?;
+        let (org, user, now) = (reviewer.org(), reviewer.user(), self.now());
+        let approval = self.approval(reviewer, token).await?;
+        let seen = request.action_hash.as_deref().filter(|hash| !hash.is_empty());
+        if seen.is_some_and(|hash| hash != ActionHash::of(&approval.action()).as_str()) {
+            return Err(ApiError::Forbidden("This is not what was shown."));
+        }
         let note = match request.note.as_deref() {
             None | Some("") => None,
             Some(note) => Some(readable("note", note, Approval::MAX_REASON, Lines::Several)?),
@@ -356,7 +328,15 @@ impl AuthorizationServer {
     /// # Errors
     /// [`ApiError`] if the store cannot answer.
     pub async fn asking_agent(&self, org: &OrgId, approval: &Approval) -> Result<Option<Arc<str>>, ApiError> {
-        let agent = self.stores().agents.find(org, AgentKey::Id(approval.agent)).await?;
+        self.agent_name(org, approval.agent).await
+    }
+
+    /// The name of an agent; `None` if there is no such agent any more.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the store cannot answer.
+    pub async fn agent_name(&self, org: &OrgId, id: AgentId) -> Result<Option<Arc<str>>, ApiError> {
+        let agent = self.stores().agents.find(org, AgentKey::Id(id)).await?;
         Ok(agent.map(|agent| Arc::from(&*agent.name)))
     }
 

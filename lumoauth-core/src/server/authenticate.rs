@@ -56,6 +56,14 @@ pub enum Door<'a> {
     Own,
     /// The resource with this identifier.
     Resource(&'a str),
+    /// The resource with this identifier, which asks for authorization details: tokens that agents got for a task, if they are
+    /// meant for it or for no place in particular; and, so that whoever has none yet hears what is missing, every token that is
+    /// good for our own routes or for the resource.
+    ///
+    /// # Security
+    /// It says who calls and nothing else: whoever stands behind this door must look at the
+    /// [details](Principal::authorization_details).
+    Details(&'a str),
 }
 
 /// Why a credential is not accepted.
@@ -224,7 +232,7 @@ impl AuthorizationServer {
             }
             Credential::Dpop { .. } => false,
         };
-        if is_key && matches!(door, Door::Resource(_)) {
+        if is_key && !matches!(door, Door::Own) {
             return Err(AuthenticateError::Refused);
         }
         match credential {
@@ -332,7 +340,12 @@ impl AuthorizationServer {
         let claims = self.inner.verified.verify(token, &keys, &issuer, now).map_err(refused)?;
         let meant_for_this = match door {
             Door::Own => claims.is_for_own_routes(),
-            Door::Resource(resource) => claims.aud.contains(resource),
+            // Whatever it names as its place, a token of a task is for what it says in detail, and for nothing else.
+            Door::Resource(resource) => !claims.jit && claims.aud.contains(resource),
+            Door::Details(resource) => {
+                let placeless = claims.jit && claims.aud.contains(claims.client_id.as_str());
+                claims.is_for_own_routes() || placeless || claims.aud.contains(resource)
+            }
         };
         if !meant_for_this {
             tracing::debug!("token is for another audience");

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use url::{Position, Url};
 
-use super::{AuthorizationServer, Inner, PasswordHasher, public_path};
+use super::{AuthorizationServer, Inner, PasswordHasher, notices::Notices, public_path};
 use crate::{
     aauth::{ConsentPolicy, LevelPolicy},
     clock::{Clock, SystemClock},
@@ -14,6 +14,7 @@ use crate::{
     httpsig::Accept,
     json,
     keys::KeyProvider,
+    notify::Notifier,
     store::{RateLimit, Stores},
     token::VerifiedTokens,
 };
@@ -32,6 +33,8 @@ pub struct Builder {
     fetch: Arc<dyn Fetch>,
     authorities: Vec<String>,
     consent_policy: Arc<dyn ConsentPolicy>,
+    mail: Option<Arc<dyn Notifier>>,
+    approver_page: Option<String>,
 }
 
 /// The server cannot be built.
@@ -73,6 +76,8 @@ impl Builder {
             fetch: Arc::new(NoFetch),
             authorities: Vec::new(),
             consent_policy: Arc::new(LevelPolicy),
+            mail: None,
+            approver_page: None,
         }
     }
 
@@ -113,6 +118,20 @@ impl Builder {
     /// [`LevelPolicy`].
     pub fn with_consent_policy(mut self, policy: Arc<dyn ConsentPolicy>) -> Self {
         self.consent_policy = policy;
+        self
+    }
+
+    /// Tells people by `mail` that something waits for them, and those who have no approver channel that an agent could not
+    /// reach them. Without it the latter are told nothing, and the agent hears that nobody is reached.
+    pub fn with_mail(mut self, mail: Arc<dyn Notifier>) -> Self {
+        self.mail = Some(mail);
+        self
+    }
+
+    /// Names the page where people see and decide what waits, for notices: a path below the public URL, in which `{org}` stands
+    /// for the organization.
+    pub fn with_approver_page(mut self, path: &str) -> Self {
+        self.approver_page = Some(path.to_owned());
         self
     }
 
@@ -161,6 +180,9 @@ impl Builder {
         let inner = Inner {
             signed_here: Accept::at(authorities),
             consent_policy: self.consent_policy,
+            notices: Notices::default(),
+            mail: self.mail,
+            approver_page: self.approver_page,
             public_url,
             stores: self.stores,
             keys: self.keys,

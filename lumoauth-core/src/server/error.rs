@@ -93,6 +93,17 @@ pub enum ApiError {
         /// The agent's name for what it is doing.
         task_id: String,
     },
+    /// The same, and the person is told by mail that the agent wanted something.
+    #[error("nobody is reached but by mail")]
+    ToldByMail {
+        /// The agent's name for what it is doing.
+        task_id: String,
+        /// How bad it would be if it went wrong.
+        impact: &'static str,
+    },
+    /// Too many requests of the agent wait for people.
+    #[error("too many requests wait")]
+    TooManyPending,
     /// The agent has used up its budget.
     #[error(transparent)]
     BudgetExceeded(#[from] Exhausted),
@@ -178,6 +189,16 @@ impl ApiError {
                 "The request cannot be delivered: this user has no approver channel.",
             )
             .with_member("task_id", task_id.as_str()),
+            // No error to its reader: transports answer 202 before they look for one.
+            Self::ToldByMail { .. } => {
+                WireError::new(S::ACCEPTED, "email_fallback_sent", "The person is told by mail.")
+            }
+            Self::TooManyPending => WireError::new(
+                S::TOO_MANY_REQUESTS,
+                "rate_limit_exceeded",
+                "Too many requests of this agent wait for people.",
+            )
+            .with_retry_after(60),
             Self::BudgetExceeded(exhausted) => exhausted.to_wire(),
             Self::Store(_) | Self::Key(_) | Self::Hash(_) => WireError::unavailable(),
         }

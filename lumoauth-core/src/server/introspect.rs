@@ -4,8 +4,12 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use super::{AuthenticateError, AuthorizationServer, Credential, Door, TokenRequest, token::RequestClient};
+use super::{
+    AuthenticateError, AuthorizationServer, Credential, Door, TokenRequest,
+    introspect_approval::ActiveApproval, token::RequestClient,
+};
 use crate::{
+    approval::ApprovalToken,
     audit::{Event, EventKind, Target},
     authorize::still_allowed,
     budget::exceeded,
@@ -15,6 +19,7 @@ use crate::{
     clock::Timestamp,
     grant::{Refusal, TokenError},
     id::{ClientId, OrgId},
+    jit::{ActionHash, AuthorizationDetail},
     keys::KeyPurpose,
     mcp::McpServer,
     organization::Organization,
@@ -34,6 +39,18 @@ pub struct Introspection {
     /// The token's facts.
     #[serde(flatten)]
     pub token: Option<ActiveToken>,
+    /// The facts of an approval, if the token is one.
+    #[serde(flatten)]
+    pub approval: Option<ActiveApproval>,
+}
+
+impl Introspection {
+    /// Nothing that may be used now, as far as the caller may know.
+    pub(super) const INACTIVE: Self = Self { active: false, token: None, approval: None };
+
+    fn of(token: ActiveToken) -> Self {
+        Self { active: true, token: Some(token), approval: None }
+    }
 }
 
 /// The facts of an active token.
@@ -96,6 +113,21 @@ pub struct ActiveToken {
     /// Made by an administrator to try things out.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub test: bool,
+    /// Made for one task (just in time).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub jit: bool,
+    /// The task that it ends with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task_id: Option<String>,
+    /// What exactly it is for (RFC 9396 section 9.2).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub authorization_details: Vec<AuthorizationDetail>,
+    /// Names everything that was asked for when that was granted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action_hash: Option<ActionHash>,
+    /// For whom its task is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<String>,
     /// Lets resource servers enforce the budget too.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub budget_exceeded: bool,
@@ -151,9 +183,12 @@ impl AuthorizationServer {
         let issuer = self.issuer(&organization.id);
         let context =
             self.grant_context(organization, &issuer, &RequestClient::NOBODY, request.origin, refusal, now);
-        let inactive = Introspection { active: false, token: None };
+        let inactive = Introspection::INACTIVE;
+        if let Ok(approval) = ApprovalToken::parse(token) {
+            return self.introspect_approval(organization, &caller, &approval, &request, now).await;
+        }
         if let Some(token) = self.introspect_refresh(organization, &caller, token, now).await? {
-            return Ok(Introspection { active: true, token: Some(token) });
+            return Ok(Introspection::of(token));
         }
         let Some(principal) = context.described(token).await? else { return Ok(inactive) };
         let Some(claims) = principal.claims.clone() else { return Ok(inactive) };
@@ -169,7 +204,7 @@ impl AuthorizationServer {
             budget_exceeded: self.is_over_budget(organization, &principal, now).await?,
             ..ActiveToken::new(&claims, usable_scope(&principal, &claims, server.as_deref()))
         };
-        Ok(Introspection { active: true, token: Some(token) })
+        Ok(Introspection::of(token))
     }
 
     /// Whether somebody who pays for the agent's calls has used up a budget.
@@ -409,6 +444,11 @@ impl ActiveToken {
             mcp_server_id: claims.mcp_server_id.as_ref().map(ToString::to_string),
             cnf: claims.cnf,
             test: claims.test,
+            jit: claims.jit,
+            task_id: claims.task_id.as_ref().map(ToString::to_string),
+            authorization_details: claims.authorization_details.clone(),
+            action_hash: claims.action_hash.clone(),
+            on_behalf_of: claims.on_behalf_of.clone(),
             budget_exceeded: false,
         }
     }

@@ -27,7 +27,7 @@ const MAX_AUDIT_STEPS: u32 = 100;
 const PURGE_BATCH: u32 = 1000;
 
 impl AuthorizationServer {
-    /// All periodic work: moving and numbering audit events, freeing reservations that nobody decided about, purging, making and rotating keys, syncing clocks, and
+    /// All periodic work: moving and numbering audit events, freeing reservations that nobody decided about, telling callbacks and people, purging, making and rotating keys, syncing clocks, and
     /// hearing what other servers changed. It never ends; spawn it.
     ///
     /// A server without it stays correct, only untidy: expiry is decided when something is read, and audit reads
@@ -60,6 +60,10 @@ impl AuthorizationServer {
             if let Err(error) = self.expire_parked().await {
                 tracing::warn!(error = &error as &dyn std::error::Error, "cannot free parked reservations");
             }
+            if let Err(error) = self.deliver_callbacks().await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot deliver callbacks");
+            }
+            self.deliver_notices().await;
             if round % ROUNDS_BETWEEN_UPKEEP == 0 {
                 self.upkeep_round().await;
             }
@@ -75,6 +79,8 @@ impl AuthorizationServer {
     pub async fn maintain_once(&self) -> Result<(), StoreError> {
         self.upkeep_round().await;
         self.expire_parked().await?;
+        self.deliver_callbacks().await?;
+        self.deliver_notices().await;
         self.audit_round().await
     }
 

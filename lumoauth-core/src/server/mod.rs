@@ -21,16 +21,20 @@ mod consents;
 mod decide;
 mod error;
 mod introspect;
+mod introspect_approval;
 mod introspect_refresh;
+mod jit;
 mod maintenance;
 mod mcp;
 mod me;
+mod notices;
 mod on_behalf;
 mod organizations;
 mod parking;
 mod people;
 mod pushed;
 mod reservations;
+mod review;
 mod spend;
 mod token;
 
@@ -71,10 +75,16 @@ pub use clients::{ClientRequest, NewApiKeyRequest};
 pub use decide::DecisionRequest;
 pub use error::ApiError;
 pub use introspect::{ActiveToken, Introspection};
+pub use introspect_approval::ActiveApproval;
+pub use jit::{
+    JitApproval, JitDenial, JitPermission, JitPermissionRequest, JitToken, OpenedTask, TaskEvaluation,
+    TaskRequest,
+};
 pub use mcp::{McpServerPatch, NewMcpServer, Visit};
 pub use people::{Approver, NewUserRequest};
 pub use pushed::PushedAuthorization;
 pub use reservations::{Reservation, ReservationRequest, SettleRequest};
+pub use review::Reviewer;
 pub use token::TokenRequest;
 
 use token::RequestClient;
@@ -148,6 +158,10 @@ struct Inner {
     /// The signatures that are accepted here.
     signed_here: Accept,
     consent_policy: Arc<dyn ConsentPolicy>,
+    notices: notices::Notices,
+    mail: notices::Mail,
+    /// Where people decide, with `{org}` for the organization.
+    approver_page: Option<String>,
 }
 
 /// A verified caller and where the request came from: what an audit event needs to know.

@@ -9,6 +9,7 @@ use crate::{
     audit::{EventKind, Target},
     capability::Capability,
     id::OrgId,
+    jit::{AuthorizationDetail, RiskTable},
     organization::{ActOrder, Organization},
     secret::Secret,
     store::{Insert, Page},
@@ -107,6 +108,41 @@ impl AuthorizationServer {
         max: u32,
     ) -> Result<Vec<Arc<Organization>>, ApiError> {
         Ok(self.stores().organizations.list(after, max).await?)
+    }
+
+    /// Says how risky types of permissions are in the organization, in place of what was said before.
+    ///
+    /// # Errors
+    /// [`ApiError`] if there is no such organization, or the table is too large.
+    pub async fn set_risk_table(
+        &self,
+        org: &OrgId,
+        table: &RiskTable,
+        caller: &Caller,
+    ) -> Result<Arc<Organization>, ApiError> {
+        const MOST: usize = 256;
+        let is_type = |kind: &String| !kind.trim().is_empty() && kind.len() <= AuthorizationDetail::MAX_TYPE;
+        if table.len() > MOST || !table.keys().all(is_type) {
+            let problem = "must have at most 256 types of at most 256 bytes".to_owned();
+            return Err(ApiError::Invalid { member: "types", problem });
+        }
+        let now = self.now();
+        retrying(|| async {
+            let current = self.organization(org).await?;
+            let mut next = (*current).clone();
+            next.jit_risk.clone_from(table);
+            let shown = |table: &RiskTable| serde_json::to_value(table).unwrap_or_default();
+            let event = caller
+                .event(EventKind::JitPolicyUpdated, "risk of permissions changed", now)
+                .on(target(&current))
+                .with("before", shown(&current.jit_risk))
+                .with("after", shown(table));
+            written(self.stores().organizations.update(&next, &event).await?, "organization", || {
+                next.version += 1;
+                Arc::new(next)
+            })
+        })
+        .await
     }
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
 
-use super::{ApiError, AuthorizationServer, Caller, retrying, written};
+use super::{ApiError, AuthorizationServer, Caller, jit::callback_url, retrying, written};
 use crate::{
     agent::checked_text,
     audit::{Actor, ActorKind, Event, EventKind, Origin, Target},
@@ -37,11 +37,14 @@ pub struct NewUserRequest {
 }
 
 /// The approver channel of a person.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[non_exhaustive]
 pub struct Approver {
     /// Whether it is on.
+    #[serde(default)]
     pub enabled: bool,
+    /// An `https` URL that is told of everything that waits for the person, with a signature.
+    pub webhook: Option<String>,
 }
 
 impl AuthorizationServer {
@@ -72,7 +75,13 @@ impl AuthorizationServer {
         if user.is_admin && !is_admin {
             return Err(ApiError::Forbidden("Only a full administrator makes administrators."));
         }
-        user.approver = request.approver.is_some_and(|approver| approver.enabled);
+        if let Some(approver) = &request.approver {
+            user.approver = approver.enabled;
+            user.approver_webhook = match approver.webhook.as_deref() {
+                None | Some("") => None,
+                Some(url) => Some(callback_url("approver", url)?),
+            };
+        }
         if let Some(password) = &request.password {
             let Some(hasher) = &self.inner.password_hasher else {
                 return Err(invalid("password", "is not supported by this server"));

@@ -27,6 +27,21 @@ pub enum Decide {
     Missing,
 }
 
+/// What became of using an approval up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+#[expect(clippy::exhaustive_enums, reason = "a new outcome must break every caller")]
+pub enum Consume {
+    /// It is used up now, with its event.
+    Consumed,
+    /// Somebody used it up before; nothing changed.
+    AlreadyConsumed,
+    /// Nobody agreed to it; nothing changed.
+    NotApproved,
+    /// There is no such approval; nothing changed.
+    Missing,
+}
+
 /// Keeps approvals. Recorded.
 #[async_trait]
 pub trait ApprovalStore: fmt::Debug + Send + Sync + 'static {
@@ -66,6 +81,21 @@ pub trait ApprovalStore: fmt::Debug + Send + Sync + 'static {
         now: Timestamp,
         on: &Event,
     ) -> Result<Decide, StoreError>;
+
+    /// Writes into `approval`, which is as it was found, that it was used up `now`, and `on`, in one step.
+    ///
+    /// That somebody agreed to it and that nobody used it up is checked in the same atomic step, so of any number of calls
+    /// at once exactly one is [`Consume::Consumed`]. Checked by `conformance::approvals::used_once` and `racing_uses`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer. It may have been used up then.
+    async fn consume(
+        &self,
+        org: &OrgId,
+        approval: &Approval,
+        now: Timestamp,
+        on: &Event,
+    ) -> Result<Consume, StoreError>;
 
     /// The approvals that are pending at `now`: of `user`, or all of the organization, those without a user too. Those first
     /// that expire first; of the same instant, in ascending order of token. Checked by `conformance::approvals::pending`.

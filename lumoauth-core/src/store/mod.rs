@@ -37,6 +37,7 @@ mod clients;
 mod consents;
 mod error;
 mod grants;
+mod jit;
 mod keys;
 mod leased;
 mod mcp_servers;
@@ -54,7 +55,7 @@ pub mod conformance;
 pub use aauth_resources::{AAuthResourceKey, AAuthResourceStore};
 pub use agents::{AgentFilter, AgentKey, AgentStore};
 pub use api_keys::{ApiKeyKey, ApiKeyStore};
-pub use approvals::{ApprovalStore, Decide};
+pub use approvals::{ApprovalStore, Consume, Decide};
 pub use audit::{AuditFilter, AuditKey, AuditStats, AuditStore, LogEntry, Outbox};
 pub use budgets::{BudgetStore, Charge, ChargeId, Charged, HoldId, NewHold, Overdue, Resolved};
 pub use cached::{CacheConfig, Cached};
@@ -66,6 +67,7 @@ pub use grants::{
     FoundRefresh, FoundTicket, GrantStore, Handle, ROTATION_GRACE, RefreshToken, Revoked, Rotation, Ticket,
     TicketPurpose, TicketUse, UseEvents,
 };
+pub use jit::{JitStore, RequestEvents};
 pub use keys::{KeyStore, SealedKey};
 pub use leased::LeasedBudgets;
 pub use mcp_servers::{McpServerKey, McpServerStore};

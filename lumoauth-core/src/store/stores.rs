@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use super::{
     AAuthResourceStore, AgentStore, ApiKeyStore, ApprovalStore, AuditStore, BudgetStore, Cached, ClientStore,
-    ConsentStore, GrantStore, KeyStore, McpServerStore, OrganizationStore, Outbox, RateLimitStore,
+    ConsentStore, GrantStore, JitStore, KeyStore, McpServerStore, OrganizationStore, Outbox, RateLimitStore,
     ReplayStore, Upkeep, UserStore,
 };
 
@@ -19,6 +19,7 @@ pub trait Store:
     + ClientStore
     + ConsentStore
     + GrantStore
+    + JitStore
     + KeyStore
     + McpServerStore
     + OrganizationStore
@@ -39,6 +40,7 @@ impl<T> Store for T where
         + ClientStore
         + ConsentStore
         + GrantStore
+        + JitStore
         + KeyStore
         + McpServerStore
         + OrganizationStore
@@ -84,6 +86,8 @@ pub struct Stores {
     pub consents: Arc<dyn ConsentStore>,
     /// Tickets, refresh tokens and revocation marks.
     pub grants: Arc<dyn GrantStore>,
+    /// Tasks and what agents ask for in them.
+    pub jit: Arc<dyn JitStore>,
     /// Sealed signing keys, for the [`KeyRing`](crate::keys::KeyRing) that the host makes of them; the server itself only
     /// knows its key provider.
     pub keys: Arc<dyn KeyStore>,
@@ -118,6 +122,7 @@ impl Stores {
             clients: store.clone(),
             consents: store.clone(),
             grants: store.clone(),
+            jit: store.clone(),
             keys: store.clone(),
             mcp_servers: store.clone(),
             organizations: store.clone(),

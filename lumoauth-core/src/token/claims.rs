@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::Lineage;
 use crate::{
     capability::Scope,
-    id::{AgentId, ClientId, McpServerId, OrgId},
+    id::{AgentId, ClientId, McpServerId, OrgId, TaskId},
+    jit::{ActionHash, AuthorizationDetail, JitRequestId},
     jwks::Thumbprint,
     organization::ActOrder,
 };
@@ -69,6 +70,27 @@ pub struct AccessClaims {
     /// Made for one task (just in time). Such a token is never exchanged.
     #[serde(default, skip_serializing_if = "is_false")]
     pub jit: bool,
+    /// The task that it ends with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_id: Option<TaskId>,
+    /// The task that that one is part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_task_id: Option<TaskId>,
+    /// What it was granted for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jit_request_id: Option<JitRequestId>,
+    /// What exactly it is for (RFC 9396 section 9.1).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub authorization_details: Vec<AuthorizationDetail>,
+    /// Names everything that was asked for when it was granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action_hash: Option<ActionHash>,
+    /// Names its task to those who watch sessions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caep_session_id: Option<Arc<str>>,
+    /// The subject of the chain that its task was opened in; the `sub` of such a token is the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<String>,
     /// When it was issued, in Unix seconds.
     pub iat: u64,
     /// Not valid before, in Unix seconds.
@@ -136,9 +158,10 @@ impl AccessClaims {
     }
 
     /// Whether the token is meant for this server's own routes: its audience is its own client, its own agent,
-    /// or the issuer. A token bound to another resource is not.
+    /// or the issuer. A token bound to another resource is not, nor one that was made for a task.
     pub fn is_for_own_routes(&self) -> bool {
-        self.mcp_server_id.is_none()
+        !self.jit
+            && self.mcp_server_id.is_none()
             && (self.aud.contains(self.client_id.as_str())
                 || self.aud.contains(&self.iss)
                 || self.agent_id.is_some_and(|id| self.aud.contains(&id.to_string())))

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, de};
 
 use crate::{
     budget::Envelope,
-    id::{AgentId, ClientId, ConsentId, OrgId},
+    id::{AgentId, ClientId, ConsentId, OrgId, TaskId},
     organization::ActOrder,
     secret::sha256,
     store::Handle,
@@ -40,6 +40,9 @@ pub struct Lineage {
     /// The budgets that it carries, the one that was given first first.
     #[serde(rename = "b", default, skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<Envelope>,
+    /// The tasks that it ends with.
+    #[serde(rename = "t", default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<TaskId>,
     /// How the actors are nested.
     #[serde(rename = "o", default, skip_serializing_if = "is_default")]
     pub act_order: ActOrder,
@@ -208,6 +211,7 @@ mod tests {
             consents: vec![ConsentEpoch { id: ConsentId::generate(), epoch: 7 }],
             via: Some(ClientEpoch { id: ClientId::parse("app_a.b").unwrap(), epoch: 3 }),
             act_order: ActOrder::Rfc8693,
+            tasks: vec![TaskId::generate()],
             budgets: vec![Envelope::new(
                 uuid::Uuid::nil(),
                 serde_json::from_str(r#"{"max_api_calls_per_hour":5}"#).unwrap(),

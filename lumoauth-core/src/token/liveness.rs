@@ -29,6 +29,9 @@ pub enum Dead {
     /// The MCP server it is bound to is gone, inactive, or no longer for this client.
     #[error("resource")]
     Resource,
+    /// A task that it was made for is closed.
+    #[error("task")]
+    Task,
     /// It or something it came from is revoked.
     #[error("revoked")]
     Revoked,
@@ -38,7 +41,7 @@ pub enum Dead {
 /// handle of the token or its ancestors is marked.
 ///
 /// One look-up per principal and consent that the token names (and one for a token bound to an MCP server), all of which a
-/// cache can answer, and one look-up of marks, at any depth of delegation.
+/// cache can answer, one for the tasks of a token that was made for one, and one look-up of marks, at any depth of delegation.
 ///
 /// # Errors
 /// [`StoreError`] if the stores cannot answer; the token must then be refused.
@@ -79,6 +82,9 @@ pub async fn principal_of(
             return Ok(Err(Dead::Resource));
         }
     }
+    if claims.jit && (claims.lin.tasks.is_empty() || !stores.jit.tasks_open(org, &claims.lin.tasks).await?) {
+        return Ok(Err(Dead::Task));
+    }
     let mut handles = claims.lin.handles.clone();
     handles.push(token_handle(org, &claims.jti));
     if stores.grants.any_revoked(org, &handles).await? {
@@ -112,8 +118,10 @@ async fn named(
         };
     }
     let Some((&epoch, epochs)) = epochs.split_first() else { return Ok(None) };
+    // The `sub` of a token that was made for a task is the task.
+    let sub = claims.on_behalf_of.as_deref().filter(|_| claims.jit).unwrap_or(&claims.sub);
     let represented = match claims.lin.subject {
-        Some(Subject::User) => user(stores, org, &claims.sub, epoch).await?.map(Represented::User),
+        Some(Subject::User) => user(stores, org, sub, epoch).await?.map(Represented::User),
         Some(Subject::Agent(id)) => agent(stores, org, id, epoch).await?.map(Represented::Agent),
         None => None,
     };

@@ -4,10 +4,11 @@
 //! management API (`error`, `message`, `status`, `code`, `details`). The body here is a superset of all three;
 //! `error` is always a string.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use crate::{clock::Timestamp, jwks::JwsAlgorithm, token::DPOP_ALGORITHMS};
+use crate::{clock::Timestamp, jit::AuthorizationDetail, jwks::JwsAlgorithm, token::DPOP_ALGORITHMS};
 
 /// An answer that is an error.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,6 +116,24 @@ impl WireError {
             .with_challenge(Challenge::dpop("invalid_dpop_proof"))
     }
 
+    /// 403 `insufficient_authorization_details`: what a token would have to be for, as a client can ask for it.
+    pub fn insufficient_details(required: Option<&AuthorizationDetail>) -> Self {
+        let challenge = Challenge::Bearer(vec![("error", INSUFFICIENT.to_owned())]);
+        let text = "The token was not granted for this.";
+        let error = Self::new(StatusCode::FORBIDDEN, INSUFFICIENT, text).with_challenge(challenge);
+        match required {
+            Some(required) => error.with_detail(DETAILS, required.to_json()),
+            None => error,
+        }
+    }
+
+    /// The `Insufficient-Authorization-Details` header: what is missing as JSON in standard base64, if something in particular
+    /// is.
+    pub fn missing_details(&self) -> Option<String> {
+        let missing = self.details.get(DETAILS).filter(|_| self.error == INSUFFICIENT)?;
+        Some(STANDARD.encode(missing.to_string()))
+    }
+
     /// The same with another `code`, or none.
     #[must_use]
     pub fn with_code(mut self, code: Option<&'static str>) -> Self {
@@ -171,6 +190,11 @@ impl WireError {
         Value::Object(body)
     }
 }
+
+const INSUFFICIENT: &str = "insufficient_authorization_details";
+
+/// The member of `details` that says what is missing.
+const DETAILS: &str = "authorization_details";
 
 impl Challenge {
     /// What answers a token that came, or should have come, with a proof.

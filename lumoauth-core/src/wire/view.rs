@@ -11,6 +11,7 @@ use crate::{
     budget::{BudgetPolicy, MicroUsd, Usage},
     client::Client,
     clock::Timestamp,
+    jit::{ActionHash, JitRequest, RequestStatus},
     mcp::McpServer,
     store::LogEntry,
     user::{User, UserStatus},
@@ -197,7 +198,7 @@ pub fn user(user: &User) -> Value {
         "blocked": !active,
         "mfaEnabled": false,
         "isAdmin": user.is_admin,
-        "approver": { "enabled": user.approver },
+        "approver": { "enabled": user.approver, "webhook": user.approver_webhook },
         "roles": [],
         "loginCount": 0,
         "createdAt": user.created_at.to_string(),
@@ -232,6 +233,7 @@ pub fn approval_status(approval: &Approval, now: Timestamp) -> Value {
         "responded_at": decision.map(|decision| decision.at.to_string()),
         "approved_by": approved_by.and_then(|decision| decision.number).map(|number| json!({ "user_id": number.value() })),
         "decision_note": decision.and_then(|decision| decision.note.as_deref()),
+        "action_hash": ActionHash::of(&approval.action()).as_str(),
     })
 }
 
@@ -246,6 +248,57 @@ pub fn approval(approval: &Approval, agent_name: Option<&str>, now: Timestamp) -
     view["created_at"] = approval.created_at.to_string().into();
     view["audit_target"] = approval.token.fingerprint().into();
     view
+}
+
+/// A request of a task, as its agent sees it; `base` is where the routes of the organization are, as the agent wrote it.
+pub fn jit_status(request: &JitRequest, status: RequestStatus, needs_consent: bool, base: &str) -> Value {
+    let url = |what: &str| format!("{base}/jit/request/{}/{what}", request.id);
+    let mut view = json!({
+        "request_id": request.id.as_str(),
+        "status": status.as_str(),
+        "risk_level": request.risk.as_str(),
+        "task_id": request.task.as_str(),
+        "action_hash": request.action_hash.as_str(),
+    });
+    match status {
+        RequestStatus::Pending => {
+            view["status_url"] = url("status").into();
+            view["expires_at"] = request.expires_at.to_string().into();
+            view["delegation_consent_required"] = needs_consent.into();
+            view["message"] = "A person has to decide.".into();
+        }
+        RequestStatus::Approved | RequestStatus::Denied | RequestStatus::Expired => {}
+    }
+    if let Some(ruling) = &request.ruling {
+        view["has_notes"] = ruling.notes.is_some().into();
+        view["agent_message"] = ruling.agent_message.as_deref().into();
+        if ruling.approved {
+            view["token_url"] = url("token").into();
+            view["granted_ttl"] = ruling.ttl.into();
+        } else {
+            view["deny_reason"] = ruling.agent_message.as_deref().into();
+        }
+    }
+    view
+}
+
+/// A request of a task, as those see it who decide; `agent_name` is the name of the agent that asked, if there still is one.
+pub fn jit_request(request: &JitRequest, agent_name: Option<&str>, now: Timestamp) -> Value {
+    json!({
+        "request_id": request.id.as_str(),
+        "status": request.status(now).as_str(),
+        "risk_level": request.risk.as_str(),
+        "task_id": request.task.as_str(),
+        "agent_id": request.agent.to_string(),
+        "agent_name": agent_name,
+        "on_behalf_of": request.on_behalf_of.map(|user| user.to_string()),
+        "authorization_details": request.detail.to_json(),
+        "action_hash": request.action_hash.as_str(),
+        "justification": request.justification,
+        "requested_ttl": request.ttl,
+        "created_at": request.created_at.to_string(),
+        "expires_at": request.expires_at.to_string(),
+    })
 }
 
 /// An audit entry, as lists show it.

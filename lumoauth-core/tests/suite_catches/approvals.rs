@@ -9,7 +9,7 @@ use lumoauth_core::{
     clock::Timestamp,
     id::{OrgId, UserId},
     store::{
-        ApprovalStore, Decide, Insert, Listing, MemoryStore, Page, StoreError,
+        ApprovalStore, Consume, Decide, Insert, Listing, MemoryStore, Page, StoreError,
         conformance::{
             approvals,
             recorded::{Trail, writes_its_events},
@@ -72,6 +72,20 @@ impl ApprovalStore for Faulty {
         Ok(if racy { Decide::Decided } else { outcome })
     }
 
+    async fn consume(
+        &self,
+        org: &OrgId,
+        approval: &Approval,
+        now: Timestamp,
+        on: &Event,
+    ) -> Result<Consume, StoreError> {
+        let stored = self.find(org, &approval.token).await?;
+        let racy = self.fault == Fault::Racy && stored.is_some_and(|stored| stored.consumed_at.is_none());
+        tokio::task::yield_now().await;
+        let outcome = self.memory.consume(&self.org(org), approval, now, on).await?;
+        Ok(if racy { Consume::Consumed } else { outcome })
+    }
+
     async fn pending(
         &self,
         org: &OrgId,
@@ -94,6 +108,12 @@ async fn an_approval_that_is_looked_at_and_then_decided_has_two_deciders() {
 #[should_panic(expected = "Decided")]
 async fn an_approval_that_is_approved_and_denied_is_found_out() {
     approvals::approve_and_deny_race(&Faulty::new(Fault::Racy)).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "Consumed")]
+async fn an_approval_that_is_used_twice_is_found_out() {
+    approvals::racing_uses(&Faulty::new(Fault::Racy)).await;
 }
 
 #[tokio::test]

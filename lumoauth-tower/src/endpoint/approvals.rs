@@ -2,7 +2,8 @@
 
 use http::StatusCode;
 use lumoauth_core::{
-    server::{ApprovalDecisionRequest, ApprovalRequest},
+    jit::ActionHash,
+    server::{ApiError, ApprovalDecisionRequest, ApprovalRequest, Reviewer},
     wire::{WireError, view},
 };
 use serde_json::json;
@@ -14,8 +15,20 @@ use crate::reply::{self, Reply};
 pub(crate) async fn request(call: Call) -> Result<Reply, WireError> {
     let (principal, agent) = (call.principal()?, call.agent()?);
     let request: ApprovalRequest = call.json()?;
-    let opened =
-        call.server.request_approval(principal, agent, &request, &call.caller()).await.map_err(refuse)?;
+    let opened = match call.server.request_approval(principal, agent, &request, &call.caller()).await {
+        Ok(opened) => opened,
+        Err(ApiError::ToldByMail { task_id, impact }) => {
+            // The same for somebody without a channel and for nobody at all.
+            let body = json!({
+                "status": "email_fallback_sent",
+                "message": "The request was not delivered. Whoever is asked is told by mail, if there is anybody.",
+                "task_id": task_id,
+                "impact": impact,
+            });
+            return Ok(reply::json(StatusCode::ACCEPTED, &body));
+        }
+        Err(error) => return Err(refuse(error)),
+    };
     let approval = &opened.approval;
     let body = json!({
         "approval_token": approval.token.as_str(),
@@ -23,6 +36,7 @@ pub(crate) async fn request(call: Call) -> Result<Reply, WireError> {
         "expires_at": approval.expires_at.to_string(),
         "task_id": approval.task_id,
         "impact": approval.impact.as_str(),
+        "action_hash": ActionHash::of(&approval.action()).as_str(),
     });
     Ok(reply::with_rate_limit(reply::json(StatusCode::CREATED, &body), &opened.remaining))
 }
@@ -36,9 +50,9 @@ pub(crate) async fn status(call: Call) -> Result<Reply, WireError> {
 
 /// GET `approvals/pending`.
 pub(crate) async fn pending(call: Call) -> Result<Reply, WireError> {
-    let principal = call.principal()?;
+    let reviewer = Reviewer::of(call.principal()?).map_err(refuse)?;
     let paging = call.query().page()?;
-    let page = call.server.pending_approvals(principal, paging.store_page()).await.map_err(refuse)?;
+    let page = call.server.pending_approvals(&reviewer, paging.store_page()).await.map_err(refuse)?;
     let now = call.server.now();
     let mut items = Vec::with_capacity(page.items.len());
     for approval in &page.items {
@@ -59,12 +73,12 @@ pub(crate) async fn deny(call: Call) -> Result<Reply, WireError> {
 }
 
 async fn decide(call: &Call, approved: bool) -> Result<Reply, WireError> {
-    let principal = call.principal()?;
+    let reviewer = Reviewer::of(call.principal()?).map_err(refuse)?;
     let request: ApprovalDecisionRequest = call.json()?;
     let caller = call.caller();
     let approval = call
         .server
-        .decide_approval(principal, call.name(), approved, &request, &caller)
+        .decide_approval(&reviewer, call.name(), approved, &request, &caller)
         .await
         .map_err(refuse)?;
     // It is decided now: nothing that fails from here on may look as if it were not.

@@ -3,6 +3,8 @@
 use http::StatusCode;
 use lumoauth_core::{
     capability::Scope,
+    jit::{AuthorizationDetail, DetailRules},
+    json,
     mcp::{AuthMode, McpServer},
     principal::Principal,
     server::{AuthenticateError, Caller, Door, McpServerPatch, Visit},
@@ -129,7 +131,9 @@ pub(crate) async fn challenge(call: Call) -> Result<Reply, WireError> {
         let sent = call.parts.headers.contains_key(http::header::AUTHORIZATION);
         return Err(unauthorized(&call, &server, sent.then_some("invalid_token")));
     };
-    let door = Door::Resource(server.resource_uri.as_str());
+    let resource = server.resource_uri.as_str();
+    let required = required_details(&call, resource)?;
+    let door = if required.is_some() { Door::Details(resource) } else { Door::Resource(resource) };
     let principal = match call.server.authenticate(&call.organization, presented, door).await {
         Ok(principal) => principal,
         Err(AuthenticateError::Refused | AuthenticateError::OtherOrganization) => {
@@ -140,19 +144,40 @@ pub(crate) async fn challenge(call: Call) -> Result<Reply, WireError> {
         }
         Err(outage) => return Err(refuse(outage.into())),
     };
+    if let Some(required) = required {
+        if !DetailRules::default().allow(principal.authorization_details(), &required) {
+            return Err(WireError::insufficient_details(Some(&required)));
+        }
+        return Ok(authenticated(&server));
+    }
     let caller = Caller { actor: principal.actor(), origin: call.origin.clone() };
     match call.server.visit_mcp_server(call.org(), &server, &principal, &caller).await.map_err(refuse)? {
-        Visit::Authenticated => Ok(reply::ok(&json!({
-            "status": "authenticated",
-            "server": server.name,
-            "server_id": server.server_id,
-        }))),
+        Visit::Authenticated => Ok(authenticated(&server)),
         Visit::InsufficientScope => {
             let text = "The token lacks a scope of this server.";
             let challenge = challenge_of(&call, &server, Some("insufficient_scope"));
             Err(WireError::new(StatusCode::FORBIDDEN, "insufficient_scope", text).with_challenge(challenge))
         }
     }
+}
+
+fn authenticated(server: &McpServer) -> Reply {
+    reply::ok(&json!({
+        "status": "authenticated",
+        "server": server.name,
+        "server_id": server.server_id,
+    }))
+}
+
+/// What the call is to need in detail, if it is to need anything: the query's `authorization_details`, at this server.
+fn required_details(call: &Call, resource: &str) -> Result<Option<AuthorizationDetail>, WireError> {
+    let query = call.query();
+    let Some(text) = query.0.get("authorization_details") else { return Ok(None) };
+    let invalid = || WireError::invalid_request("authorization_details must be one authorization detail.");
+    let mut required: Value = json::parse(text.as_bytes()).map_err(|_| invalid())?;
+    let Value::Object(members) = &mut required else { return Err(invalid()) };
+    members.insert("locations".to_owned(), json!([resource]));
+    AuthorizationDetail::new(required).map(Some).map_err(|_| invalid())
 }
 
 /// A member of the wrong type is as unprocessable here as one with a wrong value.

@@ -9,6 +9,7 @@ pub(crate) mod authorize;
 pub(crate) mod authz;
 pub(crate) mod budget;
 pub(crate) mod directory;
+pub(crate) mod jit;
 pub(crate) mod mcp;
 pub(crate) mod me;
 pub(crate) mod metadata;

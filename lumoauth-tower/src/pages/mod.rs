@@ -30,6 +30,11 @@ label{display:block;margin:0 0 .4rem;font-size:.85rem;color:#5b616b}\
 input{box-sizing:border-box;width:100%;font:inherit;color:inherit;padding:.5rem .6rem;margin:0 0 .8rem;\
 border:1px solid #8a909a;border-radius:.3rem;background:#fff}\
 :focus-visible{outline:3px solid #1c4fa0;outline-offset:2px}\
+h2{font-size:1.05rem;margin:0 0 .8rem;overflow-wrap:anywhere}\
+section{border-top:1px solid #d9dce1;padding:1.2rem 0 1.8rem}\
+section.high,section.critical{border-top:4px solid #a32020}\
+pre{font-size:.85rem;white-space:pre-wrap;overflow-wrap:anywhere;margin:.2rem 0;padding:.6rem;background:#f4f5f7;\
+border-radius:.3rem}.look{color:inherit;font-size:1rem}.look input{width:auto;margin:0 .4rem 0 0}\
 .alarm{padding:.5rem .7rem;border:1px solid #a32020;border-radius:.3rem;color:#a32020}\
 @media(max-width:36rem){body{background:#fff}main{margin:0;padding:1.2rem 1rem;border:0}ul{padding-left:1.4rem}\
 button{display:block;width:100%;padding:.7rem;margin:.8rem 0 0}}";

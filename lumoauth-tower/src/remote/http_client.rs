@@ -123,7 +123,7 @@ async fn exchange(
 #[async_trait]
 impl Fetch for HttpClient {
     async fn fetch(&self, request: FetchRequest) -> Result<Vec<u8>, FetchError> {
-        if request.url.origin() != self.origin || request.form.is_some() {
+        if request.url.origin() != self.origin || request.form.is_some() || request.json.is_some() {
             return Err(FetchError::NotAllowed);
         }
         let sent = self.client.get(request.url);

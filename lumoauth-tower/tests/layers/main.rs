@@ -11,6 +11,8 @@ mod wire;
 #[cfg(feature = "fetch")]
 mod charges;
 #[cfg(feature = "fetch")]
+mod details;
+#[cfg(feature = "fetch")]
 mod line;
 #[cfg(feature = "fetch")]
 mod remote;

@@ -7,6 +7,7 @@ pub(crate) mod caps;
 pub(crate) mod edges;
 pub(crate) mod hot;
 pub(crate) mod records;
+pub(crate) mod tasks;
 
 use std::{env, fmt::Debug, sync::Arc};
 
@@ -102,7 +103,8 @@ macro_rules! races {
             agents_insert, agents_update, agents_name, agents_remove, api_keys_insert, api_keys_update,
             approvals_insert, approvals_decide, clients_insert, clients_update, consents_insert, consents_update, keys_insert, keys_remove,
             mcp_servers_insert, mcp_servers_update, mcp_servers_remove, organizations_insert, organizations_update, users_insert, users_update,
-            grants_revoke, grants_use_ticket, grants_rotate, grants_rotate_unproven, audit_sequence, audit_append);
+            grants_revoke, grants_use_ticket, grants_rotate, grants_rotate_unproven, audit_sequence, audit_append;
+            tasks: approvals_consume, jit_rule, jit_close);
     };
     ($make:path; caps) => {
         crate::races::races!($make; caps: caps_exact, caps_first, caps_mixed);

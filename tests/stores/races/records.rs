@@ -99,7 +99,7 @@ fn consent() -> Consent {
     Consent::new(UserId::generate(), ClientId::generate_for_agent(), Scope::default(), now())
 }
 
-fn approval() -> Approval {
+pub(super) fn approval() -> Approval {
     let expires_at = now().plus(Duration::from_secs(300));
     let mut approval = Approval::new(AgentId::generate(), ClientId::generate_for_agent(), now(), expires_at);
     approval.task_id = "raced".to_owned();
@@ -107,7 +107,7 @@ fn approval() -> Approval {
 }
 
 /// What one of the callers says: half of them yes, half of them no.
-fn decision(caller: usize) -> Decision {
+pub(super) fn decision(caller: usize) -> Decision {
     let (by, number) = (Some(UserId::generate()), Some(Number::generate()));
     Decision { approved: caller % 4 < 2, by, number, at: now(), note: None }
 }

@@ -38,6 +38,8 @@ enum Route {
     Form,
     Json,
     Logout,
+    Waiting,
+    Decide,
 }
 
 impl<'a> Door<'a> {
@@ -52,6 +54,8 @@ impl<'a> Door<'a> {
             "login/submit" => Route::Form,
             "login/json" => Route::Json,
             "logout" => Route::Logout,
+            "approvals" => Route::Waiting,
+            "approvals/decide" => Route::Decide,
             _ => return None,
         };
         Some(Self { org, route })
@@ -64,6 +68,8 @@ impl<'a> Door<'a> {
             Route::Form => "/orgs/{}/api/v1/oauth/login/submit",
             Route::Json => "/orgs/{}/api/v1/oauth/login/json",
             Route::Logout => "/orgs/{}/api/v1/oauth/logout",
+            Route::Waiting => "/orgs/{}/api/v1/oauth/approvals",
+            Route::Decide => "/orgs/{}/api/v1/oauth/approvals/decide",
         }
     }
 }
@@ -76,11 +82,11 @@ struct Credentials {
 }
 
 /// A request that was read.
-struct Visit {
-    headers: HeaderMap,
-    uri: Uri,
-    origin: Origin,
-    body: Bytes,
+pub(super) struct Visit {
+    pub(super) headers: HeaderMap,
+    pub(super) uri: Uri,
+    pub(super) origin: Origin,
+    pub(super) body: Bytes,
 }
 
 impl Accounts {
@@ -97,7 +103,10 @@ impl Accounts {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (parts, body) = request.into_parts();
-        let expected = if door.route == Route::Page { Method::GET } else { Method::POST };
+        let expected = match door.route {
+            Route::Page | Route::Waiting => Method::GET,
+            Route::Form | Route::Json | Route::Logout | Route::Decide => Method::POST,
+        };
         if parts.method != expected && !(expected == Method::GET && parts.method == Method::HEAD) {
             let text = format!("This path serves {expected} only.");
             let mut reply =
@@ -124,12 +133,16 @@ impl Accounts {
                     Route::Form => self.submit(&organization, &visit).await,
                     Route::Json => self.json(&organization, &visit).await,
                     Route::Logout => self.sign_out(&organization, &visit).await,
+                    Route::Waiting => self.show_waiting(&organization, &visit).await,
+                    Route::Decide => self.decide_waiting(&organization, &visit).await,
                 }
             }
         };
         answer.unwrap_or_else(|cause| match door.route {
             Route::Json => fail(&cause),
-            Route::Page | Route::Form | Route::Logout => fail_for_people(&cause),
+            Route::Page | Route::Form | Route::Logout | Route::Waiting | Route::Decide => {
+                fail_for_people(&cause)
+            }
         })
     }
 
@@ -161,7 +174,7 @@ impl Accounts {
         visit: &Visit,
     ) -> Result<Response<Full<Bytes>>, ApiError> {
         let org = &organization.id;
-        let form = media_type(&visit.headers).is_none_or(|text| text == "application/x-www-form-urlencoded");
+        let form = is_form(&visit.headers);
         let Some(params) = form.then(|| Params::from_form(&visit.body).ok()).flatten() else {
             let text = "The form cannot be read.";
             return Ok(whole(page::notice(StatusCode::BAD_REQUEST, "This did not work", text)));
@@ -306,12 +319,17 @@ fn media_type(headers: &HeaderMap) -> Option<String> {
     Some(text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
-fn whole(page: Response<String>) -> Response<Full<Bytes>> {
+/// Whether the body is a form, as far as its type says.
+pub(super) fn is_form(headers: &HeaderMap) -> bool {
+    media_type(headers).is_none_or(|text| text == "application/x-www-form-urlencoded")
+}
+
+pub(super) fn whole(page: Response<String>) -> Response<Full<Bytes>> {
     page.map(|html| Full::new(Bytes::from(html)))
 }
 
 /// 303, so that the browser asks with GET and leaves the form behind.
-fn see_other(target: &str) -> Response<Full<Bytes>> {
+pub(super) fn see_other(target: &str) -> Response<Full<Bytes>> {
     let mut reply = Response::new(Full::default());
     *reply.status_mut() = StatusCode::SEE_OTHER;
     // Every target is a path that was checked, or one of ours.

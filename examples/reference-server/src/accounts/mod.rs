@@ -6,13 +6,16 @@
 //! | POST `login/submit` | its form: `email`, `password`, `return_to`, `csrf_token`; 303 to `return_to` |
 //! | POST `login/json` | `{"email","password"}`; 200 with the person |
 //! | POST `logout` | ends the session, also for whoever has a copy of its cookie |
+//! | GET `approvals` | what agents ask the person |
+//! | POST `approvals/decide` | the form of one of them: `kind`, `id`, `action_hash`, `decision`, `message`, `csrf_token`; 303 to `approvals` |
 //!
 //! Where the public URL has a path, browsers ask for all of these below it, and every path in a page and in `return_to`
 //! begins with it; something in front of the server takes it away.
 //!
-//! A session is good for the authorization endpoint and nothing else: no other route takes a cookie, so none of them
-//! has to fear what another site makes a browser send.
+//! A session is good for the authorization endpoint and for the page of approvals, whose forms carry a token of it: no other
+//! route takes a cookie, so none of them has to fear what another site makes a browser send.
 
+mod approver;
 mod door;
 mod page;
 mod session;

@@ -134,6 +134,18 @@ impl Cookies {
             .is_some_and(|pre_session| self.is_tag("form", &format!("{org} {pre_session}"), token))
     }
 
+    /// What a form must send along by which the holder of this session decides something.
+    pub(super) fn decision_token(&self, org: &OrgId, session: &Secret) -> String {
+        self.tag("decision", &format!("{org} {}", session.expose()))
+    }
+
+    /// Whether a form by which something is decided was shown in the session of this request.
+    pub(super) fn accepts_decision(&self, org: &OrgId, headers: &HeaderMap, token: &str) -> bool {
+        self.session(headers).is_some_and(|(_, session)| {
+            self.is_tag("decision", &format!("{org} {}", session.expose()), token)
+        })
+    }
+
     /// The pre-session of a request.
     pub(super) fn pre_session(&self, headers: &HeaderMap) -> Option<String> {
         let is_ours =

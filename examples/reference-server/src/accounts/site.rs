@@ -36,11 +36,14 @@ impl Site {
         format!("{}/orgs/{org}/api/v1/oauth/{name}", self.base)
     }
 
-    /// `text`, if it is the path of the authorization endpoint of `org`, as browsers ask for it, with its query. Nobody is
-    /// sent anywhere else after signing in.
+    /// `text`, if it is the path of the authorization endpoint of `org`, as browsers ask for it, with its query, or of the page
+    /// where people decide what agents ask them. Nobody is sent anywhere else after signing in.
     pub(super) fn checked_return<'a>(&self, org: &OrgId, text: &'a str) -> Option<&'a str> {
         // As much as the authorization endpoint looks at, and its path.
         const LONGEST: usize = 17 * 1024;
+        if text == self.url(org, "approvals") {
+            return Some(text);
+        }
         let ours = ["orgs", "t"].iter().any(|prefix| {
             let rest = text.strip_prefix(&*format!("{}/{prefix}/{org}/api/v1/oauth/authorize", self.base));
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('?'))

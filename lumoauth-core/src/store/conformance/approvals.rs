@@ -9,7 +9,7 @@ use crate::{
     approval::{Approval, ApprovalToken, Decision, Impact},
     clock::Timestamp,
     id::{AgentId, ClientId, Number, OrgId, UserId},
-    store::{ApprovalStore, Decide, Insert, Page, Unique},
+    store::{ApprovalStore, Consume, Decide, Insert, Page, Unique},
 };
 
 const MOMENT: Duration = Duration::from_millis(1);
@@ -183,6 +183,45 @@ pub async fn expired_is_not_decided(store: &dyn ApprovalStore) {
     assert_eq!(found(store, &org, &late).await, Some(late));
     let at = last.expires_at.minus(MOMENT);
     assert_eq!(decided(store, &org, &last, &some_decision(true), at).await, Decide::Decided);
+}
+
+async fn used(store: &dyn ApprovalStore, org: &OrgId, approval: &Approval) -> Consume {
+    store.consume(org, approval, now(), &some_event()).await.unwrap()
+}
+
+/// "That somebody agreed to it and that nobody used it up is checked in the same atomic step."
+pub async fn used_once(store: &dyn ApprovalStore) {
+    let org = some_org();
+    let [open, denied, approved] = [some_approval(), some_approval(), some_approval()];
+    assert_eq!(used(store, &org, &open).await, Consume::Missing);
+    for approval in [&open, &denied, &approved] {
+        inserted(store, &org, approval).await;
+    }
+    assert_eq!(used(store, &org, &open).await, Consume::NotApproved);
+    let (no, yes) = (some_decision(false), some_decision(true));
+    assert_eq!(decided(store, &org, &denied, &no, now()).await, Decide::Decided);
+    assert_eq!(decided(store, &org, &approved, &yes, now()).await, Decide::Decided);
+    let (denied, approved) = (denied.with_decision(no), approved.with_decision(yes));
+    assert_eq!(used(store, &org, &denied).await, Consume::NotApproved);
+    assert_eq!(used(store, &some_org(), &approved).await, Consume::Missing);
+    assert_eq!(used(store, &org, &approved).await, Consume::Consumed);
+    assert_eq!(used(store, &org, &approved).await, Consume::AlreadyConsumed);
+    assert_eq!(found(store, &org, &approved).await, Some(approved.with_consumption(now())));
+    // It stays decided.
+    assert_eq!(decided(store, &org, &approved, &some_decision(false), now()).await, Decide::AlreadyDecided);
+}
+
+/// "Of any number of calls at once exactly one is [`Consume::Consumed`]."
+pub async fn racing_uses(store: &dyn ApprovalStore) {
+    let org = some_org();
+    let approval = some_approval();
+    inserted(store, &org, &approval).await;
+    let yes = some_decision(true);
+    assert_eq!(decided(store, &org, &approval, &yes, now()).await, Decide::Decided);
+    let approval = approval.with_decision(yes);
+    let outcomes = race(RACERS, async |_| used(store, &org, &approval).await).await;
+    assert_eq!(count(&outcomes, &Consume::Consumed), 1, "{outcomes:?}");
+    assert_eq!(count(&outcomes, &Consume::AlreadyConsumed), RACERS - 1, "{outcomes:?}");
 }
 
 /// "The approvals that are pending at `now`: of `user`, or all of the organization, those without a user too. Those first

@@ -14,9 +14,9 @@
 #[macro_export]
 macro_rules! store_conformance {
     ($make:expr) => {
-        $crate::store_conformance!($make; roles: aauth_resources, agents, api_keys, approvals, audit, budgets, clients, consents, grants, keys,
+        $crate::store_conformance!($make; roles: aauth_resources, agents, api_keys, approvals, audit, budgets, clients, consents, grants, jit, keys,
             mcp_servers, organizations, rate_limits, replay, upkeep, users);
-        $crate::store_conformance!($make; recorded: aauth_resources, agents, api_keys, approvals, clients, consents, grants, keys,
+        $crate::store_conformance!($make; recorded: aauth_resources, agents, api_keys, approvals, clients, consents, grants, jit, keys,
             mcp_servers, organizations, users);
     };
     ($make:expr; roles: $($role:ident),+ $(,)?) => {
@@ -61,7 +61,7 @@ macro_rules! store_conformance {
     (@role approvals $make:expr) => {
         $crate::store_conformance!(@cases approvals $make;
             round_trip, one_token_once, organizations_are_apart, decided_once, racing_approvals,
-            approve_and_deny_race, expired_is_not_decided, pending);
+            approve_and_deny_race, expired_is_not_decided, used_once, racing_uses, pending);
     };
     (@role audit $make:expr) => {
         $crate::store_conformance!(@cases audit $make;
@@ -92,6 +92,13 @@ macro_rules! store_conformance {
             revoked_once, marks_are_kept, any_of_many, tickets_round_trip, tickets_end, one_use_wins,
             reuse_marks_the_family, refresh_tokens_round_trip, one_rotation_wins, lost_races_are_forgiven,
             reuse_kills_the_family, refresh_tokens_end, organizations_are_apart);
+    };
+    (@role jit $make:expr) => {
+        $crate::store_conformance!(@cases jit $make;
+            tasks_round_trip, one_task_once, organizations_are_apart, open_tasks, closed_once,
+            closed_tasks_take_nothing, closing_and_answering_race, requests_round_trip, waiting_is_bounded,
+            risk_is_of_this_moment, denials_suspend, answered_once, racing_answers, expired_is_not_answered, pending,
+            callbacks);
     };
     (@role keys $make:expr) => {
         $crate::store_conformance!(@cases keys $make;
@@ -152,7 +159,7 @@ macro_rules! store_conformance {
 #[macro_export]
 macro_rules! outbox_conformance {
     ($make:expr) => {
-        $crate::outbox_conformance!($make; roles: aauth_resources, agents, api_keys, approvals, clients, consents, grants, keys,
+        $crate::outbox_conformance!($make; roles: aauth_resources, agents, api_keys, approvals, clients, consents, grants, jit, keys,
             mcp_servers, organizations, users);
     };
     ($make:expr; roles: $($role:ident),+ $(,)?) => {

@@ -45,6 +45,7 @@ pub mod clients;
 pub mod consents;
 pub mod grants;
 mod holds;
+pub mod jit;
 pub mod keys;
 mod macros;
 pub mod mcp_servers;
@@ -98,9 +99,9 @@ pub mod ports {
     pub use crate::store::{
         AAuthResourceStore as aauth_resources, AgentStore as agents, ApiKeyStore as api_keys,
         ApprovalStore as approvals, AuditStore as audit, BudgetStore as budgets, ClientStore as clients,
-        ConsentStore as consents, GrantStore as grants, KeyStore as keys, McpServerStore as mcp_servers,
-        OrganizationStore as organizations, RateLimitStore as rate_limits, ReplayStore as replay,
-        Store as upkeep, UserStore as users,
+        ConsentStore as consents, GrantStore as grants, JitStore as jit, KeyStore as keys,
+        McpServerStore as mcp_servers, OrganizationStore as organizations, RateLimitStore as rate_limits,
+        ReplayStore as replay, Store as upkeep, UserStore as users,
     };
 }
 

@@ -9,6 +9,7 @@ use super::{
     approvals::{some_approval, some_decision},
     audit,
     grants::{next_of, some_refresh, some_ticket},
+    jit::{some_closing, some_request, some_ruling, some_task},
     now, race, some_event, some_org,
 };
 use crate::{
@@ -21,15 +22,16 @@ use crate::{
     clock::Timestamp,
     consent::Consent,
     id::{ClientId, EventId, KeyId, OrgId, Slug, UserId},
+    jit::{CloseTask, History, JitRequest, NewRequest, Rule, TaskOutcome},
     keys::{Algorithm, KeyPurpose},
     mcp::{McpServer, ResourceUri},
     organization::Organization,
     random::random_bytes,
     store::{
         AAuthResourceStore, AgentStore, ApiKeyStore, ApprovalStore, AuditStore, ClientStore, ConsentStore,
-        Decide, GrantStore, Handle, Insert, KeyStore, McpServerStore, OrganizationStore, Outbox,
-        ROTATION_GRACE, RefreshToken, Remove, Revoked, Rotation, SealedKey, Ticket, TicketUse, Unique,
-        Update, UseEvents, UserStore,
+        Consume, Decide, GrantStore, Handle, Insert, JitStore, KeyStore, McpServerStore, OrganizationStore,
+        Outbox, ROTATION_GRACE, RefreshToken, Remove, RequestEvents, Revoked, Rotation, SealedKey, Ticket,
+        TicketUse, Unique, Update, UseEvents, UserStore,
     },
     user::User,
 };
@@ -52,6 +54,8 @@ pub enum Recorded<'a> {
     Consents(&'a dyn ConsentStore),
     /// Tickets, refresh tokens and revocation marks.
     Grants(&'a dyn GrantStore),
+    /// Tasks and what agents ask for in them.
+    Jit(&'a dyn JitStore),
     /// Sealed signing keys.
     Keys(&'a dyn KeyStore),
     /// MCP servers.
@@ -80,6 +84,7 @@ from_ports! {
     ClientStore => Clients,
     ConsentStore => Consents,
     GrantStore => Grants,
+    JitStore => Jit,
     KeyStore => Keys,
     McpServerStore => McpServers,
     OrganizationStore => Organizations,
@@ -156,6 +161,7 @@ impl Recorded<'_> {
             Self::Clients(store) => clients(store, org, &mut on).await,
             Self::Consents(store) => consents(store, org, &mut on).await,
             Self::Grants(store) => grants(store, org, &mut on).await,
+            Self::Jit(store) => jit(store, org, &mut on).await,
             Self::Keys(store) => keys(store, org, &mut on).await,
             Self::McpServers(store) => mcp_servers(store, org, &mut on).await,
             Self::Organizations(store) => organizations(store, org, &mut on).await,
@@ -220,6 +226,51 @@ async fn approvals(store: &dyn ApprovalStore, org: &OrgId, on: &mut Script) {
     let events: Vec<_> = (0..RACERS).map(|_| some_event()).collect();
     let outcomes = race(RACERS, async |n| decide(&raced, now(), events[n].clone()).await).await;
     on.happened(&events, &outcomes, &Decide::Decided);
+
+    assert_eq!(store.consume(org, &ended, now(), &nothing()).await.unwrap(), Consume::NotApproved);
+    let approval = store.find(org, &approval.token).await.unwrap().unwrap();
+    assert_eq!(store.consume(org, &approval, now(), &on.change()).await.unwrap(), Consume::Consumed);
+    assert_eq!(store.consume(org, &approval, now(), &nothing()).await.unwrap(), Consume::AlreadyConsumed);
+}
+
+async fn jit(store: &dyn JitStore, org: &OrgId, on: &mut Script) {
+    let task = some_task();
+    assert_eq!(store.insert_task(org, &task, &on.change()).await.unwrap(), Insert::Inserted);
+    assert_eq!(store.insert_task(org, &task, &nothing()).await.unwrap(), Insert::Taken(Unique::Id));
+    let requests = [(); 5].map(|()| some_request(&task));
+    let ask = async |request: &JitRequest, assessed, done: Event, suspended: Event| {
+        let on = RequestEvents { done: &done, suspended: &suspended };
+        store.insert_request(org, request, assessed, now(), on).await.unwrap()
+    };
+    let history = async || store.find_task(org, &task.id).await.unwrap().unwrap().history(now());
+    for request in &requests[..4] {
+        assert_eq!(ask(request, history().await, on.change(), nothing()).await, NewRequest::Inserted);
+        assert_eq!(ask(request, history().await, nothing(), nothing()).await, NewRequest::Missing);
+    }
+    let stale = ask(&requests[4], History::default(), nothing(), nothing()).await;
+    assert_eq!(stale, NewRequest::Stale);
+    let rule = async |request: &JitRequest, approved, done: Event, suspended: Event| {
+        let on = RequestEvents { done: &done, suspended: &suspended };
+        store.rule(org, request, &some_ruling(approved), now(), on).await.unwrap()
+    };
+    assert_eq!(rule(&requests[4], true, nothing(), nothing()).await, Rule::Missing);
+    assert_eq!(rule(&requests[0], true, on.change(), nothing()).await, Rule::Ruled);
+    assert_eq!(rule(&requests[0], false, nothing(), nothing()).await, Rule::AlreadyRuled);
+    assert_eq!(rule(&requests[1], false, on.change(), nothing()).await, Rule::Ruled);
+    assert_eq!(rule(&requests[2], false, on.change(), nothing()).await, Rule::Ruled);
+    assert_eq!(rule(&requests[3], false, nothing(), on.change()).await, Rule::Suspended);
+    assert_eq!(ask(&requests[4], history().await, nothing(), nothing()).await, NewRequest::TaskClosed);
+
+    let task = some_task();
+    assert_eq!(store.insert_task(org, &task, &on.change()).await.unwrap(), Insert::Inserted);
+    let closing = some_closing(TaskOutcome::Completed);
+    let events: Vec<_> = (0..RACERS).map(|_| some_event()).collect();
+    let outcomes =
+        race(RACERS, async |n| store.close_task(org, &task, &closing, &events[n]).await.unwrap()).await;
+    on.happened(&events, &outcomes, &CloseTask::Closed);
+    let unknown = some_task();
+    let outcome = store.close_task(org, &unknown, &closing, &nothing()).await.unwrap();
+    assert_eq!(outcome, CloseTask::Missing);
 }
 
 async fn clients(store: &dyn ClientStore, org: &OrgId, on: &mut Script) {

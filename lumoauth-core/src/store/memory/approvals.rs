@@ -13,7 +13,7 @@ use crate::{
     audit::Event,
     clock::Timestamp,
     id::{OrgId, UserId},
-    store::{ApprovalStore, Decide, Insert, Listing, Page, StoreError, Unique},
+    store::{ApprovalStore, Consume, Decide, Insert, Listing, Page, StoreError, Unique},
 };
 
 /// The approvals of one organization.
@@ -41,6 +41,20 @@ impl Approvals {
             ApprovalStatus::Pending => {
                 *stored = Arc::new(stored.with_decision(decision.clone()));
                 Decide::Decided
+            }
+        }
+    }
+
+    fn consume(&mut self, token: &ApprovalToken, now: Timestamp) -> Consume {
+        let Some(stored) = self.by_token.get_mut(token) else { return Consume::Missing };
+        match (stored.status(now), stored.consumed_at) {
+            (ApprovalStatus::Approved, None) => {
+                *stored = Arc::new(stored.with_consumption(now));
+                Consume::Consumed
+            }
+            (ApprovalStatus::Approved, Some(_)) => Consume::AlreadyConsumed,
+            (ApprovalStatus::Pending | ApprovalStatus::Denied | ApprovalStatus::Expired, _) => {
+                Consume::NotApproved
             }
         }
     }
@@ -78,6 +92,12 @@ impl Outcome for Decide {
     }
 }
 
+impl Outcome for Consume {
+    fn is_change(&self) -> bool {
+        *self == Self::Consumed
+    }
+}
+
 #[async_trait]
 impl ApprovalStore for MemoryStore {
     async fn insert(&self, org: &OrgId, approval: &Approval, on: &Event) -> Result<Insert, StoreError> {
@@ -98,6 +118,17 @@ impl ApprovalStore for MemoryStore {
     ) -> Result<Decide, StoreError> {
         let token = &approval.token;
         Ok(self.recorded(&self.approvals, org, on, |approvals| approvals.decide(token, decision, now)))
+    }
+
+    async fn consume(
+        &self,
+        org: &OrgId,
+        approval: &Approval,
+        now: Timestamp,
+        on: &Event,
+    ) -> Result<Consume, StoreError> {
+        let token = &approval.token;
+        Ok(self.recorded(&self.approvals, org, on, |approvals| approvals.consume(token, now)))
     }
 
     async fn pending(

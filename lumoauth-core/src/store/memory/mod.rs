@@ -10,6 +10,7 @@ mod clients;
 mod consents;
 mod fading;
 mod grants;
+mod jit;
 mod keys;
 mod mcp_servers;
 mod organizations;
@@ -35,6 +36,7 @@ use approvals::Approvals;
 use audit::Journal;
 use budgets::Book;
 use grants::Grants;
+use jit::Tasks;
 pub(super) use per_org::PerOrg;
 use table::Table;
 
@@ -69,6 +71,7 @@ pub struct MemoryStore {
     organizations: RwLock<Table<Organization>>,
     rate_limits: Mutex<rate_limits::Counters>,
     seen: Mutex<replay::Seen>,
+    tasks: PerOrg<Tasks>,
     users: PerOrg<Table<User>>,
     journal: Journal,
 }

@@ -24,6 +24,7 @@ impl Upkeep for MemoryStore {
         dropped += lock(&self.seen).purge(now, max - dropped);
         self.grants.write_each(|grants| dropped += grants.purge(now, max - dropped));
         self.approvals.write_each(|approvals| dropped += approvals.purge(now, max - dropped));
+        self.tasks.write_each(|tasks| dropped += tasks.purge(now, max - dropped));
         self.books.write_each(|book| dropped += book.purge(now, max - dropped));
         Ok(dropped)
     }
