@@ -103,6 +103,7 @@ const LEVELS: &[(&str, &[&str])] = &[
             "api_key",
             "approval",
             "mcp",
+            "policy",
             "audit",
             "workload",
         ],

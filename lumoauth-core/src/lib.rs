@@ -11,7 +11,7 @@
 //! | layer | modules | what they are |
 //! |---|---|---|
 //! | values | [`clock`], [`id`], [`json`], [`jwks`], [`random`], [`secret`] | time, identifiers, strict JSON, randomness, secrets |
-//! | domain | [`aauth_resource`], [`agent`], [`api_key`], [`approval`], [`audit`], [`budget`], [`capability`], [`client`], [`consent`], [`mcp`], [`organization`], [`user`], [`workload`] | records and decisions; pure, without I/O |
+//! | domain | [`aauth_resource`], [`agent`], [`api_key`], [`approval`], [`audit`], [`budget`], [`capability`], [`client`], [`consent`], [`mcp`], [`organization`], [`policy`], [`user`], [`workload`] | records and decisions; pure, without I/O |
 //! | ports | [`store`], [`keys`], [`fetch`], [`people`] | what a host or a backend implements |
 //! | protocol | [`aauth`], [`authorize`], [`client_auth`], [`foreign_keys`], [`grant`], [`httpsig`], [`principal`], [`token`], [`wire`] | OAuth, JWT, signed requests, who is calling, what clients see |
 //! | server | [`server`] | everything together |
@@ -53,6 +53,7 @@ pub mod keys;
 pub mod mcp;
 pub mod organization;
 pub mod people;
+pub mod policy;
 pub mod principal;
 pub mod random;
 pub mod secret;

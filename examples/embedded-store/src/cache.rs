@@ -78,6 +78,9 @@ const fn kind(table: Table) -> Option<Kind> {
         | Table::Approvals
         | Table::PendingApprovals
         | Table::AgentWorkloads
+        | Table::PolicyHeads
+        | Table::Policies
+        | Table::PolicyRevisions
         | Table::Keys
         | Table::KeyGenerations
         | Table::Marks

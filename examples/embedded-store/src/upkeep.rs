@@ -10,6 +10,7 @@ use crate::{
     EmbeddedStore, approvals,
     batch::Batch,
     budgets::Kept,
+    policies,
     snapshot::malformed,
     tables::{FORMAT_KEY, Table, expired, expiring_row},
 };
@@ -41,6 +42,7 @@ impl Upkeep for EmbeddedStore {
                 match (table, removed) {
                     (Table::Approvals, Some(removed)) => approvals::take_off(batch, row, &removed)?,
                     (Table::Charges, Some(removed)) => Kept::of(&removed)?.remove_index(batch, row)?,
+                    (Table::Policies, Some(removed)) => policies::forget(batch, row, &removed)?,
                     _ => {}
                 }
             }

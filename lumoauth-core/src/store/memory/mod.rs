@@ -14,6 +14,7 @@ mod keys;
 mod mcp_servers;
 mod organizations;
 mod per_org;
+mod policies;
 mod rate_limits;
 mod replay;
 mod table;
@@ -36,6 +37,7 @@ use audit::Journal;
 use budgets::Book;
 use grants::Grants;
 pub(super) use per_org::PerOrg;
+use policies::Policies;
 use table::Table;
 
 /// Every role in the memory of one process: for tests, for trying out, and for single-process hosts that can
@@ -67,6 +69,7 @@ pub struct MemoryStore {
     keys: PerOrg<Table<SealedKey>>,
     mcp_servers: PerOrg<Table<McpServer>>,
     organizations: RwLock<Table<Organization>>,
+    policies: PerOrg<Policies>,
     rate_limits: Mutex<rate_limits::Counters>,
     seen: Mutex<replay::Seen>,
     users: PerOrg<Table<User>>,

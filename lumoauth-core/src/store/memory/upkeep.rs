@@ -25,6 +25,7 @@ impl Upkeep for MemoryStore {
         self.grants.write_each(|grants| dropped += grants.purge(now, max - dropped));
         self.approvals.write_each(|approvals| dropped += approvals.purge(now, max - dropped));
         self.books.write_each(|book| dropped += book.purge(now, max - dropped));
+        self.policies.write_each(|policies| dropped += policies.purge(now, max - dropped));
         Ok(dropped)
     }
 }
