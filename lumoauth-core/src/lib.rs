@@ -13,7 +13,7 @@
 //! | values | [`clock`], [`id`], [`json`], [`jwks`], [`random`], [`secret`] | time, identifiers, strict JSON, randomness, secrets |
 //! | domain | [`aauth_resource`], [`agent`], [`api_key`], [`approval`], [`audit`], [`budget`], [`capability`], [`client`], [`consent`], [`mcp`], [`organization`], [`policy`], [`user`], [`workload`] | records and decisions; pure, without I/O |
 //! | ports | [`store`], [`keys`], [`fetch`], [`people`] | what a host or a backend implements |
-//! | protocol | [`aauth`], [`authorize`], [`client_auth`], [`foreign_keys`], [`grant`], [`httpsig`], [`principal`], [`token`], [`wire`] | OAuth, JWT, signed requests, who is calling, what clients see |
+//! | protocol | [`aauth`], [`authorize`], [`authz`], [`client_auth`], [`foreign_keys`], [`grant`], [`httpsig`], [`principal`], [`token`], [`wire`] | OAuth, JWT, signed requests, who is calling, who decides, what clients see |
 //! | server | [`server`] | everything together |
 //!
 //! # A token request
@@ -36,6 +36,7 @@ pub mod api_key;
 pub mod approval;
 pub mod audit;
 pub mod authorize;
+pub mod authz;
 pub mod budget;
 pub mod capability;
 pub mod client;

@@ -94,6 +94,11 @@ impl Snapshot {
         self.revision = self.revision.max(revision);
     }
 
+    /// Notes that it may lack something of what was written after `revision`, though it has records of later ones.
+    pub(crate) fn set_back(&mut self, revision: u64) {
+        self.revision = revision;
+    }
+
     fn take_in(&mut self, entry: &Entry) -> Result<(), super::InvalidCondition> {
         match entry {
             Entry::Assignment(Assignment { holder, grant, .. }) => {

@@ -7,6 +7,7 @@ use url::Url;
 use super::{AuthorizationServer, Inner, PasswordHasher, public_path};
 use crate::{
     aauth::{ConsentPolicy, LevelPolicy},
+    authz::{Authorizer, BuiltIn},
     clock::{Clock, SystemClock},
     fetch::{Fetch, NoFetch},
     foreign_keys::ForeignKeys,
@@ -31,6 +32,7 @@ pub struct Builder {
     fetch: Arc<dyn Fetch>,
     authorities: Vec<String>,
     consent_policy: Arc<dyn ConsentPolicy>,
+    authorizer: Option<Arc<dyn Authorizer>>,
 }
 
 /// The server cannot be built.
@@ -65,6 +67,7 @@ impl Builder {
             fetch: Arc::new(NoFetch),
             authorities: Vec::new(),
             consent_policy: Arc::new(LevelPolicy),
+            authorizer: None,
         }
     }
 
@@ -108,6 +111,13 @@ impl Builder {
         self
     }
 
+    /// Decides by `authorizer` what may be done, instead of by the policy that organizations write down here. To ask that as
+    /// well, give it a [`BuiltIn`].
+    pub fn with_authorizer(mut self, authorizer: Arc<dyn Authorizer>) -> Self {
+        self.authorizer = Some(authorizer);
+        self
+    }
+
     /// Adds a grant of the host's own.
     pub fn with_grant(mut self, grant: impl Grant) -> Self {
         self.grants.push(Arc::new(grant));
@@ -144,7 +154,11 @@ impl Builder {
         }
         let own = trimmed.split_once("://").map_or(trimmed, |(_, rest)| rest).split('/').next();
         let authorities = own.map(str::to_owned).into_iter().chain(self.authorities);
+        let policy = BuiltIn::new(self.stores.policies.clone());
+        let authorizer = self.authorizer.unwrap_or_else(|| Arc::new(policy.clone()));
         let inner = Inner {
+            policy,
+            authorizer,
             signed_here: Accept::at(authorities),
             consent_policy: self.consent_policy,
             public_url: trimmed.to_owned(),
