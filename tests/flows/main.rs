@@ -57,6 +57,7 @@ mod organizations;
 mod parking;
 mod paths;
 mod platform_token;
+mod policy;
 mod pushed;
 mod refresh;
 mod register;

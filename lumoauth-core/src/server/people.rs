@@ -64,6 +64,10 @@ impl AuthorizationServer {
             return Err(invalid("email", "must be an e-mail address"));
         }
         let roles = request.roles.as_deref().unwrap_or_default();
+        let gives = ["admin:roles", "admin:write"].map(Capability::parse);
+        if !roles.is_empty() && !gives.iter().flatten().any(|scope| principal.decide(scope).is_allow()) {
+            return Err(ApiError::Forbidden("Giving roles needs admin:roles."));
+        }
         for role in roles {
             if let Err(ApiError::NotFound(_)) = self.role(org, role).await {
                 return Err(invalid("roles", "name an unknown role"));
