@@ -84,3 +84,6 @@ impl Authorizer for BuiltIn {
         Ok(kept.read(|snapshot| questions.iter().map(|question| snapshot.decide(question)).collect()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -306,7 +306,7 @@ impl AuthorizationServer {
                 .map(String::as_str)
                 .chain([agent.slug.as_str(), agent.client_id.as_str()])
                 .any(|own| own == id),
-            (Identity::User(person), "user") => person.user.id.to_string() == id,
+            (Identity::User(person), "user") if person.acts_in_person() => person.user.id.to_string() == id,
             _ => false,
         };
         if !itself && !self.asks_about_others(principal).await? {

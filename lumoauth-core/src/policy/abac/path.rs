@@ -44,8 +44,12 @@ impl Path {
         let mut names = names.split('.').map(Box::from);
         let first: Box<str> = names.next()?;
         let rest: Vec<Box<str>> = names.collect();
-        let valid = |name: &Box<str>| (1..=64).contains(&name.len());
-        (valid(&first) && rest.len() < 8 && rest.iter().all(valid)).then_some(Self { root, first, rest })
+        let valid = |name: &str| (1..=64).contains(&name.len());
+        (valid(&first) && rest.len() < 8 && rest.iter().all(|name| valid(name))).then_some(Self {
+            root,
+            first,
+            rest,
+        })
     }
 }
 

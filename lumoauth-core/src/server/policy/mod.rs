@@ -195,3 +195,6 @@ fn description(text: Option<&str>) -> Result<Option<String>, ApiError> {
     let text = text.map(|text| checked_text("description", text, 0, 1024)).transpose()?;
     Ok(text.filter(|text| !text.is_empty()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -262,7 +262,7 @@ pub async fn changes_since(store: &dyn PolicyStore) {
         let _: u64 = applied(store, &org, &changes).await;
     }
     let record = |id: &RecordId, revision, text| Record { id: id.clone(), revision, body: body(text) };
-    let everything = vec![record(&b, 1, "1"), record(&a, 3, "3"), Record::removal(c.clone(), 4)];
+    let everything = [record(&b, 1, "1"), record(&a, 3, "3"), Record::removal(c.clone(), 4)];
     for (since, expected) in
         [(0, &everything[..]), (1, &everything[1..]), (2, &everything[1..]), (3, &everything[2..])]
     {
