@@ -58,15 +58,10 @@ fn texts(values: &[Value], member: &str) -> Result<Vec<String>, WireError> {
 pub(crate) async fn list(call: Call) -> Result<Reply, WireError> {
     let query = call.query();
     let paging = query.page()?;
-    let search = query.get(&["search"]).unwrap_or_default().to_lowercase();
-    let mut roles = call.server.roles(call.org()).await.map_err(refuse)?;
-    roles.retain(|it| {
-        it.role.name.to_lowercase().contains(&search)
-            || it.role.slug.as_str().to_lowercase().contains(&search)
-    });
-    let total = roles.len() as u64;
-    let items = paging.slice(roles).map(|role| role.view()).collect();
-    Ok(reply::ok(&paging.render("roles", items, total)))
+    let search = query.get(&["search"]).unwrap_or_default();
+    let roles = call.server.roles(call.org(), search, paging.store_page()).await.map_err(refuse)?;
+    let items = roles.items.iter().map(|role| role.view()).collect();
+    Ok(reply::ok(&paging.render("roles", items, roles.total)))
 }
 
 /// POST `admin/roles`.

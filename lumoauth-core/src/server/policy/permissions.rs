@@ -1,6 +1,6 @@
 //! The list of permissions.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -40,8 +40,14 @@ impl AuthorizationServer {
         self.with_policy(org, |snapshot| {
             let system =
                 SYSTEM_PERMISSIONS.iter().filter_map(|(slug, _)| system(&Capability::parse(slug).ok()?));
-            let all: Vec<_> = system.chain(snapshot.permissions().cloned()).collect();
-            all.into_iter().map(|it| (it.clone(), roles_with(snapshot, &it.slug).count())).collect()
+            let mut counts: HashMap<&Capability, usize> = HashMap::new();
+            let roles = snapshot.all(RecordKind::Role).filter_map(|entry| match entry {
+                Entry::Role(role) => Some(role),
+                _ => None,
+            });
+            roles.flat_map(|role| &role.permissions).for_each(|slug| *counts.entry(slug).or_default() += 1);
+            let all = system.chain(snapshot.permissions().cloned());
+            all.map(|it| (it.clone(), counts.get(&it.slug).copied().unwrap_or_default())).collect()
         })
         .await
     }

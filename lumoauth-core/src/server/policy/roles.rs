@@ -11,8 +11,8 @@ use crate::{
     audit::{EventKind, Target},
     capability::Capability,
     id::OrgId,
-    policy::{Assignment, Entry, Grant, Holder, Permission, Role, Snapshot},
-    store::{Expect, PolicyChange},
+    policy::{Assignment, Entry, Grant, Holder, Permission, RecordKind, Role, Snapshot},
+    store::{Expect, Listing, Page, PolicyChange},
 };
 
 /// The members of a role. Absent and `null` leave a member as it is.
@@ -73,17 +73,27 @@ impl RoleView {
 }
 
 impl AuthorizationServer {
-    /// Every role, by slug.
+    /// The roles whose name or slug contains `search`, whatever the case, by slug.
     ///
     /// # Errors
     /// [`ApiError`] if the store cannot answer.
-    pub async fn roles(&self, org: &OrgId) -> Result<Vec<RoleView>, ApiError> {
+    pub async fn roles(&self, org: &OrgId, search: &str, page: Page) -> Result<Listing<RoleView>, ApiError> {
+        let search = search.to_lowercase();
+        let wanted = |role: &&Arc<Role>| {
+            role.name.to_lowercase().contains(&search) || role.slug.as_str().to_lowercase().contains(&search)
+        };
         self.with_policy(org, |snapshot| {
-            let roles = snapshot.all(crate::policy::RecordKind::Role).filter_map(|entry| match entry {
-                Entry::Role(role) => Some(RoleView::of(snapshot, role)),
+            let roles = snapshot.all(RecordKind::Role).filter_map(|entry| match entry {
+                Entry::Role(role) => Some(role),
                 _ => None,
             });
-            roles.collect()
+            let roles: Vec<_> = roles.filter(wanted).collect();
+            let skipped = usize::try_from(page.offset).unwrap_or(usize::MAX);
+            let shown = roles.iter().skip(skipped).take(page.limit as usize);
+            Listing {
+                items: shown.map(|role| RoleView::of(snapshot, role)).collect(),
+                total: roles.len() as u64,
+            }
         })
         .await
     }
