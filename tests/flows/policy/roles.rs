@@ -105,10 +105,10 @@ fn roles_of_an_agent_are_replaced_as_a_whole(server: &Server) {
         roles.map(|role| text(&role["slug"]).to_owned()).collect::<Vec<_>>()
     };
     let put = |roles: Value| agent.admin("PUT", "/roles").json(json!({ "roles": roles })).send();
-    assert_eq!(slugs(&put(json!([one])).ok()), [one.clone()]);
-    assert_eq!(slugs(&put(json!([{ "slug": two }])).ok()), [two.clone()]);
+    assert_eq!(slugs(&put(json!([one])).ok()), [&*one]);
+    assert_eq!(slugs(&put(json!([{ "slug": two }])).ok()), [&*two]);
     put(json!(["no-such-role"])).refused(400, "validation_error");
-    assert_eq!(slugs(&agent.admin("GET", "/roles").send().ok()), [two.clone()]);
+    assert_eq!(slugs(&agent.admin("GET", "/roles").send().ok()), [&*two]);
     assert_eq!(org.get("/agents/me").bearer(&agent.token()).send().ok()["roles"], json!([two]));
     assert_eq!(slugs(&put(json!([])).ok()), Vec::<String>::new());
     agent.admin("POST", "/roles").json(json!({})).send().refused(400, "invalid_request");
