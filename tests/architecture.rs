@@ -104,6 +104,7 @@ const LEVELS: &[(&str, &[&str])] = &[
             "approval",
             "jit",
             "mcp",
+            "policy",
             "audit",
             "workload",
         ],

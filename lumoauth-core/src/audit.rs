@@ -418,6 +418,44 @@ event_kinds! {
     AAuthAuthorizationDecided = "aauth.authorization_decided",
     /// A request of AAuth was refused.
     AAuthRefused = "aauth.refused",
+    /// A role was made.
+    RoleCreated = "role.created",
+    /// A role was changed, or what it permits.
+    RoleUpdated = "role.updated",
+    /// A role was removed.
+    RoleDeleted = "role.deleted",
+    /// Somebody was given a role or a permission.
+    RoleAssigned = "role.assigned",
+    /// A role or a permission was taken from somebody.
+    RoleUnassigned = "role.unassigned",
+    /// A permission was listed.
+    PermissionCreated = "permission.created",
+    /// The description of a permission was changed.
+    PermissionUpdated = "permission.updated",
+    /// A permission was taken off the list.
+    PermissionDeleted = "permission.deleted",
+    /// An attribute policy was made.
+    PolicyCreated = "policy.created",
+    /// An attribute policy was changed, switched on or off.
+    PolicyUpdated = "policy.updated",
+    /// An attribute policy was removed.
+    PolicyDeleted = "policy.deleted",
+    /// An attribute was defined.
+    AttributeCreated = "attribute.created",
+    /// The definition of an attribute was changed.
+    AttributeUpdated = "attribute.updated",
+    /// The definition of an attribute was removed.
+    AttributeDeleted = "attribute.deleted",
+    /// Somebody's or something's attribute was set.
+    AttributeSet = "attribute.set",
+    /// The rules of a namespace of relations were written.
+    NamespaceWritten = "relation.namespace_written",
+    /// The rules of a namespace of relations were removed.
+    NamespaceDeleted = "relation.namespace_deleted",
+    /// Relations were written down.
+    RelationWritten = "relation.written",
+    /// Relations were removed.
+    RelationDeleted = "relation.deleted",
     /// An administrator recorded use of an agent.
     BudgetUsageRecorded = "budget.usage_recorded",
     /// A budget was reset.

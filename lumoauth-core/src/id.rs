@@ -263,6 +263,27 @@ impl Slug {
     }
 }
 
+text_id!(
+    /// A short name in policy: of a role, an attribute, a namespace or a relation. 1 to 64 of `A-Z a-z 0-9 _ . -`.
+    ///
+    /// ```
+    /// use lumoauth_core::id::Label;
+    ///
+    /// assert_eq!(Label::parse("ROLE_ANALYST").unwrap().as_str(), "ROLE_ANALYST");
+    /// assert!(Label::parse("two words").is_err());
+    /// ```
+    Label,
+    "name of 1 to 64 of A-Z a-z 0-9 _ . -",
+    |text| (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+);
+
+impl std::borrow::Borrow<str> for Label {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Ids that are a UUID inside.
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {

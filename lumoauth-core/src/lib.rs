@@ -11,9 +11,9 @@
 //! | layer | modules | what they are |
 //! |---|---|---|
 //! | values | [`clock`], [`id`], [`json`], [`jwks`], [`random`], [`secret`] | time, identifiers, strict JSON, randomness, secrets |
-//! | domain | [`aauth_resource`], [`agent`], [`api_key`], [`approval`], [`audit`], [`budget`], [`capability`], [`client`], [`consent`], [`jit`], [`mcp`], [`organization`], [`user`], [`workload`] | records and decisions; pure, without I/O |
+//! | domain | [`aauth_resource`], [`agent`], [`api_key`], [`approval`], [`audit`], [`budget`], [`capability`], [`client`], [`consent`], [`jit`], [`mcp`], [`organization`], [`policy`], [`user`], [`workload`] | records and decisions; pure, without I/O |
 //! | ports | [`store`], [`keys`], [`fetch`], [`notify`], [`people`] | what a host or a backend implements |
-//! | protocol | [`aauth`], [`authorize`], [`client_auth`], [`foreign_keys`], [`grant`], [`httpsig`], [`principal`], [`token`], [`wire`] | OAuth, JWT, signed requests, who is calling, what clients see |
+//! | protocol | [`aauth`], [`authorize`], [`authz`], [`client_auth`], [`foreign_keys`], [`grant`], [`httpsig`], [`principal`], [`token`], [`wire`] | OAuth, JWT, signed requests, who is calling, who decides, what clients see |
 //! | server | [`server`] | everything together |
 //!
 //! # A token request
@@ -36,6 +36,7 @@ pub mod api_key;
 pub mod approval;
 pub mod audit;
 pub mod authorize;
+pub mod authz;
 pub mod budget;
 pub mod capability;
 pub mod client;
@@ -55,6 +56,7 @@ pub mod mcp;
 pub mod notify;
 pub mod organization;
 pub mod people;
+pub mod policy;
 pub mod principal;
 pub mod random;
 pub mod secret;

@@ -305,3 +305,24 @@ CREATE TABLE replay_mark (
     CONSTRAINT replay_mark_key PRIMARY KEY (org_id, space, key)
 );
 CREATE INDEX replay_mark_purge ON replay_mark (until);
+
+-- The policy of an organization is one thing with one revision; whoever changes it locks its row here.
+CREATE TABLE policy_head (
+    org_id text COLLATE "C" NOT NULL,
+    revision bigint NOT NULL,
+    oldest bigint NOT NULL,
+    CONSTRAINT policy_head_id PRIMARY KEY (org_id)
+);
+
+-- A record without a body says that it was removed, until that may be forgotten.
+CREATE TABLE policy_record (
+    org_id text COLLATE "C" NOT NULL,
+    kind text COLLATE "C" NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    revision bigint NOT NULL,
+    body json,
+    forget_after bigint,
+    CONSTRAINT policy_record_id PRIMARY KEY (org_id, kind, key)
+);
+CREATE INDEX policy_record_revision ON policy_record (org_id, revision);
+CREATE INDEX policy_record_forget_after ON policy_record (forget_after) WHERE forget_after IS NOT NULL;

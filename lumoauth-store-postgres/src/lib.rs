@@ -19,6 +19,7 @@ mod mcp_servers;
 mod open;
 mod organizations;
 mod outbox;
+mod policies;
 mod pool;
 mod rate_limits;
 mod records;

@@ -16,7 +16,7 @@ use lumoauth_core::{
 use sqlx::Row;
 
 use crate::{
-    PostgresStore,
+    PostgresStore, policies,
     values::{from_millis, millis},
 };
 
@@ -171,6 +171,7 @@ impl Upkeep for PostgresStore {
             (PURGE_REQUESTS, now),
             (PURGE_COUNTERS, now.minus(COUNTER_GRACE)),
             (PURGE_CHARGES, now),
+            (policies::PURGE, now),
         ] {
             if dropped < max {
                 let purge = || sqlx::query(statement).bind(millis(before)).bind(max - dropped);

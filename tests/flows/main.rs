@@ -62,6 +62,7 @@ mod organizations;
 mod parking;
 mod paths;
 mod platform_token;
+mod policy;
 mod pushed;
 mod refresh;
 mod register;

@@ -137,6 +137,19 @@ impl<'t> Batch<'t> {
         }
     }
 
+    /// Notes that `row`, which could have been purged after `at`, is to stay.
+    pub(crate) fn expires_no_more(
+        &mut self,
+        table: Table,
+        row: &[u8],
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        match expiry_key(at, table, row) {
+            Some(old) => self.remove(Table::Expiries, &old).map(drop),
+            None => Err(malformed(table)),
+        }
+    }
+
     /// Writes the event unless it is known.
     pub(crate) fn record(&mut self, org: &OrgId, event: &EncodedEvent) -> Result<(), StoreError> {
         let id = event_key(org, event.id);

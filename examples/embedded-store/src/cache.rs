@@ -83,6 +83,9 @@ const fn kind(table: Table) -> Option<Kind> {
         | Table::PendingJit
         | Table::DueCallbacks
         | Table::AgentWorkloads
+        | Table::PolicyHeads
+        | Table::Policies
+        | Table::PolicyRevisions
         | Table::Keys
         | Table::KeyGenerations
         | Table::Marks

@@ -41,6 +41,7 @@ mod keys;
 mod mcp_servers;
 mod open;
 mod organizations;
+mod policies;
 mod rate_limits;
 mod records;
 mod replay;

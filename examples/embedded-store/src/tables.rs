@@ -17,6 +17,7 @@ use lumoauth_core::{
     clock::Timestamp,
     id::{AAuthIdentifier, AgentId, EventId, Number, OrgId},
     keys::KeyPurpose,
+    policy::RecordId,
     secret::SecretHash,
     store::{Handle, TicketPurpose},
 };
@@ -113,6 +114,12 @@ tables! {
     McpServerNumbers = "mcp_server_numbers",
     /// org, normalized identifier → key of the record.
     McpServerTargets = "mcp_server_targets",
+    /// org → revision, the least revision whose removals are remembered.
+    PolicyHeads = "policy_heads",
+    /// org, kind, NUL, key → revision, until when to keep it (of a removal, whose body is empty), body.
+    Policies = "policies",
+    /// org, revision, kind, NUL, key → nothing.
+    PolicyRevisions = "policy_revisions",
     /// org, kid → record.
     Keys = "keys",
     /// org, purpose, generation → key of the record; listings walk it.
@@ -260,6 +267,34 @@ pub(crate) fn key_of_due(request: &[u8]) -> Option<OrgId> {
     OrgId::parse(str::from_utf8(&request[..slug]).ok()?).ok()
 }
 
+/// The key in [`Table::Policies`] of the record `id`.
+pub(crate) fn policy_key(org: &OrgId, id: &RecordId) -> Vec<u8> {
+    key(org, &[id.kind().as_str().as_bytes(), &[0], id.key().as_bytes()])
+}
+
+/// What [`policy_key`] was made of: what the keys of the organization begin with, and the rest.
+pub(crate) fn policy_parts(key: &[u8]) -> Option<(&[u8], &[u8])> {
+    let slug = key.iter().position(|byte| *byte == 0)?;
+    key.split_at_checked(slug + 1)
+}
+
+/// The key in [`Table::PolicyRevisions`] of the record with the rest `id` of the organization with the prefix `org`.
+pub(crate) fn policy_revision_key(org: &[u8], revision: u64, id: &[u8]) -> Vec<u8> {
+    [org, &revision.to_be_bytes(), id].concat()
+}
+
+/// Revision and rest of a key of [`Table::PolicyRevisions`].
+pub(crate) fn policy_revision_parts(key: &[u8]) -> Option<(u64, &[u8])> {
+    let (_, rest) = policy_parts(key)?;
+    let (revision, id) = rest.split_first_chunk()?;
+    Some((u64::from_be_bytes(*revision), id))
+}
+
+/// The keys in [`Table::PolicyRevisions`] of what was written after `revision`.
+pub(crate) fn policy_revisions_after(org: &OrgId, revision: u64) -> Range<Vec<u8>> {
+    key(org, &[&revision.saturating_add(1).to_be_bytes()])..all_of(org).end
+}
+
 pub(crate) fn generation_key(org: &OrgId, purpose: KeyPurpose, generation: u32) -> Vec<u8> {
     key(org, &[purpose.as_str().as_bytes(), &[0], &generation.to_be_bytes()])
 }
@@ -355,7 +390,7 @@ pub(crate) fn expired(now: Timestamp) -> Range<Vec<u8>> {
     Vec::new()..now.unix_millis().to_be_bytes().to_vec()
 }
 
-const EXPIRING: [(u8, Table); 9] = [
+const EXPIRING: [(u8, Table); 10] = [
     (1, Table::Marks),
     (2, Table::Counters),
     (3, Table::Charges),
@@ -365,6 +400,7 @@ const EXPIRING: [(u8, Table); 9] = [
     (7, Table::Approvals),
     (8, Table::JitTasks),
     (9, Table::JitRequests),
+    (10, Table::Policies),
 ];
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::{
     EmbeddedStore, approvals,
     batch::Batch,
     budgets::Kept,
-    jit,
+    jit, policies,
     snapshot::malformed,
     tables::{FORMAT_KEY, Table, expired, expiring_row},
 };
@@ -43,6 +43,7 @@ impl Upkeep for EmbeddedStore {
                     (Table::Approvals, Some(removed)) => approvals::take_off(batch, row, &removed)?,
                     (Table::JitRequests, Some(removed)) => jit::take_off(batch, row, &removed)?,
                     (Table::Charges, Some(removed)) => Kept::of(&removed)?.remove_index(batch, row)?,
+                    (Table::Policies, Some(removed)) => policies::forget(batch, row, &removed)?,
                     _ => {}
                 }
             }

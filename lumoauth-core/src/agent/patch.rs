@@ -78,9 +78,9 @@ pub struct AgentPatch {
     /// Not enforced yet.
     #[serde(rename = "authMethods", alias = "auth_methods")]
     pub auth_methods: Option<Value>,
-    /// Not enforced yet.
+    /// Given at `admin/agents/{id}/permissions`, not here.
     pub permissions: Option<Value>,
-    /// Not enforced yet.
+    /// Given at `admin/agents/{id}/roles`, not here.
     pub roles: Option<Value>,
 }
 
@@ -240,13 +240,15 @@ impl AgentPatch {
     }
 
     fn refuse_unenforced(&self) -> Result<(), InvalidAgent> {
+        const LATER: &str = "is not supported by this server yet";
+        const ELSEWHERE: &str = "has routes of its own below the agent";
         let members = [
-            ("allowedIps", &self.allowed_ips),
-            ("authMethods", &self.auth_methods),
-            ("permissions", &self.permissions),
-            ("roles", &self.roles),
+            ("allowedIps", &self.allowed_ips, LATER),
+            ("authMethods", &self.auth_methods, LATER),
+            ("permissions", &self.permissions, ELSEWHERE),
+            ("roles", &self.roles, ELSEWHERE),
         ];
-        for (member, value) in members {
+        for (member, value, problem) in members {
             let empty = match value {
                 None | Some(Value::Null | Value::Bool(false)) => true,
                 Some(Value::Array(items)) => items.is_empty(),
@@ -254,7 +256,7 @@ impl AgentPatch {
                 Some(_) => false,
             };
             if !empty {
-                return Err(invalid(member, "is not supported by this server yet"));
+                return Err(invalid(member, problem));
             }
         }
         Ok(())

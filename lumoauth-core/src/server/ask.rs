@@ -4,13 +4,21 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
-    ApiError, AuthorizationServer, Caller, budget::cost, error::ELSEWHERE, me::FOR_AGENTS_AND_PEOPLE,
+    ApiError, AuthorizationServer, Caller,
+    budget::cost,
+    error::ELSEWHERE,
+    me::FOR_AGENTS_AND_PEOPLE,
+    policy::{Asked, any_form},
 };
 use crate::{
     audit::{Event, EventKind, Target, cleaned},
-    capability::{Capability, Decision, DenyReason},
+    authz::parties,
+    capability::Capability,
+    clock::Timestamp,
+    id::{Label, OrgId},
     json as strict,
     organization::Organization,
+    policy::{DecidedBy, Entity, Environment, Question as PolicyQuestion, Resource, Verdict},
     principal::{Identity, Principal},
     spending::{Payers, Remaining},
 };
@@ -52,11 +60,17 @@ pub struct Answer {
     pub reason: String,
     /// What decided.
     pub decided_by: &'static str,
+    /// How it came about: why everybody of the chain may, through which roles, policies and relations; or the policy that
+    /// denies it.
+    pub path: Value,
     /// The id of the audit entry.
     pub audit_id: String,
     /// Whether a human could allow it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub approval_required: bool,
+    /// What would have to happen first, and where to ask for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub obligations: Vec<Value>,
     /// For questions in the older form: the same sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub explanation: Option<String>,
@@ -68,13 +82,21 @@ pub struct Answer {
     pub required_scopes: Option<Vec<String>>,
 }
 
-/// Names in the context that belong to the server.
-const SERVER_FACTS: [&str; 4] = ["ip", "userAgent", "requestMethod", "requestPath"];
+/// Which tool of which MCP server an agent wants to use. Absent and `null` are the same.
+#[derive(Debug, Default, Deserialize)]
+#[non_exhaustive]
+pub struct McpToolRequest {
+    /// The public or integer id of the server, or its resource identifier.
+    pub server_id: Option<String>,
+    /// The name of the tool.
+    pub tool: Option<String>,
+    /// On what, and how.
+    pub context: Option<Map<String, Value>>,
+}
 
 impl AuthorizationServer {
-    /// Decides whether an agent or a person may do what it asks. Deny wins: the budget, then the policy's models and
-    /// threshold, then the list of tools, the agent's capabilities, and the scope of the token it presented. People have no
-    /// budget: what their token covers, and its client may still have, is allowed.
+    /// Decides whether an agent or a person may do what it asks. Deny wins: the budget, then the models and the threshold of
+    /// its policy, then everything that [`Snapshot::decide`](crate::policy::Snapshot::decide) looks at.
     ///
     /// Every answer is an `agent.action` entry of the audit log, which the answer names.
     ///
@@ -90,51 +112,160 @@ impl AuthorizationServer {
     ) -> Result<Answer, ApiError> {
         let now = self.now();
         let org = &organization.id;
-        let question = Question::read(request)?;
-        let remaining = match &principal.identity {
-            Identity::Agent(agent) => {
-                let payers = Payers::of_caller(principal, agent);
-                payers.charge_call(self.stores(), org, &caller.origin, now).await??
+        let mut question = Question::read(request)?;
+        let remaining = self.charge_question(org, principal, caller, now).await?;
+        question.context = Environment::separate(question.context);
+        let first = question.actions.first().map(ToString::to_string).unwrap_or_default();
+        let (action, outcome) = match by_budget(principal, &question) {
+            Some(outcome) => (first, outcome),
+            None => {
+                let asked = Asked { given: &question.context, facts, caller, now };
+                let relation = self.relation_in(org, &question.context).await?;
+                let questions: Vec<_> = question
+                    .actions
+                    .iter()
+                    .map(|action| {
+                        let mut one =
+                            PolicyQuestion::new(action, parties(principal, action), asked.environment());
+                        one.resource = question.resource();
+                        one.relation.clone_from(&relation);
+                        one
+                    })
+                    .collect();
+                let (place, verdict) = any_form(self.verdicts(org, &questions).await?);
+                let action = question.actions.get(place).map_or(first, ToString::to_string);
+                (action, Outcome { verdict, approval_required: false })
             }
-            Identity::User(_) => Remaining::default(),
-            Identity::Client(_) | Identity::ApiKey(_) => return Err(FOR_AGENTS_AND_PEOPLE),
-            Identity::Remote(_) => return Err(ELSEWHERE),
         };
-
-        let (verdict, action) = decide(principal, &question);
-        let context = seen_context(question.context, facts, caller);
-        let decision = if verdict.allowed { "allow" } else { "deny" };
-        let mut event =
-            Event::new(EventKind::AgentAction, principal.actor(), format!("ask {action}: {decision}"), now)
-                .on(Target::new("action", &*action))
-                .from_origin(&caller.origin)
-                .with("action", &*action)
-                .with("decision", decision)
-                .with("decided_by", verdict.by)
-                .with("reason", &*verdict.reason);
-        let resource = context.get("id").or_else(|| context.get("resource")).and_then(Value::as_str);
-        if let Some(resource) = resource {
-            event = event.with("resource", cleaned(resource));
-        }
-        event = principal.in_context(event);
-        let audit_id = event.id.to_string();
-        event = event.with("audit_id", &*audit_id);
-        self.stores().audit.append(org, &[event]).await?;
-
+        let Outcome { verdict, approval_required } = outcome;
+        let resource = question.resource().id.map(cleaned);
+        let audit_id = self.record_answer(principal, &action, resource, &verdict, caller, now).await?;
+        let obligations = if approval_required { vec![approval_obligation(facts)] } else { Vec::new() };
         let older = question.older.then(|| question.actions.iter().map(ToString::to_string).collect());
         Ok(Answer {
             remaining,
             allowed: verdict.allowed,
             action,
-            context,
-            decided_by: verdict.by,
+            path: verdict.path_view(),
+            decided_by: verdict.decided_by.as_str(),
             audit_id,
-            approval_required: verdict.approval_required,
+            approval_required,
+            obligations,
             explanation: question.older.then(|| verdict.reason.clone()),
             confidence: question.older.then_some(1.0),
             required_scopes: older,
             reason: verdict.reason,
+            context: seen_context(question.context, facts, caller),
         })
+    }
+
+    /// Decides whether an agent may use a tool of an MCP server: the server must admit it, and it must hold `tool:<name>`, or
+    /// be allowed by a policy about the type `mcp_tool`, or have the relation `invoke` to `mcp_tool:<server id>/<name>` or to
+    /// `mcp_server:<server id>`.
+    ///
+    /// # Errors
+    /// [`ApiError`] if a member is missing or malformed, there is no such server for the agent, or the budget is used up.
+    pub async fn ask_for_mcp_tool(
+        &self,
+        organization: &Organization,
+        principal: &Principal,
+        request: &McpToolRequest,
+        facts: RequestFacts<'_>,
+        caller: &Caller,
+    ) -> Result<Answer, ApiError> {
+        let (org, now) = (&organization.id, self.now());
+        let invalid = |member, problem: &str| ApiError::Invalid { member, problem: problem.to_owned() };
+        let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let name = text(&request.server_id).ok_or_else(|| invalid("server_id", "is required"))?;
+        let tool = text(&request.tool).ok_or_else(|| invalid("tool", "is required"))?;
+        let action = Capability::parse(&format!("tool:{tool}")).ok().filter(|action| !action.is_wildcard());
+        let action = action.ok_or_else(|| invalid("tool", "is malformed"))?;
+        let server = self.visible_mcp_server(org, principal, &name).await?;
+        let remaining = self.charge_question(org, principal, caller, now).await?;
+        let context = Environment::separate(request.context.clone().unwrap_or_default());
+        let id = format!("{}/{tool}", server.server_id);
+        let verdict = if server.active {
+            let asked = Asked { given: &context, facts, caller, now };
+            let objects = [format!("mcp_tool:{id}"), format!("mcp_server:{}", server.server_id)];
+            let ask = |object: &String| {
+                let mut one = PolicyQuestion::new(&action, parties(principal, &action), asked.environment());
+                one.resource = Resource::new(Some("mcp_tool"), Some(&id));
+                one.relation = Entity::parse(object).ok().zip(Label::parse("invoke").ok());
+                one
+            };
+            let questions: Vec<_> = objects.iter().map(ask).collect();
+            any_form(self.verdicts(org, &questions).await?).1
+        } else {
+            Verdict::deny(DecidedBy::Default, "The MCP server is not active.")
+        };
+        let resource = Some(cleaned(&id));
+        let audit_id =
+            self.record_answer(principal, action.as_str(), resource, &verdict, caller, now).await?;
+        Ok(Answer {
+            remaining,
+            allowed: verdict.allowed,
+            action: action.to_string(),
+            path: verdict.path_view(),
+            decided_by: verdict.decided_by.as_str(),
+            audit_id,
+            approval_required: false,
+            obligations: Vec::new(),
+            explanation: None,
+            confidence: None,
+            required_scopes: None,
+            reason: verdict.reason,
+            context: json_object(json!({
+                "type": "mcp_tool", "id": id, "server_id": server.server_id, "tool": tool,
+            })),
+        })
+    }
+
+    async fn charge_question(
+        &self,
+        org: &OrgId,
+        principal: &Principal,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Result<Remaining, ApiError> {
+        match &principal.identity {
+            Identity::Agent(agent) => {
+                let payers = Payers::of_caller(principal, agent);
+                Ok(payers.charge_call(self.stores(), org, &caller.origin, now).await??)
+            }
+            Identity::User(_) => Ok(Remaining::default()),
+            Identity::Client(_) | Identity::ApiKey(_) => Err(FOR_AGENTS_AND_PEOPLE),
+            Identity::Remote(_) => Err(ELSEWHERE),
+        }
+    }
+
+    /// Writes down what was answered. The id of the entry.
+    async fn record_answer(
+        &self,
+        principal: &Principal,
+        action: &str,
+        resource: Option<String>,
+        verdict: &Verdict,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Result<String, ApiError> {
+        let decision = if verdict.allowed { "allow" } else { "deny" };
+        let mut event =
+            Event::new(EventKind::AgentAction, principal.actor(), format!("ask {action}: {decision}"), now)
+                .on(Target::new("action", action))
+                .from_origin(&caller.origin)
+                .with("action", action)
+                .with("decision", decision)
+                .with("decided_by", verdict.decided_by.as_str())
+                .with("path", verdict.path_view())
+                .with("reason", &*verdict.reason);
+        if let Some(resource) = resource {
+            event = event.with("resource", resource);
+        }
+        event = principal.in_context(event);
+        let audit_id = event.id.to_string();
+        event = event.with("audit_id", &*audit_id);
+        self.stores().audit.append(&principal.org, &[event]).await?;
+        Ok(audit_id)
     }
 }
 
@@ -148,6 +279,13 @@ struct Question {
 }
 
 impl Question {
+    /// To what it is to be done.
+    fn resource(&self) -> Resource<'_> {
+        let text = |name: &str| self.context.get(name).and_then(Value::as_str);
+        let id = text("resource_id").or_else(|| text("id")).or_else(|| text("resource"));
+        Resource::new(text("resource_type"), id)
+    }
+
     fn read(request: &AskRequest) -> Result<Self, ApiError> {
         #[derive(Default, Deserialize)]
         struct Exact {
@@ -181,59 +319,47 @@ impl Question {
     }
 }
 
-struct Verdict {
-    allowed: bool,
-    by: &'static str,
-    reason: String,
+/// A verdict, and whether a human could turn it.
+struct Outcome {
+    verdict: Verdict,
     approval_required: bool,
 }
 
-fn decide(principal: &Principal, question: &Question) -> (Verdict, String) {
-    let deny = |by, reason: String| Verdict { allowed: false, by, reason, approval_required: false };
-    let first = question.actions.first().map(ToString::to_string).unwrap_or_default();
+/// What the budgets of the chain say of the model and of the cost.
+fn by_budget(principal: &Principal, question: &Question) -> Option<Outcome> {
+    let deny = |reason: String, approval_required| {
+        Some(Outcome { verdict: Verdict::deny(DecidedBy::Budget, reason), approval_required })
+    };
     let chain: Vec<_> = principal.agents().collect();
     let allows = |model: &&str| chain.iter().all(|agent| agent.budget.allows_model(model));
     if let Some(model) = question.model.as_deref().filter(|model| !allows(model)) {
-        return (deny("budget", format!("Model {model} is not allowed for this agent.")), first);
+        return deny(format!("Model {model} is not allowed for this agent."), false);
     }
     if chain.iter().any(|agent| agent.budget.needs_approval(question.cost)) {
-        let reason = format!("A call that costs {} USD needs a human's approval.", question.cost);
-        return (Verdict { approval_required: true, ..deny("budget", reason) }, first);
+        return deny(format!("A call that costs {} USD needs a human's approval.", question.cost), true);
     }
-    let mut refusal = None;
-    for action in &question.actions {
-        let reason = match principal.decide(action) {
-            Decision::Allow => {
-                let reason = format!("Capability {action} is granted.");
-                let verdict = Verdict { allowed: true, by: "capability", reason, approval_required: false };
-                return (verdict, action.to_string());
-            }
-            Decision::Deny(DenyReason::NotGranted) => format!("Capability {action} is not granted."),
-            Decision::Deny(DenyReason::NotInToken) => {
-                format!("The presented token does not cover {action}.")
-            }
-            Decision::Deny(DenyReason::ToolNotAllowed) => {
-                format!("{action} is not among the allowed tools of this agent.")
-            }
-        };
-        refusal.get_or_insert(reason);
-    }
-    (deny("default", refusal.unwrap_or_default()), first)
+    None
 }
 
-/// The context as it was decided on: the server's facts under their names, the caller's under `pep`.
+/// Where to ask for an approval: beside the route that was asked.
+fn approval_obligation(facts: RequestFacts<'_>) -> Value {
+    let prefix = facts.path.strip_suffix("/agents/ask").unwrap_or_default();
+    json!({ "type": "approval_required", "method": "POST", "url": format!("{prefix}/agents/me/approvals") })
+}
+
+fn json_object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(members) => members,
+        _ => Map::new(),
+    }
+}
+
+/// The context as it was decided on: the server's facts under their names.
 fn seen_context(
     mut context: Map<String, Value>,
     facts: RequestFacts<'_>,
     caller: &Caller,
 ) -> Map<String, Value> {
-    let claimed: Map<String, Value> = SERVER_FACTS
-        .iter()
-        .filter_map(|name| context.remove(*name).map(|value| ((*name).to_owned(), value)))
-        .collect();
-    if !claimed.is_empty() {
-        context.insert("pep".to_owned(), Value::Object(claimed));
-    }
     context.insert("ip".to_owned(), json!(caller.origin.ip.map(|ip| ip.to_string())));
     context.insert("userAgent".to_owned(), json!(caller.origin.user_agent));
     context.insert("requestMethod".to_owned(), facts.method.into());

@@ -5,14 +5,20 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{ApiError, AuthorizationServer, Caller, error::ELSEWHERE};
+use super::{
+    ApiError, AuthorizationServer, Caller, RequestFacts,
+    error::ELSEWHERE,
+    policy::{Asked, named_role_source},
+};
 use crate::{
     agent::Agent,
     audit::{Event, EventKind, Target},
     authorize::still_allowed,
+    authz::{parties, subject_parties},
     capability::{Capability, Scope},
     id::OrgId,
     organization::Organization,
+    policy::{DecidedBy, Environment, Holder, Question, Resource, Verdict},
     principal::{Identity, Person, Principal, agent_actor},
     spending::{Payers, Remaining},
     store::UserKey,
@@ -56,7 +62,7 @@ pub enum SubjectRef {
 pub enum Subject {
     /// An agent.
     Agent(Arc<Agent>),
-    /// A person. People hold permissions by roles only, and this server has none yet.
+    /// A person.
     User(Arc<User>),
     /// A caller that is neither, about itself.
     Caller(String),
@@ -90,6 +96,8 @@ pub struct Checked {
     pub subject: Subject,
     /// Each permission and whether it is held.
     pub results: Vec<(String, bool)>,
+    /// Why, in the same order.
+    pub verdicts: Vec<Verdict>,
     /// What is left of the caller's budget, if it has one.
     pub remaining: Remaining,
 }
@@ -101,9 +109,9 @@ pub struct Permission {
     /// The permission.
     pub slug: Capability,
     /// A sentence about it.
-    pub description: &'static str,
+    pub description: String,
     /// Where it comes from.
-    pub source: &'static str,
+    pub source: String,
 }
 
 impl CheckRequest {
@@ -135,7 +143,8 @@ impl CheckRequest {
 }
 
 impl AuthorizationServer {
-    /// Decides each of `permissions` for the subject. A permission that is not one is held by nobody.
+    /// Decides each of `permissions`, which are those of `request`, for its subject. A permission that is not one is held by
+    /// nobody.
     ///
     /// An agent that asks is charged one API call, however many permissions it asks about.
     ///
@@ -146,33 +155,56 @@ impl AuthorizationServer {
         organization: &Organization,
         principal: &Principal,
         permissions: &[String],
-        subject: Option<&SubjectRef>,
+        request: &CheckRequest,
+        facts: RequestFacts<'_>,
         caller: &Caller,
     ) -> Result<Checked, ApiError> {
         let now = self.now();
         let org = &organization.id;
-        let subject = self.subject(org, principal, subject).await?;
+        let subject = self.subject(org, principal, request.subject.as_ref()).await?;
         let mut remaining = Remaining::default();
         if let Some(agent) = principal.agent() {
             remaining = Payers::of_caller(principal, agent)
                 .charge_call(self.stores(), org, &caller.origin, now)
                 .await??;
         }
-        let own = matches!((&subject, principal.agent()), (Subject::Agent(one), Some(caller)) if one.id == caller.id);
-        let holds = |text: &String| {
-            let Ok(permission) = Capability::parse(text) else { return false };
-            match &subject {
-                // Of itself an agent holds what its token covers; of others the whole of their capabilities counts.
-                Subject::Agent(_) if own => principal.decide(&permission).is_allow(),
-                Subject::Agent(agent) if !agent.is_active() => false,
-                Subject::Agent(agent) => Principal::new(org.clone(), Identity::Agent(agent.clone()), None)
-                    .decide(&permission)
-                    .is_allow(),
-                Subject::Caller(_) => principal.decide(&permission).is_allow(),
-                Subject::User(_) => false,
-            }
+        let given = Environment::separate(request.context.clone().unwrap_or_default());
+        let asked = Asked { given: &given, facts, caller, now };
+        let relation = self.relation_in(org, &given).await?;
+        let text = |name: &str| given.get(name).and_then(Value::as_str);
+        let itself = match (&subject, &principal.identity) {
+            // Of itself an agent holds what its token covers; of others the whole of their capabilities counts.
+            (Subject::Agent(one), Identity::Agent(caller)) => one.id == caller.id,
+            (Subject::User(one), Identity::User(person)) => one.id == person.user.id,
+            (Subject::Caller(_), _) => true,
+            _ => false,
         };
-        let results: Vec<_> = permissions.iter().map(|text| (text.clone(), holds(text))).collect();
+        let ask = |action| {
+            let parties = match &subject {
+                _ if itself => parties(principal, action),
+                Subject::Agent(agent) if agent.is_active() => subject_parties(Some(agent), None, action),
+                Subject::User(user) if user.is_active() => subject_parties(None, Some(user), action),
+                Subject::Agent(_) | Subject::User(_) | Subject::Caller(_) => Vec::new(),
+            };
+            let mut question = Question::new(action, parties, asked.environment());
+            let id = text("resource_id").or_else(|| text("id"));
+            question.resource = Resource::new(text("resource_type"), id);
+            question.relation.clone_from(&relation);
+            question
+        };
+        let actions: Vec<_> = permissions.iter().map(|text| Capability::parse(text)).collect();
+        let questions: Vec<_> = actions.iter().flatten().map(ask).collect();
+        let mut verdicts = self.verdicts(org, &questions).await?.into_iter();
+        let mut verdict = |action: &Result<Capability, _>| {
+            let verdict = action.as_ref().ok().and_then(|_| verdicts.next());
+            verdict.unwrap_or_else(|| Verdict::deny(DecidedBy::Default, "There can be no such permission."))
+        };
+        let verdicts: Vec<_> = actions.iter().map(&mut verdict).collect();
+        let results: Vec<_> = permissions
+            .iter()
+            .zip(&verdicts)
+            .map(|(text, verdict)| (text.clone(), verdict.allowed))
+            .collect();
         if let Some(agent) = principal.agent() {
             let answers: serde_json::Map<_, _> = results
                 .iter()
@@ -185,42 +217,64 @@ impl AuthorizationServer {
                 .with("results", answers);
             self.stores().audit.append(org, &[principal.in_context(event)]).await?;
         }
-        Ok(Checked { subject, results, remaining })
+        Ok(Checked { subject, results, verdicts, remaining })
     }
 
     /// The permissions of the caller. API keys act for nobody in particular and have no list.
     ///
     /// # Errors
     /// [`ApiError::InsufficientScope`] for an API key, and for a person's token without `authz:read`.
-    pub fn permissions(&self, principal: &Principal) -> Result<Vec<Permission>, ApiError> {
+    pub async fn permissions(&self, principal: &Principal) -> Result<Vec<Permission>, ApiError> {
         let lacking = |granted: &[Capability]| ApiError::InsufficientScope {
             required: vec![PERMISSION_LIST.to_owned()],
             granted: granted.iter().map(ToString::to_string).collect(),
         };
-        let listed = |capabilities: &[Capability], source| {
+        let listed = |capabilities: &[Capability], source: &str| -> Vec<Permission> {
             capabilities
                 .iter()
                 .filter(|capability| principal.decide(capability).is_allow())
-                .map(|slug| Permission { slug: slug.clone(), description: "", source })
+                .map(|slug| Permission {
+                    slug: slug.clone(),
+                    description: String::new(),
+                    source: source.to_owned(),
+                })
                 .collect()
         };
-        match &principal.identity {
-            Identity::Agent(agent) => Ok(listed(&agent.capabilities, "capability")),
-            Identity::Client(client) => Ok(listed(&client.allowed_scopes, "client")),
+        let (mut own, holder) = match &principal.identity {
+            // Who acts for somebody has what its token says.
+            Identity::Agent(agent) if principal.delegation.is_some() => {
+                return Ok(listed(&agent.capabilities, "capability"));
+            }
+            Identity::Agent(agent) => (listed(&agent.capabilities, "capability"), Holder::Agent(agent.id)),
+            Identity::Client(client) => return Ok(listed(&client.allowed_scopes, "client")),
             Identity::User(person) => {
                 let scope = principal.token_scope().unwrap_or_default();
-                if reads_permissions(person, scope) {
-                    Ok(listed(scope, "consent"))
-                } else {
-                    Err(lacking(scope))
+                if !reads_permissions(person, scope) {
+                    return Err(lacking(scope));
                 }
+                let consented = listed(scope, "consent");
+                if !person.acts_in_person() {
+                    return Ok(consented);
+                }
+                (consented, Holder::User(person.user.id))
             }
-            Identity::ApiKey(key) => Err(lacking(&key.scopes)),
-            Identity::Remote(_) => Err(ELSEWHERE),
-        }
+            Identity::ApiKey(key) => return Err(lacking(&key.scopes)),
+            Identity::Remote(_) => return Err(ELSEWHERE),
+        };
+        let granted = self.policy_of(&principal.org).await?.read(|snapshot| {
+            if matches!(holder, Holder::User(_)) {
+                // Agreeing gives nobody what is listed as a permission.
+                own.retain(|permission| !snapshot.lists(&permission.slug));
+            }
+            named_role_source(snapshot, &holder)
+        });
+        let mut seen: std::collections::HashSet<_> = own.iter().map(|one| one.slug.clone()).collect();
+        let new = granted.into_iter().filter(|(slug, ..)| seen.insert(slug.clone()));
+        own.extend(new.map(|(slug, description, source)| Permission { slug, description, source }));
+        Ok(own)
     }
 
-    async fn subject(
+    pub(super) async fn subject(
         &self,
         org: &OrgId,
         principal: &Principal,
@@ -252,16 +306,15 @@ impl AuthorizationServer {
                 .map(String::as_str)
                 .chain([agent.slug.as_str(), agent.client_id.as_str()])
                 .any(|own| own == id),
+            (Identity::User(person), "user") if person.acts_in_person() => person.user.id.to_string() == id,
             _ => false,
         };
-        // Asking about others is a door for people: whatever its capabilities, an agent asks about itself.
-        let may_ask = principal.agent().is_none()
-            && Capability::parse("authz:check").is_ok_and(|scope| principal.decide(&scope).is_allow());
-        if !itself && !may_ask {
+        if !itself && !self.asks_about_others(principal).await? {
             return Err(ApiError::InsufficientPermissions);
         }
         match (&principal.identity, kind) {
             (Identity::Agent(agent), "agent") if itself => Ok(Subject::Agent(agent.clone())),
+            (Identity::User(person), "user") if itself => Ok(Subject::User(person.user.clone())),
             (_, "agent") => {
                 self.find_agent(org, &id).await?.map(Subject::Agent).ok_or(ApiError::SubjectNotFound)
             }

@@ -7,6 +7,7 @@ use url::{Position, Url};
 use super::{AuthorizationServer, Inner, PasswordHasher, notices::Notices, public_path};
 use crate::{
     aauth::{ConsentPolicy, LevelPolicy},
+    authz::{Authorizer, BuiltIn},
     clock::{Clock, SystemClock},
     fetch::{Fetch, NoFetch},
     foreign_keys::ForeignKeys,
@@ -35,6 +36,7 @@ pub struct Builder {
     consent_policy: Arc<dyn ConsentPolicy>,
     mail: Option<Arc<dyn Notifier>>,
     approver_page: Option<String>,
+    authorizer: Option<Arc<dyn Authorizer>>,
 }
 
 /// The server cannot be built.
@@ -78,6 +80,7 @@ impl Builder {
             consent_policy: Arc::new(LevelPolicy),
             mail: None,
             approver_page: None,
+            authorizer: None,
         }
     }
 
@@ -135,6 +138,13 @@ impl Builder {
         self
     }
 
+    /// Decides by `authorizer` what may be done, instead of by the policy that organizations write down here. To ask that as
+    /// well, give it a [`BuiltIn`].
+    pub fn with_authorizer(mut self, authorizer: Arc<dyn Authorizer>) -> Self {
+        self.authorizer = Some(authorizer);
+        self
+    }
+
     /// Adds a grant of the host's own.
     pub fn with_grant(mut self, grant: impl Grant) -> Self {
         self.grants.push(Arc::new(grant));
@@ -177,7 +187,11 @@ impl Builder {
         }
         let own = url[Position::BeforeHost..Position::AfterPort].to_owned();
         let authorities = [own].into_iter().chain(self.authorities);
+        let policy = BuiltIn::new(self.stores.policies.clone());
+        let authorizer = self.authorizer.unwrap_or_else(|| Arc::new(policy.clone()));
         let inner = Inner {
+            policy,
+            authorizer,
             signed_here: Accept::at(authorities),
             consent_policy: self.consent_policy,
             notices: Notices::default(),

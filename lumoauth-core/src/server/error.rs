@@ -67,6 +67,12 @@ pub enum ApiError {
     /// A list of checks that is none, empty or too long.
     #[error("not a list of 1 to 100 permissions")]
     InvalidPermissions,
+    /// A question about relations, or a relation, without all of its parts.
+    #[error("object, relation or subject is missing")]
+    MissingFields,
+    /// A question about relations that makes no sense here.
+    #[error("malformed, or an unknown namespace or relation")]
+    RelationCheckFailed,
     /// The model is not in the budget policy.
     #[error("model not allowed")]
     ModelNotAllowed,
@@ -161,6 +167,12 @@ impl ApiError {
             Self::InvalidPermissions => {
                 WireError::invalid_request("permissions must be a list of 1 to 100 permissions.")
                     .with_code(Some("INVALID_PERMISSIONS"))
+            }
+            Self::MissingFields => WireError::invalid_request("object, relation and subject are required.")
+                .with_code(Some("MISSING_FIELDS")),
+            Self::RelationCheckFailed => {
+                let text = "A part is malformed, or the namespace or the relation is unknown.";
+                WireError::invalid_request(text).with_code(Some("ZANZIBAR_CHECK_FAILED"))
             }
             Self::ModelNotAllowed => {
                 WireError::new(S::FORBIDDEN, "model_not_allowed", "This model is not allowed for this agent.")

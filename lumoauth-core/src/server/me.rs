@@ -10,6 +10,7 @@ use crate::{
     clock::Timestamp,
     id::OrgId,
     organization::Organization,
+    policy::Holder,
     principal::{Identity, Principal, Represented},
     wire::view,
 };
@@ -47,7 +48,7 @@ impl AuthorizationServer {
                     "budget_policy": view::budget(&agent.budget, &usage),
                     "organization": org,
                     "tenant": org,
-                    "roles": [],
+                    "roles": self.grants_of(org, &Holder::Agent(agent.id)).await?.0,
                     "workload_identity": agent.workload.as_ref().map(ToString::to_string),
                 }))
             }
@@ -73,7 +74,8 @@ impl AuthorizationServer {
                 body.insert("identity_type".to_owned(), "user".into());
                 body.insert("organization".to_owned(), org.as_str().into());
                 body.insert("tenant".to_owned(), org.as_str().into());
-                body.insert("roles".to_owned(), json!([]));
+                let (roles, _) = self.grants_of(org, &Holder::User(person.user.id)).await?;
+                body.insert("roles".to_owned(), json!(roles));
                 Ok(body.into())
             }
             Identity::ApiKey(_) => Err(ApiError::Forbidden("An API key has no userinfo.")),
@@ -106,6 +108,11 @@ impl AuthorizationServer {
                 let (id, name) = (person.user.id.to_string(), about.get("name"));
                 let shown = if reads_permissions(person, scope.as_slice()) { scope.as_slice() } else { &[] };
                 let held = shown.iter().filter(|item| principal.decide(item).is_allow());
+                let roles = if shown.is_empty() {
+                    Vec::new()
+                } else {
+                    self.grants_of(org, &Holder::User(person.user.id)).await?.0
+                };
                 return Ok(json!({
                     "identity": {
                         "id": id,
@@ -120,7 +127,7 @@ impl AuthorizationServer {
                     "agent_id": null,
                     "name": name,
                     "scopes": scope.as_slice(),
-                    "roles": [],
+                    "roles": roles,
                     "delegated_by": null,
                     "expires_at": expires_at,
                 }));
@@ -150,7 +157,7 @@ impl AuthorizationServer {
             "agent_id": id,
             "name": agent.name,
             "scopes": scopes,
-            "roles": [],
+            "roles": self.grants_of(org, &Holder::Agent(agent.id)).await?.0,
             "delegated_by": principal.delegation.as_ref().map(|chain| chain.represented.subject()),
             "expires_at": expires_at,
         }))

@@ -32,6 +32,7 @@ mod on_behalf;
 mod organizations;
 mod parking;
 mod people;
+mod policy;
 mod pushed;
 mod reservations;
 mod review;
@@ -43,6 +44,7 @@ use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc};
 use crate::{
     aauth::ConsentPolicy,
     audit::{Actor, Event, EventKind, Origin},
+    authz::{Authorizer, BuiltIn},
     clock::{Clock, Timestamp},
     fetch::Fetch,
     foreign_keys::ForeignKeys,
@@ -64,7 +66,7 @@ pub use aauth::{
 };
 pub use agents::{AgentPage, NewAgent, Registration, RegistrationRequest, TestTokenRequest};
 pub use approvals::{ApprovalDecisionRequest, ApprovalRequest, OpenedApproval};
-pub use ask::{Answer, AskRequest, RequestFacts};
+pub use ask::{Answer, AskRequest, McpToolRequest, RequestFacts};
 pub use attest::{Attestation, AttestedIdentity};
 pub use authenticate::{AuthenticateError, Credential, Door};
 pub use authorize::{Answer as AuthorizationAnswer, Authorization, Question};
@@ -82,6 +84,11 @@ pub use jit::{
 };
 pub use mcp::{McpServerPatch, NewMcpServer, Visit};
 pub use people::{Approver, NewUserRequest};
+pub use policy::{
+    AttributeCheck, AttributeCheckRequest, AttributeChecked, AttributeRequest, AuthZenBatch,
+    AuthZenEvaluation, BulkAttributeCheckRequest, Consistent, NamespaceRequest, PermissionRequest,
+    PolicyRequest, RelationRequest, ResourceAttributes, RoleRequest, RoleView, TargetRequest, TupleRequest,
+};
 pub use pushed::PushedAuthorization;
 pub use reservations::{Reservation, ReservationRequest, SettleRequest};
 pub use review::Reviewer;
@@ -162,6 +169,10 @@ struct Inner {
     mail: notices::Mail,
     /// Where people decide, with `{org}` for the organization.
     approver_page: Option<String>,
+    /// The policy of organizations.
+    policy: BuiltIn,
+    /// Who decides on it.
+    authorizer: Arc<dyn Authorizer>,
 }
 
 /// A verified caller and where the request came from: what an audit event needs to know.

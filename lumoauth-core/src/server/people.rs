@@ -11,6 +11,7 @@ use crate::{
     capability::Capability,
     clock::Timestamp,
     id::{Number, OrgId, UserId},
+    policy::Holder,
     principal::Principal,
     secret::{Secret, SecretHash, sha256},
     store::{Handle, Insert, Listing, Page, Revoked, StoreError, UserKey},
@@ -32,8 +33,8 @@ pub struct NewUserRequest {
     pub is_admin: Option<bool>,
     /// Whether approval requests reach the person.
     pub approver: Option<Approver>,
-    /// Not enforced yet.
-    pub roles: Option<Vec<serde_json::Value>>,
+    /// Roles that the person gets, by id or slug.
+    pub roles: Option<Vec<String>>,
 }
 
 /// The approver channel of a person.
@@ -65,8 +66,15 @@ impl AuthorizationServer {
         if !is_email(email) {
             return Err(invalid("email", "must be an e-mail address"));
         }
-        if request.roles.as_ref().is_some_and(|roles| !roles.is_empty()) {
-            return Err(invalid("roles", "is not supported by this server yet"));
+        let roles = request.roles.as_deref().unwrap_or_default();
+        let gives = ["admin:roles", "admin:write"].map(Capability::parse);
+        if !roles.is_empty() && !gives.iter().flatten().any(|scope| principal.decide(scope).is_allow()) {
+            return Err(ApiError::Forbidden("Giving roles needs admin:roles."));
+        }
+        for role in roles {
+            if let Err(ApiError::NotFound(_)) = self.role(org, role).await {
+                return Err(invalid("roles", "name an unknown role"));
+            }
         }
         let mut user = User::new(email, now);
         user.name = request.name.as_deref().map(|name| checked_text("name", name, 0, 128)).transpose()?;
@@ -96,7 +104,13 @@ impl AuthorizationServer {
             .on(user_target(&user))
             .with("is_admin", user.is_admin);
         match self.stores().users.insert(org, &user, &event).await? {
-            Insert::Inserted => Ok(Arc::new(user)),
+            Insert::Inserted => {
+                // In this order: if it stops in between, the person is there and has nothing.
+                if !roles.is_empty() {
+                    self.assign_roles(org, &Holder::User(user.id), roles, false, caller).await?;
+                }
+                Ok(Arc::new(user))
+            }
             Insert::Taken(_) => Err(ApiError::Conflict("A user with this e-mail address exists.")),
         }
     }

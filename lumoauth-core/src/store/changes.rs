@@ -31,6 +31,8 @@ pub enum ChangedRecord {
     Client(ClientId),
     /// A consent.
     Consent(ConsentId),
+    /// Something of the organization's policy.
+    Policy,
     /// A person.
     User(UserId),
 }

@@ -4,8 +4,8 @@ use std::{borrow::Cow, sync::Arc};
 
 use super::{
     AAuthResourceStore, AgentStore, ApiKeyStore, ApprovalStore, AuditStore, BudgetStore, Cached, ClientStore,
-    ConsentStore, GrantStore, JitStore, KeyStore, McpServerStore, OrganizationStore, Outbox, RateLimitStore,
-    ReplayStore, Upkeep, UserStore,
+    ConsentStore, GrantStore, JitStore, KeyStore, McpServerStore, OrganizationStore, Outbox, PolicyStore,
+    RateLimitStore, ReplayStore, Upkeep, UserStore,
 };
 
 /// Every role in one backend. Never implemented by hand.
@@ -23,6 +23,7 @@ pub trait Store:
     + KeyStore
     + McpServerStore
     + OrganizationStore
+    + PolicyStore
     + RateLimitStore
     + ReplayStore
     + Upkeep
@@ -44,6 +45,7 @@ impl<T> Store for T where
         + KeyStore
         + McpServerStore
         + OrganizationStore
+        + PolicyStore
         + RateLimitStore
         + ReplayStore
         + Upkeep
@@ -95,6 +97,8 @@ pub struct Stores {
     pub mcp_servers: Arc<dyn McpServerStore>,
     /// Organizations.
     pub organizations: Arc<dyn OrganizationStore>,
+    /// Roles, attribute policies and relations.
+    pub policies: Arc<dyn PolicyStore>,
     /// Rate limit counters.
     pub rate_limits: Arc<dyn RateLimitStore>,
     /// Single-use values.
@@ -126,6 +130,7 @@ impl Stores {
             keys: store.clone(),
             mcp_servers: store.clone(),
             organizations: store.clone(),
+            policies: store.clone(),
             rate_limits: store.clone(),
             replay: store.clone(),
             users: store.clone(),

@@ -24,7 +24,8 @@ pub trait Upkeep: fmt::Debug + Send + Sync + 'static {
     /// `keep_until` (but none whose hold is parked), refresh tokens and tickets that nobody used past their `expires_at`,
     /// counters of windows that ended more than 48 hours ago, rate limit windows that ended, approvals more than
     /// [`APPROVAL_GRACE`](crate::approval::APPROVAL_GRACE) past their end, replay marks more than
-    /// [`REPLAY_GRACE`](super::REPLAY_GRACE) past their end.
+    /// [`REPLAY_GRACE`](super::REPLAY_GRACE) past their end, removals of policy more than
+    /// [`POLICY_TOMBSTONE_LIFE`](super::POLICY_TOMBSTONE_LIFE) ago.
     /// Returns how many. Nothing depends on it but space. Checked by `conformance::upkeep::purge_keeps_what_counts`.
     ///
     /// # Errors

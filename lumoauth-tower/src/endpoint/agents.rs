@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use http::StatusCode;
 use lumoauth_core::{
     agent::{Agent, AgentKind, AgentPatch, AgentStatus, StatusChange},
+    policy::Holder,
     server::{TestTokenRequest, UsageRequest},
     store::AgentFilter,
     wire::{WireError, view},
@@ -30,7 +31,10 @@ pub(crate) async fn list(call: Call) -> Result<Reply, WireError> {
         filter.kind = Some(kind.map_err(|_| WireError::invalid_request("type is not one of an agent."))?);
     }
     let page = call.server.agents(call.org(), &filter, paging.store_page()).await.map_err(refuse)?;
-    let items = page.items.iter().map(|agent| view::agent(agent)).collect();
+    let mut items = Vec::with_capacity(page.items.len());
+    for agent in &page.items {
+        items.push(with_grants(&call, agent).await?);
+    }
     Ok(reply::ok(&paging.render("agents", items, page.total)))
 }
 
@@ -49,10 +53,20 @@ pub(crate) async fn create(call: Call) -> Result<Reply, WireError> {
     Ok(reply::json(StatusCode::CREATED, &json!({ "data": data, "message": "Agent created." })))
 }
 
+/// An agent with its roles, and the permissions that it has without one.
+async fn with_grants(call: &Call, agent: &Agent) -> Result<Value, WireError> {
+    let grants = call.server.grants_of(call.org(), &Holder::Agent(agent.id)).await;
+    let (roles, permissions) = grants.map_err(refuse)?;
+    let mut data = view::agent(agent);
+    data["roles"] = json!(roles);
+    data["permissions"] = json!(permissions);
+    Ok(data)
+}
+
 /// GET `admin/agents/{}`.
 pub(crate) async fn read(call: Call) -> Result<Reply, WireError> {
     let agent = call.server.agent(call.org(), call.name()).await.map_err(refuse)?;
-    Ok(reply::ok(&json!({ "data": view::agent(&agent) })))
+    Ok(reply::ok(&json!({ "data": with_grants(&call, &agent).await? })))
 }
 
 /// PUT, PATCH `admin/agents/{}`: both change what is there and keep what is not.
@@ -60,7 +74,7 @@ pub(crate) async fn update(call: Call) -> Result<Reply, WireError> {
     let patch: AgentPatch = call.json()?;
     let agent =
         call.server.update_agent(call.org(), call.name(), &patch, &call.caller()).await.map_err(refuse)?;
-    Ok(reply::ok(&json!({ "data": view::agent(&agent), "message": "Agent updated." })))
+    Ok(reply::ok(&json!({ "data": with_grants(&call, &agent).await?, "message": "Agent updated." })))
 }
 
 /// DELETE `admin/agents/{}`.

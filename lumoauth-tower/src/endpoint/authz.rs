@@ -1,7 +1,7 @@
 //! Permission checks.
 
 use lumoauth_core::{
-    server::{ApiError, CheckRequest, Checked, Subject},
+    server::{ApiError, AuthZenBatch, AuthZenEvaluation, CheckRequest, Checked, Subject},
     wire::{WireError, view},
 };
 use serde_json::{Map, Value, json};
@@ -21,6 +21,11 @@ pub(crate) async fn check(call: Call) -> Result<Reply, WireError> {
         "subject_id": checked.subject.id(),
         "context": request.context.unwrap_or_default(),
     });
+    if let Some(verdict) = checked.verdicts.first() {
+        body["reason"] = verdict.reason.as_str().into();
+        body["decided_by"] = verdict.decided_by.as_str().into();
+        body["path"] = verdict.path_view();
+    }
     if let Subject::User(user) = &checked.subject {
         body["user_id"] = user.id.to_string().into();
     }
@@ -54,7 +59,7 @@ pub(crate) async fn check_all(call: Call) -> Result<Reply, WireError> {
 /// GET `authz/permissions`.
 pub(crate) async fn permissions(call: Call) -> Result<Reply, WireError> {
     let principal = call.principal()?;
-    let permissions = call.server.permissions(principal).map_err(refuse)?;
+    let permissions = call.server.permissions(principal).await.map_err(refuse)?;
     let count = permissions.len() as u64;
     Ok(reply::ok(&json!({
         "user_id": principal.actor().id,
@@ -63,6 +68,28 @@ pub(crate) async fn permissions(call: Call) -> Result<Reply, WireError> {
         "data": permissions,
         "pagination": view::pagination(count, 1, u32::try_from(count).unwrap_or(u32::MAX).max(1)),
     })))
+}
+
+/// POST `authz/v1/evaluation`.
+pub(crate) async fn evaluation(call: Call) -> Result<Reply, WireError> {
+    let request: AuthZenEvaluation = call.json()?;
+    let (body, remaining) = call
+        .server
+        .evaluate(&call.organization, call.principal()?, &request, call.facts(), &call.caller())
+        .await
+        .map_err(refuse)?;
+    Ok(reply::budgeted(&body, &remaining))
+}
+
+/// POST `authz/v1/evaluations`.
+pub(crate) async fn evaluations(call: Call) -> Result<Reply, WireError> {
+    let request: AuthZenBatch = call.json()?;
+    let (body, remaining) = call
+        .server
+        .evaluate_all(&call.organization, call.principal()?, &request, call.facts(), &call.caller())
+        .await
+        .map_err(refuse)?;
+    Ok(reply::budgeted(&body, &remaining))
 }
 
 async fn combined(call: Call, verdict: fn(&[(String, bool)]) -> bool) -> Result<Reply, WireError> {
@@ -81,7 +108,7 @@ async fn decide(
     let permissions = permissions.map_err(refuse)?;
     let principal = call.principal()?;
     call.server
-        .check(&call.organization, principal, &permissions, request.subject.as_ref(), &call.caller())
+        .check(&call.organization, principal, &permissions, request, call.facts(), &call.caller())
         .await
         .map_err(refuse)
 }

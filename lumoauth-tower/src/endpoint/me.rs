@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use lumoauth_core::{
-    server::{AskRequest, RegistrationRequest, RequestFacts, UsageRequest},
+    server::{AskRequest, McpToolRequest, RegistrationRequest, UsageRequest},
     wire::WireError,
 };
 use serde_json::json;
@@ -27,13 +27,35 @@ pub(crate) async fn identity(call: Call) -> Result<Reply, WireError> {
 pub(crate) async fn ask(call: Call) -> Result<Reply, WireError> {
     let principal = call.principal()?;
     let request: AskRequest = call.json()?;
-    let facts = RequestFacts { method: call.parts.method.as_str(), path: call.parts.uri.path() };
+    let facts = call.facts();
     let answer = call
         .server
         .ask(&call.organization, principal, &request, facts, &call.caller())
         .await
         .map_err(refuse)?;
     Ok(reply::budgeted(&answer, &answer.remaining))
+}
+
+/// POST `agents/me/mcp/authorize`.
+pub(crate) async fn authorize_mcp(call: Call) -> Result<Reply, WireError> {
+    let agent = call.agent()?;
+    let request: McpToolRequest = call.json()?;
+    let answer = call
+        .server
+        .ask_for_mcp_tool(&call.organization, call.principal()?, &request, call.facts(), &call.caller())
+        .await
+        .map_err(refuse)?;
+    let body = json!({
+        "allowed": answer.allowed,
+        "agent_id": agent.id.to_string(),
+        "resource": answer.context,
+        "action": answer.action,
+        "reason": answer.reason,
+        "decided_by": answer.decided_by,
+        "path": answer.path,
+        "audit_id": answer.audit_id,
+    });
+    Ok(reply::budgeted(&body, &answer.remaining))
 }
 
 /// GET `agents/me/usage`.

@@ -1,6 +1,7 @@
 //! The endpoints: each parses a request, calls the core, and renders the result.
 
 pub(crate) mod aauth;
+pub(crate) mod abac;
 pub(crate) mod agents;
 pub(crate) mod approvals;
 pub(crate) mod attest;
@@ -14,6 +15,8 @@ pub(crate) mod mcp;
 pub(crate) mod me;
 pub(crate) mod metadata;
 pub(crate) mod oauth;
+pub(crate) mod roles;
+pub(crate) mod zanzibar;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -29,7 +32,7 @@ use lumoauth_core::{
     people::UserAuthenticator,
     principal::Principal,
     secret::SecretHash,
-    server::{ApiError, AuthorizationServer, Caller},
+    server::{ApiError, AuthorizationServer, Caller, RequestFacts},
     store::Page,
     token::DpopRequest,
     wire::{InvalidParams, Params, WireError, view},
@@ -73,6 +76,21 @@ impl Call {
     /// The first variable segment of the path.
     fn name(&self) -> &str {
         self.params.first().map(String::as_str).unwrap_or_default()
+    }
+
+    /// The second one.
+    fn second(&self) -> &str {
+        self.params.get(1).map(String::as_str).unwrap_or_default()
+    }
+
+    /// The third one.
+    fn third(&self) -> &str {
+        self.params.get(2).map(String::as_str).unwrap_or_default()
+    }
+
+    /// The request as the server saw it.
+    fn facts(&self) -> RequestFacts<'_> {
+        RequestFacts { method: self.parts.method.as_str(), path: self.parts.uri.path() }
     }
 
     fn principal(&self) -> Result<&Principal, WireError> {

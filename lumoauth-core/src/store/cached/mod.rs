@@ -4,6 +4,7 @@ mod agents;
 mod clients;
 mod consents;
 mod organizations;
+mod policies;
 mod shelf;
 mod users;
 
@@ -15,7 +16,7 @@ use moka::sync::Cache;
 use self::{agents::Alias, shelf::Shelf};
 use super::{
     AgentStore, Change, ChangeFeed, ChangedRecord, ClientStore, ConsentStore, Notice, OrganizationStore,
-    StoreError, Stores, UserStore,
+    PolicyStore, StoreError, Stores, UserStore,
 };
 use crate::{
     agent::Agent,
@@ -66,7 +67,8 @@ impl CacheConfig {
 ///    A change whose caller goes away in the middle is forgotten at that moment; the store may carry it out after that,
 ///    and then this server sees it within the same bound.
 /// 2. That something is not there is never kept, so what was just made is found.
-/// 3. Revocation marks, budgets, keys and everything else pass through: they are always read.
+/// 3. Of policy it keeps how far it has come ([`PolicyStore::since`]); servers hold the snapshots.
+/// 4. Revocation marks, budgets, keys and everything else pass through: they are always read.
 ///
 /// A token that was issued from a record of the last second carries the epochs of that record, so it is dead as
 /// soon as the next check sees the new one.
@@ -85,6 +87,7 @@ pub struct Cached {
     clients: Arc<dyn ClientStore>,
     consents: Arc<dyn ConsentStore>,
     organizations: Arc<dyn OrganizationStore>,
+    policies: Arc<dyn PolicyStore>,
     users: Arc<dyn UserStore>,
     feed: Option<Arc<dyn ChangeFeed>>,
     kept_agents: Shelf<(OrgId, AgentId), Agent>,
@@ -93,6 +96,8 @@ pub struct Cached {
     kept_clients: Shelf<(OrgId, ClientId), Client>,
     kept_consents: Shelf<(OrgId, ConsentId), Consent>,
     kept_organizations: Shelf<OrgId, Organization>,
+    /// At which revision the policy of an organization is.
+    kept_revisions: Shelf<OrgId, u64>,
     kept_users: Shelf<(OrgId, UserId), User>,
 }
 
@@ -107,6 +112,7 @@ impl Cached {
             clients: stores.clients.clone(),
             consents: stores.consents.clone(),
             organizations: stores.organizations.clone(),
+            policies: stores.policies.clone(),
             users: stores.users.clone(),
             feed,
             kept_agents: Shelf::new(config),
@@ -117,6 +123,7 @@ impl Cached {
             kept_clients: Shelf::new(config),
             kept_consents: Shelf::new(config),
             kept_organizations: Shelf::new(config),
+            kept_revisions: Shelf::new(config),
             kept_users: Shelf::new(config),
         }
     }
@@ -129,6 +136,7 @@ impl Cached {
             clients: cached.clone(),
             consents: cached.clone(),
             organizations: cached.clone(),
+            policies: cached.clone(),
             users: cached.clone(),
             cached: Some(cached),
             ..stores
@@ -142,6 +150,7 @@ impl Cached {
             clients: self.clients.clone(),
             consents: self.consents.clone(),
             organizations: self.organizations.clone(),
+            policies: self.policies.clone(),
             users: self.users.clone(),
             cached: None,
             ..stores
@@ -177,6 +186,7 @@ impl Cached {
                 self.kept_clients.forget_all();
                 self.kept_consents.forget_all();
                 self.kept_organizations.forget_all();
+                self.kept_revisions.forget_all();
                 self.kept_users.forget_all();
             }
         }
@@ -188,6 +198,7 @@ impl Cached {
             ChangedRecord::Agent(id) => self.kept_agents.forget(&(org.clone(), *id)),
             ChangedRecord::Client(id) => self.kept_clients.forget(&(org.clone(), id.clone())),
             ChangedRecord::Consent(id) => self.kept_consents.forget(&(org.clone(), *id)),
+            ChangedRecord::Policy => self.kept_revisions.forget(org),
             ChangedRecord::User(id) => self.kept_users.forget(&(org.clone(), *id)),
         }
     }

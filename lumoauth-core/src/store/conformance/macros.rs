@@ -15,9 +15,9 @@
 macro_rules! store_conformance {
     ($make:expr) => {
         $crate::store_conformance!($make; roles: aauth_resources, agents, api_keys, approvals, audit, budgets, clients, consents, grants, jit, keys,
-            mcp_servers, organizations, rate_limits, replay, upkeep, users);
+            mcp_servers, organizations, policies, rate_limits, replay, upkeep, users);
         $crate::store_conformance!($make; recorded: aauth_resources, agents, api_keys, approvals, clients, consents, grants, jit, keys,
-            mcp_servers, organizations, users);
+            mcp_servers, organizations, policies, users);
     };
     ($make:expr; roles: $($role:ident),+ $(,)?) => {
         $($crate::store_conformance!(@role $role $make);)+
@@ -113,6 +113,11 @@ macro_rules! store_conformance {
         $crate::store_conformance!(@cases organizations $make;
             round_trip, one_id_once, updates_are_guarded, racing_updates, walk_in_order);
     };
+    (@role policies $make:expr) => {
+        $crate::store_conformance!(@cases policies $make;
+            round_trip, expectations, all_or_none, racing_inserts, racing_updates, revisions_have_no_gaps,
+            organizations_are_apart, pages, pages_and_changes_make_a_whole, changes_since, long_ago);
+    };
     (@role rate_limits $make:expr) => {
         $crate::store_conformance!(@cases rate_limits $make;
             admits_exactly_max, windows_end, sources_are_apart, organizations_are_apart);
@@ -160,7 +165,7 @@ macro_rules! store_conformance {
 macro_rules! outbox_conformance {
     ($make:expr) => {
         $crate::outbox_conformance!($make; roles: aauth_resources, agents, api_keys, approvals, clients, consents, grants, jit, keys,
-            mcp_servers, organizations, users);
+            mcp_servers, organizations, policies, users);
     };
     ($make:expr; roles: $($role:ident),+ $(,)?) => {
         $(async fn $role() -> (

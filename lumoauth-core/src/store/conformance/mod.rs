@@ -51,6 +51,7 @@ mod macros;
 pub mod mcp_servers;
 pub mod organizations;
 pub mod outbox;
+pub mod policies;
 pub mod rate_limits;
 pub mod recorded;
 pub mod replay;
@@ -100,8 +101,8 @@ pub mod ports {
         AAuthResourceStore as aauth_resources, AgentStore as agents, ApiKeyStore as api_keys,
         ApprovalStore as approvals, AuditStore as audit, BudgetStore as budgets, ClientStore as clients,
         ConsentStore as consents, GrantStore as grants, JitStore as jit, KeyStore as keys,
-        McpServerStore as mcp_servers, OrganizationStore as organizations, RateLimitStore as rate_limits,
-        ReplayStore as replay, Store as upkeep, UserStore as users,
+        McpServerStore as mcp_servers, OrganizationStore as organizations, PolicyStore as policies,
+        RateLimitStore as rate_limits, ReplayStore as replay, Store as upkeep, UserStore as users,
     };
 }
 

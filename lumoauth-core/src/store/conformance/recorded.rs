@@ -10,7 +10,9 @@ use super::{
     audit,
     grants::{next_of, some_refresh, some_ticket},
     jit::{some_closing, some_request, some_ruling, some_task},
-    now, race, some_event, some_org,
+    now,
+    policies::some_entry,
+    race, some_event, some_org,
 };
 use crate::{
     aauth_resource::AAuthResource,
@@ -28,10 +30,11 @@ use crate::{
     organization::Organization,
     random::random_bytes,
     store::{
-        AAuthResourceStore, AgentStore, ApiKeyStore, ApprovalStore, AuditStore, ClientStore, ConsentStore,
-        Consume, Decide, GrantStore, Handle, Insert, JitStore, KeyStore, McpServerStore, OrganizationStore,
-        Outbox, ROTATION_GRACE, RefreshToken, Remove, RequestEvents, Revoked, Rotation, SealedKey, Ticket,
-        TicketUse, Unique, Update, UseEvents, UserStore,
+        AAuthResourceStore, AgentStore, ApiKeyStore, Apply, ApprovalStore, AuditStore, ClientStore,
+        ConsentStore, Consume, Decide, Expect, GrantStore, Handle, Insert, JitStore, KeyStore,
+        McpServerStore, OrganizationStore, Outbox, PolicyChange, PolicyStore, ROTATION_GRACE, RefreshToken,
+        Remove, RequestEvents, Revoked, Rotation, SealedKey, Ticket, TicketUse, Unique, Update, UseEvents,
+        UserStore,
     },
     user::User,
 };
@@ -62,6 +65,8 @@ pub enum Recorded<'a> {
     McpServers(&'a dyn McpServerStore),
     /// Organizations.
     Organizations(&'a dyn OrganizationStore),
+    /// Roles, attribute policies and relations.
+    Policies(&'a dyn PolicyStore),
     /// People.
     Users(&'a dyn UserStore),
 }
@@ -88,6 +93,7 @@ from_ports! {
     KeyStore => Keys,
     McpServerStore => McpServers,
     OrganizationStore => Organizations,
+    PolicyStore => Policies,
     UserStore => Users,
 }
 
@@ -165,6 +171,7 @@ impl Recorded<'_> {
             Self::Keys(store) => keys(store, org, &mut on).await,
             Self::McpServers(store) => mcp_servers(store, org, &mut on).await,
             Self::Organizations(store) => organizations(store, org, &mut on).await,
+            Self::Policies(store) => policies(store, org, &mut on).await,
             Self::Users(store) => users(store, org, &mut on).await,
         }
         on.0
@@ -271,6 +278,25 @@ async fn jit(store: &dyn JitStore, org: &OrgId, on: &mut Script) {
     let unknown = some_task();
     let outcome = store.close_task(org, &unknown, &closing, &nothing()).await.unwrap();
     assert_eq!(outcome, CloseTask::Missing);
+}
+
+async fn policies(store: &dyn PolicyStore, org: &OrgId, on: &mut Script) {
+    let entries = [some_entry(), some_entry()];
+    let put = |expect| entries.iter().map(|entry| PolicyChange::put(entry, expect)).collect::<Vec<_>>();
+    let apply =
+        async |changes: &[PolicyChange], on: &Event| store.apply(org, changes, on, now()).await.unwrap();
+    let removal = [PolicyChange::remove(entries[0].id(), Expect::Anything)];
+    assert_eq!(apply(&removal, &nothing()).await, Apply::Conflict(0));
+    assert_eq!(apply(&put(Expect::Absent), &on.change()).await, Apply::Applied { revision: 1 });
+    assert_eq!(apply(&put(Expect::Absent), &nothing()).await, Apply::Conflict(0));
+    assert_eq!(apply(&put(Expect::At(2)), &nothing()).await, Apply::Conflict(0));
+    assert_eq!(apply(&put(Expect::At(1)), &on.change()).await, Apply::Applied { revision: 2 });
+    assert_eq!(apply(&removal, &on.change()).await, Apply::Applied { revision: 3 });
+
+    let raced = [PolicyChange::put(&some_entry(), Expect::Absent)];
+    let events: Vec<_> = (0..RACERS).map(|_| some_event()).collect();
+    let outcomes = race(RACERS, async |n| apply(&raced, &events[n]).await).await;
+    on.happened(&events, &outcomes, &Apply::Applied { revision: 4 });
 }
 
 async fn clients(store: &dyn ClientStore, org: &OrgId, on: &mut Script) {

@@ -41,6 +41,7 @@ pub async fn purge_keeps_what_counts(store: &dyn Store) {
     purge_keeps_counters(store, store).await;
     purge_keeps_rate_limits(store, store).await;
     purge_keeps_replay_marks(store, store).await;
+    super::policies::purge_keeps_removals(store, then(), async || purge(store).await).await;
 }
 
 /// When these cases purge: so early that no row of another case can have ended.

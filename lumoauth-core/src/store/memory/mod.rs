@@ -15,6 +15,7 @@ mod keys;
 mod mcp_servers;
 mod organizations;
 mod per_org;
+mod policies;
 mod rate_limits;
 mod replay;
 mod table;
@@ -38,6 +39,7 @@ use budgets::Book;
 use grants::Grants;
 use jit::Tasks;
 pub(super) use per_org::PerOrg;
+use policies::Policies;
 use table::Table;
 
 /// Every role in the memory of one process: for tests, for trying out, and for single-process hosts that can
@@ -69,6 +71,7 @@ pub struct MemoryStore {
     keys: PerOrg<Table<SealedKey>>,
     mcp_servers: PerOrg<Table<McpServer>>,
     organizations: RwLock<Table<Organization>>,
+    policies: PerOrg<Policies>,
     rate_limits: Mutex<rate_limits::Counters>,
     seen: Mutex<replay::Seen>,
     tasks: PerOrg<Tasks>,

@@ -26,6 +26,7 @@ impl Upkeep for MemoryStore {
         self.approvals.write_each(|approvals| dropped += approvals.purge(now, max - dropped));
         self.tasks.write_each(|tasks| dropped += tasks.purge(now, max - dropped));
         self.books.write_each(|book| dropped += book.purge(now, max - dropped));
+        self.policies.write_each(|policies| dropped += policies.purge(now, max - dropped));
         Ok(dropped)
     }
 }

@@ -69,7 +69,9 @@ async fn what_a_chain_does_is_logged_with_the_chain() {
         server.authenticate(&cast.on.organization, credential, crate::server::Door::Own).await.unwrap();
     let caller = crate::server::Caller { actor: principal.actor(), origin: Default::default() };
     let permission = ["read:a".to_owned()];
-    server.check(&cast.on.organization, &principal, &permission, None, &caller).await.unwrap();
+    let (request, facts) =
+        (crate::server::CheckRequest::default(), crate::server::RequestFacts { method: "POST", path: "/" });
+    server.check(&cast.on.organization, &principal, &permission, &request, facts, &caller).await.unwrap();
     let event = &cast.on.events().await[0];
     assert_eq!(event.context["principal"]["actor_chain"], json!(["agent:bot"]));
 }

@@ -7,7 +7,7 @@ use crate::{
     audit::Origin,
     capability::Capability,
     principal::{Identity, Principal},
-    server::{AskRequest, Caller, Credential, Door, RequestFacts, SubjectRef, TokenRequest},
+    server::{AskRequest, Caller, CheckRequest, Credential, Door, RequestFacts, SubjectRef, TokenRequest},
     wire::Params,
 };
 
@@ -168,7 +168,9 @@ async fn doors_for_people_stay_shut_to_whoever_acts_for_them() {
         let caller = Caller { actor: principal.actor(), origin: Origin::default() };
         let organization = &cast.on.organization;
         let asked = ["read:a".to_owned()];
-        let answer = cast.on.server.check(organization, &principal, &asked, Some(&about), &caller).await;
+        let request = CheckRequest { subject: Some(about.clone()), ..CheckRequest::default() };
+        let facts = RequestFacts { method: "POST", path: "/" };
+        let answer = cast.on.server.check(organization, &principal, &asked, &request, facts, &caller).await;
         assert_eq!(answer.unwrap_err().to_wire().status.as_u16(), 403);
         if matches!(principal.identity, Identity::User(_)) {
             for scope in ["admin", "admin:users", "authz:check"] {

@@ -1,0 +1,361 @@
+//! Attributes: what there are, and what they are of people, agents and resources.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{ApiError, AuthorizationServer, Caller, Plan, description, invalid, label, require_scope};
+use crate::{
+    agent::checked_text,
+    audit::{EventKind, Target},
+    authz::parties,
+    capability::Capability,
+    id::{Label, Number, OrgId},
+    policy::{
+        AttributeDefinition, AttributeKind, AttributeOwner, AttributeValue, DataType, Entry, Environment,
+        Question, Snapshot,
+    },
+    principal::{Identity, Principal},
+};
+
+/// The members of an attribute's definition. Absent and `null` leave a member as it is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct AttributeRequest {
+    /// Display name.
+    pub name: Option<String>,
+    /// Its name in policies; it never changes.
+    pub slug: Option<String>,
+    /// What it means.
+    pub description: Option<String>,
+    /// Of what it is one: `user`, `agent`, `resource` or `environment`; it never changes.
+    #[serde(alias = "attribute_type", alias = "type")]
+    pub attribute_type: Option<String>,
+    /// What its values are.
+    #[serde(alias = "data_type")]
+    pub data_type: Option<String>,
+    /// Not enforced.
+    #[serde(alias = "validation_rules")]
+    pub validation_rules: Option<Value>,
+    /// Not enforced.
+    #[serde(alias = "default_value")]
+    pub default_value: Option<Value>,
+    /// Not enforced.
+    #[serde(alias = "is_required")]
+    pub is_required: Option<bool>,
+}
+
+/// The attributes of a resource.
+pub type ResourceAttributes = Map<String, Value>;
+
+/// The longest value, as JSON, in bytes.
+const MAX_VALUE: usize = 16 * 1024;
+
+impl AuthorizationServer {
+    /// Every attribute, or those of one kind.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the store cannot answer.
+    pub async fn attributes(
+        &self,
+        org: &OrgId,
+        kind: Option<AttributeKind>,
+    ) -> Result<Vec<AttributeDefinition>, ApiError> {
+        self.with_policy(org, |snapshot| {
+            snapshot.attributes().filter(|it| kind.is_none_or(|kind| it.kind == kind)).cloned().collect()
+        })
+        .await
+    }
+
+    /// The attribute with this id, or `kind:slug`.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] if there is none.
+    pub async fn attribute(&self, org: &OrgId, name: &str) -> Result<AttributeDefinition, ApiError> {
+        self.with_policy(org, |snapshot| found(snapshot, name).cloned()).await?
+    }
+
+    /// Defines an attribute.
+    ///
+    /// # Errors
+    /// [`ApiError`] if a member is not acceptable or the slug is taken.
+    pub async fn create_attribute(
+        &self,
+        org: &OrgId,
+        request: &AttributeRequest,
+        caller: &Caller,
+    ) -> Result<AttributeDefinition, ApiError> {
+        let kind = request.attribute_type.as_deref().unwrap_or("user");
+        let kind = AttributeKind::named(kind)
+            .ok_or_else(|| invalid("attributeType", "must be user, agent, resource or environment"))?;
+        let name = request.name.as_deref().or(request.slug.as_deref()).unwrap_or_default();
+        let name = checked_text("name", name, 1, 128)?;
+        let slug = label("slug", request.slug.as_deref(), &name)?;
+        if slug.as_str().contains('.') {
+            return Err(invalid("slug", "must not contain a dot: that goes into values"));
+        }
+        if Snapshot::is_built_in(kind, &slug) {
+            return Err(invalid("slug", "is a fact of its own"));
+        }
+        let mut definition = AttributeDefinition::new(kind, slug, name, self.now());
+        change(&mut definition, request)?;
+        let plan = |snapshot: &Snapshot| {
+            if snapshot.attribute(kind, &definition.slug).is_some() {
+                return Err(ApiError::Conflict("An attribute with this slug exists."));
+            }
+            let plan = Plan::new(
+                EventKind::AttributeCreated,
+                "attribute defined",
+                target(&definition),
+                definition.clone(),
+            );
+            Ok(plan.insert(&Entry::Attribute(definition.clone())))
+        };
+        self.change_policy(org, caller, plan).await.map(|(definition, _)| definition)
+    }
+
+    /// Changes the definition of an attribute.
+    ///
+    /// # Errors
+    /// [`ApiError`] if there is no such attribute or a member is not acceptable.
+    pub async fn update_attribute(
+        &self,
+        org: &OrgId,
+        name: &str,
+        request: &AttributeRequest,
+        caller: &Caller,
+    ) -> Result<AttributeDefinition, ApiError> {
+        let plan = |snapshot: &Snapshot| {
+            let old = found(snapshot, name)?;
+            let mut definition = old.clone();
+            let fixed = |given: &Option<String>, own: &str| given.as_deref().is_none_or(|given| given == own);
+            if !fixed(&request.slug, old.slug.as_str()) || !fixed(&request.attribute_type, old.kind.as_str())
+            {
+                return Err(invalid("slug", "and attributeType never change"));
+            }
+            change(&mut definition, request)?;
+            let plan =
+                Plan::new(EventKind::AttributeUpdated, "attribute changed", target(old), definition.clone());
+            if definition == *old {
+                return Ok(plan);
+            }
+            definition.updated_at = self.now();
+            let mut plan = plan.put(snapshot, &Entry::Attribute(definition.clone()));
+            plan.result = definition;
+            Ok(plan)
+        };
+        self.change_policy(org, caller, plan).await.map(|(definition, _)| definition)
+    }
+
+    /// Removes the definition of an attribute: no more values can be set. Those that are set stay.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] if there is none.
+    pub async fn delete_attribute(&self, org: &OrgId, name: &str, caller: &Caller) -> Result<(), ApiError> {
+        let plan = |snapshot: &Snapshot| {
+            let old = found(snapshot, name)?;
+            let plan = Plan::new(EventKind::AttributeDeleted, "attribute removed", target(old), ());
+            Ok(plan.remove(snapshot, &Entry::Attribute(old.clone())))
+        };
+        self.change_policy(org, caller, plan).await.map(|((), _)| ())
+    }
+
+    /// Whether the caller may set attributes: people in person do, with the scope `abac:write` and the permission
+    /// `abac.manage`.
+    ///
+    /// # Errors
+    /// [`ApiError`] if not.
+    pub async fn check_sets_attributes(&self, principal: &Principal) -> Result<(), ApiError> {
+        require_scope(principal, &["abac:write"])?;
+        if self.holds_permission(principal, "abac.manage").await? {
+            return Ok(());
+        }
+        Err(ApiError::Forbidden("The permission abac.manage is required."))
+    }
+
+    /// Sets an attribute of somebody or something; `null` takes it away. For who may, see
+    /// [`Self::check_sets_attributes`].
+    ///
+    /// # Errors
+    /// [`ApiError`] if the caller may not, there is no such attribute, or the value is not acceptable.
+    pub async fn set_attribute(
+        &self,
+        principal: &Principal,
+        owner: AttributeOwner,
+        slug: &str,
+        value: &Value,
+        caller: &Caller,
+    ) -> Result<(), ApiError> {
+        let org = &principal.org;
+        self.check_sets_attributes(principal).await?;
+        let kind = match &owner {
+            AttributeOwner::Agent(_) => AttributeKind::Agent,
+            AttributeOwner::Resource { .. } => AttributeKind::Resource,
+            AttributeOwner::User(_) => AttributeKind::User,
+        };
+        let missing = || ApiError::NotFound("attribute");
+        let slug = Label::parse(slug).map_err(|_| missing())?;
+        let plan = |snapshot: &Snapshot| {
+            let definition = snapshot.attribute(kind, &slug).ok_or_else(missing)?;
+            let target = Target::new("attribute", owner.to_string()).named(slug.as_str());
+            let plan = Plan::new(EventKind::AttributeSet, "attribute set", target, ());
+            let entry = Entry::Value(AttributeValue::new(owner.clone(), slug.clone(), value.clone()));
+            if value.is_null() {
+                return Ok(match snapshot.find(&entry.id()) {
+                    Some(_) => plan.with("value", Value::Null).remove(snapshot, &entry),
+                    None => plan,
+                });
+            }
+            if !definition.data_type.admits(value) {
+                return Err(invalid(
+                    "value",
+                    format!("must be of the type {}", definition.data_type.as_str()),
+                ));
+            }
+            if value.to_string().len() > MAX_VALUE {
+                return Err(invalid("value", "is too large"));
+            }
+            if snapshot.find(&entry.id()).is_some_and(|(_, found)| *found == entry) {
+                return Ok(plan);
+            }
+            // What it was and is may be personal, and the log is for ever.
+            Ok(plan.with("slug", slug.as_str()).put(snapshot, &entry))
+        };
+        self.change_policy(org, caller, plan).await.map(|((), _)| ())
+    }
+
+    /// Whether somebody in person has this permission.
+    pub(in crate::server) async fn holds_permission(
+        &self,
+        principal: &Principal,
+        permission: &str,
+    ) -> Result<bool, ApiError> {
+        let Ok(permission) = Capability::parse(permission) else { return Ok(false) };
+        if principal.person().is_none() {
+            return Ok(false);
+        }
+        let given = Map::new();
+        let (ip, user_agent, method, path) = (None, None, "", "");
+        let environment = Environment { given: &given, ip, user_agent, method, path, now: self.now() };
+        let question = Question::new(&permission, parties(principal, &permission), environment);
+        let verdicts = self.verdicts(&principal.org, &[question]).await?;
+        Ok(verdicts.first().is_some_and(|verdict| verdict.allowed))
+    }
+
+    /// What the organization knows of the caller.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the caller is neither an agent nor a person, or lacks the scope `abac:read`.
+    pub async fn own_attributes(
+        &self,
+        principal: &Principal,
+    ) -> Result<(String, BTreeMap<Label, Value>), ApiError> {
+        require_scope(principal, &["abac:read", "abac:write"])?;
+        let (id, owner) = match &principal.identity {
+            Identity::Agent(agent) => (agent.id.to_string(), AttributeOwner::Agent(agent.id)),
+            Identity::User(person) => (person.user.id.to_string(), AttributeOwner::User(person.user.id)),
+            Identity::Client(_) | Identity::ApiKey(_) | Identity::Remote(_) => {
+                return Err(crate::server::me::FOR_AGENTS_AND_PEOPLE);
+            }
+        };
+        let values = self.with_policy(&principal.org, |snapshot| snapshot.values_of(&owner)).await?;
+        Ok((id, values))
+    }
+
+    /// What the organization knows of a resource.
+    ///
+    /// # Errors
+    /// [`ApiError`] if there can be no such resource, or the caller lacks the scope `abac:read`.
+    pub async fn resource_attributes(
+        &self,
+        principal: &Principal,
+        kind: &str,
+        id: &str,
+    ) -> Result<ResourceAttributes, ApiError> {
+        require_scope(principal, &["abac:read", "abac:write"])?;
+        let owner = AttributeOwner::resource(kind, id).ok_or(ApiError::NotFound("resource"))?;
+        let values = self.with_policy(&principal.org, |snapshot| snapshot.values_of(&owner)).await?;
+        let mut attributes: Map<String, Value> =
+            values.into_iter().map(|(slug, value)| (slug.to_string(), value)).collect();
+        attributes.insert("id".to_owned(), id.into());
+        attributes.insert("type".to_owned(), kind.into());
+        Ok(attributes)
+    }
+
+    /// The attributes that there are, for whoever may ask about attributes.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the caller lacks the scope `abac:read`.
+    pub async fn readable_attributes(
+        &self,
+        principal: &Principal,
+        kind: Option<AttributeKind>,
+    ) -> Result<Vec<AttributeDefinition>, ApiError> {
+        require_scope(principal, &["abac:read", "abac:write"])?;
+        self.attributes(&principal.org, kind).await
+    }
+}
+
+fn found<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a AttributeDefinition, ApiError> {
+    let number = name.parse().map(Number::new);
+    let wanted = |it: &&AttributeDefinition| match number {
+        Ok(number) => it.number == number,
+        Err(_) => name.split_once(':') == Some((it.kind.as_str(), it.slug.as_str())),
+    };
+    snapshot.attributes().find(wanted).ok_or(ApiError::NotFound("attribute"))
+}
+
+fn target(definition: &AttributeDefinition) -> Target {
+    Target::new("attribute", definition.number.to_string()).named(definition.slug.as_str())
+}
+
+fn change(definition: &mut AttributeDefinition, request: &AttributeRequest) -> Result<(), ApiError> {
+    let unused = [
+        ("validationRules", request.validation_rules.as_ref().is_some_and(|it| !is_empty(it))),
+        ("defaultValue", request.default_value.as_ref().is_some_and(|it| !it.is_null())),
+        ("isRequired", request.is_required == Some(true)),
+    ];
+    if let Some((member, _)) = unused.into_iter().find(|(_, given)| *given) {
+        return Err(invalid(member, "is not supported by this server"));
+    }
+    if let Some(name) = &request.name {
+        definition.name = checked_text("name", name, 1, 128)?;
+    }
+    if request.description.is_some() {
+        definition.description = description(request.description.as_deref())?;
+    }
+    if let Some(name) = &request.data_type {
+        definition.data_type = DataType::named(name)
+            .ok_or_else(|| invalid("dataType", "must be string, number, boolean, array, datetime or any"))?;
+    }
+    Ok(())
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(members) => members.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+impl AttributeDefinition {
+    /// As clients see it.
+    pub fn view(&self) -> Value {
+        json!({
+            "id": self.number,
+            "name": self.name,
+            "slug": self.slug,
+            "description": self.description,
+            "attributeType": self.kind.as_str(),
+            "dataType": self.data_type.as_str(),
+            "isRequired": false,
+            "isSystem": false,
+            "createdAt": self.created_at.to_string(),
+            "updatedAt": self.updated_at.to_string(),
+        })
+    }
+}

@@ -1,0 +1,94 @@
+//! One decision: the engine's, within the bounds that no engine moves.
+
+use serde_json::{Map, Value};
+
+use super::{ApiError, AuthorizationServer, Caller};
+use crate::{
+    clock::Timestamp,
+    id::{Label, OrgId},
+    policy::{DecidedBy, Entity, Environment, Question, Verdict},
+    server::RequestFacts,
+};
+
+/// A request for decisions: where it comes from, and what the caller says about it.
+pub(in crate::server) struct Asked<'a> {
+    pub(in crate::server) given: &'a Map<String, Value>,
+    pub(in crate::server) facts: RequestFacts<'a>,
+    pub(in crate::server) caller: &'a Caller,
+    pub(in crate::server) now: Timestamp,
+}
+
+impl<'a> Asked<'a> {
+    pub(in crate::server) fn environment(&self) -> Environment<'a> {
+        Environment {
+            given: self.given,
+            ip: self.caller.origin.ip,
+            user_agent: self.caller.origin.user_agent.as_deref(),
+            method: self.facts.method,
+            path: self.facts.path,
+            now: self.now,
+        }
+    }
+}
+
+impl AuthorizationServer {
+    /// The answers to `questions`, in their order. There are as many.
+    pub(in crate::server) async fn verdicts(
+        &self,
+        org: &OrgId,
+        questions: &[Question<'_>],
+    ) -> Result<Vec<Verdict>, ApiError> {
+        let answers = self.inner.authorizer.decide(org, questions).await?;
+        let mut answers = answers.into_iter();
+        let bounded = |question: &Question<'_>| {
+            let answer = answers.next();
+            let answer = answer.unwrap_or_else(|| Verdict::deny(DecidedBy::Default, "It was not decided."));
+            match question.out_of_bounds() {
+                Some(refusal) if answer.allowed => refusal,
+                _ => answer,
+            }
+        };
+        Ok(questions.iter().map(bounded).collect())
+    }
+
+    /// `text` as an object or a subject of relations. An agent by its slug is the agent that has it now, so that no later
+    /// one of that name inherits anything.
+    pub(in crate::server) async fn entity(
+        &self,
+        org: &OrgId,
+        text: &str,
+    ) -> Result<Option<Entity>, ApiError> {
+        let Ok(entity) = Entity::parse(text) else { return Ok(None) };
+        let found = match (entity.namespace(), entity.id()) {
+            ("agent", name) => self.find_agent(org, name).await?.map(|agent| format!("agent:{}", agent.id)),
+            // A person by e-mail address or number.
+            ("user", name) if name.contains('@') => {
+                self.find_user(org, name).await?.map(|user| format!("user:{}", user.id))
+            }
+            _ => None,
+        };
+        Ok(Some(found.and_then(|text| Entity::parse(&text).ok()).unwrap_or(entity)))
+    }
+
+    /// The relation that `context` asks about, if it has `object` and `relation`. What is not well-formed is no relation.
+    pub(in crate::server) async fn relation_in(
+        &self,
+        org: &OrgId,
+        context: &Map<String, Value>,
+    ) -> Result<Option<(Entity, Label)>, ApiError> {
+        let text = |name: &str| context.get(name).and_then(Value::as_str);
+        let (Some(object), Some(relation)) = (text("object"), text("relation")) else { return Ok(None) };
+        let entity = self.entity(org, object).await?;
+        Ok(entity.zip(Label::parse(relation).ok()))
+    }
+}
+
+/// The verdict about an action that has several forms, and the place of the form it is about: a policy that denies any form
+/// denies it; otherwise any that is allowed is enough, and of several refusals the first one counts.
+pub(in crate::server) fn any_form(verdicts: Vec<Verdict>) -> (usize, Verdict) {
+    let denied =
+        verdicts.iter().position(|verdict| !verdict.allowed && verdict.decided_by == DecidedBy::Abac);
+    let place = denied.or_else(|| verdicts.iter().position(|verdict| verdict.allowed)).unwrap_or(0);
+    let verdict = verdicts.into_iter().nth(place);
+    (place, verdict.unwrap_or_else(|| Verdict::deny(DecidedBy::Default, "It was not decided.")))
+}

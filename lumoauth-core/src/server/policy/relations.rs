@@ -1,0 +1,473 @@
+//! Relations: what is written down, and what follows from it.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{ApiError, AuthorizationServer, Caller, Plan, invalid};
+use crate::{
+    audit::{Event, EventKind, Target},
+    authz::Kept,
+    capability::Capability,
+    id::{Label, OrgId},
+    organization::Organization,
+    policy::{
+        Check, Entity, Entry, ExpandedNode, Namespace, Reached, RecordKind, Rewrite, Snapshot, Subject, Tuple,
+    },
+    principal::{Identity, Principal},
+    spending::{Payers, Remaining},
+    store::{Expect, PolicyChange},
+};
+
+/// A question about relations, or a tuple: `object`, `relation`, `subject`, or the parts apart.
+#[derive(Debug, Default, Deserialize)]
+#[non_exhaustive]
+pub struct RelationRequest {
+    /// `namespace:id`.
+    pub object: Option<String>,
+    /// The relation.
+    pub relation: Option<String>,
+    /// `namespace:id` or `namespace:id#relation`.
+    #[serde(alias = "user")]
+    pub subject: Option<String>,
+    /// The namespace of the object.
+    #[serde(alias = "objectType", alias = "namespace")]
+    pub object_type: Option<String>,
+    /// The id of the object.
+    #[serde(alias = "objectId")]
+    pub object_id: Option<String>,
+    /// The namespace of the subject.
+    #[serde(alias = "userType", alias = "subject_type", alias = "subjectType")]
+    pub user_type: Option<String>,
+    /// The id of the subject.
+    #[serde(alias = "userId", alias = "subject_id", alias = "subjectId")]
+    pub user_id: Option<String>,
+    /// If the subject is a set: the relation of its members.
+    #[serde(alias = "userRelation", alias = "subject_relation", alias = "subjectRelation")]
+    pub user_relation: Option<String>,
+    /// An answer that is at least as new as this token of an earlier one.
+    #[serde(alias = "consistencyToken", alias = "zookie")]
+    pub consistency_token: Option<String>,
+}
+
+/// Tuples to write or remove: one, or up to 100 that are written together or not at all.
+#[derive(Debug, Default, Deserialize)]
+#[non_exhaustive]
+pub struct TupleRequest {
+    /// One, as text.
+    pub tuple: Option<String>,
+    /// Several: as objects or as text.
+    pub tuples: Option<Vec<Value>>,
+    /// One, by its parts.
+    #[serde(flatten)]
+    pub one: RelationRequest,
+}
+
+/// The rules of a namespace.
+#[derive(Debug, Default, Deserialize)]
+#[non_exhaustive]
+pub struct NamespaceRequest {
+    /// Its relations; see [`Rewrite`].
+    pub relations: Option<BTreeMap<String, Rewrite>>,
+}
+
+/// An answer, and the token of what it was decided on.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Consistent<T> {
+    /// The answer.
+    pub answer: T,
+    /// Proof of how new it is, for [`RelationRequest::consistency_token`].
+    pub token: String,
+    /// What is left of the caller's budget, if it has one.
+    pub remaining: Remaining,
+}
+
+const UNKNOWN: ApiError = ApiError::RelationCheckFailed;
+
+fn token(revision: u64) -> String {
+    format!("zk_{revision:x}")
+}
+
+impl RelationRequest {
+    fn object(&self) -> Option<String> {
+        let split = || Some(format!("{}:{}", self.object_type.as_ref()?, self.object_id.as_ref()?));
+        self.object.clone().or_else(split).filter(|text| !text.is_empty())
+    }
+
+    fn subject(&self) -> Option<String> {
+        let split = || {
+            let mut text = format!("{}:{}", self.user_type.as_ref()?, self.user_id.as_ref()?);
+            if let Some(relation) = &self.user_relation {
+                text = format!("{text}#{relation}");
+            }
+            Some(text)
+        };
+        self.subject.clone().or_else(split).filter(|text| !text.is_empty())
+    }
+}
+
+impl AuthorizationServer {
+    /// Whether a subject stands in a relation to an object.
+    ///
+    /// An agent that asks is charged one API call.
+    ///
+    /// # Errors
+    /// [`ApiError`] if something is missing or malformed, the namespace or the relation is unknown, the caller asks about
+    /// somebody else without being allowed to, or the budget is used up.
+    pub async fn relation_check(
+        &self,
+        organization: &Organization,
+        principal: &Principal,
+        request: &RelationRequest,
+        caller: &Caller,
+    ) -> Result<Consistent<Check>, ApiError> {
+        let org = &organization.id;
+        let (object, relation) = self.object_and_relation(org, request).await?;
+        let subject = request.subject().ok_or(ApiError::MissingFields)?;
+        let subject = self.subject_of_relation(org, &subject).await?;
+        self.may_ask_about(principal, Some(&subject)).await?;
+        let remaining = self.charged(org, principal, caller).await?;
+        let kept = self.consistent(org, request).await?;
+        let (answer, revision) = kept.read(|snapshot| {
+            known(snapshot, &object, &relation)?;
+            Ok::<_, ApiError>((snapshot.check(&object, &relation, &subject), snapshot.revision()))
+        })?;
+        if principal.agent().is_some() {
+            let tuple = Tuple { object, relation, subject };
+            let event = Event::new(EventKind::AgentAction, principal.actor(), "relation check", self.now())
+                .on(Target::new("relation", tuple.to_string()))
+                .from_origin(&caller.origin)
+                .with("action", "zanzibar.check")
+                .with("allowed", answer.is_held());
+            self.stores().audit.append(org, &[principal.in_context(event)]).await?;
+        }
+        Ok(Consistent { answer, token: token(revision), remaining })
+    }
+
+    /// Everybody who stands in a relation to an object.
+    ///
+    /// # Errors
+    /// [`ApiError`] as for [`Self::relation_check`]; asking is for those who may ask about others.
+    pub async fn relation_expand(
+        &self,
+        organization: &Organization,
+        principal: &Principal,
+        request: &RelationRequest,
+        caller: &Caller,
+    ) -> Result<Consistent<ExpandedNode>, ApiError> {
+        let org = &organization.id;
+        let (object, relation) = self.object_and_relation(org, request).await?;
+        self.may_ask_about(principal, None).await?;
+        let remaining = self.charged(org, principal, caller).await?;
+        let kept = self.consistent(org, request).await?;
+        let (answer, revision) = kept.read(|snapshot| {
+            known(snapshot, &object, &relation)?;
+            Ok::<_, ApiError>((snapshot.expand(&object, &relation), snapshot.revision()))
+        })?;
+        Ok(Consistent { answer, token: token(revision), remaining })
+    }
+
+    /// The objects of a namespace (`object_type`) to which a subject stands in a relation, at most 1000.
+    ///
+    /// # Errors
+    /// [`ApiError`] as for [`Self::relation_check`].
+    pub async fn relation_objects(
+        &self,
+        organization: &Organization,
+        principal: &Principal,
+        request: &RelationRequest,
+        caller: &Caller,
+    ) -> Result<Consistent<Reached>, ApiError> {
+        let org = &organization.id;
+        let namespace = request.object_type.as_deref().ok_or(ApiError::MissingFields)?;
+        let relation = request.relation.as_deref().ok_or(ApiError::MissingFields)?;
+        let relation = Label::parse(relation).map_err(|_| UNKNOWN)?;
+        let subject = request.subject().ok_or(ApiError::MissingFields)?;
+        let subject = self.subject_of_relation(org, &subject).await?;
+        self.may_ask_about(principal, Some(&subject)).await?;
+        let remaining = self.charged(org, principal, caller).await?;
+        let kept = self.consistent(org, request).await?;
+        let (answer, revision) = kept.read(|snapshot| {
+            if !snapshot.knows_relation(namespace, relation.as_str()) {
+                return Err(UNKNOWN);
+            }
+            Ok((snapshot.reached(&subject, &relation, namespace, 1000), snapshot.revision()))
+        })?;
+        Ok(Consistent { answer, token: token(revision), remaining })
+    }
+
+    /// The tuples that match: those of an object, of a relation, of a subject; the namespace alone is enough for an object.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the store cannot answer.
+    pub async fn tuples(&self, org: &OrgId, filter: &RelationRequest) -> Result<Vec<Tuple>, ApiError> {
+        let object = match filter.object() {
+            Some(text) => Some(self.entity(org, &text).await?.ok_or(UNKNOWN)?),
+            None => None,
+        };
+        let subject = match filter.subject() {
+            Some(text) => Some(self.subject_of_relation(org, &text).await?),
+            None => None,
+        };
+        let wanted = |tuple: &Tuple| {
+            object.as_ref().is_none_or(|object| tuple.object == *object)
+                && subject.as_ref().is_none_or(|subject| tuple.subject == *subject)
+                && filter.relation.as_deref().is_none_or(|relation| tuple.relation.as_str() == relation)
+                && filter.object_type.as_deref().is_none_or(|name| tuple.object.namespace() == name)
+                && filter.user_type.as_deref().is_none_or(|name| tuple.subject.entity.namespace() == name)
+        };
+        self.with_policy(org, |snapshot| {
+            let tuples = snapshot.all(RecordKind::Tuple).filter_map(|entry| match entry {
+                Entry::Tuple(tuple) if wanted(tuple) => Some(tuple.clone()),
+                _ => None,
+            });
+            tuples.collect()
+        })
+        .await
+    }
+
+    /// Writes tuples: all of them or none. Those that are there already stay. Which are new, and the token of the result.
+    ///
+    /// # Errors
+    /// [`ApiError`] if one is malformed, or of a relation that its namespace does not have.
+    pub async fn write_tuples(
+        &self,
+        org: &OrgId,
+        request: &TupleRequest,
+        caller: &Caller,
+    ) -> Result<(Vec<Tuple>, Vec<Tuple>, String), ApiError> {
+        let tuples = self.named_tuples(org, request).await?;
+        let plan = |snapshot: &Snapshot| {
+            let odd = tuples
+                .iter()
+                .find(|it| !snapshot.takes_relation(it.object.namespace(), it.relation.as_str()));
+            if odd.is_some() {
+                return Err(UNKNOWN);
+            }
+            let new: Vec<_> =
+                tuples.iter().filter(|it| snapshot.find(&it.record_id()).is_none()).cloned().collect();
+            let plan = plan_of(EventKind::RelationWritten, "relations written", &new);
+            Ok(new.iter().fold(plan, |plan, tuple| plan.insert(&Entry::Tuple(tuple.clone()))))
+        };
+        let (new, revision) = self.change_policy(org, caller, plan).await?;
+        Ok((tuples, new, token(revision)))
+    }
+
+    /// Removes tuples: all of them or none. Those that are not there are no matter, if one of them is. Which were there, and
+    /// the token of the result.
+    ///
+    /// # Errors
+    /// [`ApiError`] if one is malformed, or none of them is there.
+    pub async fn remove_tuples(
+        &self,
+        org: &OrgId,
+        request: &TupleRequest,
+        caller: &Caller,
+    ) -> Result<(Vec<Tuple>, String), ApiError> {
+        let tuples = self.named_tuples(org, request).await?;
+        let plan = |snapshot: &Snapshot| {
+            let there: Vec<_> =
+                tuples.iter().filter(|it| snapshot.find(&it.record_id()).is_some()).cloned().collect();
+            if there.is_empty() {
+                return Err(ApiError::NotFound("relation"));
+            }
+            let mut plan = plan_of(EventKind::RelationDeleted, "relations removed", &there);
+            let changes = there.iter().map(|it| PolicyChange::remove(it.record_id(), Expect::Anything));
+            plan.changes.extend(changes);
+            Ok(plan)
+        };
+        let (there, revision) = self.change_policy(org, caller, plan).await?;
+        Ok((there, token(revision)))
+    }
+
+    /// The namespaces that the organization defined.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the store cannot answer.
+    pub async fn namespaces(&self, org: &OrgId) -> Result<Vec<Namespace>, ApiError> {
+        self.with_policy(org, |snapshot| {
+            let all = snapshot.all(RecordKind::Namespace).filter_map(|entry| match entry {
+                Entry::Namespace(namespace) => Some(namespace.clone()),
+                _ => None,
+            });
+            all.collect()
+        })
+        .await
+    }
+
+    /// Defines a namespace, or defines it anew.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the rules make no sense.
+    pub async fn define_namespace(
+        &self,
+        org: &OrgId,
+        name: &str,
+        request: &NamespaceRequest,
+        caller: &Caller,
+    ) -> Result<Namespace, ApiError> {
+        let name = super::label("name", Some(name), "")?;
+        let rules = request.relations.iter().flatten();
+        let rules = rules.map(|(name, rule)| Ok((super::label("relations", Some(name), "")?, rule.clone())));
+        let rules = rules.collect::<Result<BTreeMap<Label, Rewrite>, ApiError>>()?;
+        let namespace =
+            Namespace::new(name, rules).map_err(|error| invalid("relations", error.to_string()))?;
+        let plan = |snapshot: &Snapshot| {
+            let target = Target::new("namespace", namespace.name.as_str());
+            let plan = Plan::new(EventKind::NamespaceWritten, "namespace defined", target, namespace.clone());
+            let entry = Entry::Namespace(namespace.clone());
+            if snapshot.find(&entry.id()).is_some_and(|(_, found)| *found == entry) {
+                return Ok(plan);
+            }
+            Ok(plan.with("relations", json!(namespace.relations)).put(snapshot, &entry))
+        };
+        self.change_policy(org, caller, plan).await.map(|(namespace, _)| namespace)
+    }
+
+    /// Removes the definition of a namespace: the usual rules hold again.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] if there is none.
+    pub async fn remove_namespace(&self, org: &OrgId, name: &str, caller: &Caller) -> Result<(), ApiError> {
+        let missing = || ApiError::NotFound("namespace");
+        let name = Label::parse(name).map_err(|_| missing())?;
+        let plan = |snapshot: &Snapshot| {
+            let Some((_, entry)) = snapshot.find(&Namespace::record_id(&name)) else { return Err(missing()) };
+            let target = Target::new("namespace", name.as_str());
+            let plan = Plan::new(EventKind::NamespaceDeleted, "namespace removed", target, ());
+            Ok(plan.remove(snapshot, entry))
+        };
+        self.change_policy(org, caller, plan).await.map(|((), _)| ())
+    }
+
+    async fn named_tuples(&self, org: &OrgId, request: &TupleRequest) -> Result<Vec<Tuple>, ApiError> {
+        let mut wanted = Vec::new();
+        match (&request.tuples, &request.tuple) {
+            (Some(several), _) if (1..=100).contains(&several.len()) => {
+                for value in several {
+                    wanted.push(match value {
+                        Value::String(text) => self.tuple_of_text(org, text).await?,
+                        other => {
+                            let one =
+                                RelationRequest::deserialize(other).map_err(|_| ApiError::MissingFields)?;
+                            self.tuple_of_parts(org, &one).await?
+                        }
+                    });
+                }
+            }
+            (Some(_), _) => return Err(invalid("tuples", "must be a list of 1 to 100")),
+            (None, Some(text)) => wanted.push(self.tuple_of_text(org, text).await?),
+            (None, None) => wanted.push(self.tuple_of_parts(org, &request.one).await?),
+        }
+        let mut seen = std::collections::HashSet::new();
+        wanted.retain(|tuple| seen.insert(tuple.clone()));
+        Ok(wanted)
+    }
+
+    async fn tuple_of_text(&self, org: &OrgId, text: &str) -> Result<Tuple, ApiError> {
+        let tuple = Tuple::parse(text).map_err(|_| UNKNOWN)?;
+        let (object, subject) = (tuple.object.to_string(), tuple.subject.to_string());
+        let relation = Some(tuple.relation.to_string());
+        let parts = RelationRequest {
+            object: Some(object),
+            relation,
+            subject: Some(subject),
+            ..RelationRequest::default()
+        };
+        self.tuple_of_parts(org, &parts).await
+    }
+
+    async fn tuple_of_parts(&self, org: &OrgId, request: &RelationRequest) -> Result<Tuple, ApiError> {
+        let (object, relation) = self.object_and_relation(org, request).await?;
+        let subject = request.subject().ok_or(ApiError::MissingFields)?;
+        Ok(Tuple { object, relation, subject: self.subject_of_relation(org, &subject).await? })
+    }
+
+    async fn object_and_relation(
+        &self,
+        org: &OrgId,
+        request: &RelationRequest,
+    ) -> Result<(Entity, Label), ApiError> {
+        let object = request.object().ok_or(ApiError::MissingFields)?;
+        let relation = request.relation.as_deref().filter(|text| !text.is_empty());
+        let relation = relation.ok_or(ApiError::MissingFields)?;
+        let object = self.entity(org, &object).await?.ok_or(UNKNOWN)?;
+        Ok((object, Label::parse(relation).map_err(|_| UNKNOWN)?))
+    }
+
+    async fn subject_of_relation(&self, org: &OrgId, text: &str) -> Result<Subject, ApiError> {
+        let subject = Subject::parse(text).map_err(|_| UNKNOWN)?;
+        let entity = self.entity(org, subject.entity.as_str()).await?.ok_or(UNKNOWN)?;
+        Ok(Subject { entity, ..subject })
+    }
+
+    /// Whether the caller may ask about `subject`: about itself anybody may; about others and about everybody, people and
+    /// keys with `authz:check`, and people with the permission `authz.check`.
+    async fn may_ask_about(&self, principal: &Principal, subject: Option<&Subject>) -> Result<(), ApiError> {
+        let own = match &principal.identity {
+            Identity::Agent(agent) => Some(format!("agent:{}", agent.id)),
+            Identity::User(person) => Some(format!("user:{}", person.user.id)),
+            Identity::Client(_) | Identity::ApiKey(_) | Identity::Remote(_) => None,
+        };
+        let itself = subject.is_some_and(|subject| Some(subject.to_string()) == own);
+        if itself || self.asks_about_others(principal).await? {
+            return Ok(());
+        }
+        Err(ApiError::InsufficientPermissions)
+    }
+
+    /// Whether the caller may ask what others may do. It is a door for people and keys: whatever its capabilities, an agent
+    /// asks about itself.
+    pub(in crate::server) async fn asks_about_others(&self, principal: &Principal) -> Result<bool, ApiError> {
+        let scope = Capability::parse("authz:check").is_ok_and(|scope| principal.decide(&scope).is_allow());
+        if principal.agent().is_some() {
+            return Ok(false);
+        }
+        Ok(scope || self.holds_permission(principal, "authz.check").await?)
+    }
+
+    async fn charged(
+        &self,
+        org: &OrgId,
+        principal: &Principal,
+        caller: &Caller,
+    ) -> Result<Remaining, ApiError> {
+        let Some(agent) = principal.agent() else { return Ok(Remaining::default()) };
+        let payers = Payers::of_caller(principal, agent);
+        Ok(payers.charge_call(self.stores(), org, &caller.origin, self.now()).await??)
+    }
+
+    /// The policy, at least as new as the caller wants.
+    async fn consistent(
+        &self,
+        org: &OrgId,
+        request: &RelationRequest,
+    ) -> Result<std::sync::Arc<Kept>, ApiError> {
+        let kept = self.policy_of(org).await?;
+        let Some(text) = &request.consistency_token else { return Ok(kept) };
+        let wanted = text.strip_prefix("zk_").and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        let wanted = wanted.ok_or_else(|| invalid("consistency_token", "is none of this server"))?;
+        if kept.read(Snapshot::revision) >= wanted {
+            return Ok(kept);
+        }
+        // What is kept may be a moment old; what the store has is not.
+        kept.update(&*self.stores().uncached().policies, org).await?;
+        if kept.read(Snapshot::revision) >= wanted {
+            return Ok(kept);
+        }
+        Err(invalid("consistency_token", "is none of this server"))
+    }
+}
+
+fn known(snapshot: &Snapshot, object: &Entity, relation: &Label) -> Result<(), ApiError> {
+    let known = snapshot.knows_relation(object.namespace(), relation.as_str());
+    if known { Ok(()) } else { Err(UNKNOWN) }
+}
+
+fn plan_of(kind: EventKind, message: &'static str, tuples: &[Tuple]) -> Plan<Vec<Tuple>> {
+    let texts: Vec<_> = tuples.iter().map(ToString::to_string).collect();
+    let target = Target::new("relation", texts.first().cloned().unwrap_or_default());
+    Plan::new(kind, message, target, tuples.to_vec()).with("tuples", texts)
+}
