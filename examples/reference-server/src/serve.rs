@@ -75,6 +75,9 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<(), Failure> {
         .with_clock(clock)
         .with_password_hasher(passwords.clone())
         .with_fetch(Arc::new(fetch::guarded(&config.fetch_allow)?));
+    if let Some(kept) = config.audit_retention {
+        builder = builder.with_audit_retention(kept);
+    }
     if let Some(limits) = &limits {
         builder = builder.with_failure_limit(limits.failure_limit());
     }

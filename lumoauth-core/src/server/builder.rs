@@ -1,10 +1,10 @@
 //! Putting a server together.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use url::Url;
 
-use super::{AuthorizationServer, Inner, PasswordHasher, public_path};
+use super::{AuthorizationServer, Inner, PasswordHasher, audit_tree::LEAST_RETENTION, public_path};
 use crate::{
     aauth::{ConsentPolicy, LevelPolicy},
     clock::{Clock, SystemClock},
@@ -31,6 +31,7 @@ pub struct Builder {
     fetch: Arc<dyn Fetch>,
     authorities: Vec<String>,
     consent_policy: Arc<dyn ConsentPolicy>,
+    audit_retention: Option<Duration>,
 }
 
 /// The server cannot be built.
@@ -65,6 +66,7 @@ impl Builder {
             fetch: Arc::new(NoFetch),
             authorities: Vec::new(),
             consent_policy: Arc::new(LevelPolicy),
+            audit_retention: None,
         }
     }
 
@@ -108,6 +110,13 @@ impl Builder {
         self
     }
 
+    /// Drops the contents of audit entries that are older than this, in whole days and at least one; without it they are kept
+    /// for ever. What stays is the number, the id, the time, the kind, the outcome and the hash: every proof stays valid.
+    pub fn with_audit_retention(mut self, kept: Duration) -> Self {
+        self.audit_retention = Some(kept.max(LEAST_RETENTION));
+        self
+    }
+
     /// Adds a grant of the host's own.
     pub fn with_grant(mut self, grant: impl Grant) -> Self {
         self.grants.push(Arc::new(grant));
@@ -146,6 +155,7 @@ impl Builder {
         let authorities = own.map(str::to_owned).into_iter().chain(self.authorities);
         let inner = Inner {
             signed_here: Accept::at(authorities),
+            audit_retention: self.audit_retention,
             consent_policy: self.consent_policy,
             public_url: trimmed.to_owned(),
             stores: self.stores,
