@@ -462,6 +462,8 @@ event_kinds! {
     BudgetReset = "budget.reset",
     /// A limit was first reached in its window.
     BudgetExceeded = "budget.exceeded",
+    /// The contents of entries that are older than they are kept were dropped (`context.up_to` says up to which).
+    AuditBodiesDropped = "audit.bodies_dropped",
     /// A signing key was made.
     KeyCreated = "key.created",
     /// A signing key was removed after its time.

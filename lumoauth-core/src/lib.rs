@@ -10,10 +10,10 @@
 //!
 //! | layer | modules | what they are |
 //! |---|---|---|
-//! | values | [`clock`], [`id`], [`json`], [`jwks`], [`random`], [`secret`] | time, identifiers, strict JSON, randomness, secrets |
+//! | values | [`clock`], [`id`], [`json`], [`jwks`], [`merkle`], [`random`], [`secret`] | time, identifiers, strict JSON, hash trees, randomness, secrets |
 //! | domain | [`aauth_resource`], [`agent`], [`api_key`], [`approval`], [`audit`], [`budget`], [`capability`], [`client`], [`consent`], [`jit`], [`mcp`], [`organization`], [`policy`], [`user`], [`workload`] | records and decisions; pure, without I/O |
 //! | ports | [`store`], [`keys`], [`fetch`], [`notify`], [`people`] | what a host or a backend implements |
-//! | protocol | [`aauth`], [`authorize`], [`authz`], [`client_auth`], [`foreign_keys`], [`grant`], [`httpsig`], [`principal`], [`token`], [`wire`] | OAuth, JWT, signed requests, who is calling, who decides, what clients see |
+//! | protocol | [`aauth`], [`audit_export`], [`authorize`], [`authz`], [`client_auth`], [`foreign_keys`], [`grant`], [`httpsig`], [`principal`], [`token`], [`wire`] | OAuth, JWT, signed requests, who is calling, who decides, what clients see |
 //! | server | [`server`] | everything together |
 //!
 //! # A token request
@@ -35,6 +35,7 @@ pub mod agent;
 pub mod api_key;
 pub mod approval;
 pub mod audit;
+pub mod audit_export;
 pub mod authorize;
 pub mod authz;
 pub mod budget;
@@ -53,6 +54,7 @@ pub mod json;
 pub mod jwks;
 pub mod keys;
 pub mod mcp;
+pub mod merkle;
 pub mod notify;
 pub mod organization;
 pub mod people;

@@ -218,7 +218,7 @@ CREATE TABLE outbox (
     CONSTRAINT outbox_order PRIMARY KEY (org_id, arrived, nth, event_id)
 );
 
--- Append-only: nothing updates or deletes a row.
+-- Append-only: nothing deletes a row or changes its leaf. Retention takes the body, the actor and the target away.
 CREATE TABLE audit_log (
     org_id text COLLATE "C" NOT NULL,
     seq bigint NOT NULL,
@@ -228,7 +228,9 @@ CREATE TABLE audit_log (
     actor_id text COLLATE "C" NOT NULL,
     target_id text COLLATE "C",
     outcome text COLLATE "C" NOT NULL,
-    body json NOT NULL,
+    body json,
+    -- The hash of the entry in the tree over the log (RFC 9162).
+    leaf bytea NOT NULL,
     CONSTRAINT audit_log_seq PRIMARY KEY (org_id, seq),
     CONSTRAINT audit_log_event UNIQUE (org_id, event_id)
 );
@@ -250,11 +252,33 @@ CREATE TABLE audit_count (
     CONSTRAINT audit_count_line PRIMARY KEY (org_id, hour, kind, outcome)
 );
 
--- How many entries an organization has. Whoever numbers events holds this row.
+-- How many entries an organization has, and what their tree needs to grow. Whoever numbers events holds this row.
 CREATE TABLE audit_head (
     org_id text COLLATE "C" NOT NULL,
     size bigint NOT NULL,
+    -- The roots of the perfect trees that the tree consists of, 32 bytes each.
+    peaks bytea NOT NULL,
+    -- Up to which number bodies were dropped.
+    dropped bigint NOT NULL,
+    -- The largest size that was signed.
+    signed bigint NOT NULL,
     CONSTRAINT audit_head_org PRIMARY KEY (org_id)
+);
+
+-- The roots of the tree over 1024 entries each, counted from zero: with them a proof reads few leaves.
+CREATE TABLE audit_block (
+    org_id text COLLATE "C" NOT NULL,
+    number bigint NOT NULL,
+    root bytea NOT NULL,
+    CONSTRAINT audit_block_number PRIMARY KEY (org_id, number)
+);
+
+-- Signed heads of the tree.
+CREATE TABLE audit_checkpoint (
+    org_id text COLLATE "C" NOT NULL,
+    size bigint NOT NULL,
+    signed text NOT NULL,
+    CONSTRAINT audit_checkpoint_size PRIMARY KEY (org_id, size)
 );
 
 CREATE TABLE budget_counter (

@@ -5,25 +5,33 @@
 //! 2. [`AuditStore::sequence`] moves them into the log. It holds the organization's row in `audit_head`, so one
 //!    transaction at a time gives numbers, and gives them from the size that is in that row: there are no gaps. What is
 //!    in the log already is dropped before numbers are given.
-//! 3. The log is only ever appended to. How it is searched: [`crate::audit_search`].
+//! 3. The log is only ever appended to. How it is searched: [`crate::audit_search`]; the tree over it, and what retention
+//!    takes away: [`crate::audit_tree`].
+
+use std::ops::Range;
 
 use async_trait::async_trait;
 use lumoauth_core::{
-    audit::Event,
-    id::OrgId,
-    store::{AuditFilter, AuditKey, AuditStats, AuditStore, Listing, LogEntry, Page, StoreError},
+    audit::{Event, EventKind, EventOutcome},
+    id::{EventId, OrgId},
+    merkle::Node,
+    store::{
+        AuditFilter, AuditKey, AuditStats, AuditStore, Checkpoint, Listing, LogEntry, LogHead, Page,
+        RawEntry, StoreError, TreeLevel, dropped_event,
+    },
 };
 use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
     PostgresStore, audit_search,
+    audit_tree::{self, CHECKPOINTS, DROP_BODIES, HEAD, NODES, RAW, SIGN_OFF, UNSIGNED},
     batcher::Work,
     open::Events,
     pool::Pool,
     records::millis,
     sequencer::SEQUENCE,
-    values::{column, whole},
+    values::{column, from_millis, whole},
 };
 
 const APPEND: &str = "audit.append";
@@ -50,10 +58,17 @@ const INSERT: &str = "\
         WITH ORDINALITY AS event (org_id, event_id, at, body, nth) \
     ON CONFLICT DO NOTHING";
 
-const SELECT_BY_SEQ: &str = "SELECT seq, body::text AS body FROM audit_log WHERE org_id = $1 AND seq = $2";
+/// What [`entry`] reads.
+macro_rules! entry_columns {
+    () => {
+        "SELECT seq, event_id, at, kind, outcome, body::text AS body FROM audit_log "
+    };
+}
+pub(crate) use entry_columns;
 
-const SELECT_BY_EVENT: &str =
-    "SELECT seq, body::text AS body FROM audit_log WHERE org_id = $1 AND event_id = $2";
+const SELECT_BY_SEQ: &str = concat!(entry_columns!(), "WHERE org_id = $1 AND seq = $2");
+
+const SELECT_BY_EVENT: &str = concat!(entry_columns!(), "WHERE org_id = $1 AND event_id = $2");
 
 #[async_trait]
 impl AuditStore for PostgresStore {
@@ -111,6 +126,41 @@ impl AuditStore for PostgresStore {
         self.must_keep_the_log(STATS)?;
         audit_search::stats(&self.pool, org, filter).await
     }
+
+    async fn head(&self, org: &OrgId) -> Result<LogHead, StoreError> {
+        self.must_keep_the_log(HEAD)?;
+        audit_tree::head(&self.pool, org).await
+    }
+
+    async fn nodes(&self, org: &OrgId, level: TreeLevel, range: Range<u64>) -> Result<Vec<Node>, StoreError> {
+        self.must_keep_the_log(NODES)?;
+        audit_tree::nodes(&self.pool, org, level, range).await
+    }
+
+    async fn raw(&self, org: &OrgId, after: u64, max: u32) -> Result<Vec<RawEntry>, StoreError> {
+        self.must_keep_the_log(RAW)?;
+        audit_tree::raw(&self.pool, org, after, max).await
+    }
+
+    async fn sign_off(&self, org: &OrgId, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        self.must_keep_the_log(SIGN_OFF)?;
+        audit_tree::sign_off(&self.pool, org, checkpoint).await
+    }
+
+    async fn checkpoints(&self, org: &OrgId, after: u64, max: u32) -> Result<Vec<Checkpoint>, StoreError> {
+        self.must_keep_the_log(CHECKPOINTS)?;
+        audit_tree::checkpoints(&self.pool, org, after, max).await
+    }
+
+    async fn unsigned(&self, by: u64, max: u32) -> Result<Vec<OrgId>, StoreError> {
+        self.must_keep_the_log(UNSIGNED)?;
+        audit_tree::unsigned(&self.pool, by, max).await
+    }
+
+    async fn drop_bodies(&self, org: &OrgId, up_to: u64) -> Result<u64, StoreError> {
+        self.must_keep_the_log(DROP_BODIES)?;
+        audit_tree::drop_bodies(&self.pool, org, up_to).await
+    }
 }
 
 impl PostgresStore {
@@ -127,9 +177,23 @@ impl PostgresStore {
 }
 
 pub(crate) fn entry(row: &PgRow) -> Result<LogEntry, sqlx::Error> {
-    let event =
-        serde_json::from_str(row.try_get("body")?).map_err(|error| sqlx::Error::Decode(error.into()))?;
-    Ok(LogEntry { seq: whole(row.try_get("seq")?)?, event })
+    let seq = whole(row.try_get("seq")?)?;
+    let event = match row.try_get::<Option<&str>, _>("body")? {
+        Some(body) => serde_json::from_str(body).map_err(|error| sqlx::Error::Decode(error.into()))?,
+        None => what_is_left(row)?,
+    };
+    Ok(LogEntry { seq, event })
+}
+
+/// An event whose body was dropped.
+fn what_is_left(row: &PgRow) -> Result<Event, sqlx::Error> {
+    let unknown = |column: &str| sqlx::Error::Decode(format!("the log has an unknown {column}").into());
+    let kind = EventKind::named(row.try_get("kind")?).ok_or_else(|| unknown("kind"))?;
+    let outcomes = [EventOutcome::Success, EventOutcome::Failure];
+    let name: &str = row.try_get("outcome")?;
+    let outcome = outcomes.into_iter().find(|it| it.as_str() == name).ok_or_else(|| unknown("outcome"))?;
+    let id = EventId::from_uuid(row.try_get("event_id")?);
+    Ok(dropped_event(id, from_millis(row.try_get("at")?)?, kind, outcome))
 }
 
 /// The events of one call, as they wait for their batch.

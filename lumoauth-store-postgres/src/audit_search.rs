@@ -20,7 +20,7 @@ use sqlx::{Row, postgres::PgRow};
 use tokio::time::timeout;
 
 use crate::{
-    audit::{PAGE, STATS, entry},
+    audit::{PAGE, STATS, entry, entry_columns},
     pool::{Pool, Statement},
     records::millis,
     values::{column, from_millis, searchable, whole},
@@ -34,8 +34,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 const SELECT_SIZE: &str = "SELECT size FROM audit_head WHERE org_id = $1";
 
-const SELECT_NEWEST: &str = "\
-    SELECT seq, body::text AS body FROM audit_log WHERE org_id = $1 AND seq > $2 AND seq <= $3 ORDER BY seq DESC";
+const SELECT_NEWEST: &str =
+    concat!(entry_columns!(), "WHERE org_id = $1 AND seq > $2 AND seq <= $3 ORDER BY seq DESC");
 
 /// The conditions that the log and the counts have in common.
 macro_rules! alike {
@@ -77,8 +77,8 @@ macro_rules! matching {
             AND ($8::text IS NULL OR actor_id = $8) \
             AND ($9::text IS NULL OR target_id = $9) \
             AND seq > $10 AND seq <= $11 \
-            AND ($12::text IS NULL OR strpos(lower(body::text COLLATE \"C\"), $12) > 0) \
-            AND ($13::text IS NULL OR EXISTS ( \
+            AND ($12::text IS NULL OR $12 = '' OR strpos(lower(body::text COLLATE \"C\"), $12) > 0) \
+            AND ($13::text IS NULL OR $13 = '' OR EXISTS ( \
                 SELECT FROM (SELECT CASE WHEN strpos(body::text, '\\u0000') = 0 THEN body ELSE \
                     regexp_replace(body::text, '(?<!\\\\)((?:\\\\\\\\)*)\\\\u0000', '\\1\\ufffd', 'g')::json END) \
                     AS readable (body) \
@@ -97,11 +97,8 @@ const COUNT_BY_KIND: &str = concat!(
 
 const COUNT_MATCHING: &str = concat!("SELECT count(*) AS total FROM audit_log WHERE ", matching!());
 
-const SELECT_MATCHING: &str = concat!(
-    "SELECT seq, body::text AS body FROM audit_log WHERE ",
-    matching!(),
-    " ORDER BY seq DESC LIMIT $14 OFFSET $15"
-);
+const SELECT_MATCHING: &str =
+    concat!(entry_columns!(), "WHERE ", matching!(), " ORDER BY seq DESC LIMIT $14 OFFSET $15");
 
 /// See [`AuditStore::page`](lumoauth_core::store::AuditStore::page).
 pub(crate) async fn page(

@@ -6,6 +6,7 @@ mod api_keys;
 mod approvals;
 mod audit;
 mod audit_search;
+mod audit_tree;
 mod batcher;
 mod budgets;
 mod changes;

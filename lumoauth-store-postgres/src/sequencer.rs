@@ -2,9 +2,13 @@
 
 use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
 
-use lumoauth_core::{id::OrgId, store::StoreError};
+use lumoauth_core::{
+    id::{EventId, OrgId},
+    merkle::{BLOCK, Frontier, entry_leaf},
+    store::StoreError,
+};
 use serde::Deserialize;
-use sqlx::{PgConnection, Row};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 use tokio::{
     sync::Semaphore,
     time::{sleep, timeout},
@@ -13,7 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     pool::{End, Pool, Transaction},
-    values::searchable,
+    values::{from_millis, searchable, whole},
 };
 
 pub(crate) const SEQUENCE: &str = "audit.sequence";
@@ -21,10 +25,9 @@ pub(crate) const SEQUENCE: &str = "audit.sequence";
 const ANY_WAITING: &str = "SELECT 1 FROM outbox WHERE org_id = $1 LIMIT 1";
 
 /// Does not wait: whoever waits in PostgreSQL occupies a connection.
-const LOCK_HEAD: &str = "SELECT size FROM audit_head WHERE org_id = $1 FOR UPDATE SKIP LOCKED";
+const LOCK_HEAD: &str = "SELECT size, peaks FROM audit_head WHERE org_id = $1 FOR UPDATE SKIP LOCKED";
 
-const INSERT_HEAD: &str =
-    "INSERT INTO audit_head (org_id, size) VALUES ($1, 0) ON CONFLICT (org_id) DO NOTHING";
+const INSERT_HEAD: &str = "INSERT INTO audit_head (org_id, size, peaks, dropped, signed) VALUES ($1, 0, '', 0, 0) ON CONFLICT (org_id) DO NOTHING";
 
 const SELECT_WAITING: &str = "\
     SELECT arrived, event_id, at, body FROM outbox WHERE org_id = $1 ORDER BY arrived, nth, event_id LIMIT $2";
@@ -34,10 +37,14 @@ const SELECT_KNOWN: &str = "SELECT event_id FROM audit_log WHERE org_id = $1 AND
 /// Adds entries with their numbers. Nothing is joined with the outbox, here and below: while its size is misjudged, as
 /// right after a burst, a join may compare everything with everything.
 const INSERT_ENTRIES: &str = "\
-    INSERT INTO audit_log (org_id, seq, event_id, at, kind, actor_id, target_id, outcome, body) \
-    SELECT $1, $2 + number, event_id, at, kind, actor_id, target_id, outcome, body::json \
-    FROM unnest($3::uuid[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[]) \
-        WITH ORDINALITY AS entry (event_id, at, kind, actor_id, target_id, outcome, body, number)";
+    INSERT INTO audit_log (org_id, seq, event_id, at, kind, actor_id, target_id, outcome, body, leaf) \
+    SELECT $1, $2 + number, event_id, at, kind, actor_id, target_id, outcome, body::json, leaf \
+    FROM unnest($3::uuid[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bytea[]) \
+        WITH ORDINALITY AS entry (event_id, at, kind, actor_id, target_id, outcome, body, leaf, number)";
+
+const INSERT_BLOCKS: &str = "\
+    INSERT INTO audit_block (org_id, number, root) \
+    SELECT $1, number, root FROM unnest($2::bigint[], $3::bytea[]) AS block (number, root)";
 
 /// Counts the entries above `$2`, which were added just now.
 const ADD_COUNTS: &str = "\
@@ -59,7 +66,7 @@ const DELETE_WAITING: &str = "\
 /// How long such a stretch is: each row in it is compared with each id.
 const STRETCH: usize = 128;
 
-const UPDATE_HEAD: &str = "UPDATE audit_head SET size = $2 WHERE org_id = $1";
+const UPDATE_HEAD: &str = "UPDATE audit_head SET size = $2, peaks = $3 WHERE org_id = $1";
 
 /// What look-ups need of an event. Kinds that only newer servers know are numbered all the same.
 #[derive(Deserialize)]
@@ -159,9 +166,10 @@ async fn move_waiting(
     org: &OrgId,
     max: u32,
 ) -> Result<End<Turn>, sqlx::Error> {
-    let Some(size) = lock_head(connection, org).await? else {
+    let Some(mut tree) = lock_head(connection, org).await? else {
         return Ok(End::RollBack(Turn::Held));
     };
+    let size = stored_size(&tree)?;
     let waiting = sqlx::query(SELECT_WAITING)
         .bind(org.as_str())
         .bind(i64::from(max))
@@ -179,7 +187,7 @@ async fn move_waiting(
     let mut entries = Entries::default();
     for (row, id) in waiting.iter().zip(&ids) {
         if known.insert(*id) {
-            entries.push(*id, row.try_get("at")?, row.try_get("body")?)?;
+            entries.push(&mut tree, *id, row.try_get("at")?, row.try_get("body")?)?;
         }
     }
     if !entries.ids.is_empty() {
@@ -193,12 +201,20 @@ async fn move_waiting(
             .bind(&entries.targets)
             .bind(&entries.outcomes)
             .bind(&entries.bodies)
+            .bind(&entries.leaves)
             .execute(&mut *connection)
             .await?
             .rows_affected();
-        let new_size = size.checked_add_unsigned(added);
-        let new_size = new_size.ok_or_else(|| sqlx::Error::Decode("the log is full".into()))?;
-        sqlx::query(UPDATE_HEAD).bind(org.as_str()).bind(new_size).execute(&mut *connection).await?;
+        let new_size = stored_size(&tree)?;
+        if size.checked_add_unsigned(added) != Some(new_size) {
+            return Err(sqlx::Error::Decode("the log has not grown as its tree has".into()));
+        }
+        if !entries.blocks.is_empty() {
+            let insert = sqlx::query(INSERT_BLOCKS).bind(org.as_str()).bind(&entries.blocks);
+            insert.bind(&entries.roots).execute(&mut *connection).await?;
+        }
+        let update = sqlx::query(UPDATE_HEAD).bind(org.as_str()).bind(new_size);
+        update.bind(tree.to_bytes()).execute(&mut *connection).await?;
         sqlx::query(ADD_COUNTS).bind(org.as_str()).bind(size).execute(&mut *connection).await?;
     }
     for (arrived, ids) in arrived.chunks(STRETCH).zip(ids.chunks(STRETCH)) {
@@ -209,15 +225,25 @@ async fn move_waiting(
     Ok(End::Commit(Turn::Taken(u64::try_from(ids.len()).unwrap_or(u64::MAX))))
 }
 
-/// Holds the head of the organization, made if it has none, and returns the last number given. `None` if somebody else
-/// holds it.
-async fn lock_head(connection: &mut PgConnection, org: &OrgId) -> Result<Option<i64>, sqlx::Error> {
+/// Holds the head of the organization, made if it has none, and returns the tree. `None` if somebody else holds it.
+async fn lock_head(connection: &mut PgConnection, org: &OrgId) -> Result<Option<Frontier>, sqlx::Error> {
     let head = sqlx::query(LOCK_HEAD).bind(org.as_str()).fetch_optional(&mut *connection).await?;
     if let Some(row) = head {
-        return row.try_get("size").map(Some);
+        return tree(&row).map(Some);
     }
     let made = sqlx::query(INSERT_HEAD).bind(org.as_str()).execute(connection).await?.rows_affected();
-    Ok((made == 1).then_some(0))
+    Ok((made == 1).then(Frontier::default))
+}
+
+/// The tree of a row of `audit_head`.
+pub(crate) fn tree(row: &PgRow) -> Result<Frontier, sqlx::Error> {
+    let tree = Frontier::from_bytes(whole(row.try_get("size")?)?, row.try_get("peaks")?);
+    tree.ok_or_else(|| sqlx::Error::Decode("the head of the log does not fit its size".into()))
+}
+
+/// The size of a log as columns hold it.
+fn stored_size(tree: &Frontier) -> Result<i64, sqlx::Error> {
+    i64::try_from(tree.size()).map_err(|_| sqlx::Error::Decode("the log is full".into()))
 }
 
 /// What is added to the log, column by column.
@@ -230,10 +256,23 @@ struct Entries<'r> {
     targets: Vec<Option<String>>,
     outcomes: Vec<String>,
     bodies: Vec<&'r str>,
+    leaves: Vec<Vec<u8>>,
+    /// Blocks of the tree that became complete, and their roots.
+    blocks: Vec<i64>,
+    roots: Vec<Vec<u8>>,
 }
 
 impl<'r> Entries<'r> {
-    fn push(&mut self, id: Uuid, at: i64, body: &'r str) -> Result<(), sqlx::Error> {
+    /// Adds an entry, which the tree grows by.
+    fn push(&mut self, tree: &mut Frontier, id: Uuid, at: i64, body: &'r str) -> Result<(), sqlx::Error> {
+        let seq = tree.size() + 1;
+        let leaf = entry_leaf(seq, EventId::from_uuid(id), from_millis(at)?, body.as_bytes());
+        if let Some(root) = tree.push(leaf) {
+            let number = i64::try_from(seq / BLOCK - 1).map_err(|error| sqlx::Error::Decode(error.into()))?;
+            self.blocks.push(number);
+            self.roots.push(root.as_bytes().to_vec());
+        }
+        self.leaves.push(leaf.as_bytes().to_vec());
         let facts: Facts<'_> =
             serde_json::from_str(body).map_err(|error| sqlx::Error::Decode(error.into()))?;
         self.ids.push(id);

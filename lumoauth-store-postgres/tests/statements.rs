@@ -17,7 +17,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
 /// What no statement may contain: it would not be there on every version and kind of PostgreSQL, or it would take the
 /// log apart.
 const BANNED: &[&str] = &[
-    "UPDATE audit_log",
     "DELETE FROM audit_log",
     "TRUNCATE",
     "advisory",
@@ -28,7 +27,16 @@ const BANNED: &[&str] = &[
     "xmax",
     "MERGE INTO",
     "RETURNING *",
+    "DELETE FROM audit_block",
+    "UPDATE audit_block",
+    "DELETE FROM audit_checkpoint",
+    "UPDATE audit_checkpoint",
+    "DELETE FROM audit_head",
 ];
+
+/// What retention does to the log, and nothing else may: no leaf, number, id or time is ever in it.
+const DROP_BODIES: &str = "UPDATE audit_log SET body = NULL, actor_id = '', target_id = NULL \
+                           WHERE org_id = $1 AND seq > $2 AND seq <= $3";
 
 #[test]
 fn every_statement_names_the_organization() {
@@ -52,7 +60,12 @@ fn the_log_is_only_appended_to_and_nothing_needs_one_kind_of_postgresql() {
     let sources = statements().into_iter().chain(migrations);
     for (name, text) in sources {
         let code: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
-        let code = code.join(" ").split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
+        let words = code.join(" ");
+        // Without the backslashes at the ends of lines.
+        let words: Vec<_> = words.split_whitespace().filter(|word| *word != "\\").collect();
+        let code = words.join(" ").to_lowercase();
+        let code = code.replace(&DROP_BODIES.to_lowercase(), "");
+        assert!(!code.contains("update audit_log"), "{name} changes the log");
         for banned in BANNED {
             assert!(!code.contains(&banned.to_lowercase()), "{name} contains `{banned}`");
         }

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -9,7 +10,11 @@ use async_trait::async_trait;
 use lumoauth_core::{
     audit::Event,
     id::OrgId,
-    store::{AuditFilter, AuditKey, AuditStats, AuditStore, Listing, LogEntry, Page, StoreError},
+    merkle::Node,
+    store::{
+        AuditFilter, AuditKey, AuditStats, AuditStore, Checkpoint, Listing, LogEntry, LogHead, Page,
+        RawEntry, StoreError, TreeLevel,
+    },
 };
 use lumoauth_store_postgres::PostgresStore;
 use sqlx::{Connection as _, PgConnection};
@@ -132,5 +137,33 @@ impl AuditStore for OneByOne {
 
     async fn stats(&self, org: &OrgId, filter: &AuditFilter) -> Result<AuditStats, StoreError> {
         AuditStore::stats(&*self.rest, org, filter).await
+    }
+
+    async fn head(&self, org: &OrgId) -> Result<LogHead, StoreError> {
+        AuditStore::head(&*self.rest, org).await
+    }
+
+    async fn nodes(&self, org: &OrgId, level: TreeLevel, range: Range<u64>) -> Result<Vec<Node>, StoreError> {
+        AuditStore::nodes(&*self.rest, org, level, range).await
+    }
+
+    async fn raw(&self, org: &OrgId, after: u64, max: u32) -> Result<Vec<RawEntry>, StoreError> {
+        AuditStore::raw(&*self.rest, org, after, max).await
+    }
+
+    async fn sign_off(&self, org: &OrgId, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        AuditStore::sign_off(&*self.rest, org, checkpoint).await
+    }
+
+    async fn checkpoints(&self, org: &OrgId, after: u64, max: u32) -> Result<Vec<Checkpoint>, StoreError> {
+        AuditStore::checkpoints(&*self.rest, org, after, max).await
+    }
+
+    async fn unsigned(&self, by: u64, max: u32) -> Result<Vec<OrgId>, StoreError> {
+        AuditStore::unsigned(&*self.rest, by, max).await
+    }
+
+    async fn drop_bodies(&self, org: &OrgId, up_to: u64) -> Result<u64, StoreError> {
+        AuditStore::drop_bodies(&*self.rest, org, up_to).await
     }
 }

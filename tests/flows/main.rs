@@ -13,6 +13,7 @@ mod ask;
 mod audit;
 mod audit_export;
 mod audit_refusals;
+mod audit_tree;
 mod authority;
 mod authorize;
 mod authorize_audit;

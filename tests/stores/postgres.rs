@@ -59,6 +59,9 @@ mod outbox {
     lumoauth_core::outbox_conformance!(make);
 }
 
+#[path = "audit_tamper.rs"]
+mod audit_tamper;
+
 #[path = "postgres_modes.rs"]
 mod modes;
 

@@ -1,17 +1,23 @@
 //! The roles that keep the audit log, or hold its events until they are moved elsewhere.
 
+use std::ops::Range;
+
 use async_trait::async_trait;
 use lumoauth_core::{
     audit::Event,
     id::{EventId, OrgId},
-    store::{AuditFilter, AuditKey, AuditStats, AuditStore, Listing, LogEntry, Outbox, Page, StoreError},
+    merkle::Node,
+    store::{
+        AuditFilter, AuditKey, AuditStats, AuditStore, Checkpoint, Listing, LogEntry, LogHead, Outbox, Page,
+        RawEntry, StoreError, TreeLevel, dropped_event,
+    },
 };
 
 use crate::{
     EmbeddedStore,
-    batch::{Batch, Destination, EncodedEvent},
+    batch::{Batch, Destination, EncodedEvent, encode, log_row},
     snapshot::{Order, Snapshot, Visit, decode, malformed},
-    tables::{Table, all_of, event_key, number_of, seq_key},
+    tables::{Table, all_of, event_key, head_of, leaf_and_event, number_of, org_of, prefix, seq_key},
 };
 
 #[async_trait]
@@ -51,7 +57,7 @@ impl AuditStore for EmbeddedStore {
             },
         };
         match snapshot.get(Table::AuditLog, &seq_key(org, seq))? {
-            Some(event) => Ok(Some(LogEntry { seq, event: decode(Table::AuditLog, event.value())? })),
+            Some(row) => Ok(Some(LogEntry { seq, event: event_of(row.value())? })),
             None => Ok(None),
         }
     }
@@ -97,7 +103,7 @@ impl AuditStore for EmbeddedStore {
     async fn stats(&self, org: &OrgId, filter: &AuditFilter) -> Result<AuditStats, StoreError> {
         let mut stats = AuditStats::default();
         let visit = |_: &[u8], value: &[u8]| {
-            let event: Event = decode(Table::AuditLog, value)?;
+            let event = event_of(value)?;
             if filter.matches(&event) {
                 stats.count(&event);
             }
@@ -105,6 +111,99 @@ impl AuditStore for EmbeddedStore {
         };
         self.latest().walk(Table::AuditLog, all_of(org), Order::Ascending, visit).await?;
         Ok(stats)
+    }
+
+    async fn head(&self, org: &OrgId) -> Result<LogHead, StoreError> {
+        log_head(&self.latest(), org)
+    }
+
+    async fn nodes(&self, org: &OrgId, level: TreeLevel, range: Range<u64>) -> Result<Vec<Node>, StoreError> {
+        // Entries are counted from one, hashes from zero.
+        let (table, shift) = match level {
+            TreeLevel::Leaves => (Table::AuditLog, 1),
+            TreeLevel::Blocks => (Table::AuditBlocks, 0),
+        };
+        let key = |n: u64| seq_key(org, n.saturating_add(shift));
+        let mut nodes = Vec::new();
+        let visit = |_: &[u8], value: &[u8]| {
+            nodes.push(leaf_and_event(value).ok_or_else(|| malformed(table))?.0);
+            Ok(Visit::Next)
+        };
+        if range.start < range.end {
+            self.latest().walk(table, key(range.start)..key(range.end), Order::Ascending, visit).await?;
+        }
+        Ok(nodes)
+    }
+
+    async fn raw(&self, org: &OrgId, after: u64, max: u32) -> Result<Vec<RawEntry>, StoreError> {
+        let snapshot = self.latest();
+        let dropped = log_head(&snapshot, org)?.dropped;
+        let start = after.saturating_add(1);
+        let keys = seq_key(org, start)..seq_key(org, start.saturating_add(u64::from(max)));
+        let mut entries = Vec::new();
+        let visit = |key: &[u8], value: &[u8]| {
+            entries.push(raw_entry(key, value, dropped)?);
+            Ok(Visit::Next)
+        };
+        if max > 0 {
+            snapshot.walk(Table::AuditLog, keys, Order::Ascending, visit).await?;
+        }
+        Ok(entries)
+    }
+
+    async fn sign_off(&self, org: &OrgId, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        let (org, checkpoint) = (org.clone(), checkpoint.clone());
+        let decide = move |batch: &mut Batch<'_>| {
+            let key = seq_key(&org, checkpoint.size);
+            if !batch.has(Table::AuditCheckpoints, &key)? {
+                batch.put(Table::AuditCheckpoints, &key, checkpoint.signed.as_bytes())?;
+                let head = batch.head_to_change(&org)?;
+                head.signed = head.signed.max(checkpoint.size);
+            }
+            Ok(())
+        };
+        self.writer.submit(decide).await
+    }
+
+    async fn checkpoints(&self, org: &OrgId, after: u64, max: u32) -> Result<Vec<Checkpoint>, StoreError> {
+        let max = usize::try_from(max).unwrap_or(usize::MAX);
+        let mut checkpoints = Vec::new();
+        let visit = |key: &[u8], value: &[u8]| {
+            if checkpoints.len() >= max {
+                return Ok(Visit::Stop);
+            }
+            let size = number_of(key).ok_or_else(|| malformed(Table::AuditCheckpoints))?;
+            let signed = String::from_utf8(value.to_vec()).map_err(|_| malformed(Table::AuditCheckpoints))?;
+            checkpoints.push(Checkpoint { size, signed });
+            Ok(Visit::Next)
+        };
+        let keys = seq_key(org, after.saturating_add(1))..all_of(org).end;
+        self.latest().walk(Table::AuditCheckpoints, keys, Order::Ascending, visit).await?;
+        Ok(checkpoints)
+    }
+
+    async fn unsigned(&self, by: u64, max: u32) -> Result<Vec<OrgId>, StoreError> {
+        let max = usize::try_from(max).unwrap_or(usize::MAX);
+        let mut found = Vec::new();
+        let visit = |key: &[u8], value: &[u8]| {
+            if found.len() >= max {
+                return Ok(Visit::Stop);
+            }
+            let head = head_of(value).ok_or_else(|| malformed(Table::AuditHeads))?;
+            if head.tree.size().saturating_sub(head.signed) >= by.max(1) {
+                found.push(org_of(key).ok_or_else(|| malformed(Table::AuditHeads))?);
+            }
+            Ok(Visit::Next)
+        };
+        // Every slug begins with a letter or digit.
+        self.latest().walk(Table::AuditHeads, Vec::new()..vec![u8::MAX], Order::Ascending, visit).await?;
+        Ok(found)
+    }
+
+    async fn drop_bodies(&self, org: &OrgId, up_to: u64) -> Result<u64, StoreError> {
+        let org = org.clone();
+        let decide = move |batch: &mut Batch<'_>| drop_bodies(batch, &org, up_to);
+        self.writer.submit(decide).await
     }
 }
 
@@ -155,5 +254,45 @@ fn head(snapshot: &Snapshot, org: &OrgId) -> Result<u64, StoreError> {
 
 fn entry(key: &[u8], value: &[u8]) -> Result<LogEntry, StoreError> {
     let seq = number_of(key).ok_or_else(|| malformed(Table::AuditLog))?;
-    Ok(LogEntry { seq, event: decode(Table::AuditLog, value)? })
+    Ok(LogEntry { seq, event: event_of(value)? })
+}
+
+fn parts(value: &[u8]) -> Result<(Node, &[u8]), StoreError> {
+    leaf_and_event(value).ok_or_else(|| malformed(Table::AuditLog))
+}
+
+fn event_of(value: &[u8]) -> Result<Event, StoreError> {
+    decode(Table::AuditLog, parts(value)?.1)
+}
+
+fn log_head(snapshot: &Snapshot, org: &OrgId) -> Result<LogHead, StoreError> {
+    match snapshot.get(Table::AuditHeads, &prefix(org))? {
+        Some(row) => head_of(row.value()).ok_or_else(|| malformed(Table::AuditHeads)),
+        None => Ok(LogHead::default()),
+    }
+}
+
+fn raw_entry(key: &[u8], value: &[u8], dropped: u64) -> Result<RawEntry, StoreError> {
+    let seq = number_of(key).ok_or_else(|| malformed(Table::AuditLog))?;
+    let (leaf, json) = parts(value)?;
+    let event: Event = decode(Table::AuditLog, json)?;
+    let body = String::from_utf8(json.to_vec()).map_err(|_| malformed(Table::AuditLog))?;
+    Ok(RawEntry { seq, event_id: event.id, at: event.at, body: (seq > dropped).then_some(body), leaf })
+}
+
+/// Drops the bodies of all entries up to this number.
+fn drop_bodies(batch: &mut Batch<'_>, org: &OrgId, up_to: u64) -> Result<u64, StoreError> {
+    let head = batch.head_to_change(org)?;
+    let (first, end) = (head.dropped, up_to.min(head.tree.size()));
+    for seq in first + 1..=end {
+        let key = seq_key(org, seq);
+        let row = batch.get(Table::AuditLog, &key)?.ok_or_else(|| malformed(Table::AuditLog))?;
+        let (leaf, json) = parts(&row)?;
+        let event: Event = decode(Table::AuditLog, json)?;
+        let left = dropped_event(event.id, event.at, event.kind, event.outcome);
+        batch.put(Table::AuditLog, &key, &log_row(leaf, &encode(Table::AuditLog, &left)?))?;
+    }
+    let head = batch.head_to_change(org)?;
+    head.dropped = first.max(end);
+    Ok(head.dropped - first)
 }

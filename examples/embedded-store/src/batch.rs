@@ -1,19 +1,20 @@
 //! Writing: what the operations of one write transaction see and do.
 
-use std::{collections::HashMap, ops::Range};
+use std::{collections::HashMap, mem, ops::Range};
 
 use lumoauth_core::{
     audit::Event,
     clock::Timestamp,
     id::{EventId, OrgId},
-    store::StoreError,
+    merkle::{BLOCK, Node, entry_leaf},
+    store::{LogHead, StoreError},
 };
 use redb::{ReadableTable, WriteTransaction};
 
 use crate::{
     cache::{Changed, is_cached},
     snapshot::{malformed, store_error},
-    tables::{Bytes, Table, all_of, event_key, expiry_key, number_of, prefix, seq_key},
+    tables::{Bytes, Table, event_key, expiry_key, head_of, head_row, number_of, prefix, seq_key},
 };
 
 /// Where audit events go.
@@ -28,13 +29,19 @@ pub(crate) enum Destination {
 /// An event as it is stored. Encoding is work for the caller's thread, not for the only writer.
 pub(crate) struct EncodedEvent {
     id: EventId,
+    at: Timestamp,
     json: Vec<u8>,
 }
 
 impl EncodedEvent {
     pub(crate) fn of(event: &Event) -> Result<Self, StoreError> {
-        Ok(Self { id: event.id, json: encode(Table::AuditLog, event)? })
+        Ok(Self { id: event.id, at: event.at, json: encode(Table::AuditLog, event)? })
     }
+}
+
+/// The value of a row of [`Table::AuditLog`].
+pub(crate) fn log_row(leaf: Node, json: &[u8]) -> Vec<u8> {
+    [leaf.as_bytes().as_slice(), json].concat()
 }
 
 /// `record` as JSON.
@@ -47,12 +54,18 @@ pub(crate) fn encode(table: Table, record: &impl serde::Serialize) -> Result<Vec
 pub(crate) struct Batch<'t> {
     transaction: &'t WriteTransaction,
     tables: [Option<redb::Table<'t, Bytes, Bytes>>; Table::COUNT],
-    /// The last number given, by organization.
-    heads: HashMap<OrgId, u64>,
+    /// The heads of the logs that were looked at. They are written at the end, once for all entries of a batch.
+    heads: HashMap<OrgId, Head>,
     destination: Destination,
     writes: u64,
     /// The rows that were written or removed and may be cached.
     changed: Vec<Changed>,
+}
+
+/// The head of a log, and whether it changed.
+struct Head {
+    head: LogHead,
+    changed: bool,
 }
 
 impl<'t> Batch<'t> {
@@ -66,9 +79,14 @@ impl<'t> Batch<'t> {
         self.writes
     }
 
-    /// The rows that the caches must forget once this is committed.
-    pub(crate) fn into_changed(self) -> Vec<Changed> {
-        self.changed
+    /// Writes what was kept back. Returns the rows that the caches must forget once this is committed.
+    pub(crate) fn finish(mut self) -> Result<Vec<Changed>, StoreError> {
+        for (org, head) in mem::take(&mut self.heads) {
+            if head.changed {
+                self.put(Table::AuditHeads, &prefix(&org), &head_row(&head.head))?;
+            }
+        }
+        Ok(self.changed)
     }
 
     pub(crate) fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -158,10 +176,14 @@ impl<'t> Batch<'t> {
                 if self.has(Table::AuditIds, &id)? {
                     return Ok(());
                 }
-                let seq = self.head(org)? + 1;
-                self.put(Table::AuditLog, &seq_key(org, seq), &event.json)?;
+                let head = self.head_to_change(org)?;
+                let seq = head.tree.size() + 1;
+                let leaf = entry_leaf(seq, event.id, event.at, &event.json);
+                if let Some(block) = head.tree.push(leaf) {
+                    self.put(Table::AuditBlocks, &seq_key(org, seq / BLOCK - 1), block.as_bytes())?;
+                }
+                self.put(Table::AuditLog, &seq_key(org, seq), &log_row(leaf, &event.json))?;
                 self.put(Table::AuditIds, &id, &seq.to_be_bytes())?;
-                self.heads.insert(org.clone(), seq);
             }
             Destination::Outbox => {
                 if self.has(Table::OutboxIds, &id)? {
@@ -176,19 +198,18 @@ impl<'t> Batch<'t> {
         Ok(())
     }
 
-    /// The last number given in the log of `org`.
-    fn head(&mut self, org: &OrgId) -> Result<u64, StoreError> {
-        if let Some(head) = self.heads.get(org) {
-            return Ok(*head);
+    /// How far the log of `org` has come, to be written at the end.
+    pub(crate) fn head_to_change(&mut self, org: &OrgId) -> Result<&mut LogHead, StoreError> {
+        if !self.heads.contains_key(org) {
+            let head = match self.get(Table::AuditHeads, &prefix(org))? {
+                Some(row) => head_of(&row).ok_or_else(|| malformed(Table::AuditHeads))?,
+                None => LogHead::default(),
+            };
+            self.heads.insert(org.clone(), Head { head, changed: false });
         }
-        let keys = all_of(org);
-        let mut range = self
-            .table(Table::AuditLog)?
-            .range(keys.start.as_slice()..keys.end.as_slice())
-            .map_err(|error| store_error(Table::AuditLog, error))?;
-        let Some(last) = range.next_back() else { return Ok(0) };
-        let (key, _) = last.map_err(|error| store_error(Table::AuditLog, error))?;
-        number_of(key.value()).ok_or_else(|| malformed(Table::AuditLog))
+        let head = self.heads.get_mut(org).ok_or_else(|| malformed(Table::AuditHeads))?;
+        head.changed = true;
+        Ok(&mut head.head)
     }
 
     fn last_arrival(&mut self) -> Result<u64, StoreError> {

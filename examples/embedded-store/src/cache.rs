@@ -98,6 +98,9 @@ const fn kind(table: Table) -> Option<Kind> {
         | Table::Expiries
         | Table::ReplayMarks
         | Table::AuditLog
+        | Table::AuditHeads
+        | Table::AuditBlocks
+        | Table::AuditCheckpoints
         | Table::AuditIds
         | Table::Outbox
         | Table::OutboxIds => None,

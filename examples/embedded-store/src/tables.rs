@@ -7,8 +7,8 @@
 //! 4. Text of variable length comes last, or ends with NUL.
 //! 5. A record is JSON. The value of an index row is the whole key of the record.
 //!
-//! [`Table::Expiries`], [`Table::ParkedHolds`], [`Table::DueCallbacks`] and [`Table::Outbox`] are walked across organizations, so they begin with
-//! a time and with a number; nothing is ever looked up in them by a caller's key.
+//! [`Table::Expiries`], [`Table::ParkedHolds`], [`Table::DueCallbacks`] and [`Table::Outbox`] are walked across
+//! organizations, so they begin with a time and with a number; nothing is ever looked up in them by a caller's key.
 
 use std::ops::Range;
 
@@ -17,9 +17,10 @@ use lumoauth_core::{
     clock::Timestamp,
     id::{AAuthIdentifier, AgentId, EventId, Number, OrgId},
     keys::KeyPurpose,
+    merkle::{Frontier, Node},
     policy::RecordId,
     secret::SecretHash,
-    store::{Handle, TicketPurpose},
+    store::{Handle, LogHead, TicketPurpose},
 };
 use redb::TableDefinition;
 use uuid::Uuid;
@@ -142,8 +143,14 @@ tables! {
     Expiries = "expiries",
     /// org, space, hash of the value → nothing.
     ReplayMarks = "replay_marks",
-    /// org, number → event.
+    /// org, number → leaf (32 bytes), event.
     AuditLog = "audit_log",
+    /// org → how far the log has come: [`head_row`].
+    AuditHeads = "audit_heads",
+    /// org, number of the block, counted from zero → root of the hash tree over it.
+    AuditBlocks = "audit_blocks",
+    /// org, size → signed head.
+    AuditCheckpoints = "audit_checkpoints",
     /// org, event id → number.
     AuditIds = "audit_ids",
     /// number of arrival → org, event.
@@ -204,6 +211,36 @@ pub(crate) fn number_key(org: &OrgId, number: Number) -> Vec<u8> {
 
 pub(crate) fn seq_key(org: &OrgId, seq: u64) -> Vec<u8> {
     key(org, &[&seq.to_be_bytes()])
+}
+
+/// The organization whose [`prefix`] this is.
+pub(crate) fn org_of(prefix: &[u8]) -> Option<OrgId> {
+    OrgId::parse(str::from_utf8(prefix.strip_suffix(&[0])?).ok()?).ok()
+}
+
+/// The value of a row of [`Table::AuditHeads`]: size, dropped, signed, then the peaks of the tree.
+pub(crate) fn head_row(head: &LogHead) -> Vec<u8> {
+    let mut row = Vec::with_capacity(24 + 32 * 16);
+    for number in [head.tree.size(), head.dropped, head.signed] {
+        row.extend_from_slice(&number.to_be_bytes());
+    }
+    row.extend(head.tree.to_bytes());
+    row
+}
+
+/// What [`head_row`] wrote.
+pub(crate) fn head_of(row: &[u8]) -> Option<LogHead> {
+    let (numbers, peaks) = row.split_first_chunk::<24>()?;
+    let (numbers, _) = numbers.as_chunks::<8>();
+    let &[size, dropped, signed] = numbers else { return None };
+    let [size, dropped, signed] = [size, dropped, signed].map(u64::from_be_bytes);
+    Some(LogHead { tree: Frontier::from_bytes(size, peaks)?, dropped, signed })
+}
+
+/// The two parts of a value of [`Table::AuditLog`]: the leaf, and the event as it was hashed.
+pub(crate) fn leaf_and_event(value: &[u8]) -> Option<(Node, &[u8])> {
+    let (leaf, event) = value.split_first_chunk()?;
+    Some((Node::from_bytes(*leaf), event))
 }
 
 /// The number at the end of a key of [`Table::AuditLog`] or [`Table::Outbox`].

@@ -324,10 +324,17 @@ fn transact(
         }
     }
     let writes = batch.writes();
-    let changed = batch.into_changed();
     if writes == 0 {
+        drop(batch);
         return transaction.abort().map_err(file_failure);
     }
+    let changed = match batch.finish() {
+        Ok(changed) => changed,
+        Err(_) => {
+            transaction.abort().map_err(file_failure)?;
+            return Err(Failure::RolledBack(WriteError::RolledBack));
+        }
+    };
     match transaction.commit() {
         Ok(()) => {}
         // redb has rolled it back, so every operation may be tried alone.

@@ -26,6 +26,9 @@ pub(crate) enum Verb {
     /// Make organizations, and switch them off and on.
     #[command(subcommand)]
     Org(OrgVerb),
+    /// Check audit logs that were exported.
+    #[command(subcommand)]
+    Audit(AuditVerb),
     /// Read a configuration file and report every problem in it.
     CheckConfig(CheckArgs),
 }
@@ -117,6 +120,23 @@ pub(crate) enum OrgVerb {
     List {
         #[command(flatten)]
         store: StoreArgs,
+    },
+}
+
+/// What can be done with an exported audit log.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditVerb {
+    /// Say whether a log is what was signed, or which entry is the first that is not. Works offline.
+    Verify {
+        /// The export of the log (GET admin/audit-logs/tree/export), or its parts in their order.
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+        /// Signed heads that were kept from earlier: the log must still begin with what they are about.
+        #[arg(long, value_name = "FILE")]
+        head: Option<PathBuf>,
+        /// The public keys of the server (.well-known/audit-jwks.json), fetched when they could be trusted.
+        #[arg(long, value_name = "FILE")]
+        jwks: Option<PathBuf>,
     },
 }
 

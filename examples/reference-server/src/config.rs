@@ -46,6 +46,8 @@ pub(crate) struct Config {
     pub(crate) rate_limits: RateLimiting,
     /// How many connections are held at a time.
     pub(crate) max_connections: NonZero<u16>,
+    /// How long the contents of audit entries are kept; for ever, if nothing is set.
+    pub(crate) audit_retention: Option<Duration>,
     /// How log lines look.
     pub(crate) log_format: logging::Format,
     /// Which log lines are written.
@@ -138,6 +140,9 @@ impl Config {
         let signing_alg = reader.parsed("signing_alg", cli::algorithm);
         let log_level = reader.parsed("log.level", |text| logging::filter(text).map(|_| text.to_owned()));
         let max_connections = reader.value("max_connections");
+        let audit_retention = reader
+            .number("audit.retention_days", RETENTION_DAYS)
+            .map(|days| Duration::from_secs(u64::from(days) * 86_400));
         let organizations: Vec<OrganizationConfig> = reader.value("organizations").unwrap_or_default();
         let rate_limits = match reader.value("rate_limits") {
             Some(false) => RateLimiting::Off,
@@ -184,6 +189,7 @@ impl Config {
             signing_alg: signing_alg.unwrap_or(Algorithm::Es256),
             rate_limits,
             max_connections: max_connections.unwrap_or(listen::DEFAULT_MAX_CONNECTIONS),
+            audit_retention,
             log_format: reader.value("log.format").unwrap_or_default(),
             log_level: log_level.unwrap_or_else(|| logging::DEFAULT_LEVEL.to_owned()),
             tls,
@@ -214,6 +220,9 @@ fn postgres(reader: &mut Reader, store: Option<&StoreUrl>) -> PostgresConfig {
     }
     PostgresConfig { max_connections, acquire_timeout, statement_timeout }
 }
+
+/// From a day, which is what retention counts in, to a century.
+const RETENTION_DAYS: RangeInclusive<u32> = 1..=36_525;
 
 /// What a pool may have. PostgreSQL itself admits 100 if nobody says otherwise; thousands only slow it down.
 const CONNECTIONS: RangeInclusive<u32> = 1..=1000;

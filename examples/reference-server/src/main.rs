@@ -1,11 +1,12 @@
 //! The reference server of lumoauth: its library, a store, keys and a listener, put together as a host does it.
 //!
 //! `dev` runs with no configuration and makes what a first try needs; `serve` runs what a configuration file says; `migrate`
-//! prepares a database for either; `org` makes organizations and switches them off; `check-config` reads a configuration and
-//! reports. The README beside this package has all keys and files.
+//! prepares a database for either; `org` makes organizations and switches them off; `audit`
+//! checks an exported audit log; `check-config` reads a configuration and reports. The README beside this package has all keys and files.
 
 mod accounts;
 mod app;
+mod audit;
 mod cli;
 mod config;
 mod credentials;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Serve(args) => in_runtime(serve::run(args)),
         Verb::Migrate(args) => in_runtime(migrate::run(args)),
         Verb::Org(verb) => in_runtime(org::run(verb)),
+        Verb::Audit(verb) => audit::run(verb),
         Verb::CheckConfig(args) => serve::check(&args),
     };
     match outcome {

@@ -78,6 +78,9 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<(), Failure> {
         .with_password_hasher(passwords.clone())
         .with_approver_page("/orgs/{org}/api/v1/oauth/approvals")
         .with_fetch(Arc::new(fetch::guarded(&config.fetch_allow)?));
+    if let Some(kept) = config.audit_retention {
+        builder = builder.with_audit_retention(kept);
+    }
     if let Some(limits) = &limits {
         builder = builder.with_failure_limit(limits.failure_limit());
     }

@@ -62,17 +62,20 @@ pub enum KeyPurpose {
     /// Tokens of AAuth. Always Ed25519.
     #[serde(rename = "aauth")]
     AAuth,
+    /// Heads of the audit log. Always Ed25519, and never removed: a head is verified as long as anybody keeps it.
+    AuditHead,
 }
 
 impl KeyPurpose {
     /// Every purpose.
-    pub const ALL: [Self; 2] = [Self::AccessToken, Self::AAuth];
+    pub const ALL: [Self; 3] = [Self::AccessToken, Self::AAuth, Self::AuditHead];
 
     /// A stable name, part of what a sealed key is bound to.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AccessToken => "access_token",
             Self::AAuth => "aauth",
+            Self::AuditHead => "audit_head",
         }
     }
 }

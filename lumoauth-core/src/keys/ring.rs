@@ -61,7 +61,7 @@ impl KeyRingConfig {
     fn algorithm_for(&self, purpose: KeyPurpose) -> Algorithm {
         match purpose {
             KeyPurpose::AccessToken => self.algorithm,
-            KeyPurpose::AAuth => Algorithm::EdDsa,
+            KeyPurpose::AAuth | KeyPurpose::AuditHead => Algorithm::EdDsa,
         }
     }
 }
@@ -143,6 +143,9 @@ impl KeyRing {
 
     /// Whether no token can need `key` any more.
     fn is_past(&self, key: &SealedKey, all: &[SealedKey], now: Timestamp) -> bool {
+        if key.purpose == KeyPurpose::AuditHead {
+            return false;
+        }
         all.iter()
             .filter(|other| other.purpose == key.purpose && other.generation > key.generation)
             .map(|successor| successor.active_from.plus(self.config.retire_after))
@@ -288,6 +291,10 @@ mod tests {
         assert_eq!(published(end.minus(Duration::from_secs(1))).await, 2);
         ring.maintain(&org, end).await.unwrap();
         assert_eq!(signer_at(end).await, second);
+        if purpose == KeyPurpose::AuditHead {
+            assert_eq!(published(end).await, 2);
+            return;
+        }
         assert!(!ring.verifying_keys(&org, purpose, end).await.unwrap().iter().any(|key| *key.id() == first));
     }
 
@@ -320,7 +327,7 @@ mod tests {
             let made: Vec<_> = KeyStore::list(&*store, &org).await.unwrap();
             assert_eq!(made.len(), KeyPurpose::ALL.len());
             for (purpose, algorithm) in
-                [(KeyPurpose::AccessToken, configured), (KeyPurpose::AAuth, Algorithm::EdDsa)]
+                KeyPurpose::ALL.into_iter().zip([configured, Algorithm::EdDsa, Algorithm::EdDsa])
             {
                 let signer = ring.signer(&org, purpose, now).await.unwrap();
                 assert_eq!(signer.algorithm(), algorithm);
@@ -336,7 +343,7 @@ mod tests {
         let store = Arc::new(MemoryStore::new());
         let ring = ring(&store);
         let now = Timestamp::from_unix_seconds(1);
-        let [oauth, aauth] = KeyPurpose::ALL;
+        let [oauth, aauth, _] = KeyPurpose::ALL;
         let first = ring.signer(&org, oauth, now).await.unwrap();
         let other = ring.signer(&org, aauth, now).await.unwrap();
         assert_ne!(first.key_id(), other.key_id());

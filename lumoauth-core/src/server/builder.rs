@@ -1,10 +1,12 @@
 //! Putting a server together.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use url::{Position, Url};
 
-use super::{AuthorizationServer, Inner, PasswordHasher, notices::Notices, public_path};
+use super::{
+    AuthorizationServer, Inner, PasswordHasher, audit_tree::LEAST_RETENTION, notices::Notices, public_path,
+};
 use crate::{
     aauth::{ConsentPolicy, LevelPolicy},
     authz::{Authorizer, BuiltIn},
@@ -37,6 +39,7 @@ pub struct Builder {
     mail: Option<Arc<dyn Notifier>>,
     approver_page: Option<String>,
     authorizer: Option<Arc<dyn Authorizer>>,
+    audit_retention: Option<Duration>,
 }
 
 /// The server cannot be built.
@@ -81,6 +84,7 @@ impl Builder {
             mail: None,
             approver_page: None,
             authorizer: None,
+            audit_retention: None,
         }
     }
 
@@ -145,6 +149,13 @@ impl Builder {
         self
     }
 
+    /// Drops the contents of audit entries that are older than this, in whole days and at least one; without it they are kept
+    /// for ever. What stays is the number, the id, the time, the kind, the outcome and the hash: every proof stays valid.
+    pub fn with_audit_retention(mut self, kept: Duration) -> Self {
+        self.audit_retention = Some(kept.max(LEAST_RETENTION));
+        self
+    }
+
     /// Adds a grant of the host's own.
     pub fn with_grant(mut self, grant: impl Grant) -> Self {
         self.grants.push(Arc::new(grant));
@@ -193,6 +204,7 @@ impl Builder {
             policy,
             authorizer,
             signed_here: Accept::at(authorities),
+            audit_retention: self.audit_retention,
             consent_policy: self.consent_policy,
             notices: Notices::default(),
             mail: self.mail,

@@ -27,8 +27,9 @@ const MAX_AUDIT_STEPS: u32 = 100;
 const PURGE_BATCH: u32 = 1000;
 
 impl AuthorizationServer {
-    /// All periodic work: moving and numbering audit events, freeing reservations that nobody decided about, telling callbacks and people, purging, making and rotating keys, syncing clocks, and
-    /// hearing what other servers changed. It never ends; spawn it.
+    /// All periodic work: moving and numbering audit events, signing heads of logs, freeing reservations that nobody decided
+    /// about, telling callbacks and people, purging, making and rotating keys, syncing clocks, and hearing what other servers
+    /// changed. It never ends; spawn it.
     ///
     /// A server without it stays correct, only untidy: expiry is decided when something is read, and audit reads
     /// number what waits.
@@ -64,8 +65,12 @@ impl AuthorizationServer {
                 tracing::warn!(error = &error as &dyn std::error::Error, "cannot deliver callbacks");
             }
             self.deliver_notices().await;
-            if round % ROUNDS_BETWEEN_UPKEEP == 0 {
+            let upkeep = round % ROUNDS_BETWEEN_UPKEEP == 0;
+            if upkeep {
                 self.upkeep_round().await;
+            }
+            if let Err(error) = self.sign_heads(upkeep).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot find audit logs to sign");
             }
             Delay::new(AUDIT_EVERY).await;
         }
@@ -81,7 +86,8 @@ impl AuthorizationServer {
         self.expire_parked().await?;
         self.deliver_callbacks().await?;
         self.deliver_notices().await;
-        self.audit_round().await
+        self.audit_round().await?;
+        self.sign_heads(true).await
     }
 
     /// Does what can be done, whatever fails, and returns the first failure.
@@ -140,6 +146,10 @@ impl AuthorizationServer {
                     if let Err(error) = self.inner.keys.maintain(&org, now).await {
                         let error = &error as &dyn std::error::Error;
                         tracing::error!(error, %org, "key maintenance failed");
+                    }
+                    if let Err(error) = self.drop_old_bodies(&org, now).await {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, %org, "audit retention failed");
                     }
                 }
             }

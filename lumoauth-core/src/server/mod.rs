@@ -10,6 +10,7 @@ mod approvals;
 mod ask;
 mod attest;
 mod audit;
+mod audit_tree;
 mod authenticate;
 mod authorize;
 mod authz;
@@ -68,6 +69,7 @@ pub use agents::{AgentPage, NewAgent, Registration, RegistrationRequest, TestTok
 pub use approvals::{ApprovalDecisionRequest, ApprovalRequest, OpenedApproval};
 pub use ask::{Answer, AskRequest, McpToolRequest, RequestFacts};
 pub use attest::{Attestation, AttestedIdentity};
+pub use audit_tree::TreeProof;
 pub use authenticate::{AuthenticateError, Credential, Door};
 pub use authorize::{Answer as AuthorizationAnswer, Authorization, Question};
 pub use authz::{CheckRequest, Checked, Permission, Subject, SubjectRef};
@@ -152,6 +154,7 @@ pub struct AuthorizationServer {
 
 #[derive(Debug)]
 struct Inner {
+    audit_retention: Option<std::time::Duration>,
     public_url: String,
     stores: Stores,
     keys: Arc<dyn KeyProvider>,

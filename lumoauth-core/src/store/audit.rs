@@ -1,14 +1,15 @@
 //! The roles that keep the audit log and bring events to it.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, ops::Range};
 
 use async_trait::async_trait;
 
-use super::{Listing, Page, StoreError};
+use super::{Checkpoint, Listing, LogHead, Page, RawEntry, StoreError, TreeLevel};
 use crate::{
     audit::{Event, EventOutcome},
     clock::Timestamp,
     id::{EventId, OrgId},
+    merkle::Node,
 };
 
 /// An event with its place in the log.
@@ -153,6 +154,57 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] if the backend cannot answer.
     async fn stats(&self, org: &OrgId, filter: &AuditFilter) -> Result<AuditStats, StoreError>;
+
+    /// How far the log has come, and the tree over it. A number, its leaf and its place in the tree are given in one step,
+    /// so the tree has every entry that can be read and no other. Checked by `conformance::audit_tree::grows_with_the_log`
+    /// and `racing_appends_keep_the_tree`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer.
+    async fn head(&self, org: &OrgId) -> Result<LogHead, StoreError>;
+
+    /// The hashes with these places, counted from zero; fewer at the end of the tree. Once given they never change.
+    /// Checked by `conformance::audit_tree::grows_with_the_log` and `blocks_are_roots_of_leaves`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer.
+    async fn nodes(&self, org: &OrgId, level: TreeLevel, range: Range<u64>) -> Result<Vec<Node>, StoreError>;
+
+    /// Up to `max` entries above `after`, in the order of their numbers, as they were hashed. Checked by
+    /// `conformance::audit_tree::raw_entries_hash_to_their_leaves`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer.
+    async fn raw(&self, org: &OrgId, after: u64, max: u32) -> Result<Vec<RawEntry>, StoreError>;
+
+    /// Keeps a signed head for ever. The first of its size stays. Checked by
+    /// `conformance::audit_tree::checkpoints_stay_as_they_are`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer.
+    async fn sign_off(&self, org: &OrgId, checkpoint: &Checkpoint) -> Result<(), StoreError>;
+
+    /// Up to `max` signed heads of more than `after` entries, the smallest first. Checked by
+    /// `conformance::audit_tree::checkpoints_stay_as_they_are`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer.
+    async fn checkpoints(&self, org: &OrgId, after: u64, max: u32) -> Result<Vec<Checkpoint>, StoreError>;
+
+    /// Up to `max` organizations whose log is at least `by` entries longer than its largest signed head, in no particular
+    /// order. For maintenance. Checked by `conformance::audit_tree::unsigned_logs`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer.
+    async fn unsigned(&self, by: u64, max: u32) -> Result<Vec<OrgId>, StoreError>;
+
+    /// Drops the bodies of all entries up to this number, and returns how many had one. What is left of them:
+    /// [`dropped_event`](super::dropped_event). Numbers, leaves, totals and proofs stay as they are. Checked by
+    /// `conformance::audit_tree::bodies_are_dropped_from_the_oldest_on`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer.
+    async fn drop_bodies(&self, org: &OrgId, up_to: u64) -> Result<u64, StoreError>;
 }
 
 /// Events of a backend whose audit log is kept elsewhere. The server's maintenance copies them there.

@@ -1,14 +1,15 @@
 //! Events that do not follow the changes.
 
-use std::sync::Mutex;
+use std::{ops::Range, sync::Mutex};
 
 use async_trait::async_trait;
 use lumoauth_core::{
     audit::Event,
     id::{EventId, OrgId},
+    merkle::Node,
     store::{
-        AgentStore, AuditFilter, AuditKey, AuditStats, AuditStore, GrantStore, Listing, LogEntry,
-        MemoryStore, Outbox, Page, StoreError,
+        AgentStore, AuditFilter, AuditKey, AuditStats, AuditStore, Checkpoint, GrantStore, Listing, LogEntry,
+        LogHead, MemoryStore, Outbox, Page, RawEntry, StoreError, TreeLevel,
         conformance::{
             audit, outbox,
             recorded::{Trail, writes_its_events},
@@ -74,6 +75,34 @@ impl AuditStore for Gaps {
 
     async fn stats(&self, org: &OrgId, filter: &AuditFilter) -> Result<AuditStats, StoreError> {
         self.memory.stats(org, filter).await
+    }
+
+    async fn head(&self, org: &OrgId) -> Result<LogHead, StoreError> {
+        self.memory.head(org).await
+    }
+
+    async fn nodes(&self, org: &OrgId, level: TreeLevel, range: Range<u64>) -> Result<Vec<Node>, StoreError> {
+        self.memory.nodes(org, level, range).await
+    }
+
+    async fn raw(&self, org: &OrgId, after: u64, max: u32) -> Result<Vec<RawEntry>, StoreError> {
+        self.memory.raw(org, after, max).await
+    }
+
+    async fn sign_off(&self, org: &OrgId, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        self.memory.sign_off(org, checkpoint).await
+    }
+
+    async fn checkpoints(&self, org: &OrgId, after: u64, max: u32) -> Result<Vec<Checkpoint>, StoreError> {
+        self.memory.checkpoints(org, after, max).await
+    }
+
+    async fn unsigned(&self, by: u64, max: u32) -> Result<Vec<OrgId>, StoreError> {
+        self.memory.unsigned(by, max).await
+    }
+
+    async fn drop_bodies(&self, org: &OrgId, up_to: u64) -> Result<u64, StoreError> {
+        self.memory.drop_bodies(org, up_to).await
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod agents;
 pub(crate) mod approvals;
 pub(crate) mod attest;
 pub(crate) mod audit;
+pub(crate) mod audit_tree;
 pub(crate) mod authorize;
 pub(crate) mod authz;
 pub(crate) mod budget;

@@ -17,6 +17,7 @@ fn the_least_configuration_has_safe_defaults() {
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.public_url, "https://auth.example");
     assert_eq!(config.rate_limits, RateLimiting::Standard);
+    assert_eq!(config.audit_retention, None);
     assert_eq!(config.signing_alg, Algorithm::Es256);
     assert_eq!((config.log_format, config.log_level.as_str()), (logging::Format::Text, "info"));
     assert_eq!(config.postgres, PostgresConfig::default());
@@ -33,6 +34,8 @@ fn every_key_is_read() {
         signing_alg = 'EdDSA'
         rate_limits = false
         max_connections = 10
+        [audit]
+        retention_days = 400
         [log]
         format = 'json'
         level = 'warn'
@@ -57,6 +60,7 @@ fn every_key_is_read() {
     assert_eq!(config.signing_alg, Algorithm::EdDsa);
     assert_eq!(config.rate_limits, RateLimiting::Off);
     assert_eq!(config.max_connections.get(), 10);
+    assert_eq!(config.audit_retention, Some(std::time::Duration::from_secs(400 * 86_400)));
     assert_eq!((config.log_format, config.log_level.as_str()), (logging::Format::Json, "warn"));
     assert_eq!(config.tls, Some(TlsFiles { cert: "cert.pem".into(), key: "key.pem".into() }));
     assert_eq!(config.organizations.len(), 1);

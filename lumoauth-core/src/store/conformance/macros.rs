@@ -14,7 +14,7 @@
 #[macro_export]
 macro_rules! store_conformance {
     ($make:expr) => {
-        $crate::store_conformance!($make; roles: aauth_resources, agents, api_keys, approvals, audit, budgets, clients, consents, grants, jit, keys,
+        $crate::store_conformance!($make; roles: aauth_resources, agents, api_keys, approvals, audit, audit_tree, budgets, clients, consents, grants, jit, keys,
             mcp_servers, organizations, policies, rate_limits, replay, upkeep, users);
         $crate::store_conformance!($make; recorded: aauth_resources, agents, api_keys, approvals, clients, consents, grants, jit, keys,
             mcp_servers, organizations, policies, users);
@@ -68,6 +68,12 @@ macro_rules! store_conformance {
             append_is_idempotent, waits_twice_is_numbered_once, order_is_kept, racing_appends_leave_no_gap,
             waiting_organizations, numbers_have_no_gaps, long_queues, found_by_seq_and_event, pages_and_filters,
             searches_find_any_text, organizations_are_apart, stats, stats_of_any_time);
+    };
+    (@role audit_tree $make:expr) => {
+        $crate::store_conformance!(@cases audit_tree $make;
+            grows_with_the_log, racing_appends_keep_the_tree, blocks_are_roots_of_leaves,
+            raw_entries_hash_to_their_leaves, checkpoints_stay_as_they_are, unsigned_logs,
+            bodies_are_dropped_from_the_oldest_on);
     };
     (@role budgets $make:expr) => {
         $crate::store_conformance!(@cases budgets $make;

@@ -39,6 +39,7 @@ pub mod agents;
 pub mod api_keys;
 pub mod approvals;
 pub mod audit;
+pub mod audit_tree;
 pub mod budgets;
 pub mod changes;
 pub mod clients;
@@ -99,10 +100,11 @@ pub async fn race<F: Future>(n: usize, call: impl FnMut(usize) -> F) -> Vec<F::O
 pub mod ports {
     pub use crate::store::{
         AAuthResourceStore as aauth_resources, AgentStore as agents, ApiKeyStore as api_keys,
-        ApprovalStore as approvals, AuditStore as audit, BudgetStore as budgets, ClientStore as clients,
-        ConsentStore as consents, GrantStore as grants, JitStore as jit, KeyStore as keys,
-        McpServerStore as mcp_servers, OrganizationStore as organizations, PolicyStore as policies,
-        RateLimitStore as rate_limits, ReplayStore as replay, Store as upkeep, UserStore as users,
+        ApprovalStore as approvals, AuditStore as audit, AuditStore as audit_tree, BudgetStore as budgets,
+        ClientStore as clients, ConsentStore as consents, GrantStore as grants, JitStore as jit,
+        KeyStore as keys, McpServerStore as mcp_servers, OrganizationStore as organizations,
+        PolicyStore as policies, RateLimitStore as rate_limits, ReplayStore as replay, Store as upkeep,
+        UserStore as users,
     };
 }
 

@@ -1,7 +1,10 @@
 //! The audit log and the outbox in memory.
+//!
+//! Entries are hashed when somebody asks for the tree: nothing outside of this process can change them until then.
 
 use std::{
     collections::{BTreeMap, HashMap, btree_map, hash_map},
+    ops::Range,
     sync::{Arc, Mutex},
 };
 
@@ -11,7 +14,11 @@ use super::{MemoryStore, lock, per_org::PerOrg, table::Pager};
 use crate::{
     audit::Event,
     id::{EventId, OrgId},
-    store::{AuditFilter, AuditKey, AuditStats, AuditStore, Listing, LogEntry, Outbox, Page, StoreError},
+    merkle::{Frontier, Node, entry_leaf},
+    store::{
+        AuditFilter, AuditKey, AuditStats, AuditStore, Checkpoint, Listing, LogEntry, LogHead, Outbox, Page,
+        RawEntry, StoreError, TreeLevel, dropped_event,
+    },
 };
 
 /// Where events go: into the log, or in outbox mode into the outbox.
@@ -28,6 +35,29 @@ struct Log {
     /// Event ids ascend, so this tree grows at its end; and it never stops to grow all at once, as a hash map
     /// does.
     seqs: BTreeMap<EventId, u64>,
+    tree: Tree,
+    /// Up to which number bodies were dropped.
+    dropped: u64,
+    /// Signed heads by size.
+    checkpoints: BTreeMap<u64, String>,
+}
+
+/// The hashes of the entries that it has seen.
+#[derive(Default)]
+struct Tree {
+    frontier: Frontier,
+    leaves: Vec<Node>,
+    blocks: Vec<Node>,
+}
+
+fn body_of(event: &Event) -> Result<String, StoreError> {
+    serde_json::to_string(event).map_err(|error| StoreError::other("audit.tree", error))
+}
+
+/// The part of `all` with these places, as far as it is there.
+fn part<T>(all: &[T], range: Range<u64>) -> &[T] {
+    let place = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(all.len());
+    all.get(place(range.start)..place(range.end)).unwrap_or_default()
 }
 
 /// Events that wait for a log elsewhere, in the order of their arrival.
@@ -92,6 +122,44 @@ impl Log {
         let before = newest.saturating_sub(u64::from(page.limit));
         let items = (before + 1..=newest).rev().filter_map(|seq| self.entry(seq)).collect();
         Listing { items, total: self.last() }
+    }
+
+    /// The tree with every entry in it.
+    fn grown(&mut self) -> Result<&Tree, StoreError> {
+        let tree = &mut self.tree;
+        for event in self.events.iter().skip(tree.leaves.len()) {
+            let seq = tree.frontier.size() + 1;
+            let leaf = entry_leaf(seq, event.id, event.at, body_of(event)?.as_bytes());
+            tree.blocks.extend(tree.frontier.push(leaf));
+            tree.leaves.push(leaf);
+        }
+        Ok(tree)
+    }
+
+    fn raw(&mut self, after: u64, max: u32) -> Result<Vec<RawEntry>, StoreError> {
+        self.grown()?;
+        let range = after..after.saturating_add(u64::from(max));
+        let (events, leaves) = (part(&self.events, range.clone()), part(&self.tree.leaves, range));
+        let entries = events.iter().zip(leaves).zip(after.saturating_add(1)..).map(|((event, leaf), seq)| {
+            let body = (seq > self.dropped).then(|| body_of(event)).transpose()?;
+            Ok(RawEntry { seq, event_id: event.id, at: event.at, body, leaf: *leaf })
+        });
+        entries.collect()
+    }
+
+    fn drop_bodies(&mut self, up_to: u64) -> Result<u64, StoreError> {
+        self.grown()?;
+        let (first, end) = (self.dropped, up_to.min(self.last()));
+        let place = |seq: u64| usize::try_from(seq).unwrap_or(usize::MAX);
+        for event in self.events.get_mut(place(first)..place(end)).unwrap_or_default() {
+            *event = Arc::new(dropped_event(event.id, event.at, event.kind, event.outcome));
+        }
+        self.dropped = first.max(end);
+        Ok(self.dropped - first)
+    }
+
+    fn signed(&self) -> u64 {
+        self.checkpoints.last_key_value().map_or(0, |(size, _)| *size)
     }
 
     fn push(&mut self, event: Arc<Event>) {
@@ -170,6 +238,70 @@ impl AuditStore for MemoryStore {
             }
         });
         Ok(stats)
+    }
+
+    async fn head(&self, org: &OrgId) -> Result<LogHead, StoreError> {
+        if self.journal.logs.read(org, Log::last) == 0 {
+            return Ok(LogHead::default());
+        }
+        self.journal.logs.write(org, |log| {
+            let tree = log.grown()?.frontier.clone();
+            Ok(LogHead { tree, dropped: log.dropped, signed: log.signed() })
+        })
+    }
+
+    async fn nodes(&self, org: &OrgId, level: TreeLevel, range: Range<u64>) -> Result<Vec<Node>, StoreError> {
+        if self.journal.logs.read(org, Log::last) == 0 {
+            return Ok(Vec::new());
+        }
+        self.journal.logs.write(org, |log| {
+            let tree = log.grown()?;
+            let all = match level {
+                TreeLevel::Leaves => &tree.leaves,
+                TreeLevel::Blocks => &tree.blocks,
+            };
+            Ok(part(all, range).to_vec())
+        })
+    }
+
+    async fn raw(&self, org: &OrgId, after: u64, max: u32) -> Result<Vec<RawEntry>, StoreError> {
+        if self.journal.logs.read(org, Log::last) == 0 {
+            return Ok(Vec::new());
+        }
+        self.journal.logs.write(org, |log| log.raw(after, max))
+    }
+
+    async fn sign_off(&self, org: &OrgId, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        self.journal.logs.write(org, |log| {
+            log.checkpoints.entry(checkpoint.size).or_insert_with(|| checkpoint.signed.clone());
+        });
+        Ok(())
+    }
+
+    async fn checkpoints(&self, org: &OrgId, after: u64, max: u32) -> Result<Vec<Checkpoint>, StoreError> {
+        let max = usize::try_from(max).unwrap_or(usize::MAX);
+        Ok(self.journal.logs.read(org, |log| {
+            let above = log.checkpoints.range(after.saturating_add(1)..).take(max);
+            above.map(|(size, signed)| Checkpoint { size: *size, signed: signed.clone() }).collect()
+        }))
+    }
+
+    async fn unsigned(&self, by: u64, max: u32) -> Result<Vec<OrgId>, StoreError> {
+        let max = usize::try_from(max).unwrap_or(usize::MAX);
+        let mut found = Vec::new();
+        self.journal.logs.read_each(|org, log| {
+            if found.len() < max && log.last().saturating_sub(log.signed()) >= by.max(1) {
+                found.push(org.clone());
+            }
+        });
+        Ok(found)
+    }
+
+    async fn drop_bodies(&self, org: &OrgId, up_to: u64) -> Result<u64, StoreError> {
+        if self.journal.logs.read(org, Log::last) == 0 {
+            return Ok(0);
+        }
+        self.journal.logs.write(org, |log| log.drop_bodies(up_to))
     }
 }
 

@@ -1,0 +1,152 @@
+//! `audit verify`: whether an exported audit log is what was signed. It needs no server, no store and no network.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read, Write},
+    path::Path,
+};
+
+use lumoauth_core::{
+    audit_export::{Finding, Report, Verifier},
+    jwks::{JwkSet, PublicKey},
+};
+use serde_json::Value;
+
+use crate::{cli::AuditVerb, failure::Failure};
+
+/// The longest line that is read: an event is a few kilobytes.
+const MAX_LINE: u64 = 16 * 1024 * 1024;
+
+/// The longest file with an earlier head that is read.
+const MAX_HEAD: u64 = 1024 * 1024;
+
+/// Does it, and prints what came of it.
+///
+/// # Errors
+/// [`Failure`] if the log is not what was signed, or a file cannot be read.
+pub(crate) fn run(verb: AuditVerb) -> Result<(), Failure> {
+    let AuditVerb::Verify { files, head, jwks } = verb;
+    let keys = jwks.as_deref().map(keys_in).transpose()?;
+    let earlier = head.as_deref().map(heads_in).transpose()?.unwrap_or_default();
+    let text = shown(&verify(&files, keys, &earlier)?, earlier.len());
+    io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::because("cannot print", error))
+}
+
+fn verify(
+    files: &[impl AsRef<Path>],
+    keys: Option<Vec<PublicKey>>,
+    earlier: &[String],
+) -> Result<Report, Failure> {
+    let mut verifier = Verifier::new(keys);
+    let mut earlier = Some(earlier);
+    for file in files {
+        let file = file.as_ref();
+        let mut lines = BufReader::new(opened(file)?);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let read = (&mut lines).take(MAX_LINE).read_until(b'\n', &mut line);
+            if read.map_err(|error| unreadable(file, error))? == 0 {
+                break;
+            }
+            if line.pop_if(|last| *last == b'\n').is_none() {
+                return Err(Failure::new(format!(
+                    "`{}` ends within a line, or has too long a one",
+                    file.display()
+                )));
+            }
+            // Where the file brings the keys, they come before the first entry.
+            if !line.starts_with(br#"{"type":"log""#)
+                && !line.starts_with(br#"{"type":"key""#)
+                && let Some(heads) = earlier.take()
+            {
+                heads.iter().try_for_each(|head| verifier.expect(head)).map_err(bad_head)?;
+            }
+            verifier.line(&line).map_err(bad)?;
+        }
+    }
+    if let Some(heads) = earlier {
+        heads.iter().try_for_each(|head| verifier.expect(head)).map_err(bad_head)?;
+    }
+    verifier.finish().map_err(bad)
+}
+
+fn bad(finding: Finding) -> Failure {
+    Failure::new(format!("the log is not what was signed: {finding}"))
+}
+
+fn bad_head(finding: Finding) -> Failure {
+    Failure::new(format!("the earlier head: {}", finding.problem))
+}
+
+fn shown(report: &Report, earlier: usize) -> String {
+    let mut text = format!(
+        "whole: {} entries of `{}`, {} signed heads agree\nroot {}\n",
+        report.entries, report.org, report.heads, report.root
+    );
+    if report.dropped > 0 {
+        text.push_str(&format!("the contents of the first {} were dropped by retention\n", report.dropped));
+    }
+    if earlier == 0 {
+        text.push_str(
+            "note: without an earlier head (--head) nobody can tell whether the end of the log is missing\n",
+        );
+    }
+    if report.own_keys {
+        text.push_str(
+            "warning: the keys come from the file itself, so this says nothing about who signed it; name the keys of the \
+             server with --jwks\n",
+        );
+    }
+    text
+}
+
+/// The keys of a JWK set: what `.well-known/audit-jwks.json` serves.
+fn keys_in(path: &Path) -> Result<Vec<PublicKey>, Failure> {
+    let mut text = Vec::new();
+    let limit = u64::try_from(JwkSet::MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    opened(path)?.take(limit).read_to_end(&mut text).map_err(|error| unreadable(path, error))?;
+    let unusable = || format!("`{}` is not a set of keys", path.display());
+    let set = JwkSet::parse(&text).map_err(|error| Failure::because(unusable(), error))?;
+    let keys: Vec<_> = set.keys.iter().filter_map(PublicKey::from_jwk).collect();
+    if keys.is_empty() { Err(Failure::new(unusable())) } else { Ok(keys) }
+}
+
+/// The signed heads of a file: bare, one a line, or in what `tree/head` and `tree/checkpoints` answer, or an older export.
+fn heads_in(path: &Path) -> Result<Vec<String>, Failure> {
+    let mut text = String::new();
+    opened(path)?.take(MAX_HEAD).read_to_string(&mut text).map_err(|error| unreadable(path, error))?;
+    let mut heads = Vec::new();
+    if let Ok(value) = serde_json::from_str::<Value>(&text) {
+        collect(&value, &mut heads);
+    } else {
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            match serde_json::from_str::<Value>(line) {
+                Ok(value) => collect(&value, &mut heads),
+                Err(_) => heads.push(line.to_owned()),
+            }
+        }
+    }
+    if heads.is_empty() {
+        return Err(Failure::new(format!("`{}` has no signed head", path.display())));
+    }
+    Ok(heads)
+}
+
+fn collect(value: &Value, heads: &mut Vec<String>) {
+    let data = value.get("data").unwrap_or(value);
+    match data {
+        Value::Array(all) => all.iter().for_each(|one| collect(one, heads)),
+        one => heads.extend(
+            ["head", "jws"].iter().filter_map(|name| one.get(*name)?.as_str().map(ToOwned::to_owned)),
+        ),
+    }
+}
+
+fn opened(path: &Path) -> Result<File, Failure> {
+    File::open(path).map_err(|error| unreadable(path, error))
+}
+
+fn unreadable(path: &Path, error: io::Error) -> Failure {
+    Failure::because(format!("cannot read `{}`", path.display()), error)
+}

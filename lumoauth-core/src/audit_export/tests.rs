@@ -1,0 +1,296 @@
+//! Files that were tampered with: every edit, swap and cut is found, and the entry is named.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::{
+    jwks::{JwsAlgorithm, PublicKey, test_key::TestKey},
+    merkle::{Frontier, entry_leaf},
+};
+
+/// How many entries the log has; heads are about some of them, and about the last.
+const ENTRIES: u64 = 40;
+const HEADS: [u64; 5] = [1, 8, 13, 30, ENTRIES];
+
+/// A log as it was exported, line by line, and the heads of it.
+struct Setting {
+    key: TestKey,
+    lines: Vec<String>,
+}
+
+fn body(seq: u64) -> String {
+    json!({"kind": "agent.action", "message": format!("entry {seq} \u{e4} \"quoted\" \\ ")}).to_string()
+}
+
+fn entry(seq: u64, body: Option<String>) -> RawEntry {
+    let event_id = EventId::from_uuid(uuid::Uuid::from_u128(u128::from(seq) << 64 | 0x8000_0000_0000_0000));
+    let at = Timestamp::from_unix_millis(1_790_000_000_000 + seq);
+    let hashed = body.clone().unwrap_or_else(|| self::body(seq));
+    let leaf = entry_leaf(seq, event_id, at, hashed.as_bytes());
+    RawEntry { seq, event_id, at, body, leaf }
+}
+
+fn text(line: &Line) -> String {
+    serde_json::to_string(line).unwrap()
+}
+
+impl Setting {
+    fn new() -> Self {
+        Self::of((1..=ENTRIES).map(|seq| entry(seq, Some(body(seq)))).collect())
+    }
+
+    fn of(entries: Vec<RawEntry>) -> Self {
+        let key = TestKey::new(JwsAlgorithm::EdDsa, "k");
+        let mut lines = vec![
+            text(&Line::Log { format: FORMAT.to_owned(), org: OrgId::parse("acme").unwrap() }),
+            text(&Line::Key { jwk: key.jwk() }),
+        ];
+        let mut tree = Frontier::default();
+        for entry in entries {
+            tree.push(entry.leaf);
+            lines.push(text(&Line::entry(entry)));
+            if HEADS.contains(&tree.size()) {
+                lines.push(text(&Line::Head { jws: head(&key, &tree, "acme") }));
+            }
+        }
+        Self { key, lines }
+    }
+
+    fn keys(&self) -> Vec<PublicKey> {
+        vec![PublicKey::from_jwk(&self.key.jwk()).unwrap()]
+    }
+
+    fn check(&self, lines: &[String]) -> Result<Report, Finding> {
+        check(Some(self.keys()), lines, None)
+    }
+
+    /// Where the line of an entry is.
+    fn line(&self, seq: u64) -> usize {
+        let wanted = format!("{{\"type\":\"entry\",\"seq\":{seq},");
+        self.lines.iter().position(|line| line.starts_with(&wanted)).unwrap()
+    }
+
+    fn last_head(&self) -> String {
+        match Line::parse(self.lines.last().unwrap().as_bytes()).unwrap() {
+            Line::Head { jws } => jws,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn head(key: &TestKey, tree: &Frontier, org: &str) -> String {
+    let claims = json!({
+        "iss": "https://auth.example", "org": org, "size": tree.size(), "root": tree.root(), "at": 1_790_000_000_000_u64,
+    });
+    let header = json!({"alg": "EdDSA", "kid": "k", "typ": HEAD_TYPE});
+    key.raw(&header.to_string(), &claims.to_string())
+}
+
+fn check(keys: Option<Vec<PublicKey>>, lines: &[String], earlier: Option<&str>) -> Result<Report, Finding> {
+    let mut verifier = Verifier::new(keys);
+    if let Some(jws) = earlier {
+        verifier.expect(jws)?;
+    }
+    lines.iter().try_for_each(|line| verifier.line(line.as_bytes()))?;
+    verifier.finish()
+}
+
+#[test]
+fn what_was_not_touched_is_whole() {
+    let setting = Setting::new();
+    let report = setting.check(&setting.lines).unwrap();
+    let facts = (report.entries, report.heads, report.dropped, report.own_keys);
+    assert_eq!(facts, (ENTRIES, 5, 0, false));
+    assert!(check(None, &setting.lines, None).unwrap().own_keys);
+    // In parts: each begins with its own first lines.
+    let at = setting.line(20);
+    let joined = [&setting.lines[..at], &setting.lines[..2], &setting.lines[at..]].concat();
+    assert_eq!(setting.check(&joined).unwrap(), report);
+}
+
+#[test]
+fn a_changed_entry_is_named() {
+    let setting = Setting::new();
+    for seq in 1..=ENTRIES {
+        let (at, mut lines) = (setting.line(seq), setting.lines.clone());
+        lines[at] = lines[at].replace("quoted", "forged");
+        let finding = setting.check(&lines).unwrap_err();
+        assert_eq!((finding.first, finding.last), (seq, seq));
+        let mut lines = setting.lines.clone();
+        lines.remove(at);
+        assert_eq!(setting.check(&lines).unwrap_err().first, seq);
+    }
+}
+
+#[test]
+fn an_entry_that_was_changed_with_its_hash_is_found_by_the_next_head() {
+    let setting = Setting::new();
+    for seq in 1..=ENTRIES {
+        let mut lines = setting.lines.clone();
+        lines[setting.line(seq)] = text(&Line::entry(entry(seq, Some("{}".to_owned()))));
+        let finding = setting.check(&lines).unwrap_err();
+        assert!((finding.first..=finding.last).contains(&seq), "{seq} {finding}");
+        let last = HEADS.into_iter().find(|size| *size >= seq).unwrap();
+        let first = HEADS.into_iter().filter(|size| *size < seq).max().unwrap_or(0) + 1;
+        assert_eq!((finding.first, finding.last), (first, last));
+    }
+}
+
+#[test]
+fn a_cut_tail_contradicts_a_head_that_was_kept() {
+    let setting = Setting::new();
+    let kept = setting.last_head();
+    assert!(check(Some(setting.keys()), &setting.lines, Some(&kept)).is_ok());
+    for size in HEADS.into_iter().filter(|size| *size < ENTRIES) {
+        // With the heads: what is left is a log of its own, and nothing in it says otherwise.
+        let cut = &setting.lines[..=setting.line(size) + 1];
+        assert_eq!(setting.check(cut).unwrap().entries, size);
+        let finding = check(Some(setting.keys()), cut, Some(&kept)).unwrap_err();
+        assert_eq!((finding.first, finding.last), (size + 1, ENTRIES), "{finding}");
+    }
+    // And one that was written anew, with the key.
+    let mut forged = setting.lines[..2].to_vec();
+    let mut tree = Frontier::default();
+    for seq in 1..=ENTRIES {
+        let entry = entry(seq, Some("{}".to_owned()));
+        tree.push(entry.leaf);
+        forged.push(text(&Line::entry(entry)));
+    }
+    forged.push(text(&Line::Head { jws: head(&setting.key, &tree, "acme") }));
+    assert!(setting.check(&forged).is_ok());
+    assert!(check(Some(setting.keys()), &forged, Some(&kept)).is_err());
+}
+
+#[test]
+fn heads_of_others_and_by_others_are_refused() {
+    let setting = Setting::new();
+    let other = Setting::new();
+    // Signed by somebody who calls a key by the same name.
+    assert!(check(Some(setting.keys()), &other.lines, None).is_err());
+    assert!(check(None, &other.lines, Some(&setting.last_head())).is_err());
+    let mut tree = Frontier::default();
+    tree.push(entry(1, Some(body(1))).leaf);
+    let mut lines = setting.lines[..3].to_vec();
+    lines.push(text(&Line::Head { jws: head(&setting.key, &tree, "globex") }));
+    assert!(setting.check(&lines).is_err());
+    let unsigned = head(&setting.key, &tree, "acme").rsplit_once('.').unwrap().0.to_owned() + ".";
+    for jws in
+        [String::new(), ".".to_owned(), "..".to_owned(), unsigned, "a.b.c.d".to_owned(), "a".repeat(9000)]
+    {
+        let mut lines = setting.lines[..3].to_vec();
+        lines.push(text(&Line::Head { jws }));
+        assert!(setting.check(&lines).is_err());
+    }
+    // A token of the same key is no head.
+    let claims = json!({"iss": "x", "org": "acme", "size": 1, "root": tree.root(), "at": 1});
+    let token = setting
+        .key
+        .raw(&json!({"alg": "EdDSA", "kid": "k", "typ": "at+jwt"}).to_string(), &claims.to_string());
+    lines.pop();
+    lines.push(text(&Line::Head { jws: token }));
+    assert!(setting.check(&lines).is_err());
+    assert!(setting.check(&[]).is_err() && setting.check(&setting.lines[2..]).is_err());
+}
+
+#[test]
+fn missing_bodies_need_a_reason_in_the_log() {
+    let of = |dropped: u64, up_to: u64| {
+        let reason = json!({"kind": "audit.bodies_dropped", "context": {"up_to": up_to}}).to_string();
+        let entries = (1..=ENTRIES).map(|seq| match seq {
+            ENTRIES => entry(seq, Some(reason.clone())),
+            seq => entry(seq, (seq > dropped).then(|| body(seq))),
+        });
+        Setting::of(entries.collect())
+    };
+    let whole = of(9, 9);
+    assert_eq!(whole.check(&whole.lines).unwrap().dropped, 9);
+    let more = of(9, 7);
+    let finding = more.check(&more.lines).unwrap_err();
+    assert_eq!((finding.first, finding.last), (8, 9));
+    let mut lines = whole.lines.clone();
+    lines[whole.line(20)] = text(&Line::entry(entry(20, None)));
+    assert_eq!(whole.check(&lines).unwrap_err().first, 20);
+}
+
+/// What somebody does to a file. The numbers choose where; nothing happens to keys, which are given to the verifier.
+#[derive(Clone, Copy, Debug)]
+enum Tampering {
+    Byte(u8),
+    Swap(u16),
+    Remove,
+    Duplicate,
+    Move(u16),
+    Forge(u64),
+    DropBody,
+    Cut,
+}
+
+fn tamperings() -> impl Strategy<Value = (u16, u16, Tampering)> {
+    let kind = prop_oneof![
+        4 => (1..=u8::MAX).prop_map(Tampering::Byte),
+        2 => any::<u16>().prop_map(Tampering::Swap),
+        1 => Just(Tampering::Remove),
+        1 => Just(Tampering::Duplicate),
+        2 => any::<u16>().prop_map(Tampering::Move),
+        2 => any::<u64>().prop_map(Tampering::Forge),
+        1 => Just(Tampering::DropBody),
+        1 => Just(Tampering::Cut),
+    ];
+    (any::<u16>(), any::<u16>(), kind)
+}
+
+fn tampered(setting: &Setting, (place, byte, how): (u16, u16, Tampering)) -> Vec<String> {
+    let mut lines = setting.lines.clone();
+    // After the line about the log and the key.
+    let pick = |n: u16| 2 + usize::from(n) % (setting.lines.len() - 2);
+    let at = pick(place);
+    let forged = |body: Option<String>| {
+        move |line: Line| match line {
+            Line::Entry { seq, .. } => text(&Line::entry(entry(seq, body))),
+            other => text(&other),
+        }
+    };
+    match how {
+        Tampering::Byte(change) => {
+            let mut bytes = lines[at].clone().into_bytes();
+            let n = usize::from(byte) % bytes.len();
+            bytes[n] ^= change;
+            lines[at] = String::from_utf8_lossy(&bytes).into_owned();
+        }
+        Tampering::Swap(other) => lines.swap(at, pick(other)),
+        Tampering::Remove => drop(lines.remove(at)),
+        Tampering::Duplicate => lines.insert(at, lines[at].clone()),
+        Tampering::Move(to) => {
+            let line = lines.remove(at);
+            lines.insert((2 + usize::from(to) % (lines.len() - 1)).min(lines.len()), line);
+        }
+        Tampering::Forge(n) => {
+            lines[at] = forged(Some(json!({"n": n}).to_string()))(Line::parse(lines[at].as_bytes()).unwrap());
+        }
+        Tampering::DropBody => lines[at] = forged(None)(Line::parse(lines[at].as_bytes()).unwrap()),
+        Tampering::Cut => lines.truncate(at),
+    }
+    lines
+}
+
+#[test]
+fn ten_thousand_edits_swaps_and_cuts_are_found() {
+    let setting = Setting::new();
+    let kept = setting.last_head();
+    let config = ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() };
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    let all = runner.run(&tamperings(), |tampering| {
+        let lines = tampered(&setting, tampering);
+        let whole = check(Some(setting.keys()), &lines, Some(&kept)).is_ok();
+        // Heads say the same thing twice, so one that is missing in the middle takes nothing away.
+        let entries = |lines: &[String]| -> Vec<String> {
+            lines.iter().filter(|line| !line.starts_with("{\"type\":\"head\"")).cloned().collect()
+        };
+        let heads_are_true = lines.iter().all(|line| setting.lines.contains(line));
+        let harmless = heads_are_true && entries(&lines) == entries(&setting.lines);
+        prop_assert!(whole == (lines == setting.lines) || (whole && harmless), "{tampering:?} {whole}");
+        Ok(())
+    });
+    all.unwrap();
+}

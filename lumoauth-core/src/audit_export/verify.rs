@@ -1,0 +1,274 @@
+//! Checking a file, line by line, in memory that does not grow with it.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::Deserialize;
+
+use super::{FORMAT, HeadClaims, Line, time};
+use crate::{
+    id::OrgId,
+    jwks::PublicKey,
+    merkle::{Frontier, Node, entry_leaf},
+};
+
+/// Why a file is not the log that was signed, and between which entries that is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub struct Finding {
+    /// The first entry that may be bad.
+    pub first: u64,
+    /// The last one. The same as the first, if the very entry is known.
+    pub last: u64,
+    /// What is wrong.
+    pub problem: &'static str,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { first, last, problem } = self;
+        if first == last {
+            write!(f, "entry {first}: {problem}")
+        } else {
+            write!(f, "an entry between {first} and {last}: {problem}")
+        }
+    }
+}
+
+/// What a whole file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Whose log it is.
+    pub org: OrgId,
+    /// How many entries it has.
+    pub entries: u64,
+    /// The root of the tree over them.
+    pub root: Node,
+    /// How many entries have lost their bodies to retention: of them only the hash is known.
+    pub dropped: u64,
+    /// How many signed heads agree.
+    pub heads: u64,
+    /// Whether the keys came from the file itself. Then nothing is said about who signed: whoever can change the file can
+    /// sign it with a key of their own.
+    pub own_keys: bool,
+}
+
+/// Checks a file. It stops at the first finding.
+///
+/// What it finds: an entry that was changed, added, removed or moved; a hash, a number, a time or an id that was; a head that
+/// was changed or contradicts the entries; entries that no head is about; bodies that are missing without a reason. An entry
+/// that was changed together with its hash is found by the next head, so it is named only up to the entries since the head
+/// before.
+///
+/// What a file alone cannot show is that its end is missing, together with the heads about it. That contradicts every
+/// later head which somebody kept elsewhere: [`Verifier::expect`].
+#[derive(Debug)]
+pub struct Verifier {
+    org: Option<OrgId>,
+    keys: Vec<PublicKey>,
+    own_keys: bool,
+    tree: Frontier,
+    /// Up to which entry a head agreed.
+    agreed: u64,
+    heads: u64,
+    /// Roots of heads about entries that are still to come.
+    awaited: BTreeMap<u64, Node>,
+    /// How many entries have no body.
+    dropped: u64,
+    /// Up to which entry the log itself says that bodies were dropped.
+    explained: u64,
+}
+
+impl Verifier {
+    /// A verifier that trusts these keys, or without any those that the file brings along.
+    pub fn new(keys: Option<Vec<PublicKey>>) -> Self {
+        Self {
+            org: None,
+            own_keys: keys.is_none(),
+            keys: keys.unwrap_or_default(),
+            tree: Frontier::default(),
+            agreed: 0,
+            heads: 0,
+            awaited: BTreeMap::new(),
+            dropped: 0,
+            explained: 0,
+        }
+    }
+
+    /// Expects the file to agree with a head that was kept elsewhere. To be called before the first entry, and, where the
+    /// file brings the keys, after them.
+    ///
+    /// # Errors
+    /// [`Finding`] if it is no head of this log, or signed by nobody who is trusted.
+    pub fn expect(&mut self, jws: &str) -> Result<(), Finding> {
+        let claims = self.head_claims(jws)?;
+        self.await_head(&claims)
+    }
+
+    /// Whether the keys are there that a head can be checked with.
+    pub fn has_keys(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Checks the next line of the file, without its line break.
+    ///
+    /// # Errors
+    /// [`Finding`], and then the rest says nothing more.
+    pub fn line(&mut self, text: &[u8]) -> Result<(), Finding> {
+        match Line::parse(text) {
+            None => Err(self.at_next("the line is damaged, or of no known kind")),
+            Some(Line::Log { format, org }) => {
+                if format != FORMAT {
+                    return Err(self.at_next("the file is of another format"));
+                }
+                if self.org.get_or_insert_with(|| org.clone()) != &org {
+                    return Err(self.at_next("the log of another organization begins here"));
+                }
+                Ok(())
+            }
+            Some(Line::Key { jwk }) => self.key(&jwk),
+            Some(Line::Entry { seq, event_id, at, body, leaf }) => {
+                if self.org.is_none() {
+                    return Err(self.at_next("the file does not say whose log it is"));
+                }
+                let next = self.tree.size().saturating_add(1);
+                if seq != next {
+                    return Err(self.at_next("missing, or not in its place"));
+                }
+                match body {
+                    Some(body) => {
+                        if entry_leaf(seq, event_id, time(at), body.as_bytes()) != leaf {
+                            return Err(self.at_next("its content does not have its hash"));
+                        }
+                        self.explained = self.explained.max(explained_by(&body).unwrap_or(0));
+                    }
+                    None if self.dropped + 1 == seq => self.dropped = seq,
+                    None => {
+                        return Err(
+                            self.at_next("its content is missing, while that of an older one is there")
+                        );
+                    }
+                }
+                self.tree.push(leaf);
+                match self.awaited.remove(&seq) {
+                    Some(root) => self.agree(root),
+                    None => Ok(()),
+                }
+            }
+            Some(Line::Head { jws }) => {
+                let claims = self.head_claims(&jws)?;
+                if claims.size != self.tree.size() {
+                    return Err(self.at_next("missing, or the head before it is not in its place"));
+                }
+                self.agree(claims.root)
+            }
+        }
+    }
+
+    /// What the file is, after its last line.
+    ///
+    /// # Errors
+    /// [`Finding`] if it has no end, or something was never explained.
+    pub fn finish(self) -> Result<Report, Finding> {
+        let size = self.tree.size();
+        let Some(org) = self.org.clone() else {
+            return Err(self.at_next("the file does not say whose log it is"));
+        };
+        if let Some((last, _)) = self.awaited.last_key_value() {
+            let problem = "missing: the end of the log was cut off, a signed head is about more entries";
+            return Err(Finding { first: size + 1, last: *last, problem });
+        }
+        if self.agreed < size {
+            let problem = "no signed head is about it: it was added, or heads were removed";
+            return Err(Finding { first: self.agreed + 1, last: size, problem });
+        }
+        if self.explained < self.dropped {
+            let problem = "its content is missing, and nothing in the log says why";
+            return Err(Finding { first: self.explained + 1, last: self.dropped, problem });
+        }
+        Ok(Report {
+            org,
+            entries: size,
+            root: self.tree.root(),
+            dropped: self.dropped,
+            heads: self.heads,
+            own_keys: self.own_keys,
+        })
+    }
+
+    fn key(&mut self, jwk: &serde_json::Value) -> Result<(), Finding> {
+        if !self.own_keys {
+            return Ok(());
+        }
+        let Some(key) = PublicKey::from_jwk(jwk).filter(|key| key.kid().is_some()) else {
+            return Err(self.at_next("a key before it cannot be used"));
+        };
+        match self.keys.iter().find(|known| known.kid() == key.kid()) {
+            Some(known) if known.thumbprint() == key.thumbprint() => {}
+            Some(_) => return Err(self.at_next("two keys before it have one name")),
+            None => self.keys.push(key),
+        }
+        Ok(())
+    }
+
+    fn head_claims(&self, jws: &str) -> Result<HeadClaims, Finding> {
+        let claims = HeadClaims::verified(jws, &self.keys).map_err(|problem| self.since_agreed(problem))?;
+        if self.org.as_ref().is_some_and(|org| *org != claims.org) {
+            return Err(self.since_agreed("the head is about another organization"));
+        }
+        Ok(claims)
+    }
+
+    fn await_head(&mut self, claims: &HeadClaims) -> Result<(), Finding> {
+        self.org.get_or_insert_with(|| claims.org.clone());
+        if claims.size == 0 || claims.size <= self.tree.size() {
+            return Err(self.at_next("the head comes after the entries that it is about"));
+        }
+        match self.awaited.insert(claims.size, claims.root) {
+            Some(other) if other != claims.root => {
+                let problem = "two signed heads contradict each other";
+                Err(Finding { first: self.agreed + 1, last: claims.size, problem })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn agree(&mut self, root: Node) -> Result<(), Finding> {
+        if root != self.tree.root() {
+            return Err(self.since_agreed("changed together with its hash: a signed head says otherwise"));
+        }
+        self.agreed = self.tree.size();
+        self.heads += 1;
+        Ok(())
+    }
+
+    /// A finding about the next entry.
+    fn at_next(&self, problem: &'static str) -> Finding {
+        let next = self.tree.size().saturating_add(1);
+        Finding { first: next, last: next, problem }
+    }
+
+    /// A finding about the entries since the last head that agreed.
+    fn since_agreed(&self, problem: &'static str) -> Finding {
+        let first = self.agreed.saturating_add(1);
+        Finding { first, last: self.tree.size().max(first), problem }
+    }
+}
+
+/// Up to which entry the bodies were dropped, if that is what the event says.
+fn explained_by(body: &str) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Dropped {
+        kind: String,
+        context: Context,
+    }
+    #[derive(Deserialize)]
+    struct Context {
+        up_to: u64,
+    }
+    if !body.contains("audit.bodies_dropped") {
+        return None;
+    }
+    let event: Dropped = serde_json::from_str(body).ok()?;
+    (event.kind == "audit.bodies_dropped").then_some(event.context.up_to)
+}

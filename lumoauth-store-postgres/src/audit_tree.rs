@@ -1,0 +1,172 @@
+//! The hash tree over the audit log, what was signed of it, and retention. The tree grows where entries get their numbers:
+//! [`crate::sequencer`].
+
+use std::ops::Range;
+
+use lumoauth_core::{
+    id::{EventId, OrgId},
+    merkle::Node,
+    store::{Checkpoint, LogHead, RawEntry, StoreError, TreeLevel},
+};
+use sqlx::{PgConnection, Row, postgres::PgRow};
+
+use crate::{
+    pool::{End, Pool, Transaction},
+    sequencer::tree,
+    values::{column, from_millis, stored, whole},
+};
+
+pub(crate) const HEAD: &str = "audit.head";
+pub(crate) const NODES: &str = "audit.nodes";
+pub(crate) const RAW: &str = "audit.raw";
+pub(crate) const SIGN_OFF: &str = "audit.sign_off";
+pub(crate) const CHECKPOINTS: &str = "audit.checkpoints";
+pub(crate) const UNSIGNED: &str = "audit.unsigned";
+pub(crate) const DROP_BODIES: &str = "audit.drop_bodies";
+
+const SELECT_HEAD: &str = "SELECT size, peaks, dropped, signed FROM audit_head WHERE org_id = $1";
+
+const SELECT_LEAVES: &str =
+    "SELECT leaf AS node FROM audit_log WHERE org_id = $1 AND seq > $2 AND seq <= $3 ORDER BY seq";
+
+const SELECT_BLOCKS: &str =
+    "SELECT root AS node FROM audit_block WHERE org_id = $1 AND number >= $2 AND number < $3 ORDER BY number";
+
+const SELECT_RAW: &str = "\
+    SELECT seq, event_id, at, body::text AS body, leaf \
+    FROM audit_log WHERE org_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
+
+const INSERT_CHECKPOINT: &str =
+    "INSERT INTO audit_checkpoint (org_id, size, signed) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+
+const RAISE_SIGNED: &str =
+    "UPDATE audit_head SET signed = greatest(signed, $2) WHERE org_id = $1 AND signed < $2";
+
+const SELECT_CHECKPOINTS: &str = "\
+    SELECT size, signed FROM audit_checkpoint WHERE org_id = $1 AND size > $2 ORDER BY size LIMIT $3";
+
+const SELECT_UNSIGNED: &str = "SELECT org_id FROM audit_head WHERE size - signed >= $1 LIMIT $2";
+
+const LOCK_DROPPED: &str = "SELECT size, dropped FROM audit_head WHERE org_id = $1 FOR UPDATE";
+
+/// The one statement that changes entries. The leaf stays, and with it every proof.
+const DROP: &str = "\
+    UPDATE audit_log SET body = NULL, actor_id = '', target_id = NULL \
+    WHERE org_id = $1 AND seq > $2 AND seq <= $3";
+
+const UPDATE_DROPPED: &str = "UPDATE audit_head SET dropped = $2 WHERE org_id = $1";
+
+pub(crate) async fn head(pool: &Pool, org: &OrgId) -> Result<LogHead, StoreError> {
+    let rows = pool.repeatable(HEAD, || sqlx::query(SELECT_HEAD).bind(org.as_str())).await?;
+    let read = |row: &PgRow| {
+        let (dropped, signed) = (whole(row.try_get("dropped")?)?, whole(row.try_get("signed")?)?);
+        Ok::<_, sqlx::Error>(LogHead { tree: tree(row)?, dropped, signed })
+    };
+    let head = rows.first().map(read).transpose().map_err(|error| StoreError::corrupt(HEAD, error))?;
+    Ok(head.unwrap_or_default())
+}
+
+pub(crate) async fn nodes(
+    pool: &Pool,
+    org: &OrgId,
+    level: TreeLevel,
+    range: Range<u64>,
+) -> Result<Vec<Node>, StoreError> {
+    let select = || {
+        let select = match level {
+            TreeLevel::Leaves => sqlx::query(SELECT_LEAVES),
+            TreeLevel::Blocks => sqlx::query(SELECT_BLOCKS),
+        };
+        select.bind(org.as_str()).bind(column(range.start)).bind(column(range.end))
+    };
+    let rows = pool.repeatable(NODES, select).await?;
+    rows.iter()
+        .map(|row| node(row, "node"))
+        .collect::<Result<_, _>>()
+        .map_err(|error| StoreError::corrupt(NODES, error))
+}
+
+fn node(row: &PgRow, column: &str) -> Result<Node, sqlx::Error> {
+    let bytes: &[u8] = row.try_get(column)?;
+    let bytes = bytes.try_into().map_err(|_| sqlx::Error::Decode("a hash has 32 bytes".into()))?;
+    Ok(Node::from_bytes(bytes))
+}
+
+pub(crate) async fn raw(pool: &Pool, org: &OrgId, after: u64, max: u32) -> Result<Vec<RawEntry>, StoreError> {
+    let select = || sqlx::query(SELECT_RAW).bind(org.as_str()).bind(column(after)).bind(i64::from(max));
+    let read = |row: &PgRow| {
+        Ok(RawEntry {
+            seq: whole(row.try_get("seq")?)?,
+            event_id: EventId::from_uuid(row.try_get("event_id")?),
+            at: from_millis(row.try_get("at")?)?,
+            body: row.try_get("body")?,
+            leaf: node(row, "leaf")?,
+        })
+    };
+    let rows = pool.repeatable(RAW, select).await?;
+    rows.iter().map(read).collect::<Result<_, sqlx::Error>>().map_err(|error| StoreError::corrupt(RAW, error))
+}
+
+pub(crate) async fn sign_off(pool: &Pool, org: &OrgId, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+    let size = stored(SIGN_OFF, checkpoint.size)?;
+    let insert =
+        || sqlx::query(INSERT_CHECKPOINT).bind(org.as_str()).bind(size).bind(checkpoint.signed.clone());
+    // The first of its size stays, so it may be repeated; and if only the first statement happens, the next head of this
+    // log is signed a little early.
+    pool.repeatable(SIGN_OFF, insert).await?;
+    pool.repeatable(SIGN_OFF, || sqlx::query(RAISE_SIGNED).bind(org.as_str()).bind(size)).await?;
+    Ok(())
+}
+
+pub(crate) async fn checkpoints(
+    pool: &Pool,
+    org: &OrgId,
+    after: u64,
+    max: u32,
+) -> Result<Vec<Checkpoint>, StoreError> {
+    let select =
+        || sqlx::query(SELECT_CHECKPOINTS).bind(org.as_str()).bind(column(after)).bind(i64::from(max));
+    let read =
+        |row: &PgRow| Ok(Checkpoint { size: whole(row.try_get("size")?)?, signed: row.try_get("signed")? });
+    let rows = pool.repeatable(CHECKPOINTS, select).await?;
+    let found = rows.iter().map(read).collect::<Result<_, sqlx::Error>>();
+    found.map_err(|error| StoreError::corrupt(CHECKPOINTS, error))
+}
+
+pub(crate) async fn unsigned(pool: &Pool, by: u64, max: u32) -> Result<Vec<OrgId>, StoreError> {
+    let select = || sqlx::query(SELECT_UNSIGNED).bind(column(by.max(1))).bind(i64::from(max));
+    let rows = pool.repeatable(UNSIGNED, select).await?;
+    let orgs = rows.iter().map(|row| {
+        let org = row.try_get("org_id")?;
+        OrgId::parse(org).map_err(|error| sqlx::Error::Decode(error.into()))
+    });
+    orgs.collect::<Result<_, _>>().map_err(|error| StoreError::corrupt(UNSIGNED, error))
+}
+
+pub(crate) async fn drop_bodies(pool: &Pool, org: &OrgId, up_to: u64) -> Result<u64, StoreError> {
+    pool.transaction(DROP_BODIES, Drop { org: org.clone(), up_to: column(up_to) }).await
+}
+
+/// One step of retention.
+struct Drop {
+    org: OrgId,
+    up_to: i64,
+}
+
+impl Transaction for Drop {
+    type Answer = u64;
+
+    async fn run(&self, connection: &mut PgConnection) -> Result<End<u64>, sqlx::Error> {
+        let org = self.org.as_str();
+        let head = sqlx::query(LOCK_DROPPED).bind(org).fetch_optional(&mut *connection).await?;
+        let Some(head) = head else { return Ok(End::RollBack(0)) };
+        let dropped: i64 = head.try_get("dropped")?;
+        let last = self.up_to.min(head.try_get("size")?);
+        if last <= dropped {
+            return Ok(End::RollBack(0));
+        }
+        sqlx::query(DROP).bind(org).bind(dropped).bind(last).execute(&mut *connection).await?;
+        sqlx::query(UPDATE_DROPPED).bind(org).bind(last).execute(&mut *connection).await?;
+        whole(last.saturating_sub(dropped)).map(End::Commit)
+    }
+}
