@@ -1,7 +1,7 @@
 //! Every administrator's route against every kind of caller (security AD-01), and against nonsense.
 
 use lumoauth_tests::{Backend, Org, Request, ServedRoute, Server, on_each_backend, shared, text, unique};
-use serde_json::json;
+use serde_json::{Value, json};
 
 on_each_backend!(
     no_credential_opens_no_admin_route,
@@ -27,6 +27,7 @@ enum Kind {
 
 struct Route {
     method: &'static str,
+    /// Below the organization, with a query where the route needs one.
     path: String,
     kind: Kind,
     area: &'static str,
@@ -39,6 +40,19 @@ fn routes(org: &Org<'_>) -> Vec<Route> {
     let keyed = format!("/aauth/agents/{}", org.aauth_agent(json!({})).id);
     let resource = format!("/aauth/resources/{}", org.aauth_resource(json!({})).id);
     let nobody = "00000000-0000-0000-0000-000000000000";
+    let permission = format!("{}.read", unique("doc"));
+    let made = |path: &str, members: Value| {
+        org.request("POST", path).api_key(org.key()).json(members).send().expect(201).json()["data"].clone()
+    };
+    let role = made("/admin/roles", json!({ "name": unique("role"), "permissions": [permission] }));
+    let role = format!("/roles/{}", text(&role["slug"]));
+    let permission = format!("/permissions/{permission}");
+    let policy = json!({ "name": unique("policy"), "effect": "deny", "resourceType": unique("doc"), "action": "*" });
+    let policy = format!("/abac/policies/{}", made("/abac/policies", policy)["id"].to_string().replace('"', ""));
+    let attribute = json!({ "name": unique("attribute"), "attributeType": "user", "dataType": "string" });
+    let attribute = made("/abac/attributes", attribute)["id"].to_string().replace('"', "");
+    let attribute = format!("/abac/attributes/{attribute}");
+    let (roles_of, granted) = (format!("{one}/roles"), format!("{one}/permissions"));
     let table: Vec<(&str, String, Kind, &str)> = vec![
         ("GET", "/agents".into(), Kind::Read, "agents"),
         ("POST", "/agents".into(), Kind::Write, "agents"),
@@ -62,6 +76,61 @@ fn routes(org: &Org<'_>) -> Vec<Route> {
         ("POST", format!("{one}/budget/reset"), Kind::Write, "agents"),
         ("GET", format!("{one}/usage"), Kind::Read, "agents"),
         ("POST", format!("{one}/usage"), Kind::Write, "agents"),
+        ("GET", "/jit/risk".into(), Kind::Read, "agents"),
+        ("PUT", "/jit/risk".into(), Kind::Write, "agents"),
+        ("GET", roles_of.clone(), Kind::Read, "roles"),
+        ("POST", roles_of.clone(), Kind::Write, "roles"),
+        ("PUT", roles_of.clone(), Kind::Write, "roles"),
+        ("DELETE", roles_of.clone(), Kind::Write, "roles"),
+        ("DELETE", format!("{roles_of}/some"), Kind::Write, "roles"),
+        ("GET", granted.clone(), Kind::Read, "roles"),
+        ("POST", granted.clone(), Kind::Write, "roles"),
+        ("DELETE", format!("{granted}/some"), Kind::Write, "roles"),
+        ("GET", format!("/users/{nobody}/roles"), Kind::Read, "roles"),
+        ("POST", format!("/users/{nobody}/roles"), Kind::Write, "roles"),
+        ("PUT", format!("/users/{nobody}/roles"), Kind::Write, "roles"),
+        ("DELETE", format!("/users/{nobody}/roles/some"), Kind::Write, "roles"),
+        ("GET", "/roles".into(), Kind::Read, "roles"),
+        ("POST", "/roles".into(), Kind::Write, "roles"),
+        ("GET", role.clone(), Kind::Read, "roles"),
+        ("PUT", role.clone(), Kind::Write, "roles"),
+        ("PATCH", role.clone(), Kind::Write, "roles"),
+        ("DELETE", role.clone(), Kind::Write, "roles"),
+        ("GET", format!("{role}/permissions"), Kind::Read, "roles"),
+        ("PUT", format!("{role}/permissions"), Kind::Write, "roles"),
+        ("POST", format!("{role}/permissions"), Kind::Write, "roles"),
+        ("DELETE", format!("{role}/permissions/some"), Kind::Write, "roles"),
+        ("GET", format!("{role}/users"), Kind::Read, "roles"),
+        ("POST", format!("{role}/users"), Kind::Write, "roles"),
+        ("DELETE", format!("{role}/users/{nobody}"), Kind::Write, "roles"),
+        ("GET", format!("{role}/groups"), Kind::Read, "roles"),
+        ("POST", format!("{role}/groups"), Kind::Write, "roles"),
+        ("DELETE", format!("{role}/groups/some"), Kind::Write, "roles"),
+        ("GET", "/permissions".into(), Kind::Read, "roles"),
+        ("POST", "/permissions".into(), Kind::Write, "roles"),
+        ("GET", permission.clone(), Kind::Read, "roles"),
+        ("PUT", permission.clone(), Kind::Write, "roles"),
+        ("PATCH", permission.clone(), Kind::Write, "roles"),
+        ("DELETE", permission, Kind::Write, "roles"),
+        ("GET", "/abac/policies".into(), Kind::Read, "roles"),
+        ("POST", "/abac/policies".into(), Kind::Write, "roles"),
+        ("GET", policy.clone(), Kind::Read, "roles"),
+        ("PUT", policy.clone(), Kind::Write, "roles"),
+        ("PATCH", policy.clone(), Kind::Write, "roles"),
+        ("DELETE", policy.clone(), Kind::Write, "roles"),
+        ("POST", format!("{policy}/toggle"), Kind::Write, "roles"),
+        ("GET", "/abac/attributes".into(), Kind::Read, "roles"),
+        ("POST", "/abac/attributes".into(), Kind::Write, "roles"),
+        ("GET", attribute.clone(), Kind::Read, "roles"),
+        ("PUT", attribute.clone(), Kind::Write, "roles"),
+        ("PATCH", attribute.clone(), Kind::Write, "roles"),
+        ("DELETE", attribute, Kind::Write, "roles"),
+        ("GET", "/zanzibar/tuples".into(), Kind::Read, "roles"),
+        ("POST", "/zanzibar/tuples".into(), Kind::Write, "roles"),
+        ("DELETE", "/zanzibar/tuples".into(), Kind::Write, "roles"),
+        ("GET", "/zanzibar/namespaces".into(), Kind::Read, "roles"),
+        ("PUT", "/zanzibar/namespaces/some".into(), Kind::Write, "roles"),
+        ("DELETE", "/zanzibar/namespaces/some".into(), Kind::Write, "roles"),
         ("GET", "/mcp/servers".into(), Kind::Read, "mcp"),
         ("POST", "/mcp/servers".into(), Kind::Write, "mcp"),
         ("GET", mcp.clone(), Kind::Read, "mcp"),
@@ -106,7 +175,20 @@ fn routes(org: &Org<'_>) -> Vec<Route> {
         ("POST", "/api-keys".into(), Kind::Write, "keys"),
         ("DELETE", "/api-keys/1".into(), Kind::Write, "keys"),
     ];
-    table.into_iter().map(|(method, path, kind, area)| Route { method, path, kind, area }).collect()
+    let all = table.into_iter().flat_map(|(method, path, kind, area)| {
+        doors(&path).into_iter().map(move |path| Route { method, path, kind, area })
+    });
+    all.collect()
+}
+
+/// Most stand below `/admin`, policy beside it, and the audit log at both.
+fn doors(path: &str) -> Vec<String> {
+    let below = format!("/admin{path}");
+    match path.split('/').nth(1) {
+        Some("abac" | "zanzibar") => vec![path.to_owned()],
+        Some("audit-logs") => vec![path.to_owned(), below],
+        _ => vec![below],
+    }
 }
 
 /// What the attempts aim at.
@@ -121,8 +203,13 @@ fn target(server: &Server) -> Target<'_> {
 }
 
 impl Target<'_> {
+    /// What the administrator does.
+    fn admin(&self, method: &str, path: &str) -> Request {
+        self.org.request(method, path).api_key(self.org.key())
+    }
+
     fn attempt(&self, route: &Route) -> Request {
-        let request = self.org.request(route.method, &format!("/admin{}", route.path));
+        let request = self.org.request(route.method, &route.path);
         match route.kind {
             Kind::Write => request.json(json!({ "name": unique("Intruder"), "scopes": ["read:a"] })),
             Kind::Read => request,
@@ -191,7 +278,7 @@ fn reading_keys_change_nothing(server: &Server) {
 
 fn keys_for_one_area_open_no_other(server: &Server) {
     let target = target(server);
-    for area in ["agents", "audit", "users", "clients"] {
+    for area in ["agents", "audit", "roles", "users", "clients"] {
         let key = server.acme().api_key(&[&format!("admin:{area}")]);
         target.refuses(
             &[403],
@@ -206,11 +293,11 @@ fn nothing_of_all_that_changed_anything(server: &Server) {
     // Whatever stands under a name of its own: of them all, as it is read and as the log tells of it.
     let one = |route: &&Route| route.method == "PATCH";
     let paths: Vec<_> = target.routes.iter().filter(one).map(|route| &route.path).collect();
-    assert_eq!(paths.len(), 4);
+    assert_eq!(paths.len(), 8);
     let seen = || {
         let read = |path: &&String| {
             let id = path.rsplit('/').next().unwrap_or(path);
-            (target.org.admin("GET", path).send().ok(), target.org.audit(&format!("targetId={id}")).len())
+            (target.admin("GET", path).send().ok(), target.org.audit(&format!("targetId={id}")).len())
         };
         paths.iter().map(read).collect::<Vec<_>>()
     };
@@ -254,13 +341,19 @@ fn nonsense_bodies_are_refused_with_a_4xx(server: &Server) {
         "/users",
         "/clients",
         "/api-keys",
+        "/admin/roles",
+        "/admin/permissions",
+        "/abac/policies",
+        "/abac/attributes",
+        "/zanzibar/tuples",
+        "/jit/risk",
     ];
     for route in target.routes.iter().filter(|route| route.kind == Kind::Write) {
         if route.method == "DELETE" || !with_body.iter().any(|end| route.path.ends_with(end)) {
             continue;
         }
         for body in bodies {
-            let request = target.org.admin(route.method, &route.path).body("application/json", body);
+            let request = target.admin(route.method, &route.path).body("application/json", body);
             let response = request.send();
             // A portal token needs no body, a policy without limits is a policy, and unknown members of one are kept.
             let fine = response.status == 200
@@ -273,7 +366,7 @@ fn nonsense_bodies_are_refused_with_a_4xx(server: &Server) {
             );
         }
         let bytes =
-            target.org.admin(route.method, &route.path).body("application/json", [0xff, 0xfe, 0x00]).send();
+            target.admin(route.method, &route.path).body("application/json", [0xff, 0xfe, 0x00]).send();
         bytes.expect(400).refused_somehow();
     }
 }
@@ -282,7 +375,7 @@ fn unknown_methods_are_not_allowed(server: &Server) {
     let target = target(server);
     for route in &target.routes {
         for method in ["FROBNICATE", "TRACE"] {
-            let response = target.org.admin(method, &route.path).send();
+            let response = target.admin(method, &route.path).send();
             assert_eq!(response.status, 405, "{method} {}: {response}", route.path);
         }
     }
@@ -291,7 +384,7 @@ fn unknown_methods_are_not_allowed(server: &Server) {
 fn read_routes_do_open_for_the_administrator(server: &Server) {
     let target = target(server);
     for route in target.routes.iter().filter(|route| route.kind == Kind::Read) {
-        let response = target.org.admin(route.method, &route.path).send();
+        let response = target.admin(route.method, &route.path).send();
         // Ids of the matrix that name nobody are looked up, not refused.
         assert!(matches!(response.status, 200 | 404), "{} {}: {response}", route.method, route.path);
     }
@@ -301,16 +394,17 @@ fn read_routes_do_open_for_the_administrator(server: &Server) {
 #[test]
 fn every_admin_route_is_in_the_matrix() {
     let matrix = target(shared(Backend::Memory)).routes;
-    let of_admin = |route: &ServedRoute| route.pattern().starts_with("/admin/");
+    let for_all = ["Access::Open", "Access::Metadata", "Access::Token", "Access::Anyone"];
+    let of_admin = |route: &ServedRoute| !for_all.contains(&route.access);
     let served: Vec<_> = ServedRoute::all().into_iter().filter(of_admin).collect();
     let is_of = |known: &Route, route: &ServedRoute| {
-        known.method == route.method && route.is_at(&format!("/admin{}", known.path))
+        known.method == route.method && route.is_at(known.path.split('?').next().unwrap_or_default())
     };
     for route in &served {
         assert!(matrix.iter().any(|known| is_of(known, route)), "{route:?} is not in the matrix");
     }
     for known in &matrix {
         let is_served = served.iter().any(|route| is_of(known, route));
-        assert!(is_served, "{} {} is not served", known.method, known.path);
+        assert!(is_served, "{} {} is not served to administrators", known.method, known.path);
     }
 }
