@@ -3,12 +3,16 @@
 use lumoauth_tests::{Server, at_once, int, list, on_each_backend, text};
 use serde_json::{Value, json};
 
-use crate::approvals::{approver, approver_with, decide, listed, opened, poll, setting, status};
+use crate::{
+    approvals::{approver, approver_with, decide, listed, opened, poll, setting, status},
+    policy::some_role,
+};
 
 on_each_backend!(
     approved_request_says_by_whom_and_when,
     denied_request_says_why,
     administrator_decides_for_others,
+    role_decides_for_others,
     application_without_the_scope_decides_for_nobody_else,
     wrong_user_cannot_decide,
     second_decision_is_a_conflict,
@@ -57,6 +61,22 @@ fn administrator_decides_for_others(server: &Server) {
         decide(&org, &admin_token, "approve", &approval, json!({})).ok();
         assert_eq!(poll(&agent, &token, &approval).ok()["approved_by"], json!({ "user_id": number }));
     }
+}
+
+/// What administrators have, others get by a role; the application needs its scope all the same.
+fn role_decides_for_others(server: &Server) {
+    let (org, alice, agent, token) = setting(server);
+    let approval = opened(&agent, &token, &alice);
+    let desk = org.person();
+    let (scoped, plain) = (desk.in_person("openid approvals.manage"), desk.in_person("openid"));
+    decide(&org, &scoped, "approve", &approval, json!({})).refused(403, "forbidden");
+    let role = some_role(&org, &["approvals.manage"]);
+    org.admin("POST", &format!("/users/{}/roles", desk.id)).json(json!({ "role": role })).send().ok();
+    let refused = decide(&org, &plain, "approve", &approval, json!({})).refused(403, "forbidden");
+    assert_eq!(refused["details"]["required_scopes"], json!(["approvals.manage", "admin"]));
+    assert!(listed(&org, &scoped, &approval).is_some());
+    decide(&org, &scoped, "approve", &approval, json!({})).ok();
+    assert_eq!(status(&agent, &token, &approval), "approved");
 }
 
 /// An administrator's newsletter knows who they are, and no more.

@@ -5,7 +5,10 @@ use std::{thread::sleep, time::Duration};
 use lumoauth_tests::{KeySite, Org, Server, at_once, list, on_each_backend, text};
 use serde_json::{Value, json};
 
-use crate::jit::{asked, bare, detail, opened, request, reviewer, setting, status};
+use crate::{
+    jit::{asked, bare, detail, opened, request, reviewer, setting, status},
+    policy::some_role,
+};
 
 on_each_backend!(
     approved_request_says_so_and_how_long,
@@ -13,6 +16,7 @@ on_each_backend!(
     pending_list_shows_what_is_asked,
     agent_approves_nothing_whatever_token_it_holds,
     scope_alone_decides_for_nobody_else,
+    role_decides_for_others,
     person_without_the_scope_decides_nothing,
     decided_request_is_not_decided_again,
     many_decisions_at_once_are_one,
@@ -128,6 +132,21 @@ fn scope_alone_decides_for_nobody_else(server: &Server) {
     let reached = org.person_with(json!({ "approver": { "enabled": true } })).in_person("openid jit:approve");
     says(&org, &reached, "approve", &id, json!({})).refused(403, "forbidden");
     assert_eq!(status(&agent, &token, &id)["status"], "pending");
+}
+
+fn role_decides_for_others(server: &Server) {
+    let (org, agent, token, id) = pending(server);
+    let desk = org.person();
+    let (scoped, plain) = (desk.in_person("openid jit:approve"), desk.in_person("openid"));
+    let role = some_role(&org, &["jit.approve"]);
+    org.admin("POST", &format!("/users/{}/roles", desk.id)).json(json!({ "role": role })).send().ok();
+    let refused = says(&org, &plain, "approve", &id, json!({})).refused(403, "forbidden");
+    assert_eq!(refused["details"]["required_scopes"], json!(["jit:approve"]));
+    says(&org, &scoped, "approve", &id, json!({})).ok();
+    assert_eq!(status(&agent, &token, &id)["status"], "approved");
+    // It is for this and nothing else.
+    let approvals = org.get("/approvals/pending").bearer(&scoped).send().ok();
+    assert_eq!(approvals["meta"]["total"], 0);
 }
 
 fn person_without_the_scope_decides_nothing(server: &Server) {

@@ -85,10 +85,11 @@ impl Permission {
 
 /// What there is to permit in every organization: its slug, and what it is good for. Administrators have these, and
 /// nothing else, without a role.
-pub const SYSTEM_PERMISSIONS: [(&str, &str); 4] = [
+pub const SYSTEM_PERMISSIONS: [(&str, &str); 5] = [
     ("abac.manage", "Set attributes of people and resources"),
     ("approvals.manage", "Decide what others are asked"),
     ("authz.check", "Ask what others may do"),
+    ("jit.approve", "Decide what agents ask for just in time, whoever is asked"),
     ("policies.view", "See the policies that matched a check"),
 ];
 

@@ -221,8 +221,7 @@ impl AuthorizationServer {
         Ok(approval)
     }
 
-    /// What waits for the person, what ends first at first. For an administrator, by an application with the scope
-    /// `approvals.manage` or `admin`: what waits for anybody.
+    /// What waits for the person, what ends first at first. For whoever decides for others: what waits for anybody.
     ///
     /// # Errors
     /// [`ApiError`] if the store cannot answer.
@@ -245,11 +244,11 @@ impl AuthorizationServer {
         Ok(approval)
     }
 
-    /// Takes what the person says, once and in time. What others are asked, or nobody in particular, an
-    /// administrator decides by an application with the scope `approvals.manage` or `admin`.
+    /// Takes what the person says, once and in time. What others are asked, or nobody in particular, needs the permission
+    /// `approvals.manage` and a scope, as [`Reviewer`] says.
     ///
     /// # Errors
-    /// [`ApiError`] if another one is asked or that scope is missing, there is no such approval, it was decided or has expired,
+    /// [`ApiError`] if another one is asked, there is no such approval, it was decided or has expired,
     /// the note is not acceptable, or it is approved and its agent is not active any more.
     pub async fn decide_approval(
         &self,

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::ApiError;
+use super::{ApiError, AuthorizationServer};
 use crate::{
     capability::Capability,
     id::{OrgId, UserId},
@@ -13,64 +13,88 @@ use crate::{
     user::User,
 };
 
-/// A person in person, and what the way by which they came lets them decide.
+/// A person in person, and what they and the way by which they came let them decide.
+///
+/// What one decides for others needs a permission: `approvals.manage` for approvals, `jit.approve` for what agents ask for just
+/// in time. Administrators have both, others by a role or by an attribute policy. And it needs a scope of the application that
+/// they came by, which bounds what it does for them, and gives them nothing.
 #[derive(Clone, Debug)]
 pub struct Reviewer {
     org: OrgId,
     user: Arc<User>,
     /// What others are asked, and what nobody in particular is asked.
-    manages_approvals: bool,
-    /// What agents ask for just in time, of themselves.
-    decides_jit: bool,
-    /// The same, for others and for nobody in particular.
-    manages_jit: bool,
+    approvals: Reach,
+    /// What agents ask for just in time, of others and of nobody in particular; of themselves it takes the scope alone.
+    jit: Reach,
     granted: Vec<String>,
 }
 
-/// With which an application sees and decides what its user, an administrator, decides for others.
+/// How far somebody decides.
+#[derive(Clone, Copy, Debug)]
+struct Reach {
+    /// Whether the way by which they came lets them.
+    scope: bool,
+    /// Whether the policy of the organization lets them.
+    permitted: bool,
+}
+
+impl Reach {
+    fn is_whole(self) -> bool {
+        self.scope && self.permitted
+    }
+}
+
+/// With which an application sees and decides what its user decides for others.
 const MANAGE_APPROVALS: [&str; 2] = ["approvals.manage", "admin"];
 
 /// With which an application decides what agents ask for just in time.
 const DECIDE_JIT: [&str; 3] = ["jit:approve", "jit.approve", "admin"];
 
-impl Reviewer {
-    /// The person behind a token.
+impl AuthorizationServer {
+    /// The person behind a token, as somebody who decides.
     ///
     /// # Errors
-    /// [`ApiError::Forbidden`] if it is no person in person.
-    pub fn of(principal: &Principal) -> Result<Self, ApiError> {
+    /// [`ApiError`] if it is no person in person, or what they may cannot be decided now.
+    pub async fn reviewer(&self, principal: &Principal) -> Result<Reviewer, ApiError> {
         let refused = ApiError::Forbidden("Only a person decides, by an application that is no agent's.");
         let user = principal.person().ok_or(refused)?;
         let holds = |names: &[&str]| {
             names.iter().any(|name| Capability::parse(name).is_ok_and(|it| principal.decide(&it).is_allow()))
         };
-        let (approvals, jit) = (holds(&MANAGE_APPROVALS), holds(&DECIDE_JIT));
+        let scopes = [holds(&MANAGE_APPROVALS), holds(&DECIDE_JIT)];
         let granted = principal.token_scope().unwrap_or_default().iter().map(ToString::to_string).collect();
-        Ok(Self { granted, ..Self::with(principal.org.clone(), user.clone(), approvals, jit) })
+        self.reviewer_with(&principal.org, user, scopes, granted).await
     }
 
-    /// A person who signed in at this server itself and reads its own page.
+    /// A person who signed in at this server itself and reads its own page, as somebody who decides.
     ///
     /// # Security
     /// It must be the person's own session: what they decide with it is decided for good.
-    pub fn in_session(org: OrgId, user: Arc<User>) -> Self {
-        Self::with(org, user, true, true)
+    ///
+    /// # Errors
+    /// [`ApiError`] if what they may cannot be decided now.
+    pub async fn reviewer_in_session(&self, org: &OrgId, user: &Arc<User>) -> Result<Reviewer, ApiError> {
+        self.reviewer_with(org, user, [true; 2], Vec::new()).await
     }
 
-    /// What people may decide, by what they are and by what they came with: a scope bounds what an application may do for a
-    /// person, and gives the person nothing. Roles and permissions of a policy belong here.
-    fn with(org: OrgId, user: Arc<User>, approvals: bool, jit: bool) -> Self {
-        let is_admin = user.is_admin;
-        Self {
-            org,
-            manages_approvals: approvals && is_admin,
-            decides_jit: jit,
-            manages_jit: jit && is_admin,
-            granted: Vec::new(),
-            user,
-        }
+    async fn reviewer_with(
+        &self,
+        org: &OrgId,
+        user: &Arc<User>,
+        [approvals, jit]: [bool; 2],
+        granted: Vec<String>,
+    ) -> Result<Reviewer, ApiError> {
+        Ok(Reviewer {
+            org: org.clone(),
+            user: user.clone(),
+            approvals: Reach { scope: approvals, permitted: self.may(org, user, "approvals.manage").await? },
+            jit: Reach { scope: jit, permitted: self.may(org, user, "jit.approve").await? },
+            granted,
+        })
     }
+}
 
+impl Reviewer {
     /// The organization.
     pub fn org(&self) -> &OrgId {
         &self.org
@@ -83,7 +107,7 @@ impl Reviewer {
 
     /// Whose approvals they see; `None` for everybody's.
     pub(super) fn sees_approvals_of(&self) -> Option<UserId> {
-        (!self.manages_approvals).then_some(self.user.id)
+        (!self.approvals.is_whole()).then_some(self.user.id)
     }
 
     /// Whose requests of tasks they see; `None` for everybody's.
@@ -91,18 +115,18 @@ impl Reviewer {
     /// # Errors
     /// [`ApiError::InsufficientScope`] if they came without the scope for it.
     pub(super) fn sees_jit_of(&self) -> Result<Option<UserId>, ApiError> {
-        if !self.decides_jit {
+        if !self.jit.scope {
             return Err(self.lacks(&DECIDE_JIT[..1]));
         }
-        Ok((!self.manages_jit).then_some(self.user.id))
+        Ok((!self.jit.is_whole()).then_some(self.user.id))
     }
 
     /// What one is asked oneself one decides by any application.
     pub(super) fn check_approval_of(&self, asked: Option<UserId>) -> Result<(), ApiError> {
-        if asked == Some(self.user.id) || self.manages_approvals {
+        if asked == Some(self.user.id) || self.approvals.is_whole() {
             return Ok(());
         }
-        if self.user.is_admin {
+        if self.approvals.permitted {
             return Err(self.lacks(&MANAGE_APPROVALS));
         }
         Err(ApiError::Forbidden("Somebody else is asked for this approval."))
@@ -110,10 +134,10 @@ impl Reviewer {
 
     /// What agents ask for just in time needs the scope, whoever is asked.
     pub(super) fn check_jit_of(&self, asked: Option<UserId>) -> Result<(), ApiError> {
-        if !self.decides_jit {
+        if !self.jit.scope {
             return Err(self.lacks(&DECIDE_JIT[..1]));
         }
-        if asked == Some(self.user.id) || self.manages_jit {
+        if asked == Some(self.user.id) || self.jit.is_whole() {
             return Ok(());
         }
         Err(ApiError::Forbidden("Somebody else decides on this request."))

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use lumoauth_core::{
     jit::{JitRequest, RiskTable, Task},
-    server::{JitApproval, JitDenial, JitPermissionRequest, Reviewer, TaskEvaluation, TaskRequest},
+    server::{JitApproval, JitDenial, JitPermissionRequest, TaskEvaluation, TaskRequest},
     wire::{WireError, view},
 };
 use serde::Deserialize;
@@ -129,7 +129,7 @@ pub(crate) async fn token(call: Call) -> Result<Reply, WireError> {
 
 /// GET `jit/pending`.
 pub(crate) async fn pending(call: Call) -> Result<Reply, WireError> {
-    let reviewer = Reviewer::of(call.principal()?).map_err(refuse)?;
+    let reviewer = call.server.reviewer(call.principal()?).await.map_err(refuse)?;
     let paging = call.query().page()?;
     let page = call.server.pending_permissions(&reviewer, paging.store_page()).await.map_err(refuse)?;
     let mut items = Vec::with_capacity(page.items.len());
@@ -149,7 +149,7 @@ async fn shown(call: &Call, request: &JitRequest) -> Result<Value, WireError> {
 
 /// POST `jit/approve/{}`.
 pub(crate) async fn approve(call: Call) -> Result<Reply, WireError> {
-    let reviewer = Reviewer::of(call.principal()?).map_err(refuse)?;
+    let reviewer = call.server.reviewer(call.principal()?).await.map_err(refuse)?;
     let approval: JitApproval = call.json()?;
     let caller = call.caller();
     let granted =
@@ -164,7 +164,7 @@ pub(crate) async fn approve(call: Call) -> Result<Reply, WireError> {
 
 /// POST `jit/deny/{}`.
 pub(crate) async fn deny(call: Call) -> Result<Reply, WireError> {
-    let reviewer = Reviewer::of(call.principal()?).map_err(refuse)?;
+    let reviewer = call.server.reviewer(call.principal()?).await.map_err(refuse)?;
     let denial: JitDenial = call.json()?;
     let caller = call.caller();
     let denied =

@@ -26,7 +26,7 @@ fn ask(agent: &Agent<'_>, token: &str, action: &str, context: Value) -> Value {
 }
 
 /// Makes a role that permits `permissions`; its slug.
-fn some_role(org: &Org<'_>, permissions: &[&str]) -> String {
+pub(crate) fn some_role(org: &Org<'_>, permissions: &[&str]) -> String {
     let slug = unique("role");
     let body = json!({ "slug": slug, "name": "A role", "permissions": permissions });
     org.admin("POST", "/roles").json(body).send().expect(201);

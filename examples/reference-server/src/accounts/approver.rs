@@ -153,9 +153,10 @@ impl Accounts {
 
     async fn there(&self, organization: &Organization, visit: &Visit) -> Result<Option<There>, ApiError> {
         let found = self.session(organization, &visit.headers, self.server.now()).await?;
-        Ok(found.map(|(_, cookie, user)| There {
+        let Some((_, cookie, user)) = found else { return Ok(None) };
+        Ok(Some(There {
             csrf: self.cookies.decision_token(&organization.id, &cookie),
-            reviewer: Reviewer::in_session(organization.id.clone(), user),
+            reviewer: self.server.reviewer_in_session(&organization.id, &user).await?,
         }))
     }
 

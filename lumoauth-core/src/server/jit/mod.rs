@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use super::{
     ApiError, AuthorizationServer, Caller,
     approvals::{Lines, readable, refuse_test_tokens},
-    review::Reviewer,
 };
 use crate::{
     agent::{Agent, DelegationConsent},
@@ -245,7 +244,7 @@ impl AuthorizationServer {
         match principal.agent() {
             Some(agent) if agent.id == task.agent => {}
             Some(_) => return Err(ANOTHERS_TASK),
-            None => Reviewer::of(principal)?.check_jit_of(task.on_behalf_of)?,
+            None => self.reviewer(principal).await?.check_jit_of(task.on_behalf_of)?,
         }
         let Some(result) = evaluation.result.as_deref() else { return Ok(task) };
         let outcome = TaskOutcome::named(result).ok_or_else(|| ApiError::Invalid {

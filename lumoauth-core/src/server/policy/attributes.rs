@@ -9,12 +9,9 @@ use super::{ApiError, AuthorizationServer, Caller, Plan, description, invalid, l
 use crate::{
     agent::checked_text,
     audit::{EventKind, Target},
-    authz::parties,
-    capability::Capability,
     id::{Label, Number, OrgId},
     policy::{
-        AttributeDefinition, AttributeKind, AttributeOwner, AttributeValue, DataType, Entry, Environment,
-        Question, Snapshot,
+        AttributeDefinition, AttributeKind, AttributeOwner, AttributeValue, DataType, Entry, Snapshot,
     },
     principal::{Identity, Principal},
 };
@@ -224,24 +221,6 @@ impl AuthorizationServer {
             Ok(plan.with("slug", slug.as_str()).put(snapshot, &entry))
         };
         self.change_policy(org, caller, plan).await.map(|((), _)| ())
-    }
-
-    /// Whether somebody in person has this permission.
-    pub(in crate::server) async fn holds_permission(
-        &self,
-        principal: &Principal,
-        permission: &str,
-    ) -> Result<bool, ApiError> {
-        let Ok(permission) = Capability::parse(permission) else { return Ok(false) };
-        if principal.person().is_none() {
-            return Ok(false);
-        }
-        let given = Map::new();
-        let (ip, user_agent, method, path) = (None, None, "", "");
-        let environment = Environment { given: &given, ip, user_agent, method, path, now: self.now() };
-        let question = Question::new(&permission, parties(principal, &permission), environment);
-        let verdicts = self.verdicts(&principal.org, &[question]).await?;
-        Ok(verdicts.first().is_some_and(|verdict| verdict.allowed))
     }
 
     /// What the organization knows of the caller.

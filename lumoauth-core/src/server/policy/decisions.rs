@@ -4,10 +4,14 @@ use serde_json::{Map, Value};
 
 use super::{ApiError, AuthorizationServer, Caller};
 use crate::{
+    authz::{parties, subject_parties},
+    capability::Capability,
     clock::Timestamp,
     id::{Label, OrgId},
-    policy::{DecidedBy, Entity, Environment, Question, Verdict},
+    policy::{DecidedBy, Entity, Environment, Party, Question, Verdict},
+    principal::Principal,
     server::RequestFacts,
+    user::User,
 };
 
 /// A request for decisions: where it comes from, and what the caller says about it.
@@ -49,6 +53,43 @@ impl AuthorizationServer {
             }
         };
         Ok(questions.iter().map(bounded).collect())
+    }
+
+    /// Whether somebody in person has this permission.
+    pub(in crate::server) async fn holds_permission(
+        &self,
+        principal: &Principal,
+        permission: &'static str,
+    ) -> Result<bool, ApiError> {
+        if principal.person().is_none() {
+            return Ok(false);
+        }
+        self.is_permitted(&principal.org, permission, |action| parties(principal, action)).await
+    }
+
+    /// Whether a person has this permission, in person and whatever application they use.
+    pub(in crate::server) async fn may(
+        &self,
+        org: &OrgId,
+        user: &User,
+        permission: &'static str,
+    ) -> Result<bool, ApiError> {
+        self.is_permitted(org, permission, |action| subject_parties(None, Some(user), action)).await
+    }
+
+    async fn is_permitted<'a>(
+        &self,
+        org: &OrgId,
+        permission: &'static str,
+        parties: impl FnOnce(&Capability) -> Vec<Party<'a>> + Send,
+    ) -> Result<bool, ApiError> {
+        let Ok(action) = Capability::parse(permission) else { return Ok(false) };
+        let given = Map::new();
+        let (ip, user_agent, method, path) = (None, None, "", "");
+        let environment = Environment { given: &given, ip, user_agent, method, path, now: self.now() };
+        let question = Question::new(&action, parties(&action), environment);
+        let verdicts = self.verdicts(org, &[question]).await?;
+        Ok(verdicts.first().is_some_and(|verdict| verdict.allowed))
     }
 
     /// `text` as an object or a subject of relations. An agent by its slug is the agent that has it now, so that no later
