@@ -13,8 +13,8 @@ use redb::{ReadableTable, WriteTransaction};
 
 use crate::{
     cache::{Changed, is_cached},
-    snapshot::{malformed, store_error},
-    tables::{Bytes, Table, event_key, expiry_key, head_of, head_row, number_of, prefix, seq_key},
+    snapshot::{decode, malformed, store_error},
+    tables::{Bytes, Table, event_key, expiry_key, head_of, head_row, number_of, org_of, prefix, seq_key},
 };
 
 /// Where audit events go.
@@ -176,13 +176,7 @@ impl<'t> Batch<'t> {
                 if self.has(Table::AuditIds, &id)? {
                     return Ok(());
                 }
-                let head = self.head_to_change(org)?;
-                let seq = head.tree.size() + 1;
-                let leaf = entry_leaf(seq, event.id, event.at, &event.json);
-                if let Some(block) = head.tree.push(leaf) {
-                    self.put(Table::AuditBlocks, &seq_key(org, seq / BLOCK - 1), block.as_bytes())?;
-                }
-                self.put(Table::AuditLog, &seq_key(org, seq), &log_row(leaf, &event.json))?;
+                let seq = self.enter(org, event.id, event.at, &event.json)?;
                 self.put(Table::AuditIds, &id, &seq.to_be_bytes())?;
             }
             Destination::Outbox => {
@@ -196,6 +190,40 @@ impl<'t> Batch<'t> {
             }
         }
         Ok(())
+    }
+
+    /// Writes an event at the end of the log of `org`; its number.
+    fn enter(&mut self, org: &OrgId, id: EventId, at: Timestamp, json: &[u8]) -> Result<u64, StoreError> {
+        let head = self.head_to_change(org)?;
+        let seq = head.tree.size() + 1;
+        let leaf = entry_leaf(seq, id, at, json);
+        if let Some(block) = head.tree.push(leaf) {
+            self.put(Table::AuditBlocks, &seq_key(org, seq / BLOCK - 1), block.as_bytes())?;
+        }
+        self.put(Table::AuditLog, &seq_key(org, seq), &log_row(leaf, json))?;
+        Ok(seq)
+    }
+
+    /// Gives the entries of all logs their leaves. They have none, and no number is missing.
+    pub(crate) fn hash_logs(&mut self) -> Result<(), StoreError> {
+        const STEP: usize = 1000;
+        let mut from = Vec::new();
+        loop {
+            // Every slug begins with a letter or digit.
+            let keys = self.first_keys(Table::AuditLog, from..vec![u8::MAX], STEP)?;
+            let Some(last) = keys.last() else { return Ok(()) };
+            from = [last.as_slice(), &[0]].concat();
+            for key in &keys {
+                let bad = || malformed(Table::AuditLog);
+                let (org, number) = key.split_last_chunk::<8>().ok_or_else(bad)?;
+                let org = org_of(org).ok_or_else(bad)?;
+                let json = self.get(Table::AuditLog, key)?.ok_or_else(bad)?;
+                let event: Event = decode(Table::AuditLog, &json)?;
+                if self.enter(&org, event.id, event.at, &json)? != u64::from_be_bytes(*number) {
+                    return Err(bad());
+                }
+            }
+        }
     }
 
     /// How far the log of `org` has come, to be written at the end.

@@ -9,16 +9,17 @@ use std::{
     sync::Arc,
 };
 
-use lumoauth_core::store::MemoryStore;
+use lumoauth_core::store::{MemoryStore, StoreError};
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, ReadableTableMetadata, StorageError, TableError,
+    WriteTransaction,
 };
 
 use crate::{
     EmbeddedStore,
-    batch::Destination,
+    batch::{Batch, Destination},
     snapshot::Published,
-    tables::{FORMAT, FORMAT_KEY, SCHEMA, SCHEMA_KEY, Table},
+    tables::{FORMAT, FORMAT_KEY, HASHED_LOGS, SCHEMA, SCHEMA_KEY, Table},
     writer::{Reopen, Writer, begin},
 };
 
@@ -101,9 +102,9 @@ pub(crate) fn start(
     if is_empty(&database).map_err(|error| broken(path, error))? {
         initialize(&database).map_err(|error| broken(path, error))?;
     }
-    if check(path, &database)? < SCHEMA {
-        // So far a newer layout has tables more and nothing else.
-        initialize(&database).map_err(|error| broken(path, error))?;
+    let found = check(path, &database)?;
+    if found < SCHEMA {
+        upgrade(path, &database, found)?;
     }
     if destination == Destination::Log {
         check_outbox(path, &database)?;
@@ -137,18 +138,37 @@ fn is_empty(database: &Database) -> Result<bool, redb::Error> {
     Ok(transaction.list_tables()?.next().is_none() && transaction.list_multimap_tables()?.next().is_none())
 }
 
-/// Makes every table that is missing, so that no reader ever misses one, and says what the file is, in one step.
+/// Makes a file what it is, in one step.
 fn initialize(database: &Database) -> Result<(), redb::Error> {
     let transaction = begin(database)?;
+    make_tables(&transaction)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Brings a file of the layout `found` to this version's, in one step. A newer one has tables more; and from
+/// [`HASHED_LOGS`] on the entries of the log are in a hash tree.
+fn upgrade(path: &Path, database: &Database, found: u64) -> Result<(), OpenError> {
+    let damaged =
+        |error| OpenError::Damaged { path: path.to_owned(), source: Some(Box::<StoreError>::new(error)) };
+    let transaction = begin(database).map_err(|error| broken(path, error))?;
+    make_tables(&transaction).map_err(|error| broken(path, error))?;
+    if found < HASHED_LOGS {
+        let mut batch = Batch::new(&transaction, Destination::Log);
+        batch.hash_logs().map_err(damaged)?;
+        batch.finish().map_err(damaged)?;
+    }
+    transaction.commit().map_err(|error| broken(path, error))
+}
+
+/// Makes every table that is missing, so that no reader ever misses one, and says what the file is.
+fn make_tables(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     for table in Table::ALL {
         transaction.open_table(table.definition())?;
     }
-    {
-        let mut meta = transaction.open_table(Table::Meta.definition())?;
-        meta.insert(FORMAT_KEY, FORMAT)?;
-        meta.insert(SCHEMA_KEY, SCHEMA.to_be_bytes().as_slice())?;
-    }
-    transaction.commit()?;
+    let mut meta = transaction.open_table(Table::Meta.definition())?;
+    meta.insert(FORMAT_KEY, FORMAT)?;
+    meta.insert(SCHEMA_KEY, SCHEMA.to_be_bytes().as_slice())?;
     Ok(())
 }
 

@@ -32,6 +32,8 @@ pub(crate) type Bytes = &'static [u8];
 pub(crate) const FORMAT: &[u8] = b"lumoauth embedded store";
 /// The layout of this version, under [`SCHEMA_KEY`]. Raise it whenever an older version could misread a file.
 pub(crate) const SCHEMA: u64 = 6;
+/// The first layout whose logs are hash trees.
+pub(crate) const HASHED_LOGS: u64 = 6;
 pub(crate) const FORMAT_KEY: &[u8] = b"format";
 pub(crate) const SCHEMA_KEY: &[u8] = b"schema";
 

@@ -37,7 +37,7 @@ use lumoauth_core::{
     },
     user::User,
 };
-use redb::{Database, TableDefinition};
+use redb::{Database, ReadableTable, TableDefinition};
 use scratch::Scratch;
 
 const NOW: Timestamp = Timestamp::from_unix_seconds(1_790_000_000);
@@ -224,9 +224,13 @@ fn a_newer_schema_is_refused() {
 }
 
 #[tokio::test]
-async fn a_file_of_an_older_schema_gets_the_tables_it_lacks() {
+async fn a_file_of_an_older_schema_gets_what_it_lacks() {
     let (file, org, at) = (Scratch::new(), org(), NOW);
-    drop(EmbeddedStore::open(file.path()).unwrap());
+    let store = EmbeddedStore::open(file.path()).unwrap();
+    store.append(&org, &[event(), event(), event()]).await.unwrap();
+    let head = AuditStore::head(&store, &org).await.unwrap();
+    let entries = store.raw(&org, 0, 9).await.unwrap();
+    drop(store);
     let database = Database::create(file.path()).unwrap();
     let transaction = database.begin_write().unwrap();
     let table = |name| TableDefinition::<&[u8], &[u8]>::new(name);
@@ -253,9 +257,20 @@ async fn a_file_of_an_older_schema_gets_the_tables_it_lacks() {
         "policy_heads",
         "policies",
         "policy_revisions",
+        "audit_heads",
+        "audit_blocks",
+        "audit_checkpoints",
     ] {
         assert!(transaction.delete_table(table(missing)).unwrap(), "{missing}");
     }
+    // The entries of the log without their hashes.
+    let mut log = transaction.open_table(table("audit_log")).unwrap();
+    let rows: Vec<_> = log.iter().unwrap().map(Result::unwrap).collect();
+    let rows = rows.into_iter().map(|(key, row)| (key.value().to_vec(), row.value()[32..].to_vec()));
+    for (key, event) in rows.collect::<Vec<_>>() {
+        log.insert(key.as_slice(), event.as_slice()).unwrap();
+    }
+    drop(log);
     transaction.open_table(table("meta")).unwrap().insert(&b"schema"[..], &1_u64.to_be_bytes()[..]).unwrap();
     transaction.commit().unwrap();
     drop(database);
@@ -276,6 +291,8 @@ async fn a_file_of_an_older_schema_gets_the_tables_it_lacks() {
         assert_eq!(pending.total, 0);
         assert_eq!(store.live_holds(&org, AgentId::generate(), at, 9).await.unwrap(), []);
         assert!(store.overdue(at, 9).await.unwrap().is_empty());
+        assert_eq!(AuditStore::head(&store, &org).await.unwrap(), head);
+        assert_eq!(store.raw(&org, 0, 9).await.unwrap(), entries);
     }
 }
 

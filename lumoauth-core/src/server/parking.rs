@@ -141,8 +141,8 @@ impl AuthorizationServer {
     /// the decision is carried out, if nobody has done that yet.
     ///
     /// One that the agent asked a person for itself is as narrow as what it showed: a `cost_usd` in its `meta` is the most, a
-    /// `model` the only one. What `meta` does not name it does not limit, nor how often. It goes for the threshold of
-    /// the agent itself and not for those of others who pay, who did not choose whom it asks.
+    /// `model` the only one. What `meta` does not name it does not limit, nor how often, until it is used up. It goes for the
+    /// threshold of the agent itself and not for those of others who pay, who did not choose whom it asks.
     pub(super) async fn is_agreed_to(
         &self,
         org: &OrgId,
@@ -155,7 +155,8 @@ impl AuthorizationServer {
         let agent = payers.current().id;
         let Ok(token) = ApprovalToken::parse(token) else { return Ok(false) };
         let Some(approval) = self.stores().approvals.find(org, &token).await? else { return Ok(false) };
-        if approval.agent != agent || approval.status(now) != ApprovalStatus::Approved {
+        let is_approved = approval.status(now) == ApprovalStatus::Approved && approval.consumed_at.is_none();
+        if approval.agent != agent || !is_approved {
             return Ok(false);
         }
         let Some(key) = &approval.reservation else {

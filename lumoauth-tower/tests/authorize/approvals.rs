@@ -17,7 +17,7 @@ use lumoauth_core::{
     id::{OrgId, UserId},
     keys::{KeyRing, KeyRingConfig, MasterKey},
     server::AuthorizationServer,
-    store::{ApprovalStore, Decide, Insert, Listing, MemoryStore, Page, StoreError, Stores},
+    store::{ApprovalStore, Consume, Decide, Insert, Listing, MemoryStore, Page, StoreError, Stores},
     user::User,
 };
 use lumoauth_tower::{LumoauthService, RateLimits};
@@ -262,6 +262,16 @@ impl ApprovalStore for Leaky {
         on: &Event,
     ) -> Result<Decide, StoreError> {
         self.store.decide(org, approval, decision, now, on).await
+    }
+
+    async fn consume(
+        &self,
+        org: &OrgId,
+        approval: &Approval,
+        now: Timestamp,
+        on: &Event,
+    ) -> Result<Consume, StoreError> {
+        self.store.consume(org, approval, now, on).await
     }
 
     async fn pending(
