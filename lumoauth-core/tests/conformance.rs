@@ -202,11 +202,17 @@ mod complete {
                 $role,
                 include_str!(concat!("../src/store/", $role, ".rs")),
                 include_str!(concat!("../src/store/conformance/", $role, ".rs")),
-            )),+]
+            )),+,
+            // Methods of the port of the audit log, with a file of cases of their own.
+            (
+                "audit_tree",
+                include_str!("../src/store/audit.rs"),
+                include_str!("../src/store/conformance/audit_tree.rs"),
+            )]
         };
     }
 
-    const ROLES: [(&str, &str, &str); 18] = roles!(
+    const ROLES: [(&str, &str, &str); 20] = roles!(
         "aauth_resources",
         "agents",
         "api_keys",
@@ -221,6 +227,7 @@ mod complete {
         "keys",
         "mcp_servers",
         "organizations",
+        "policies",
         "rate_limits",
         "replay",
         "upkeep",
@@ -251,15 +258,26 @@ mod complete {
         all
     }
 
-    /// What the documentation says is checked by what: paths below `conformance`, as they are written.
+    /// What the documentation says is checked by what: paths below `conformance`. One without a module is of that of the path
+    /// before it in its sentence, if there is one.
     fn named(source: &str) -> Vec<String> {
         let docs: Vec<_> =
             source.lines().filter_map(|line| line.trim().strip_prefix("///")).map(str::trim).collect();
         let docs = docs.join(" ").replace("Checked by", "checked by");
         docs.split("checked by ")
             .skip(1)
-            .flat_map(|text| text.split(['.', '#']).next().unwrap().split('`').skip(1).step_by(2))
-            .map(str::to_owned)
+            .flat_map(|text| {
+                let paths = text.split(['.', '#']).next().unwrap().split('`').skip(1).step_by(2);
+                let mut module = None;
+                paths.map(move |path| match (path.rsplit_once("::"), module) {
+                    (Some((own, _)), _) => {
+                        module = Some(own);
+                        path.to_owned()
+                    }
+                    (None, Some(module)) => format!("{module}::{path}"),
+                    (None, None) => path.to_owned(),
+                })
+            })
             .collect()
     }
 

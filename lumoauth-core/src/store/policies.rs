@@ -142,7 +142,7 @@ pub trait PolicyStore: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Vec<Record>, StoreError>;
 
     /// What changed since `revision`, if it is no more than `limit` records. All of it is of one instant. Checked by
-    /// `conformance::policies::changes_since`, `long_ago` and `upkeep::purge_keeps_what_counts`.
+    /// `conformance::policies::changes_since`, `long_ago` and `conformance::upkeep::purge_keeps_what_counts`.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer.
