@@ -42,8 +42,8 @@ pub struct UsageRequest {
     ///
     /// The latter allows **whatever the person was shown**: with a `cost_usd` in its `meta` no more than that, with a `model`
     /// that model only, and what is not named there in any amount and with any model. It holds for any number of dry runs,
-    /// until it is forgotten a day after it has expired. A dry run moves nothing; whoever wants one deed allowed, and
-    /// once, reserves it.
+    /// until somebody uses it up by introspection or it is forgotten, a day after it has expired. A dry run moves nothing;
+    /// whoever wants one deed allowed, and once, reserves it.
     pub approval_token: Option<String>,
 }
 
