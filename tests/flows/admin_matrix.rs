@@ -47,8 +47,10 @@ fn routes(org: &Org<'_>) -> Vec<Route> {
     let role = made("/admin/roles", json!({ "name": unique("role"), "permissions": [permission] }));
     let role = format!("/roles/{}", text(&role["slug"]));
     let permission = format!("/permissions/{permission}");
-    let policy = json!({ "name": unique("policy"), "effect": "deny", "resourceType": unique("doc"), "action": "*" });
-    let policy = format!("/abac/policies/{}", made("/abac/policies", policy)["id"].to_string().replace('"', ""));
+    let policy =
+        json!({ "name": unique("policy"), "effect": "deny", "resourceType": unique("doc"), "action": "*" });
+    let policy =
+        format!("/abac/policies/{}", made("/abac/policies", policy)["id"].to_string().replace('"', ""));
     let attribute = json!({ "name": unique("attribute"), "attributeType": "user", "dataType": "string" });
     let attribute = made("/abac/attributes", attribute)["id"].to_string().replace('"', "");
     let attribute = format!("/abac/attributes/{attribute}");

@@ -35,9 +35,13 @@ fn an_administrator_holds_what_administration_is(server: &Server) {
     some_role(&org, &[&action]);
     let boss = org.person_with(json!({ "isAdmin": true }));
     let token = boss.in_person("openid");
-    for (permission, expected) in
-        [("abac.manage", true), ("policies.view", true), ("approvals.manage", true), ("jit.approve", true), (action.as_str(), false)]
-    {
+    for (permission, expected) in [
+        ("abac.manage", true),
+        ("policies.view", true),
+        ("approvals.manage", true),
+        ("jit.approve", true),
+        (action.as_str(), false),
+    ] {
         assert_eq!(check(server, &token, permission), expected, "{permission}");
     }
     let person = org.person().in_person("openid");

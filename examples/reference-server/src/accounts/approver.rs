@@ -136,7 +136,7 @@ impl Accounts {
         caller: &Caller,
     ) -> Result<(), ApiError> {
         let of = |name| params.get(name).unwrap_or_default();
-        let asked = self.server.permission(&there.reviewer, of("id")).await?;
+        let asked = self.server.asked_permission(&there.reviewer, of("id")).await?;
         check_second_look(approve && asked.risk == RiskLevel::Critical, params)?;
         let message = params.get("message").map(ToOwned::to_owned);
         if approve {

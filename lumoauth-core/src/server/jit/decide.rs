@@ -66,7 +66,7 @@ impl AuthorizationServer {
     ///
     /// # Errors
     /// [`ApiError`] if there is none, or somebody else decides on it.
-    pub async fn permission(&self, reviewer: &Reviewer, id: &str) -> Result<Arc<JitRequest>, ApiError> {
+    pub async fn asked_permission(&self, reviewer: &Reviewer, id: &str) -> Result<Arc<JitRequest>, ApiError> {
         let request = self.found_request(reviewer.org(), id).await?;
         reviewer.check_jit_of(request.on_behalf_of)?;
         Ok(request)
@@ -84,7 +84,7 @@ impl AuthorizationServer {
         approval: &JitApproval,
         caller: &Caller,
     ) -> Result<JitRequest, ApiError> {
-        let request = self.permission(reviewer, id).await?;
+        let request = self.asked_permission(reviewer, id).await?;
         let seen = approval.action_hash.as_deref().filter(|hash| !hash.is_empty());
         if seen.is_some_and(|hash| hash != request.action_hash.as_str())
             || request.hash() != request.action_hash
@@ -124,7 +124,7 @@ impl AuthorizationServer {
         denial: &JitDenial,
         caller: &Caller,
     ) -> Result<JitRequest, ApiError> {
-        let request = self.permission(reviewer, id).await?;
+        let request = self.asked_permission(reviewer, id).await?;
         let said = Said {
             approved: false,
             ttl: None,

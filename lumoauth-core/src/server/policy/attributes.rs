@@ -10,9 +10,7 @@ use crate::{
     agent::checked_text,
     audit::{EventKind, Target},
     id::{Label, Number, OrgId},
-    policy::{
-        AttributeDefinition, AttributeKind, AttributeOwner, AttributeValue, DataType, Entry, Snapshot,
-    },
+    policy::{AttributeDefinition, AttributeKind, AttributeOwner, AttributeValue, DataType, Entry, Snapshot},
     principal::{Identity, Principal},
 };
 
