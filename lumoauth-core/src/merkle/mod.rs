@@ -98,6 +98,7 @@ impl fmt::Debug for Node {
 /// The text is not a hash: 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not 64 lower-case hexadecimal digits")]
+#[non_exhaustive]
 pub struct ParseNodeError;
 
 impl FromStr for Node {

@@ -61,7 +61,7 @@ fn grown(leaves: &[Node]) -> (Frontier, Vec<Node>) {
 /// The hash of a range, from blocks where it can be.
 fn hash(range: &Range<u64>, blocks: &[Node], leaves: &[Node]) -> Node {
     let (whole, rest) = whole_blocks(range);
-    assert!(whole.is_empty() || range.start % BLOCK == 0, "whole blocks begin where blocks do");
+    assert!(whole.is_empty() || range.start.is_multiple_of(BLOCK), "whole blocks begin where blocks do");
     let needed = blocks_of(std::slice::from_ref(range));
     assert!(rest.clone().all(|leaf| needed.contains(&(leaf / BLOCK))), "{range:?} {needed:?}");
     let at = |n: u64| usize::try_from(n).unwrap();
