@@ -97,8 +97,8 @@ fn exported(org: &Org<'_>, limit: u64) -> String {
         let kind = response.header("content-type").expect("a content type").to_owned();
         assert!(kind.starts_with("application/jsonl"), "{kind}");
         let part = response.text();
-        let lines = part.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-        let last = lines.filter(|line| line["type"] == "entry").next_back();
+        let mut lines = part.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let last = lines.rfind(|line| line["type"] == "entry");
         let Some(last) = last else { return all };
         all.push_str(&part);
         after = number(&last["seq"]);
@@ -153,7 +153,7 @@ fn a_tampered_export_is_found_out(server: &Server) {
             && line.contains("agent.created")
             && line.contains(&agent.agent_id)
     };
-    let at = lines.iter().position(|line| is_ours(line)).expect("the entry");
+    let at = lines.iter().position(is_ours).expect("the entry");
     let seq = serde_json::from_str::<Value>(lines[at]).expect("JSON")["seq"].clone();
     let renamed = log.replace(lines[at], &lines[at].replace("agent.created", "agent.updated"));
     let (whole, shown) = check(&renamed, &[]);
