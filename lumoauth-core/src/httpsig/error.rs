@@ -4,7 +4,8 @@ use http::HeaderName;
 
 use crate::store::StoreError;
 
-/// Why a signature is not accepted. Whatever it is, nobody is authenticated, also where the fields cannot be read. Every message is safe to show: none holds a key, a token or a field's value.
+/// Why a signature is not accepted. Whatever it is, nobody is authenticated, also where the fields cannot be read. Every message
+/// is safe to show: none holds a key, a token or a field's value.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignatureError {

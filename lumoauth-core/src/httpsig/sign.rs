@@ -102,8 +102,8 @@ impl SignedHeaders {
 /// The signature is always in standard base64 with padding.
 ///
 /// # Errors
-/// [`SignError`] if the key is RSA (which only verifies here) or cannot be used, or the message cannot be signed: a covered field is absent, empty or
-/// in several lines, the target is malformed, or the profile has no `keyid` and one is given.
+/// [`SignError`] if the key is RSA (which only verifies here) or cannot be used, or the message cannot be signed: a covered
+/// field is absent, empty or in several lines, the target is malformed, or the profile has no `keyid` and one is given.
 pub async fn sign(
     signer: &dyn Signer,
     profile: &Profile,

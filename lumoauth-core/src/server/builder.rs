@@ -224,7 +224,8 @@ impl Builder {
     }
 }
 
-/// Whether `text` is a host, or a host and a port, and nothing else. Case does not count, nor the port that the scheme has anyway.
+/// Whether `text` is a host, or a host and a port, and nothing else. Case does not count, nor the port that the scheme has
+/// anyway.
 fn is_authority(text: &str) -> bool {
     let Ok(url) = Url::parse(&format!("https://{text}")) else { return false };
     let Some(host) = url.host_str() else { return false };

@@ -134,8 +134,7 @@ impl AuthorizationServer {
         self.follow(org, actor, key, hold, approval.status(now), now).await
     }
 
-    /// Whether a human agreed, by the approval with this token, that the agent that `payers` pay for
-    /// uses `usage` with `model`.
+    /// Whether a human agreed, by the approval with this token, that the agent that `payers` pay for uses `usage` with `model`.
     ///
     /// One that a reservation waited for is to this reservation and nothing else: to no more than it holds now. To know that,
     /// the decision is carried out, if nobody has done that yet.

@@ -162,9 +162,9 @@ impl AAuthLayer {
         self
     }
 
-    /// Lets content flow, however long it is, in place of [`AAuthLayer::max_content`]: the service behind reads it before it is known to be what was signed, and finds an
-    /// error in place of its end if it is not ([`CheckedBody`]). For services that can undo what they did until then, and bound
-    /// what they read.
+    /// Lets content flow, however long it is, in place of [`AAuthLayer::max_content`]: the service behind reads it before it is
+    /// known to be what was signed, and finds an error in place of its end if it is not ([`CheckedBody`]). For services that can
+    /// undo what they did until then, and bound what they read.
     pub fn streaming(mut self) -> Self {
         self.max_content = None;
         self

@@ -82,7 +82,9 @@ fn read(text: &str, pair: &Pair) -> Option<&'static str> {
 fn check(sort: &str, header: &str, payload: &str) {
     let (header, claims): (Value, Value) =
         (serde_json::from_str(header).expect("JSON"), serde_json::from_str(payload).expect("JSON"));
-    assert!(header["typ"] == format!("{sort}+jwt") && header["kid"] == "k1" && header["alg"] == "EdDSA");
+    assert!(header["typ"] == format!("{sort}+jwt") && header["alg"] == "EdDSA");
+    // Who has one key need not name it.
+    assert!(header["kid"] == "k1" || header.get("kid").is_none_or(Value::is_null));
     let skew = 60;
     let seconds = |name: &str| claims[name].as_u64();
     assert!(seconds("exp").expect("whole seconds") + skew > NOW);
