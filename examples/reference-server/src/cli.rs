@@ -63,7 +63,7 @@ pub(crate) struct DevArgs {
     /// there; repeatable.
     #[arg(long = "fetch-allow", value_name = "ORIGIN")]
     pub(crate) fetch_allow: Vec<String>,
-    /// Send mail through this SMTP server: smtps://[user:password@]host, or smtp:// on this machine.
+    /// Send mail through this SMTP server: `smtps://user:password@host`, or `smtp://` on this machine.
     #[arg(long = "mail-url", value_name = "URL")]
     pub(crate) mail_url: Option<Secret>,
     /// From this address.
