@@ -355,6 +355,8 @@ event_kinds! {
     ApprovalDenied = "approval.denied",
     /// An agent took back what it asked, before anybody answered.
     ApprovalWithdrawn = "approval.withdrawn",
+    /// The time of a request for approval ended, and nobody had decided.
+    ApprovalExpired = "approval.expired",
     /// What a person allowed was used up by whoever takes it for one action only.
     ApprovalConsumed = "approval.consumed",
     /// An agent began a task.

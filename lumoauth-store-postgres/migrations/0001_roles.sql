@@ -90,19 +90,21 @@ CREATE TABLE consent (
     CONSTRAINT consent_between UNIQUE (org_id, user_id, client_id)
 );
 
--- `decided` and `consumed` are only ever set, together with what the record says of it.
+-- `decided` and `consumed` are only ever set, together with what the record says of it. `open` ends with the decision, or
+-- when somebody told that its time had ended without one.
 CREATE TABLE approval (
     org_id text COLLATE "C" NOT NULL,
     token text COLLATE "C" NOT NULL,
     on_behalf_of uuid,
     expires_at bigint NOT NULL,
     keep_until bigint NOT NULL,
+    open boolean NOT NULL,
     decided boolean NOT NULL,
     consumed boolean NOT NULL,
     record json NOT NULL,
     CONSTRAINT approval_token PRIMARY KEY (org_id, token)
 );
-CREATE INDEX approval_pending ON approval (org_id, expires_at, token) WHERE NOT decided;
+CREATE INDEX approval_pending ON approval (org_id, expires_at, token) WHERE open;
 CREATE INDEX approval_purge ON approval (keep_until);
 
 -- What of an agent waits for people. It is held by whoever changes a task of the agent.
@@ -124,7 +126,7 @@ CREATE TABLE jit_task (
 );
 CREATE INDEX jit_task_purge ON jit_task (keep_until);
 
--- `waiting` ends with the answer or with the task; `callback_due` begins with the answer.
+-- `waiting` ends with the answer or with the task; `callback_due` is the end of what waits, or the answer.
 CREATE TABLE jit_request (
     org_id text COLLATE "C" NOT NULL,
     id text COLLATE "C" NOT NULL,

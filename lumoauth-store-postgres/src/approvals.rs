@@ -17,8 +17,8 @@ use crate::{
 };
 
 const INSERT: &str = recorded!(
-    "INSERT INTO approval (org_id, token, on_behalf_of, expires_at, keep_until, decided, consumed, record)
-    VALUES ($1, $5, $6, $7, $8, $9, $10, $11::json)
+    "INSERT INTO approval (org_id, token, on_behalf_of, expires_at, keep_until, open, decided, consumed, record)
+    VALUES ($1, $5, $6, $7, $8, NOT $9, $9, $10, $11::json)
     ON CONFLICT DO NOTHING"
 );
 
@@ -27,9 +27,16 @@ const TAKEN: &str = "SELECT EXISTS (SELECT 1 FROM approval WHERE org_id = $1 AND
 const FIND: &str = "SELECT record::text FROM approval WHERE org_id = $1 AND token = $2";
 
 const DECIDE: &str = recorded!(
-    "UPDATE approval SET decided = true, record = $7::json
-    WHERE org_id = $1 AND token = $5 AND NOT decided AND expires_at > $6"
+    "UPDATE approval SET open = false, decided = true, record = $7::json
+    WHERE org_id = $1 AND token = $5 AND open AND expires_at > $6"
 );
+
+const LAPSE: &str = recorded!(
+    "UPDATE approval SET open = false WHERE org_id = $1 AND token = $5 AND open AND expires_at <= $6"
+);
+
+const ENDED: &str = "SELECT record::text FROM approval WHERE org_id = $1 AND open AND expires_at <= $2 \
+    ORDER BY expires_at LIMIT $3";
 
 const CONSUME: &str = recorded!(
     "UPDATE approval SET consumed = true, record = $6::json
@@ -41,7 +48,7 @@ const CONSUMED: &str = "SELECT consumed FROM approval WHERE org_id = $1 AND toke
 const STANDING: &str = "SELECT decided FROM approval WHERE org_id = $1 AND token = $2";
 
 const PENDING: &str = listing!(
-    "FROM approval WHERE org_id = $1 AND NOT decided AND expires_at > $2
+    "FROM approval WHERE org_id = $1 AND open AND expires_at > $2
         AND ($3::uuid IS NULL OR on_behalf_of = $3)",
     order: "expires_at, token", offset: "$4", limit: "$5"
 );
@@ -120,6 +127,28 @@ impl ApprovalStore for PostgresStore {
         let rows = pool.repeatable(OPERATION, consumed).await?;
         let Some(row) = rows.first() else { return Ok(Consume::Missing) };
         Ok(if value(OPERATION, row, 0)? { Consume::AlreadyConsumed } else { Consume::NotApproved })
+    }
+
+    async fn ended(&self, org: &OrgId, now: Timestamp, max: u32) -> Result<Vec<Arc<Approval>>, StoreError> {
+        const OPERATION: &str = "approvals.ended";
+        let ended = || sqlx::query(ENDED).bind(org.as_str()).bind(millis(now)).bind(i64::from(max));
+        let rows = self.pool.one_call().repeatable(OPERATION, ended).await?;
+        rows.iter()
+            .map(|row| records::from_json(OPERATION, value(OPERATION, row, 0)?).map(Arc::new))
+            .collect()
+    }
+
+    async fn lapse(
+        &self,
+        org: &OrgId,
+        approval: &Approval,
+        now: Timestamp,
+        on: &Event,
+    ) -> Result<bool, StoreError> {
+        const OPERATION: &str = "approvals.lapse";
+        let on = Recorded::new(OPERATION, org, on)?;
+        let lapse = || on.statement(LAPSE).bind(approval.token.as_str()).bind(millis(now));
+        changed(OPERATION, &self.pool.one_call().change(OPERATION, lapse).await?)
     }
 
     async fn pending(

@@ -16,7 +16,7 @@ use crate::{
     batch::{Batch, EncodedEvent, encode},
     records::{IndexRow, Record, list_range},
     snapshot::decode,
-    tables::{Table, approval_key, pending_approvals_from, pending_key},
+    tables::{Table, approval_key, pending_approvals_from, pending_key, pending_until},
 };
 
 impl Record for Approval {
@@ -33,14 +33,14 @@ impl Record for Approval {
     }
 }
 
-/// Takes the approval that is in `record`, whose key is `row`, off the list of those that are pending.
-pub(crate) fn take_off(batch: &mut Batch<'_>, row: &[u8], record: &[u8]) -> Result<(), StoreError> {
+/// Takes the approval that is in `record`, whose key is `row`, off the list of those that are pending. Whether it was on it.
+pub(crate) fn take_off(batch: &mut Batch<'_>, row: &[u8], record: &[u8]) -> Result<bool, StoreError> {
     let approval: Approval = decode(Table::Approvals, record)?;
     // The key of an approval is its organization, NUL, and its token.
     let org = &row[..row.len().saturating_sub(approval.token.as_str().len())];
     let end = approval.expires_at.unix_millis().to_be_bytes();
     let pending = [org, &end, approval.token.as_str().as_bytes()].concat();
-    batch.remove(Table::PendingApprovals, &pending).map(drop)
+    Ok(batch.remove(Table::PendingApprovals, &pending)?.is_some())
 }
 
 #[async_trait]
@@ -88,9 +88,12 @@ impl ApprovalStore for EmbeddedStore {
                 ApprovalStatus::Expired => return Ok(Decide::Expired),
                 ApprovalStatus::Pending => {}
             }
+            if !take_off(batch, &key, &record)? {
+                // Somebody told its end, by another clock.
+                return Ok(Decide::Expired);
+            }
             let decided = encode(Table::Approvals, &stored.with_decision(decision.clone()))?;
             batch.put(Table::Approvals, &key, &decided)?;
-            take_off(batch, &key, &record)?;
             batch.record(&org, &event)?;
             Ok(Decide::Decided)
         };
@@ -118,6 +121,33 @@ impl ApprovalStore for EmbeddedStore {
             batch.put(Table::Approvals, &key, &encode(Table::Approvals, &stored.with_consumption(now))?)?;
             batch.record(&org, &event)?;
             Ok(Consume::Consumed)
+        };
+        self.writer.submit(decide).await
+    }
+
+    async fn ended(&self, org: &OrgId, now: Timestamp, max: u32) -> Result<Vec<Arc<Approval>>, StoreError> {
+        let (page, ended) = (Page { offset: 0, limit: max }, pending_until(org, now));
+        Ok(list_range(&self.latest(), Table::PendingApprovals, ended, None, page).await?.items)
+    }
+
+    async fn lapse(
+        &self,
+        org: &OrgId,
+        approval: &Approval,
+        now: Timestamp,
+        on: &Event,
+    ) -> Result<bool, StoreError> {
+        let key = approval.key(org);
+        let (org, event) = (org.clone(), EncodedEvent::of(on)?);
+        let decide = move |batch: &mut Batch<'_>| {
+            let Some(record) = batch.get(Table::Approvals, &key)? else { return Ok(false) };
+            let stored: Approval = decode(Table::Approvals, &record)?;
+            // It is taken off the list once, by a decision or by its end.
+            let told = stored.status(now) == ApprovalStatus::Expired && take_off(batch, &key, &record)?;
+            if told {
+                batch.record(&org, &event)?;
+            }
+            Ok(told)
         };
         self.writer.submit(decide).await
     }

@@ -285,6 +285,11 @@ pub(crate) fn pending_approvals_from(org: &OrgId, now: Timestamp) -> Range<Vec<u
     key(org, &[&after])..all_of(org).end
 }
 
+/// The keys in [`Table::PendingApprovals`] of what has ended at `now`.
+pub(crate) fn pending_until(org: &OrgId, now: Timestamp) -> Range<Vec<u8>> {
+    all_of(org).start..pending_approvals_from(org, now).start
+}
+
 /// The key in [`Table::JitTasks`] and [`Table::JitRequests`].
 pub(crate) fn jit_key(org: &OrgId, id: &str) -> Vec<u8> {
     key(org, &[id.as_bytes()])

@@ -40,7 +40,7 @@ impl Upkeep for EmbeddedStore {
                 batch.remove(Table::Expiries, expiry)?;
                 purged += u64::from(removed.is_some());
                 match (table, removed) {
-                    (Table::Approvals, Some(removed)) => approvals::take_off(batch, row, &removed)?,
+                    (Table::Approvals, Some(removed)) => drop(approvals::take_off(batch, row, &removed)?),
                     (Table::JitRequests, Some(removed)) => jit::take_off(batch, row, &removed)?,
                     (Table::Charges, Some(removed)) => Kept::of(&removed)?.remove_index(batch, row)?,
                     (Table::Policies, Some(removed)) => policies::forget(batch, row, &removed)?,

@@ -53,7 +53,8 @@ pub struct Callback {
     pub url: String,
     /// How often it was tried.
     pub tries: u32,
-    /// When it is tried next; nothing before there is an answer, and after it was heard or given up.
+    /// When it is tried next: at the end of what waits, from the instant of an answer on, and never again after it was heard
+    /// or given up.
     pub due: Option<Timestamp>,
 }
 

@@ -12,7 +12,7 @@ use super::{ApiError, AuthorizationServer, Caller, Reviewer};
 use crate::{
     agent::Agent,
     approval::{Approval, ApprovalStatus, ApprovalToken, Decision, Impact, is_deceptive},
-    audit::{Event, EventKind, Target, cleaned},
+    audit::{Actor, Event, EventKind, Origin, Target, cleaned},
     clock::Timestamp,
     id::{AgentId, OrgId, UserId},
     jit::ActionHash,
@@ -23,6 +23,9 @@ use crate::{
 
 /// How long people have to decide what an agent asks them directly.
 pub(super) const APPROVAL_LIFE: Duration = Duration::from_secs(300);
+
+/// How many ends of approvals one round of maintenance writes down in an organization.
+const ENDED_AT_ONCE: u32 = 1000;
 
 /// What an agent asks a person to allow. Absent and `null` are the same; unknown members are ignored.
 #[derive(Debug, Default, Deserialize)]
@@ -320,6 +323,18 @@ impl AuthorizationServer {
             // Somebody may have been faster: what they said is about nothing now.
             Decide::Decided | Decide::AlreadyDecided | Decide::Expired | Decide::Missing => Ok(()),
         }
+    }
+
+    /// Writes down which requests ended because nobody decided in time, up to a number that the next round goes on from.
+    pub(super) async fn tell_ended_approvals(&self, org: &OrgId, now: Timestamp) -> Result<(), StoreError> {
+        let caller = Caller { actor: Actor::system(), origin: Origin::default() };
+        for approval in self.stores().approvals.ended(org, now, ENDED_AT_ONCE).await? {
+            let event = caller.event(EventKind::ApprovalExpired, "approval expired", now);
+            let event = about(&approval, event).with("agent_id", approval.agent.to_string());
+            // Another server may have been faster.
+            let _told = self.stores().approvals.lapse(org, &approval, now, &event).await?;
+        }
+        Ok(())
     }
 
     /// The name of the agent that asked, for those who are to decide; `None` if there is no such agent any more.

@@ -147,6 +147,10 @@ impl AuthorizationServer {
                         let error = &error as &dyn std::error::Error;
                         tracing::error!(error, %org, "key maintenance failed");
                     }
+                    if let Err(error) = self.tell_ended_approvals(&org, now).await {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, %org, "cannot tell which approvals have ended");
+                    }
                     if let Err(error) = self.drop_old_bodies(&org, now).await {
                         let error = &error as &dyn std::error::Error;
                         tracing::warn!(error, %org, "audit retention failed");
@@ -170,3 +174,6 @@ impl AuthorizationServer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -97,6 +97,27 @@ pub trait ApprovalStore: fmt::Debug + Send + Sync + 'static {
         on: &Event,
     ) -> Result<Consume, StoreError>;
 
+    /// Up to `max` approvals that have expired at `now` without a decision, and whose end nobody told yet
+    /// ([`ApprovalStore::lapse`]), in no order. Checked by `conformance::approvals::ends_are_told_once`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer.
+    async fn ended(&self, org: &OrgId, now: Timestamp, max: u32) -> Result<Vec<Arc<Approval>>, StoreError>;
+
+    /// Writes `on`, which tells that `approval` has expired `now`. Whether this call told it: not if it was decided, is still
+    /// pending, was told before, or is not there. Of any number of calls at once exactly one tells it. Nothing that
+    /// [`ApprovalStore::find`] finds changes, and nobody can decide it any more, whatever their clock says. Checked by `conformance::approvals::ends_are_told_once`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the backend cannot answer. It may have been told then.
+    async fn lapse(
+        &self,
+        org: &OrgId,
+        approval: &Approval,
+        now: Timestamp,
+        on: &Event,
+    ) -> Result<bool, StoreError>;
+
     /// The approvals that are pending at `now`: of `user`, or all of the organization, those without a user too. Those first
     /// that expire first; of the same instant, in ascending order of token. Checked by `conformance::approvals::pending`.
     ///

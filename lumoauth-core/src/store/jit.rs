@@ -66,14 +66,14 @@ pub trait JitStore: fmt::Debug + Send + Sync + 'static {
     ) -> Result<CloseTask, StoreError>;
 
     /// Adds `request`, whose risk was assessed on `assessed`, and writes the event of what happened:
-    /// [`Step::insert`](crate::jit::Step::insert). An id that is taken is [`NewRequest::Missing`].
+    /// [`Step::insert`](crate::jit::Step::insert). Its callback is due when it says. An id that is taken is [`NewRequest::Missing`].
     ///
     /// # To be correct
     /// - The bounds of what waits for one agent and in one task hold for any number of calls at once.
     /// - Of any number of calls at once that were assessed on one history, one is made and the others are
     ///   [`NewRequest::Stale`].
     ///
-    /// Checked by `conformance::jit::requests_round_trip`, `waiting_is_bounded`, `risk_is_of_this_moment` and
+    /// Checked by `conformance::jit::requests_round_trip`, `waiting_is_bounded`, `risk_is_of_this_moment`, `callbacks` and
     /// `denials_suspend`.
     ///
     /// # Errors

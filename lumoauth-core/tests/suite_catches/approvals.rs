@@ -28,6 +28,8 @@ enum Fault {
     OrgBlind,
     /// Lists what others are asked, too.
     Nosy,
+    /// Tells again and again that something has ended.
+    Repeating,
 }
 
 #[derive(Debug)]
@@ -70,6 +72,21 @@ impl ApprovalStore for Faulty {
         let now = if self.fault == Fault::Timeless { approval.created_at } else { now };
         let outcome = self.memory.decide(&self.org(org), approval, decision, now, on).await?;
         Ok(if racy { Decide::Decided } else { outcome })
+    }
+
+    async fn ended(&self, org: &OrgId, now: Timestamp, max: u32) -> Result<Vec<Arc<Approval>>, StoreError> {
+        self.memory.ended(&self.org(org), now, max).await
+    }
+
+    async fn lapse(
+        &self,
+        org: &OrgId,
+        approval: &Approval,
+        now: Timestamp,
+        on: &Event,
+    ) -> Result<bool, StoreError> {
+        let told = self.memory.lapse(&self.org(org), approval, now, on).await?;
+        Ok(told || self.fault == Fault::Repeating)
     }
 
     async fn consume(
@@ -140,4 +157,10 @@ async fn an_approval_without_its_event_is_found_out() {
     let (store, log) = (MemoryStore::new(), MemoryStore::new());
     let role: &dyn ApprovalStore = &store;
     writes_its_events(role.into(), Trail::Log(&log)).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "told")]
+async fn an_end_that_is_told_twice_is_found_out() {
+    approvals::ends_are_told_once(&Faulty::new(Fault::Repeating)).await;
 }

@@ -1,6 +1,6 @@
-//! Telling a callback what a person answered: a signed POST, from maintenance.
+//! Telling a callback what a person answered, or that nobody did in time: a signed POST, from maintenance.
 //!
-//! That it is due is written with the answer, so nothing that stops this server in between loses it. Before each try the try is
+//! When it is due is written with the request and with the answer, so nothing that stops this server in between loses it. Before each try the try is
 //! noted, so one server tries at a time; a server that stops between the two leaves the next try to whoever comes. So the
 //! receiver hears it once if everything is well, and perhaps again if its own answer got lost.
 

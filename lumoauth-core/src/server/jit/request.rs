@@ -63,7 +63,7 @@ struct Wanted {
     detail: AuthorizationDetail,
     ttl: u32,
     justification: Option<String>,
-    callback: Option<Callback>,
+    callback: Option<String>,
 }
 
 impl Wanted {
@@ -87,7 +87,7 @@ impl Wanted {
         };
         let callback = match request.callback_url.as_deref() {
             None | Some("") => None,
-            Some(url) => Some(Callback { url: callback_url("callback_url", url)?, tries: 0, due: None }),
+            Some(url) => Some(callback_url("callback_url", url)?),
         };
         Ok(Self { detail, ttl: JitRequest::clamped(request.requested_ttl), justification, callback })
     }
@@ -283,7 +283,6 @@ impl Wanted {
         request.risk = risk.level;
         request.ttl = self.ttl;
         request.justification.clone_from(&self.justification);
-        request.callback.clone_from(&self.callback);
         let at_once = |approved, message: Option<&str>| Ruling {
             approved,
             by: None,
@@ -298,6 +297,9 @@ impl Wanted {
         } else if !risk.level.needs_a_person() {
             request.ruling = Some(at_once(true, None));
         }
+        // Whoever was answered at once knows; whoever waits hears of an answer, or of the end.
+        let due = request.ruling.is_none().then_some(request.expires_at);
+        request.callback = self.callback.clone().map(|url| Callback { url, tries: 0, due });
         request
     }
 }

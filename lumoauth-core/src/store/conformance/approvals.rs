@@ -224,6 +224,53 @@ pub async fn racing_uses(store: &dyn ApprovalStore) {
     assert_eq!(count(&outcomes, &Consume::AlreadyConsumed), RACERS - 1, "{outcomes:?}");
 }
 
+/// "Up to `max` approvals that have expired at `now` without a decision, and whose end nobody told yet"; "of any number of
+/// calls at once exactly one tells it".
+pub async fn ends_are_told_once(store: &dyn ApprovalStore) {
+    let org = some_org();
+    let [one, other, answered, later] = [some_approval(), some_approval(), some_approval(), some_approval()];
+    let later = Approval { expires_at: later.expires_at.plus(MOMENT), ..later };
+    let end = one.expires_at;
+    let ended = async |org: &OrgId, at, max| {
+        let found = store.ended(org, at, max).await.unwrap();
+        let mut tokens: Vec<_> = found.iter().map(|approval| approval.token.clone()).collect();
+        tokens.sort();
+        tokens
+    };
+    let told = async |org: &OrgId, approval: &Approval, at| {
+        store.lapse(org, approval, at, &some_event()).await.unwrap()
+    };
+    assert!(!told(&org, &one, end).await);
+    for approval in [&one, &other, &answered, &later] {
+        inserted(store, &org, approval).await;
+    }
+    assert_eq!(decided(store, &org, &answered, &some_decision(true), now()).await, Decide::Decided);
+    let mut both = vec![one.token.clone(), other.token.clone()];
+    both.sort();
+
+    assert_eq!(ended(&org, end.minus(MOMENT), 9).await, []);
+    assert!(!told(&org, &one, end.minus(MOMENT)).await);
+    assert_eq!(ended(&org, end, 9).await, both);
+    assert_eq!(ended(&org, end, 1).await.len(), 1);
+    assert_eq!(ended(&some_org(), end, 9).await, []);
+    for not_ended in [&answered, &later] {
+        assert!(!told(&org, not_ended, end).await);
+    }
+    assert!(!told(&some_org(), &one, end).await);
+
+    let outcomes = race(RACERS, async |_| told(&org, &one, end).await).await;
+    assert_eq!(count(&outcomes, &true), 1, "{outcomes:?}");
+    assert_eq!(ended(&org, end, 9).await, std::slice::from_ref(&other.token));
+    assert_eq!(found(store, &org, &one).await.as_ref(), Some(&one));
+    for at in [end, end.minus(MOMENT)] {
+        // What was told stays, whatever another clock says.
+        assert_eq!(decided(store, &org, &one, &some_decision(true), at).await, Decide::Expired);
+    }
+    assert!(told(&org, &other, end).await);
+    assert!(told(&org, &later, later.expires_at).await);
+    assert_eq!(ended(&org, later.expires_at, 9).await, []);
+}
+
 /// "The approvals that are pending at `now`: of `user`, or all of the organization, those without a user too. Those first
 /// that expire first; of the same instant, in ascending order of token."
 pub async fn pending(store: &dyn ApprovalStore) {

@@ -61,7 +61,7 @@ macro_rules! store_conformance {
     (@role approvals $make:expr) => {
         $crate::store_conformance!(@cases approvals $make;
             round_trip, one_token_once, organizations_are_apart, decided_once, racing_approvals,
-            approve_and_deny_race, expired_is_not_decided, used_once, racing_uses, pending);
+            approve_and_deny_race, expired_is_not_decided, used_once, racing_uses, ends_are_told_once, pending);
     };
     (@role audit $make:expr) => {
         $crate::store_conformance!(@cases audit $make;

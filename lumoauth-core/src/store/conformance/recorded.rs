@@ -234,6 +234,11 @@ async fn approvals(store: &dyn ApprovalStore, org: &OrgId, on: &mut Script) {
     let outcomes = race(RACERS, async |n| decide(&raced, now(), events[n].clone()).await).await;
     on.happened(&events, &outcomes, &Decide::Decided);
 
+    let end = ended.expires_at;
+    assert!(!store.lapse(org, &ended, now(), &nothing()).await.unwrap());
+    assert!(store.lapse(org, &ended, end, &on.change()).await.unwrap());
+    assert!(!store.lapse(org, &ended, end, &nothing()).await.unwrap());
+
     assert_eq!(store.consume(org, &ended, now(), &nothing()).await.unwrap(), Consume::NotApproved);
     let approval = store.find(org, &approval.token).await.unwrap().unwrap();
     assert_eq!(store.consume(org, &approval, now(), &on.change()).await.unwrap(), Consume::Consumed);

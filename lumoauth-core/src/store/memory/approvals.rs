@@ -21,6 +21,8 @@ use crate::{
 pub(super) struct Approvals {
     by_token: HashMap<ApprovalToken, Arc<Approval>>,
     by_end: BTreeSet<(Timestamp, ApprovalToken)>,
+    /// Those that nobody decided and whose end nobody told.
+    open: BTreeSet<(Timestamp, ApprovalToken)>,
 }
 
 impl Approvals {
@@ -28,7 +30,11 @@ impl Approvals {
         if self.by_token.contains_key(&approval.token) {
             return Insert::Taken(Unique::Id);
         }
-        self.by_end.insert((approval.expires_at, approval.token.clone()));
+        let end = (approval.expires_at, approval.token.clone());
+        if approval.decision.is_none() {
+            self.open.insert(end.clone());
+        }
+        self.by_end.insert(end);
         self.by_token.insert(approval.token.clone(), Arc::new(approval.clone()));
         Insert::Inserted
     }
@@ -38,6 +44,10 @@ impl Approvals {
         match stored.status(now) {
             ApprovalStatus::Approved | ApprovalStatus::Denied => Decide::AlreadyDecided,
             ApprovalStatus::Expired => Decide::Expired,
+            // Somebody told its end, by another clock.
+            ApprovalStatus::Pending if !self.open.remove(&(stored.expires_at, token.clone())) => {
+                Decide::Expired
+            }
             ApprovalStatus::Pending => {
                 *stored = Arc::new(stored.with_decision(decision.clone()));
                 Decide::Decided
@@ -61,13 +71,23 @@ impl Approvals {
 
     fn pending(&self, user: Option<UserId>, now: Timestamp, page: Page) -> Listing<Arc<Approval>> {
         let mut pager = Pager::new(page);
-        self.by_end
+        self.open
             .iter()
             .filter_map(|(_, token)| self.by_token.get(token))
             .filter(|approval| approval.status(now) == ApprovalStatus::Pending)
             .filter(|approval| user.is_none() || approval.on_behalf_of == user)
             .for_each(|approval| pager.offer(|| Arc::clone(approval)));
         pager.finish()
+    }
+
+    fn ended(&self, now: Timestamp, max: usize) -> Vec<Arc<Approval>> {
+        let ended = self.open.iter().take_while(|(end, _)| *end <= now).take(max);
+        ended.filter_map(|(_, token)| self.by_token.get(token).cloned()).collect()
+    }
+
+    /// Whether the end of it was not told before.
+    fn lapse(&mut self, approval: &Approval, now: Timestamp) -> bool {
+        approval.expires_at <= now && self.open.remove(&(approval.expires_at, approval.token.clone()))
     }
 
     /// Drops up to `max` whose time is long over; how many.
@@ -77,8 +97,9 @@ impl Approvals {
             && let Some((_, token)) = self.by_end.first()
             && self.by_token.get(token).is_none_or(|approval| approval.keep_until() < now)
         {
-            if let Some((_, token)) = self.by_end.pop_first() {
-                self.by_token.remove(&token);
+            if let Some(end) = self.by_end.pop_first() {
+                self.open.remove(&end);
+                self.by_token.remove(&end.1);
             }
             dropped += 1;
         }
@@ -95,6 +116,13 @@ impl Outcome for Decide {
 impl Outcome for Consume {
     fn is_change(&self) -> bool {
         *self == Self::Consumed
+    }
+}
+
+/// Whether it was told.
+impl Outcome for bool {
+    fn is_change(&self) -> bool {
+        *self
     }
 }
 
@@ -129,6 +157,20 @@ impl ApprovalStore for MemoryStore {
     ) -> Result<Consume, StoreError> {
         let token = &approval.token;
         Ok(self.recorded(&self.approvals, org, on, |approvals| approvals.consume(token, now)))
+    }
+
+    async fn ended(&self, org: &OrgId, now: Timestamp, max: u32) -> Result<Vec<Arc<Approval>>, StoreError> {
+        Ok(self.approvals.read(org, |approvals| approvals.ended(now, max as usize)))
+    }
+
+    async fn lapse(
+        &self,
+        org: &OrgId,
+        approval: &Approval,
+        now: Timestamp,
+        on: &Event,
+    ) -> Result<bool, StoreError> {
+        Ok(self.recorded(&self.approvals, org, on, |approvals| approvals.lapse(approval, now)))
     }
 
     async fn pending(
