@@ -88,7 +88,7 @@ fn every_package_takes_the_lints_of_the_workspace_and_is_not_published() {
 
 /// Which modules stand on which level of core; a module imports from its own level and below.
 const LEVELS: &[(&str, &[&str])] = &[
-    ("values", &["clock", "id", "secret", "random", "json", "jwks", "merkle"]),
+    ("values", &["clock", "id", "secret", "random", "json", "jwks", "merkle", "network"]),
     (
         "domain",
         &[

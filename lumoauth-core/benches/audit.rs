@@ -16,7 +16,7 @@ use lumoauth_core::{
 
 const ENTRIES: u64 = 10_000;
 
-fn entries() -> Vec<RawEntry> {
+fn entries(org: &OrgId) -> Vec<RawEntry> {
     let entry = |seq| {
         let at = Timestamp::from_unix_millis(1_790_000_000_000 + seq);
         let event = Event::new(EventKind::AgentAction, Actor::system(), "an agent asked whether it may", at)
@@ -24,26 +24,27 @@ fn entries() -> Vec<RawEntry> {
             .with("reason", "Capability documents.read is granted.")
             .with("audit_id", "9d0c1f7ab2e34455");
         let body = serde_json::to_string(&event).unwrap_or_default();
-        let leaf = entry_leaf(seq, event.id, at, body.as_bytes());
+        let leaf = entry_leaf(org, seq, event.id, at, body.as_bytes());
         RawEntry { seq, event_id: event.id, at, body: Some(body), leaf }
     };
     (1..=ENTRIES).map(entry).collect()
 }
 
 fn audit(criterion: &mut Criterion) {
-    let entries = entries();
+    let org = OrgId::parse("acme").unwrap();
+    let entries = entries(&org);
     let mut group = criterion.benchmark_group("audit");
     group.throughput(Throughput::Elements(ENTRIES));
     group.bench_function("grow", |bencher| {
         bencher.iter(|| {
             let mut tree = Frontier::default();
             for entry in &entries {
-                tree.push(black_box(entry).recomputed().unwrap_or(entry.leaf));
+                tree.push(black_box(entry).recomputed(&org).unwrap_or(entry.leaf));
             }
             tree.root()
         });
     });
-    let log = Line::Log { format: FORMAT.to_owned(), org: OrgId::parse("acme").unwrap() };
+    let log = Line::Log { format: FORMAT.to_owned(), org };
     let lines = std::iter::once(log).chain(entries.iter().cloned().map(Line::entry));
     let lines: Vec<_> = lines.map(|line| line.to_text().unwrap_or_default()).collect();
     group.bench_function("verify", |bencher| {

@@ -92,7 +92,8 @@ impl Setting {
 
     fn is_alive(&self, token: &str) -> bool {
         let credential = Credential::Bearer(token);
-        let principal = self.server.authenticate(&self.organization, credential, Door::Own);
+        let origin = Origin::default();
+        let principal = self.server.authenticate(&self.organization, credential, Door::Own, &origin);
         black_box(principal.now_or_never().unwrap()).is_ok()
     }
 

@@ -112,6 +112,7 @@ fn main() {
     let org = &setting.organization.id;
     let keys =
         setting.keys.verifying_keys(org, KeyPurpose::AccessToken, now).now_or_never().unwrap().unwrap();
+    let origin = Origin::default();
     let mut verify = criterion.benchmark_group("verify");
     verify.bench_function("bare check", |b| {
         b.iter(|| public.verify_sig(black_box(message.as_bytes()), signature.as_ref()).unwrap());
@@ -122,7 +123,8 @@ fn main() {
     verify.bench_function("AuthorizationServer::authenticate", |b| {
         b.iter(|| {
             let credential = Credential::Bearer(black_box(&token));
-            let principal = setting.server.authenticate(&setting.organization, credential, Door::Own);
+            let principal =
+                setting.server.authenticate(&setting.organization, credential, Door::Own, &origin);
             principal.now_or_never().unwrap().unwrap()
         });
     });

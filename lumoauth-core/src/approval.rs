@@ -51,6 +51,23 @@ pub struct Approval {
     /// When somebody used it up who takes it for one action only.
     #[serde(default)]
     pub consumed_at: Option<Timestamp>,
+    /// Of whom it rested on when it was opened.
+    #[serde(default)]
+    pub epochs: Epochs,
+}
+
+/// The epochs of whom an approval rests on. One that was raised since, by a deactivation or a block, ends it for good, as it
+/// ends their tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "whoever answers for a request while nobody decided: an organization and an agent"
+)]
+pub struct Epochs {
+    /// Of the organization.
+    pub organization: u32,
+    /// Of the agent that asks.
+    pub agent: u32,
 }
 
 /// What a human said; or that the agent took its request back before anybody did, which is a no of nobody.
@@ -63,6 +80,9 @@ pub struct Decision {
     pub by: Option<UserId>,
     /// The integer id of the same person.
     pub number: Option<Number>,
+    /// The epoch of the same person then: a block since ends what they agreed to.
+    #[serde(default)]
+    pub epoch: u32,
     /// When.
     pub at: Timestamp,
     /// What they want the agent to know; at most [`Approval::MAX_REASON`] characters.
@@ -135,6 +155,9 @@ impl Approval {
     pub const MAX_REASON: usize = 480;
     /// The longest `meta`, in bytes of JSON.
     pub const MAX_META: usize = 8192;
+    /// How many of one agent may wait for one person, or for nobody in particular, at a time: no agent fills the list in
+    /// which people see what others ask.
+    pub const MAX_PENDING: u32 = 100;
 
     /// A request of this agent, of impact `medium`, that says nothing yet.
     pub fn new(agent: AgentId, client_id: ClientId, now: Timestamp, expires_at: Timestamp) -> Self {
@@ -152,6 +175,7 @@ impl Approval {
             expires_at,
             decision: None,
             consumed_at: None,
+            epochs: Epochs::default(),
         }
     }
 
@@ -181,6 +205,11 @@ impl Approval {
     pub fn usable_until(&self) -> Option<Timestamp> {
         let decision = self.decision.as_ref().filter(|decision| decision.approved)?;
         Some(decision.at.plus(APPROVED_LIFE))
+    }
+
+    /// Whether what was asked for may be done at `now`: somebody agreed, not too long ago, and nobody used it up.
+    pub fn is_usable(&self, now: Timestamp) -> bool {
+        self.consumed_at.is_none() && self.usable_until().is_some_and(|until| now < until)
     }
 
     /// What exactly the human was asked: who asks, for whom, and everything that they were shown. Its
@@ -263,17 +292,28 @@ impl fmt::Debug for ApprovalToken {
     }
 }
 
-/// What turns the direction of text, breaks lines, or is not seen. Joiners are not among it: scripts and emoji need them.
+/// What turns the direction of text, breaks lines, or is not seen. Joiners and selectors are not among it: scripts and emoji
+/// need them.
 pub(crate) const fn is_deceptive(c: char) -> bool {
     matches!(
         c,
-        '\u{61c}'
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'
+            | '\u{1160}'
+            | '\u{17b4}'
+            | '\u{17b5}'
             | '\u{200b}'
             | '\u{200e}'
             | '\u{200f}'
             | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}'
+            | '\u{2800}'
+            | '\u{3164}'
             | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}'
             | '\u{e0000}'..='\u{e007f}'
     )
 }
@@ -290,7 +330,7 @@ mod tests {
 
     fn decision(approved: bool) -> Decision {
         let (by, number) = (Some(UserId::generate()), Some(Number::generate()));
-        Decision { approved, by, number, at: AT(200), note: None }
+        Decision { approved, by, number, epoch: 0, at: AT(200), note: None }
     }
 
     #[test]
@@ -303,6 +343,20 @@ mod tests {
             let decided = open.with_decision(decision(approved));
             assert_eq!((decided.status(AT(300)), decided.status(AT(10_000))), (status, status));
         }
+    }
+
+    #[test]
+    fn what_was_agreed_to_may_be_done_for_five_minutes_and_once() {
+        let ms = Timestamp::from_unix_millis;
+        let approved = approval().with_decision(decision(true));
+        assert_eq!(approved.usable_until(), Some(AT(500)));
+        assert!(approved.is_usable(AT(200)) && approved.is_usable(ms(499_999)));
+        for not in [approved.with_consumption(AT(300)), approval(), approval().with_decision(decision(false))]
+        {
+            assert!(!not.is_usable(AT(300)));
+        }
+        assert!(!approved.is_usable(AT(500)) && !approved.is_usable(AT(10_000)));
+        assert_eq!(approved.status(AT(10_000)), ApprovalStatus::Approved);
     }
 
     #[test]

@@ -335,6 +335,8 @@ event_kinds! {
     ApiKeyRevoked = "api_key.revoked",
     /// A user was made.
     UserCreated = "user.created",
+    /// What a user is called, or how they are reached, was changed.
+    UserUpdated = "user.updated",
     /// A user was blocked.
     UserBlocked = "user.blocked",
     /// A user was unblocked.

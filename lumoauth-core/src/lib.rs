@@ -10,7 +10,7 @@
 //!
 //! | layer | modules | what they are |
 //! |---|---|---|
-//! | values | [`clock`], [`id`], [`json`], [`jwks`], [`merkle`], [`random`], [`secret`] | time, identifiers, strict JSON, hash trees, randomness, secrets |
+//! | values | [`clock`], [`id`], [`json`], [`jwks`], [`merkle`], [`network`], [`random`], [`secret`] | time, identifiers, strict JSON, hash trees, ranges of addresses, randomness, secrets |
 //! | domain | [`aauth_resource`], [`agent`], [`api_key`], [`approval`], [`audit`], [`budget`], [`capability`], [`client`], [`consent`], [`jit`], [`mcp`], [`organization`], [`policy`], [`user`], [`workload`] | records and decisions; pure, without I/O |
 //! | ports | [`store`], [`keys`], [`fetch`], [`notify`], [`people`] | what a host or a backend implements |
 //! | protocol | [`aauth`], [`audit_export`], [`authorize`], [`authz`], [`client_auth`], [`foreign_keys`], [`grant`], [`httpsig`], [`principal`], [`token`], [`wire`] | OAuth, JWT, signed requests, who is calling, who decides, what clients see |
@@ -55,6 +55,7 @@ pub mod jwks;
 pub mod keys;
 pub mod mcp;
 pub mod merkle;
+pub mod network;
 pub mod notify;
 pub mod organization;
 pub mod people;

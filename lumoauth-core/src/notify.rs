@@ -7,7 +7,10 @@ use std::{error::Error, fmt, sync::Arc};
 
 use async_trait::async_trait;
 
-use crate::{clock::Timestamp, id::OrgId, user::User};
+use crate::{
+    clock::Timestamp,
+    id::{OrgId, UserId},
+};
 
 /// What a person is told. It names who asks and what about in one line each, and has nothing in it with which anything could be
 /// asked or decided.
@@ -19,17 +22,19 @@ pub struct Notice {
     /// Its display name.
     pub organization: Arc<str>,
     /// Who is told.
-    pub user: Arc<User>,
+    pub user: UserId,
+    /// Their e-mail address.
+    pub email: Arc<str>,
     /// What about.
     pub about: Subject,
     /// The display name of the agent that asks.
     pub agent: Arc<str>,
-    /// What it wants, in one line.
+    /// What it wants, as the agent says.
     pub summary: String,
     /// Names the approval or the request in the log.
     pub reference: String,
-    /// Until when it waits.
-    pub expires_at: Timestamp,
+    /// Until when it waits, if anything does.
+    pub expires_at: Option<Timestamp>,
     /// Where the person sees and decides it, after signing in.
     pub page: Option<String>,
 }
@@ -70,17 +75,17 @@ impl Notice {
     /// Plain text for people.
     pub fn text(&self) -> String {
         let (agent, organization) = (one_line(&self.agent), one_line(&self.organization));
-        let summary = one_line(&self.summary);
         match self.about {
             Subject::Approval | Subject::Permission => {
                 let page = match &self.page {
                     Some(page) => format!("Sign in to see all of it and to decide:\n{page}"),
                     None => "Sign in to see all of it and to decide.".to_owned(),
                 };
+                let until = self.expires_at.map_or_else(String::new, |at| format!("It waits until {at}. "));
                 format!(
-                    "The agent \"{agent}\" of {organization} asks:\n\n    {summary}\n\n\
-                     It waits until {}. If nobody decides, the answer is no.\n\n{page}\n",
-                    self.expires_at
+                    "The agent \"{agent}\" of {organization} asks:\n\n    {}\n\n\
+                     {until}If nobody decides, the answer is no.\n\n{page}\n",
+                    brief(&self.summary)
                 )
             }
             Subject::Unreached => format!(
@@ -97,15 +102,16 @@ fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || crate::approval::is_deceptive(c) { ' ' } else { c }).collect()
 }
 
-/// What became of a notice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-#[expect(clippy::exhaustive_enums, reason = "told or not")]
-pub enum Delivery {
-    /// It is on its way.
-    Delivered,
-    /// This channel does not reach the person.
-    NoDevice,
+/// The beginning of what an agent wants, for a message that people trust: no more than a line, and no link beside ours.
+fn brief(text: &str) -> String {
+    const LONGEST: usize = 80;
+    let text = text.trim();
+    let line = one_line(text.lines().next().unwrap_or_default()).replace("://", " ");
+    let mut brief: String = line.chars().take(LONGEST).collect();
+    if brief.len() < line.len() || text.lines().nth(1).is_some() {
+        brief.push_str(" ...");
+    }
+    brief
 }
 
 /// A notice could not be delivered now.
@@ -121,12 +127,54 @@ impl NotifyError {
 }
 
 /// A way to tell people that something waits for them. It is called by maintenance, never while a request waits, so how long
-/// it takes says nothing about who exists.
+/// it takes says nothing about who exists; but after ten seconds it is dropped.
 #[async_trait]
 pub trait Notifier: fmt::Debug + Send + Sync + 'static {
-    /// Tells the person, once.
+    /// Tells the person, once. Several are told at a time.
     ///
     /// # Errors
-    /// [`NotifyError`] if that is not possible now. It is not tried again.
-    async fn notify(&self, notice: &Notice) -> Result<Delivery, NotifyError>;
+    /// [`NotifyError`] if that is not possible now, or not by this channel. It is not tried again.
+    async fn notify(&self, notice: &Notice) -> Result<(), NotifyError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn notice(agent: &str, summary: &str) -> Notice {
+        Notice {
+            org: OrgId::parse("acme").unwrap(),
+            organization: "Acme".into(),
+            user: UserId::generate(),
+            email: "alice@acme.test".into(),
+            about: Subject::Approval,
+            agent: agent.into(),
+            summary: summary.to_owned(),
+            reference: String::new(),
+            expires_at: Some(Timestamp::from_unix_seconds(1_790_000_000)),
+            page: Some("https://auth.test/approvals".to_owned()),
+        }
+    }
+
+    #[test]
+    fn text_of_others_begins_no_line_and_no_header() {
+        for about in [Subject::Approval, Subject::Permission, Subject::Unreached] {
+            let hostile = "Bot\r\nBcc: x@evil.test\u{2028}\u{202e}\n";
+            let notice = Notice { about, organization: hostile.into(), ..notice(hostile, hostile) };
+            assert!(notice.title().contains("Bcc:"), "it is text: {}", notice.title());
+            assert!(!notice.title().contains(['\r', '\n', '\u{2028}', '\u{202e}']), "{}", notice.title());
+            let text = notice.text();
+            assert!(text.lines().all(|line| !line.trim().starts_with("Bcc")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_message_shows_a_line_and_no_link_of_others() {
+        let text = notice("Bot", "Pay at https://evil.test/login\nnow").text();
+        assert!(text.contains("    Pay at https evil.test/login ...\n") && !text.contains("now"), "{text}");
+        assert_eq!(text.matches("://").count(), 1, "{text}");
+        let long = notice("Bot", &"\u{e9}".repeat(480)).text();
+        assert!(long.contains(&format!("    {} ...\n", "\u{e9}".repeat(80))), "{long}");
+        assert!(notice("Bot", "Pay invoice 88").text().contains("    Pay invoice 88\n"));
+    }
 }

@@ -172,6 +172,15 @@ impl Principal {
         }
     }
 
+    /// The agent whose record is here and that sends the request: as itself or for others, or as the client of a person.
+    pub(crate) fn presenter(&self) -> Option<&Arc<Agent>> {
+        match &self.identity {
+            Identity::Agent(agent)
+            | Identity::User(Person { client: AuthenticatedClient::Agent(agent), .. }) => Some(agent),
+            Identity::Client(_) | Identity::ApiKey(_) | Identity::User(_) | Identity::Remote(_) => None,
+        }
+    }
+
     /// The agents whose authority bounds the caller, the one that calls last: every agent of a chain, or the agent.
     pub fn agents(&self) -> impl Iterator<Item = &Arc<Agent>> {
         let chain = self.delegation.iter().flat_map(|delegation| delegation.agents());
@@ -228,7 +237,13 @@ impl Principal {
 
     /// What its token is for in detail (RFC 9396); only tokens that were made for a task say that.
     pub fn authorization_details(&self) -> &[AuthorizationDetail] {
-        self.claims.as_ref().filter(|claims| claims.jit).map_or(&[], |claims| &claims.authorization_details)
+        match &self.identity {
+            Identity::Remote(caller) => &caller.authorization_details,
+            Identity::Agent(_) | Identity::Client(_) | Identity::ApiKey(_) | Identity::User(_) => {
+                let claims = self.claims.as_ref().filter(|claims| claims.jit);
+                claims.map_or(&[], |claims| &claims.authorization_details)
+            }
+        }
     }
 
     /// The key that its token is bound to.

@@ -95,6 +95,7 @@ CREATE TABLE consent (
 CREATE TABLE approval (
     org_id text COLLATE "C" NOT NULL,
     token text COLLATE "C" NOT NULL,
+    agent uuid NOT NULL,
     on_behalf_of uuid,
     expires_at bigint NOT NULL,
     keep_until bigint NOT NULL,
@@ -105,15 +106,19 @@ CREATE TABLE approval (
     CONSTRAINT approval_token PRIMARY KEY (org_id, token)
 );
 CREATE INDEX approval_pending ON approval (org_id, expires_at, token) WHERE open;
+CREATE INDEX approval_asked ON approval (org_id, agent) WHERE open;
 CREATE INDEX approval_purge ON approval (keep_until);
 
--- What of an agent waits for people. It is held by whoever changes a task of the agent.
+-- What of an agent waits for people in its tasks, the last of it until `keep_until`, which is 0 where nothing waits. It is
+-- held by whoever changes a task of the agent, or asks for an approval; a row that is missing says that nothing waits.
 CREATE TABLE jit_load (
     org_id text COLLATE "C" NOT NULL,
     agent uuid NOT NULL,
+    keep_until bigint NOT NULL,
     record json NOT NULL,
     CONSTRAINT jit_load_agent PRIMARY KEY (org_id, agent)
 );
+CREATE INDEX jit_load_purge ON jit_load (keep_until);
 
 -- `closed` is only ever set, together with the closing in the record.
 CREATE TABLE jit_task (

@@ -8,21 +8,27 @@ use lumoauth_core::{
     audit::Event,
     clock::Timestamp,
     id::{OrgId, UserId},
-    store::{ApprovalStore, Consume, Decide, Insert, Listing, Page, StoreError, Unique},
+    store::{ApprovalStore, Consume, Decide, Listing, NewApproval, Page, StoreError},
 };
+
+use sqlx::{PgConnection, Row};
 
 use crate::{
     PostgresStore,
+    jit::lock_load,
+    pool::{End, Transaction},
     records::{self, Recorded, bounds, changed, listing, millis, recorded, to_json, value},
 };
 
 const INSERT: &str = recorded!(
-    "INSERT INTO approval (org_id, token, on_behalf_of, expires_at, keep_until, open, decided, consumed, record)
-    VALUES ($1, $5, $6, $7, $8, NOT $9, $9, $10, $11::json)
+    "INSERT INTO approval
+        (org_id, token, agent, on_behalf_of, expires_at, keep_until, open, decided, consumed, record)
+    VALUES ($1, $5, $6, $7, $8, $9, NOT $10, $10, $11, $12::json)
     ON CONFLICT DO NOTHING"
 );
 
-const TAKEN: &str = "SELECT EXISTS (SELECT 1 FROM approval WHERE org_id = $1 AND token = $2)";
+const COUNT: &str = "SELECT count(*) FROM approval WHERE org_id = $1 AND agent = $2 \
+    AND on_behalf_of IS NOT DISTINCT FROM $3 AND open AND expires_at > $4";
 
 const FIND: &str = "SELECT record::text FROM approval WHERE org_id = $1 AND token = $2";
 
@@ -55,23 +61,15 @@ const PENDING: &str = listing!(
 
 #[async_trait]
 impl ApprovalStore for PostgresStore {
-    async fn insert(&self, org: &OrgId, approval: &Approval, on: &Event) -> Result<Insert, StoreError> {
+    async fn insert(&self, org: &OrgId, approval: &Approval, on: &Event) -> Result<NewApproval, StoreError> {
         const OPERATION: &str = "approvals.insert";
-        let on = Recorded::new(OPERATION, org, on)?;
-        let record = to_json(OPERATION, approval)?;
-        let token = approval.token.as_str();
-        let insert = || {
-            on.statement(INSERT)
-                .bind(token)
-                .bind(approval.on_behalf_of.map(UserId::uuid))
-                .bind(millis(approval.expires_at))
-                .bind(millis(approval.keep_until()))
-                .bind(approval.decision.is_some())
-                .bind(approval.consumed_at.is_some())
-                .bind(record.as_str())
+        let work = Open {
+            on: Recorded::new(OPERATION, org, on)?,
+            org: org.clone(),
+            record: to_json(OPERATION, approval)?,
+            approval: approval.clone(),
         };
-        let taken = || sqlx::query(TAKEN).bind(org.as_str()).bind(token);
-        records::insert(&self.pool, OPERATION, insert, taken, &[Unique::Id]).await
+        self.pool.transaction(OPERATION, work).await
     }
 
     async fn find(&self, org: &OrgId, token: &ApprovalToken) -> Result<Option<Arc<Approval>>, StoreError> {
@@ -165,5 +163,44 @@ impl ApprovalStore for PostgresStore {
             statement.bind(user).bind(offset).bind(limit)
         };
         records::list(&self.pool, "approvals.pending", statement).await
+    }
+}
+
+/// An approval is opened, if not too many wait.
+struct Open {
+    org: OrgId,
+    approval: Approval,
+    record: String,
+    on: Recorded,
+}
+
+impl Transaction for Open {
+    type Answer = NewApproval;
+
+    async fn run(&self, connection: &mut PgConnection) -> Result<End<NewApproval>, sqlx::Error> {
+        let Self { org, approval, record, on } = self;
+        let (agent, user) = (approval.agent.uuid(), approval.on_behalf_of.map(UserId::uuid));
+        // The agent asks one after the other, so that each of its requests counts what the others wrote.
+        lock_load(connection, org, approval.agent).await?;
+        let insert = on
+            .statement(INSERT)
+            .bind(approval.token.as_str())
+            .bind(agent)
+            .bind(user)
+            .bind(millis(approval.expires_at))
+            .bind(millis(approval.keep_until()))
+            .bind(approval.decision.is_some())
+            .bind(approval.consumed_at.is_some())
+            .bind(record.as_str());
+        let inserted: i64 = insert.fetch_one(&mut *connection).await?.try_get(0)?;
+        if inserted == 0 {
+            return Ok(End::RollBack(NewApproval::Taken));
+        }
+        let count = sqlx::query(COUNT).bind(org.as_str()).bind(agent).bind(user);
+        let count = count.bind(millis(approval.created_at)).fetch_one(connection).await?;
+        if count.try_get::<i64, _>(0)? > i64::from(Approval::MAX_PENDING) {
+            return Ok(End::RollBack(NewApproval::TooMany));
+        }
+        Ok(End::Commit(NewApproval::Inserted))
     }
 }

@@ -152,14 +152,14 @@ impl AuditStore for PostgresStore {
         audit_tree::checkpoints(&self.pool, org, after, max).await
     }
 
-    async fn unsigned(&self, by: u64, max: u32) -> Result<Vec<OrgId>, StoreError> {
+    async fn unsigned(&self, by: u64, after: Option<&OrgId>, max: u32) -> Result<Vec<OrgId>, StoreError> {
         self.must_keep_the_log(UNSIGNED)?;
-        audit_tree::unsigned(&self.pool, by, max).await
+        audit_tree::unsigned(&self.pool, by, after, max).await
     }
 
-    async fn drop_bodies(&self, org: &OrgId, up_to: u64) -> Result<u64, StoreError> {
+    async fn drop_bodies(&self, org: &OrgId, from: u64, up_to: u64, on: &Event) -> Result<u64, StoreError> {
         self.must_keep_the_log(DROP_BODIES)?;
-        audit_tree::drop_bodies(&self.pool, org, up_to).await
+        audit_tree::drop_bodies(&self.pool, org, from..up_to, on).await
     }
 }
 

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use lumoauth_core::{
+    audit::Event,
     id::{EventId, OrgId},
     merkle::Node,
     store::{Checkpoint, LogHead, RawEntry, StoreError, TreeLevel},
@@ -12,7 +13,8 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use crate::{
     pool::{End, Pool, Transaction},
-    sequencer::tree,
+    records::millis,
+    sequencer::{is_found_by, tree},
     values::{column, from_millis, stored, whole},
 };
 
@@ -24,7 +26,11 @@ pub(crate) const CHECKPOINTS: &str = "audit.checkpoints";
 pub(crate) const UNSIGNED: &str = "audit.unsigned";
 pub(crate) const DROP_BODIES: &str = "audit.drop_bodies";
 
-const SELECT_HEAD: &str = "SELECT size, peaks, dropped, signed FROM audit_head WHERE org_id = $1";
+/// What was signed is asked of the signed heads themselves: one that is about more entries than there are must be found.
+const SELECT_HEAD: &str = "\
+    SELECT size, peaks, dropped, \
+        (SELECT coalesce(max(size), 0) FROM audit_checkpoint AS signed WHERE signed.org_id = $1) AS signed \
+    FROM audit_head WHERE org_id = $1";
 
 const SELECT_LEAVES: &str =
     "SELECT leaf AS node FROM audit_log WHERE org_id = $1 AND seq > $2 AND seq <= $3 ORDER BY seq";
@@ -33,7 +39,7 @@ const SELECT_BLOCKS: &str =
     "SELECT root AS node FROM audit_block WHERE org_id = $1 AND number >= $2 AND number < $3 ORDER BY number";
 
 const SELECT_RAW: &str = "\
-    SELECT seq, event_id, at, body::text AS body, leaf \
+    SELECT seq, event_id, at, kind, outcome, actor_id, target_id, body::text AS body, leaf \
     FROM audit_log WHERE org_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
 
 const INSERT_CHECKPOINT: &str =
@@ -45,7 +51,8 @@ const RAISE_SIGNED: &str =
 const SELECT_CHECKPOINTS: &str = "\
     SELECT size, signed FROM audit_checkpoint WHERE org_id = $1 AND size > $2 ORDER BY size LIMIT $3";
 
-const SELECT_UNSIGNED: &str = "SELECT org_id FROM audit_head WHERE size - signed >= $1 LIMIT $2";
+const SELECT_UNSIGNED: &str = "\
+    SELECT org_id FROM audit_head WHERE size - signed >= $1 AND org_id > $2 ORDER BY org_id LIMIT $3";
 
 const LOCK_DROPPED: &str = "SELECT size, dropped FROM audit_head WHERE org_id = $1 FOR UPDATE";
 
@@ -53,6 +60,10 @@ const LOCK_DROPPED: &str = "SELECT size, dropped FROM audit_head WHERE org_id = 
 const DROP: &str = "\
     UPDATE audit_log SET body = NULL, actor_id = '', target_id = NULL \
     WHERE org_id = $1 AND seq > $2 AND seq <= $3";
+
+const NOTE: &str = "\
+    INSERT INTO outbox (org_id, event_id, arrived, nth, at, body) \
+    VALUES ($1, $2, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, 0, $3, $4)";
 
 const UPDATE_DROPPED: &str = "UPDATE audit_head SET dropped = $2 WHERE org_id = $1";
 
@@ -95,13 +106,23 @@ fn node(row: &PgRow, column: &str) -> Result<Node, sqlx::Error> {
 pub(crate) async fn raw(pool: &Pool, org: &OrgId, after: u64, max: u32) -> Result<Vec<RawEntry>, StoreError> {
     let select = || sqlx::query(SELECT_RAW).bind(org.as_str()).bind(column(after)).bind(i64::from(max));
     let read = |row: &PgRow| {
-        Ok(RawEntry {
+        let entry = RawEntry {
             seq: whole(row.try_get("seq")?)?,
             event_id: EventId::from_uuid(row.try_get("event_id")?),
             at: from_millis(row.try_get("at")?)?,
             body: row.try_get("body")?,
             leaf: node(row, "leaf")?,
-        })
+        };
+        // The columns that searches go by are not hashed. Where the hash is wrong as well, whoever checks the hashes finds it.
+        if let Some(body) = &entry.body
+            && entry.recomputed(org) == Some(entry.leaf)
+            && !is_found_by(row, body)?
+        {
+            let problem =
+                format!("entry {} is searched by columns that are not those of its event", entry.seq);
+            return Err(sqlx::Error::Decode(problem.into()));
+        }
+        Ok(entry)
     };
     let rows = pool.repeatable(RAW, select).await?;
     rows.iter().map(read).collect::<Result<_, sqlx::Error>>().map_err(|error| StoreError::corrupt(RAW, error))
@@ -133,8 +154,14 @@ pub(crate) async fn checkpoints(
     found.map_err(|error| StoreError::corrupt(CHECKPOINTS, error))
 }
 
-pub(crate) async fn unsigned(pool: &Pool, by: u64, max: u32) -> Result<Vec<OrgId>, StoreError> {
-    let select = || sqlx::query(SELECT_UNSIGNED).bind(column(by.max(1))).bind(i64::from(max));
+pub(crate) async fn unsigned(
+    pool: &Pool,
+    by: u64,
+    after: Option<&OrgId>,
+    max: u32,
+) -> Result<Vec<OrgId>, StoreError> {
+    let after = after.map_or("", OrgId::as_str);
+    let select = || sqlx::query(SELECT_UNSIGNED).bind(column(by.max(1))).bind(after).bind(i64::from(max));
     let rows = pool.repeatable(UNSIGNED, select).await?;
     let orgs = rows.iter().map(|row| {
         let org = row.try_get("org_id")?;
@@ -143,14 +170,27 @@ pub(crate) async fn unsigned(pool: &Pool, by: u64, max: u32) -> Result<Vec<OrgId
     orgs.collect::<Result<_, _>>().map_err(|error| StoreError::corrupt(UNSIGNED, error))
 }
 
-pub(crate) async fn drop_bodies(pool: &Pool, org: &OrgId, up_to: u64) -> Result<u64, StoreError> {
-    pool.transaction(DROP_BODIES, Drop { org: org.clone(), up_to: column(up_to) }).await
+pub(crate) async fn drop_bodies(
+    pool: &Pool,
+    org: &OrgId,
+    range: Range<u64>,
+    on: &Event,
+) -> Result<u64, StoreError> {
+    let body = serde_json::to_string(on).map_err(|error| StoreError::other(DROP_BODIES, error))?;
+    let (from, up_to) = (column(range.start), column(range.end));
+    let drop = Drop { org: org.clone(), from, up_to, id: on.id, at: millis(on.at), body };
+    pool.transaction(DROP_BODIES, drop).await
 }
 
 /// One step of retention.
 struct Drop {
     org: OrgId,
+    from: i64,
     up_to: i64,
+    /// The event that says so.
+    id: EventId,
+    at: i64,
+    body: String,
 }
 
 impl Transaction for Drop {
@@ -160,13 +200,14 @@ impl Transaction for Drop {
         let org = self.org.as_str();
         let head = sqlx::query(LOCK_DROPPED).bind(org).fetch_optional(&mut *connection).await?;
         let Some(head) = head else { return Ok(End::RollBack(0)) };
-        let dropped: i64 = head.try_get("dropped")?;
-        let last = self.up_to.min(head.try_get("size")?);
-        if last <= dropped {
+        let (size, dropped): (i64, i64) = (head.try_get("size")?, head.try_get("dropped")?);
+        if dropped != self.from || self.up_to <= dropped || self.up_to > size {
             return Ok(End::RollBack(0));
         }
-        sqlx::query(DROP).bind(org).bind(dropped).bind(last).execute(&mut *connection).await?;
-        sqlx::query(UPDATE_DROPPED).bind(org).bind(last).execute(&mut *connection).await?;
-        whole(last.saturating_sub(dropped)).map(End::Commit)
+        sqlx::query(DROP).bind(org).bind(dropped).bind(self.up_to).execute(&mut *connection).await?;
+        sqlx::query(UPDATE_DROPPED).bind(org).bind(self.up_to).execute(&mut *connection).await?;
+        let note = sqlx::query(NOTE).bind(org).bind(self.id.uuid()).bind(self.at).bind(&self.body);
+        note.execute(&mut *connection).await?;
+        whole(self.up_to.saturating_sub(dropped)).map(End::Commit)
     }
 }

@@ -48,13 +48,16 @@ const PENDING: &str = listing!(
 const DUE: &str = "SELECT org_id, record::text FROM jit_request WHERE callback_due <= $1 \
     ORDER BY callback_due LIMIT $2";
 
-// Only the row of the agent is made where it is missing, so that there is something to hold.
-const MAKE_LOAD: &str = "INSERT INTO jit_load (org_id, agent, record) VALUES ($1, $2, $3::json) \
-    ON CONFLICT DO NOTHING";
+// Only the row of the agent is made where it is missing, so that there is something to hold. Somebody else may have made it
+// meanwhile, and a purge may drop it again: one statement holds it either way.
+const MAKE_LOAD: &str = "INSERT INTO jit_load (org_id, agent, keep_until, record) \
+    VALUES ($1, $2, 0, $3::json) \
+    ON CONFLICT (org_id, agent) DO UPDATE SET agent = excluded.agent RETURNING record::text";
 
 const LOCK_LOAD: &str = "SELECT record::text FROM jit_load WHERE org_id = $1 AND agent = $2 FOR UPDATE";
 
-const SET_LOAD: &str = "UPDATE jit_load SET record = $3::json WHERE org_id = $1 AND agent = $2";
+const SET_LOAD: &str = "UPDATE jit_load SET record = $3::json, keep_until = coalesce($4, 0) \
+    WHERE org_id = $1 AND agent = $2";
 
 const LOCK_TASK: &str = "SELECT record::text FROM jit_task WHERE org_id = $1 AND id = $2 FOR UPDATE";
 
@@ -227,17 +230,8 @@ impl Place {
 
     /// Holds the row of the agent and the task. `None` if there is no such task.
     async fn lock(&self, connection: &mut PgConnection) -> Result<Option<(Load, Task)>, sqlx::Error> {
-        let (org, agent) = (self.org.as_str(), self.agent.uuid());
-        let select = || sqlx::query(LOCK_LOAD).bind(org).bind(agent);
-        let load = match select().fetch_optional(&mut *connection).await? {
-            Some(row) => read(row.try_get(0)?)?,
-            None => {
-                let empty = json(&Load::default())?;
-                sqlx::query(MAKE_LOAD).bind(org).bind(agent).bind(empty).execute(&mut *connection).await?;
-                read(select().fetch_one(&mut *connection).await?.try_get(0)?)?
-            }
-        };
-        let task = sqlx::query(LOCK_TASK).bind(org).bind(self.task.as_str());
+        let load = lock_load(connection, &self.org, self.agent).await?;
+        let task = sqlx::query(LOCK_TASK).bind(self.org.as_str()).bind(self.task.as_str());
         let task = task.fetch_optional(&mut *connection).await?;
         task.map(|row| Ok((load, read(row.try_get(0)?)?))).transpose()
     }
@@ -251,6 +245,7 @@ impl Place {
     ) -> Result<(), sqlx::Error> {
         let org = self.org.as_str();
         let load = sqlx::query(SET_LOAD).bind(org).bind(self.agent.uuid()).bind(json(&step.load)?);
+        let load = load.bind(step.load.keep_until().map(millis));
         load.execute(&mut *connection).await?;
         let task = sqlx::query(SET_TASK).bind(org).bind(self.task.as_str());
         let task = task.bind(step.task.closed.is_some()).bind(json(&step.task)?);
@@ -271,6 +266,22 @@ impl Place {
     ) -> Result<Option<JitRequest>, sqlx::Error> {
         lock_request(connection, &self.org, id).await
     }
+}
+
+/// Holds the row of the agent, which is made where it is missing.
+pub(crate) async fn lock_load(
+    connection: &mut PgConnection,
+    org: &OrgId,
+    agent: AgentId,
+) -> Result<Load, sqlx::Error> {
+    let (org, agent) = (org.as_str(), agent.uuid());
+    let select = sqlx::query(LOCK_LOAD).bind(org).bind(agent);
+    if let Some(row) = select.fetch_optional(&mut *connection).await? {
+        return read(row.try_get(0)?);
+    }
+    let empty = json(&Load::default())?;
+    let made = sqlx::query(MAKE_LOAD).bind(org).bind(agent).bind(empty);
+    read(made.fetch_one(connection).await?.try_get(0)?)
 }
 
 async fn lock_request(

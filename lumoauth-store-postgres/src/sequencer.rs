@@ -84,6 +84,25 @@ struct Named {
     id: String,
 }
 
+impl<'a> Facts<'a> {
+    fn of(body: &'a str) -> Result<Self, sqlx::Error> {
+        serde_json::from_str(body).map_err(|error| sqlx::Error::Decode(error.into()))
+    }
+
+    fn target_id(&self) -> Option<Cow<'_, str>> {
+        self.target.as_ref().map(|target| searchable(&target.id))
+    }
+}
+
+/// Whether the columns `kind`, `outcome`, `actor_id` and `target_id` of a row are those of the event in `body`.
+pub(crate) fn is_found_by(row: &PgRow, body: &str) -> Result<bool, sqlx::Error> {
+    let facts = Facts::of(body)?;
+    Ok(searchable(&facts.kind) == row.try_get::<&str, _>("kind")?
+        && searchable(&facts.outcome) == row.try_get::<&str, _>("outcome")?
+        && searchable(&facts.actor.id) == row.try_get::<&str, _>("actor_id")?
+        && facts.target_id().as_deref() == row.try_get::<Option<&str>, _>("target_id")?)
+}
+
 /// Numbers events, a few organizations at a time. Whoever finds the head of an organization held waits outside, without a
 /// connection or a place, and looks again: mostly there is nothing left to do. So a server that stopped while it held one
 /// head keeps nobody from the others. Clones share the places.
@@ -187,7 +206,7 @@ async fn move_waiting(
     let mut entries = Entries::default();
     for (row, id) in waiting.iter().zip(&ids) {
         if known.insert(*id) {
-            entries.push(&mut tree, *id, row.try_get("at")?, row.try_get("body")?)?;
+            entries.push(org, &mut tree, *id, row.try_get("at")?, row.try_get("body")?)?;
         }
     }
     if !entries.ids.is_empty() {
@@ -264,22 +283,28 @@ struct Entries<'r> {
 
 impl<'r> Entries<'r> {
     /// Adds an entry, which the tree grows by.
-    fn push(&mut self, tree: &mut Frontier, id: Uuid, at: i64, body: &'r str) -> Result<(), sqlx::Error> {
+    fn push(
+        &mut self,
+        org: &OrgId,
+        tree: &mut Frontier,
+        id: Uuid,
+        at: i64,
+        body: &'r str,
+    ) -> Result<(), sqlx::Error> {
         let seq = tree.size() + 1;
-        let leaf = entry_leaf(seq, EventId::from_uuid(id), from_millis(at)?, body.as_bytes());
+        let leaf = entry_leaf(org, seq, EventId::from_uuid(id), from_millis(at)?, body.as_bytes());
         if let Some(root) = tree.push(leaf) {
             let number = i64::try_from(seq / BLOCK - 1).map_err(|error| sqlx::Error::Decode(error.into()))?;
             self.blocks.push(number);
             self.roots.push(root.as_bytes().to_vec());
         }
         self.leaves.push(leaf.as_bytes().to_vec());
-        let facts: Facts<'_> =
-            serde_json::from_str(body).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        let facts = Facts::of(body)?;
         self.ids.push(id);
         self.times.push(at);
         self.kinds.push(searchable(&facts.kind).into_owned());
         self.actors.push(searchable(&facts.actor.id).into_owned());
-        self.targets.push(facts.target.as_ref().map(|target| searchable(&target.id).into_owned()));
+        self.targets.push(facts.target_id().map(Cow::into_owned));
         self.outcomes.push(searchable(&facts.outcome).into_owned());
         self.bodies.push(body);
         Ok(())

@@ -86,6 +86,14 @@ const PURGE_REQUESTS: &str = "\
     WHERE jit_request.org_id = ended.org_id AND jit_request.id = ended.id \
     RETURNING 1";
 
+const PURGE_LOADS: &str = "\
+    WITH ended AS MATERIALIZED ( \
+        SELECT org_id, agent FROM jit_load WHERE keep_until < $1 \
+        ORDER BY keep_until LIMIT $2 FOR UPDATE SKIP LOCKED) \
+    DELETE FROM jit_load AS load USING ended \
+    WHERE load.org_id = ended.org_id AND load.agent = ended.agent \
+    RETURNING 1";
+
 const PURGE_COUNTERS: &str = "\
     WITH ended AS MATERIALIZED ( \
         SELECT org_id, owner, generation, meter, window_kind, window_start \
@@ -169,6 +177,7 @@ impl Upkeep for PostgresStore {
             (PURGE_APPROVALS, now),
             (PURGE_TASKS, now),
             (PURGE_REQUESTS, now),
+            (PURGE_LOADS, now),
             (PURGE_COUNTERS, now.minus(COUNTER_GRACE)),
             (PURGE_CHARGES, now),
             (policies::PURGE, now),

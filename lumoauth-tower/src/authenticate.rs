@@ -17,6 +17,7 @@ use crate::remote::RemoteTokens;
 use crate::{
     gate::{Gate, Gated},
     rejection::Rejection,
+    service::origin,
 };
 
 /// Lets only requests through that carry a live credential, and puts its [`Principal`] into their extensions.
@@ -30,7 +31,9 @@ use crate::{
 ///    [`AuthenticateLayer::for_resource`] one that is bound to that resource.
 /// 4. A token that is bound to a key needs a proof for this very request: its method, and the public URL of the server followed
 ///    by its path. Such a token is accepted where that is how the service is reached, and nowhere as a bearer token.
-/// 5. The organization is the one given with [`AuthenticateLayer::for_organization`], or else the credential's own.
+/// 5. An agent that is registered with addresses is accepted from there only: the host says where a request came from with
+///    [`PeerAddr`](crate::PeerAddr). Services that verify the tokens of a server elsewhere do not know of that.
+/// 6. The organization is the one given with [`AuthenticateLayer::for_organization`], or else the credential's own.
 ///
 /// Everything else is a 401 with a `WWW-Authenticate` header, or a 503 while the stores do not answer. The
 /// [`Rejection`] is in the response's extensions.
@@ -111,6 +114,10 @@ impl AuthenticateLayer {
     /// Accepts what agents got just in time for `resource`, which is this service, and for no place in particular; and, so
     /// that whoever has nothing yet hears what is missing, also tokens that are good at the authorization server itself. It
     /// only says who calls: put a [`RequireAuthorizationDetailsLayer`](crate::RequireAuthorizationDetailsLayer) inside of it.
+    ///
+    /// At a service on another host than the server's it depends on how tokens are verified. By keys, the token of a task is
+    /// accepted until it expires, also after its task was closed. By introspection it ends with its task, and only tokens that
+    /// name the resource are known: whoever comes with another is answered 401, and not with what is missing.
     pub fn for_details_at(mut self, resource: &str) -> Self {
         self.resource = Some(resource.into());
         self.details = true;
@@ -124,7 +131,10 @@ impl AuthenticateLayer {
     pub async fn verify(&self, request: &Parts) -> Result<Principal, AuthenticateError> {
         let credential = credential(request).ok_or(AuthenticateError::Refused)?;
         let principal = match &self.issuer {
-            Issuer::Here(server) => server.authenticate_anywhere(credential, self.door()).await?.1,
+            Issuer::Here(server) => {
+                let origin = origin(&request.headers, &request.extensions);
+                server.authenticate_anywhere(credential, self.door(), &origin).await?.1
+            }
             #[cfg(feature = "fetch")]
             Issuer::Elsewhere(tokens) => self.verify_elsewhere(tokens, credential).await?,
         };
@@ -143,7 +153,8 @@ impl AuthenticateLayer {
         match &self.issuer {
             Issuer::Here(server) => {
                 let credential = credential(request).ok_or(AuthenticateError::Refused)?;
-                server.authenticate(organization, credential, self.door()).await
+                let origin = origin(&request.headers, &request.extensions);
+                server.authenticate(organization, credential, self.door(), &origin).await
             }
             #[cfg(feature = "fetch")]
             Issuer::Elsewhere(_) => match self.verify(request).await? {
@@ -168,7 +179,7 @@ impl AuthenticateLayer {
         let (Credential::Bearer(token), Some(resource)) = (credential, &self.resource) else {
             return Err(AuthenticateError::Refused);
         };
-        tokens.verify(token, resource).await.map(Principal::remote)
+        tokens.verify_at(token, resource, self.details).await.map(Principal::remote)
     }
 
     fn door(&self) -> Door<'_> {

@@ -12,6 +12,9 @@
 //!
 //! Origins that the host allows by name are exempt from the first half of 1 and from 2. By `https` whoever answers always
 //! has a certificate of the name, from an authority that the system trusts.
+//!
+//! To read keys somewhere is not to write there: JSON is posted to addresses that agents and people chose, with their text in
+//! it. So origins are allowed for that by themselves.
 
 mod public_address;
 
@@ -54,6 +57,8 @@ pub struct GuardedFetch {
     /// For the allowed origins.
     open: Client,
     allowed: HashSet<String>,
+    /// Those that JSON may be posted to.
+    posted: HashSet<String>,
     /// Where hosts of allowed origins are that are not looked up.
     addresses: HashMap<String, SocketAddr>,
 }
@@ -83,23 +88,29 @@ impl GuardedFetch {
             guarded: client(plain_builder().https_only(true).dns_resolver(PublicOnly))?,
             open: client(plain_builder())?,
             allowed: HashSet::new(),
+            posted: HashSet::new(),
             addresses: HashMap::new(),
         })
     }
 
     /// The same, and `origin` may be reached wherever it is, also by plain `http`: for issuers inside of a cluster, and
-    /// for tests. It is compared exactly, like `https://kubernetes.default.svc` or `http://127.0.0.1:8080`.
+    /// for tests. It is compared exactly, like `https://kubernetes.default.svc` or `http://127.0.0.1:8080`. JSON is not posted
+    /// there: see [`GuardedFetch::allow_posts_to`].
     ///
     /// # Errors
     /// [`GuardedFetchError::Origin`] if it is not an origin.
     pub fn allow_origin(mut self, origin: &str) -> Result<Self, GuardedFetchError> {
-        let is_origin = Url::parse(origin).is_ok_and(|url| {
-            matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == origin
-        });
-        if !is_origin {
-            return Err(GuardedFetchError::Origin(origin.to_owned()));
-        }
-        self.allowed.insert(origin.to_owned());
+        self.allowed.insert(checked_origin(origin)?);
+        Ok(self)
+    }
+
+    /// The same, and JSON may be posted to `origin` wherever it is: callbacks of agents and webhooks of people, whose path and
+    /// content others choose.
+    ///
+    /// # Errors
+    /// [`GuardedFetchError::Origin`] if it is not an origin.
+    pub fn allow_posts_to(mut self, origin: &str) -> Result<Self, GuardedFetchError> {
+        self.posted.insert(checked_origin(origin)?);
         Ok(self)
     }
 
@@ -124,12 +135,14 @@ impl GuardedFetch {
         Ok(fetch)
     }
 
-    /// The client that may go to `url`, if one may.
-    fn client_for(&self, url: &Url) -> Option<&Client> {
+    /// The client that may do what `request` says, if one may.
+    fn client_for(&self, request: &FetchRequest) -> Option<&Client> {
+        let url = &request.url;
         if !url.username().is_empty() || url.password().is_some() {
             return None;
         }
-        if self.allowed.contains(&url.origin().ascii_serialization()) {
+        let allowed = if request.json.is_some() { &self.posted } else { &self.allowed };
+        if allowed.contains(&url.origin().ascii_serialization()) {
             return Some(&self.open);
         }
         let public = match url.host()? {
@@ -144,14 +157,15 @@ impl GuardedFetch {
 
 impl fmt::Debug for GuardedFetch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GuardedFetch").field("allowed", &self.allowed).finish_non_exhaustive()
+        let mut shown = f.debug_struct("GuardedFetch");
+        shown.field("allowed", &self.allowed).field("posted", &self.posted).finish_non_exhaustive()
     }
 }
 
 #[async_trait]
 impl Fetch for GuardedFetch {
     async fn fetch(&self, request: FetchRequest) -> Result<Vec<u8>, FetchError> {
-        let client = self.client_for(&request.url).ok_or(FetchError::NotAllowed)?;
+        let client = self.client_for(&request).ok_or(FetchError::NotAllowed)?;
         let post = |kind: &'static str, body: &Secret| {
             let post = client.post(request.url.clone()).header(header::CONTENT_TYPE, kind);
             post.body(body.expose().to_owned())
@@ -172,6 +186,13 @@ impl Fetch for GuardedFetch {
             Err(elapsed) => Err(FetchError::Unreachable(Box::new(elapsed))),
         }
     }
+}
+
+fn checked_origin(text: &str) -> Result<String, GuardedFetchError> {
+    let is_origin = Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text
+    });
+    if is_origin { Ok(text.to_owned()) } else { Err(GuardedFetchError::Origin(text.to_owned())) }
 }
 
 async fn exchange(request: reqwest::RequestBuilder, max_bytes: usize) -> Result<Vec<u8>, FetchError> {

@@ -44,7 +44,8 @@
 //!
 //! # What a host should add
 //!
-//! - [`PeerAddr`] in the request's extensions, so that audit entries and rate limits know the peer.
+//! - [`PeerAddr`] in the request's extensions, so that audit entries and rate limits know the peer, and agents are accepted
+//!   that may come from some addresses only.
 //! - `server.maintenance()`, spawned once.
 //! - A way out, if clients or platforms publish keys: `GuardedFetch` (feature `fetch`), which reaches public addresses
 //!   only.

@@ -187,6 +187,9 @@ pub(crate) const ORGANIZATION: &[Route] = routes! { "/orgs/{}/api/v1":
     POST "admin/users/{}/roles" ROLES_WRITE => roles::add_to_user;
     PUT "admin/users/{}/roles" ROLES_WRITE => roles::set_of_user;
     DELETE "admin/users/{}/roles/{}" ROLES_WRITE => roles::remove_from_user;
+    GET "admin/users/{}/permissions" ROLES_READ => roles::user_permissions;
+    POST "admin/users/{}/permissions" ROLES_WRITE => roles::add_user_permissions;
+    DELETE "admin/users/{}/permissions/{}" ROLES_WRITE => roles::remove_user_permission;
 
     GET ".well-known/jwks.json" Access::Metadata => metadata::jwks;
     GET ".well-known/audit-jwks.json" Access::Metadata => audit_tree::jwks;
@@ -276,6 +279,7 @@ pub(crate) const ORGANIZATION: &[Route] = routes! { "/orgs/{}/api/v1":
     GET "admin/users" USERS_READ => directory::users;
     POST "admin/users" USERS_WRITE => directory::create_user;
     GET "admin/users/{}" USERS_READ => directory::user;
+    PATCH "admin/users/{}" USERS_WRITE => directory::update_user;
     GET "admin/users/{}/consents" USERS_READ => authorize::consents_of;
     DELETE "admin/users/{}/consents/{}" USERS_WRITE => authorize::withdraw_for;
     POST "admin/users/{}/block" USERS_WRITE => directory::block_user;

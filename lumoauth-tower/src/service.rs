@@ -41,7 +41,8 @@ use crate::{
 };
 
 /// The address of the peer, which hosts put into the request's extensions. It is written to the audit log, decides
-/// rate limits, and is what `ip` means in policies; a header that a client can write is never believed.
+/// rate limits, is what `ip` means in policies, and is where agents with `allowedIps` must come from; a header that a client
+/// can write is never believed. A host behind proxies of its own puts the address of the client here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "an address is all there is to it")]
 pub struct PeerAddr(pub SocketAddr);
@@ -58,8 +59,8 @@ pub struct MatchedRoute(pub &'static str);
 /// All endpoints of an [`AuthorizationServer`] as one service over `http` types.
 ///
 /// It mounts anywhere: as the fallback of an axum router, under hyper, below other tower layers. It answers every
-/// path below `/orgs/{org}/api/v1`, its alias `/t/{org}/api/v1`, `/api/v1/authz` and the well-known documents, and
-/// 404 for everything else.
+/// path below `/orgs/{org}/api/v1`, its alias `/t/{org}/api/v1`, `/api/v1/authz`, `/api/v1/abac/check`,
+/// `/api/v1/zanzibar/check` and the well-known documents, and 404 for everything else.
 ///
 /// ```no_run
 /// # async fn serve(server: lumoauth_core::server::AuthorizationServer) -> std::io::Result<()> {
@@ -411,6 +412,14 @@ async fn count(
         // A client id is the caller's choice here: it would bound nothing.
         ("oauth/authorize" | "oauth/par" | "aauth/agent/auth", _, _) => Counted::Authorize { peer: &peer },
         ("agents/me/approvals" | "jit/task" | "jit/request", _, _) => Counted::Approval { agent: &actor },
+        // Not of administration, but what they write is kept like that.
+        (
+            "abac/resources/{}/{}/attributes/{}"
+            | "abac/users/{}/attributes/{}"
+            | "abac/agents/{}/attributes/{}",
+            _,
+            _,
+        ) => Counted::AdminWrite { actor: &actor },
         (_, Access::Admin(_), &Method::GET) => Counted::AdminRead { actor: &actor },
         (_, Access::Admin(_), _) => Counted::AdminWrite { actor: &actor },
         _ => return Ok(None),

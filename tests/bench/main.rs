@@ -72,7 +72,7 @@ struct Goal {
     measure: fn(&Options, &mut report::Report),
 }
 
-const GOALS: [Goal; 11] = [
+const GOALS: [Goal; 12] = [
     Goal { name: "g1", measure: goals::tokens::memory },
     Goal { name: "g2", measure: goals::tokens::durable },
     Goal { name: "g4", measure: goals::exchange::exchange },
@@ -81,6 +81,7 @@ const GOALS: [Goal; 11] = [
     Goal { name: "g8", measure: goals::pool::pool },
     Goal { name: "g9", measure: goals::layers::leases },
     Goal { name: "g10", measure: goals::sizes::sizes },
+    Goal { name: "g11", measure: goals::policy::writes },
     Goal { name: "g12", measure: goals::appends::appends },
     Goal { name: "g13", measure: goals::trees::trees },
     Goal { name: "g14", measure: goals::start::start },

@@ -159,11 +159,11 @@ impl AuditStore for OneByOne {
         AuditStore::checkpoints(&*self.rest, org, after, max).await
     }
 
-    async fn unsigned(&self, by: u64, max: u32) -> Result<Vec<OrgId>, StoreError> {
-        AuditStore::unsigned(&*self.rest, by, max).await
+    async fn unsigned(&self, by: u64, after: Option<&OrgId>, max: u32) -> Result<Vec<OrgId>, StoreError> {
+        AuditStore::unsigned(&*self.rest, by, after, max).await
     }
 
-    async fn drop_bodies(&self, org: &OrgId, up_to: u64) -> Result<u64, StoreError> {
-        AuditStore::drop_bodies(&*self.rest, org, up_to).await
+    async fn drop_bodies(&self, org: &OrgId, from: u64, up_to: u64, on: &Event) -> Result<u64, StoreError> {
+        AuditStore::drop_bodies(&*self.rest, org, from, up_to, on).await
     }
 }

@@ -48,6 +48,10 @@ impl Spread {
         let lower = values[(values.len() - 1) / 2];
         Self { median: f64::midpoint(lower, upper), min: *first, max: *last }
     }
+
+    pub(crate) fn median(&self) -> f64 {
+        self.median
+    }
 }
 
 impl Report {

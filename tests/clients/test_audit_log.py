@@ -24,8 +24,8 @@ def tree_hash(leaves):
     return hashlib.sha256(b"\x01" + tree_hash(leaves[:middle]) + tree_hash(leaves[middle:])).digest()
 
 
-def leaf_hash(entry):
-    lines = ["lumoauth-audit-1", str(entry["seq"]), entry["event_id"], str(entry["at"]), entry["body"]]
+def leaf_hash(org, entry):
+    lines = ["lumoauth-audit-1", org, str(entry["seq"]), entry["event_id"], str(entry["at"]), entry["body"]]
     return hashlib.sha256(b"\x00" + "\n".join(lines).encode()).digest()
 
 
@@ -40,7 +40,7 @@ def claims_of(head, keys):
 
 def verify(text, keys, org):
     """How many entries and heads there are; fails where they do not fit together."""
-    leaves, heads = [], 0
+    leaves, heads, size = [], 0, 0
     for line in text.splitlines():
         line = json.loads(line)
         if line["type"] == "log":
@@ -48,14 +48,16 @@ def verify(text, keys, org):
         elif line["type"] == "entry":
             assert line["seq"] == len(leaves) + 1
             if line["body"] is not None:
-                assert leaf_hash(line).hex() == line["leaf"], line["seq"]
+                assert leaf_hash(org, line).hex() == line["leaf"], line["seq"]
                 assert json.loads(line["body"])["id"] == line["event_id"]
             leaves.append(bytes.fromhex(line["leaf"]))
         elif line["type"] == "head":
             claims = claims_of(line["jws"], keys)
-            assert (claims["org"], claims["size"]) == (org, len(leaves))
+            size = claims["size"]
+            assert (claims["org"], size) == (org, len(leaves))
             assert claims["root"] == tree_hash(leaves).hex()
             heads += 1
+    assert size == len(leaves), "the last entry has a head"
     return len(leaves), heads
 
 
@@ -73,3 +75,8 @@ def test_the_log_is_what_was_signed(server):
     head = next(line for line in text.splitlines() if line.startswith('{"type":"head"'))
     with pytest.raises((AssertionError, InvalidSignature, ValueError)):
         verify(text.replace(head, head[:-30] + "AAAA" + head[-26:]), keys, server.org)
+    lines = text.splitlines(keepends=True)
+    last = max(at for at, line in enumerate(lines) if line.startswith('{"type":"entry"'))
+    for cut in (lines[: last + 1], lines[:last] + lines[last + 1 :]):
+        with pytest.raises(AssertionError):
+            verify("".join(cut), keys, server.org)

@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use lumoauth_tests::{Connection, Request, Response, Server, int, list, text};
+use lumoauth_tests::{Auditor, Connection, Request, Response, Server, int, list, text};
 use serde_json::{Value, json};
 
 /// An agent as its owner knows it.
@@ -105,6 +105,8 @@ pub(crate) struct Ledger {
     pub(crate) attempted_revocations: u64,
     /// Tokens that nobody wanted to revoke.
     pub(crate) kept: Vec<String>,
+    /// Keeps signed heads of the log, which it may not contradict later.
+    pub(crate) auditor: Auditor,
 }
 
 impl Ledger {
@@ -153,6 +155,12 @@ impl Ledger {
         assert_eq!((*first, usize::try_from(*last).expect("positive")), (1, ids.len()), "a gap");
         let events: HashSet<&str> = log.iter().map(|entry| text(&entry["eventId"])).collect();
         assert_eq!(events.len(), log.len(), "an event occurs twice");
+        // What is hashed and signed is what is listed (security AU-02). Whoever lists writes ids without hyphens.
+        let signed = self.auditor.check(&server.acme());
+        let signed: HashSet<String> =
+            signed.iter().map(|event| text(&event["id"]).replace('-', "")).collect();
+        let unsigned = events.iter().filter(|id| !signed.contains(**id)).count();
+        assert_eq!(unsigned, 0, "of {} events so many are listed and not signed", events.len());
 
         self.check_agents(server, &log);
         self.check_events(spender, &log, &events);

@@ -4,6 +4,9 @@
 //! `run --quick` is part of `tests/run`; `run --full` breaks everything many more times.
 
 mod answers;
+mod asks;
+mod asks_kill;
+mod audit_down;
 mod counts;
 mod cuts_server;
 mod cuts_store;

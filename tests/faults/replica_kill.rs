@@ -58,6 +58,7 @@ fn nothing_acknowledged_is_lost_across_kills_of_a_replica_and_the_other_one_serv
         ledger.settle_unknown_charges(&servers[victim], &spender);
         for server in &servers {
             ledger.check_newest(server, &spender);
+            ledger.auditor.keep_head(&server.acme());
         }
     }
 

@@ -55,6 +55,7 @@ fn routes(org: &Org<'_>) -> Vec<Route> {
     let attribute = made("/abac/attributes", attribute)["id"].to_string().replace('"', "");
     let attribute = format!("/abac/attributes/{attribute}");
     let (roles_of, granted) = (format!("{one}/roles"), format!("{one}/permissions"));
+    let person = format!("/users/{}", org.person().id);
     let table: Vec<(&str, String, Kind, &str)> = vec![
         ("GET", "/agents".into(), Kind::Read, "agents"),
         ("POST", "/agents".into(), Kind::Write, "agents"),
@@ -88,10 +89,13 @@ fn routes(org: &Org<'_>) -> Vec<Route> {
         ("GET", granted.clone(), Kind::Read, "roles"),
         ("POST", granted.clone(), Kind::Write, "roles"),
         ("DELETE", format!("{granted}/some"), Kind::Write, "roles"),
-        ("GET", format!("/users/{nobody}/roles"), Kind::Read, "roles"),
-        ("POST", format!("/users/{nobody}/roles"), Kind::Write, "roles"),
-        ("PUT", format!("/users/{nobody}/roles"), Kind::Write, "roles"),
-        ("DELETE", format!("/users/{nobody}/roles/some"), Kind::Write, "roles"),
+        ("GET", format!("{person}/roles"), Kind::Read, "roles"),
+        ("POST", format!("{person}/roles"), Kind::Write, "roles"),
+        ("PUT", format!("{person}/roles"), Kind::Write, "roles"),
+        ("DELETE", format!("{person}/roles/some"), Kind::Write, "roles"),
+        ("GET", format!("{person}/permissions"), Kind::Read, "roles"),
+        ("POST", format!("{person}/permissions"), Kind::Write, "roles"),
+        ("DELETE", format!("{person}/permissions/some"), Kind::Write, "roles"),
         ("GET", "/roles".into(), Kind::Read, "roles"),
         ("POST", "/roles".into(), Kind::Write, "roles"),
         ("GET", role.clone(), Kind::Read, "roles"),
@@ -164,6 +168,7 @@ fn routes(org: &Org<'_>) -> Vec<Route> {
         ("POST", "/audit-logs/export".into(), Kind::Read, "audit"),
         ("GET", "/users".into(), Kind::Read, "users"),
         ("POST", "/users".into(), Kind::Write, "users"),
+        ("PATCH", person.clone(), Kind::Write, "users"),
         ("GET", format!("/users/{nobody}"), Kind::Read, "users"),
         ("GET", format!("/users/{nobody}/consents"), Kind::Read, "users"),
         ("DELETE", format!("/users/{nobody}/consents/{nobody}"), Kind::Write, "users"),
@@ -213,7 +218,11 @@ impl Target<'_> {
     fn attempt(&self, route: &Route) -> Request {
         let request = self.org.request(route.method, &route.path);
         match route.kind {
-            Kind::Write => request.json(json!({ "name": unique("Intruder"), "scopes": ["read:a"] })),
+            Kind::Write => request.json(json!({
+                "name": unique("Intruder"), "scopes": ["read:a"], "roles": [], "permissions": ["intruder.read"],
+                "groups": ["intruders"], "tuple": "document:intruded#viewer@user:intruder",
+                "relations": { "intruder": "this" },
+            })),
             Kind::Read => request,
         }
     }
@@ -294,14 +303,26 @@ fn nothing_of_all_that_changed_anything(server: &Server) {
     let target = target(server);
     // Whatever stands under a name of its own: of them all, as it is read and as the log tells of it.
     let one = |route: &&Route| route.method == "PATCH";
-    let paths: Vec<_> = target.routes.iter().filter(one).map(|route| &route.path).collect();
-    assert_eq!(paths.len(), 8);
+    let paths: Vec<_> = target.routes.iter().filter(one).map(|route| route.path.clone()).collect();
+    assert_eq!(paths.len(), 9);
+    // And who has what of them.
+    let given = |route: &&Route| {
+        let lists = ["/roles", "/permissions", "/groups", "/users"];
+        route.method == "GET"
+            && route.path.matches('/').count() == 4
+            && lists.iter().any(|end| route.path.ends_with(end))
+    };
+    let given: Vec<_> = target.routes.iter().filter(given).map(|route| route.path.clone()).collect();
+    assert_eq!(given.len(), 7, "{given:?}");
+    let relations = ["/zanzibar/tuples?object=document:intruded", "/zanzibar/namespaces?search=some"];
     let seen = || {
-        let read = |path: &&String| {
+        let read = |path: &String| {
             let id = path.rsplit('/').next().unwrap_or(path);
             (target.admin("GET", path).send().ok(), target.org.audit(&format!("targetId={id}")).len())
         };
-        paths.iter().map(read).collect::<Vec<_>>()
+        let lists = given.iter().map(String::as_str).chain(relations);
+        let lists: Vec<_> = lists.map(|path| target.admin("GET", path).send().ok()).collect();
+        (paths.iter().map(read).collect::<Vec<_>>(), lists)
     };
     let before = seen();
     target.refuses(&[401], |request| request, |_| true);
@@ -343,8 +364,10 @@ fn nonsense_bodies_are_refused_with_a_4xx(server: &Server) {
         "/users",
         "/clients",
         "/api-keys",
-        "/admin/roles",
-        "/admin/permissions",
+        "/roles",
+        "/permissions",
+        "/groups",
+        "/namespaces/some",
         "/abac/policies",
         "/abac/attributes",
         "/zanzibar/tuples",

@@ -227,6 +227,8 @@ fn bad_requests_are_refused_by_member(server: &Server) {
         ("reason", json!(long(481))),
         ("reason", json!("a\u{0}b")),
         ("reason", json!("Pay \u{202e}88")),
+        ("reason", json!("\u{3164}")),
+        ("task_id", json!("\u{2800}")),
         ("reason", json!(["Pay"])),
         ("impact", json!("extreme")),
         ("impact", json!("HIGH")),

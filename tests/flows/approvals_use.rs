@@ -13,6 +13,12 @@ on_each_backend!(
     it_is_about_one_action,
     what_was_not_shown_is_not_decided,
     webhook_is_a_channel,
+    webhook_tells_of_reservations,
+    channel_of_a_person_is_changed,
+    administrator_agrees_for_whom_it_is_for,
+    agreement_ends_with_whoever_agreed,
+    log_names_what_was_agreed_to,
+    so_many_wait_for_one_person,
     own_code_flow_token_of_the_agent_approves_nothing,
 );
 
@@ -74,6 +80,142 @@ fn nothing_else_is_active(server: &Server) {
     assert_eq!(introspect(&resource, &[], &good).ok()["active"], true);
     agent.admin("POST", "/deactivate").send().ok();
     assert_eq!(introspect(&resource, &[], &good).ok(), inactive);
+    // For good, as with its tokens.
+    agent.admin("POST", "/activate").send().ok();
+    assert_eq!(introspect(&resource, &[], &good).ok(), inactive);
+    assert_eq!(introspect(&resource, &[("consume", "true")], &good).ok(), inactive);
+    alice.says("approve", &open).refused(409, "duplicate_resource");
+}
+
+fn agreement_ends_with_whoever_agreed(server: &Server) {
+    let (org, alice, agent, token) = setting(server);
+    let resource = org.agent(&[]);
+    let approval = approved(&alice, &agent, &token);
+    for verb in ["block", "unblock"] {
+        org.admin("POST", &format!("/users/{}/{verb}", alice.person.id)).send().ok();
+        assert_eq!(introspect(&resource, &[], &approval).ok(), json!({ "active": false }), "{verb}");
+    }
+}
+
+fn administrator_agrees_for_whom_it_is_for(server: &Server) {
+    let (org, alice, agent, token) = setting(server);
+    let resource = org.agent(&[]);
+    let approval = opened(&agent, &token, &alice);
+    let admin = org.person_with(json!({ "isAdmin": true }));
+    let number = org.admin("GET", &format!("/users/{}", admin.id)).send().ok()["data"]["userId"].clone();
+    decide(&org, &admin.in_person("openid approvals.manage"), "approve", &approval, json!({})).ok();
+    let seen = introspect(&resource, &[], &approval).ok();
+    assert_eq!((&seen["active"], &seen["sub"]), (&json!(true), &json!(alice.person.id)), "{seen}");
+    assert_eq!((&seen["on_behalf_of"], &seen["approved_by"]["user_id"]), (&seen["sub"], &number), "{seen}");
+}
+
+fn log_names_what_was_agreed_to(server: &Server) {
+    let (org, alice, _, token) = setting(server);
+    let body = json!({
+        "task_id": "t", "reason": "Delete production", "impact": "critical", "on_behalf_of": alice.person.email,
+    });
+    let made = org.post("/agents/me/approvals").bearer(&token).json(body).send().expect(201).json();
+    let approval = text(&made["approval_token"]);
+    let pending = alice.pending("");
+    let shown = json!({ "action_hash": pending["data"][0]["action_hash"] });
+    alice.says_with("approve", approval, shown).ok();
+    let rows = org.audit(&format!("action=approval.approved&actor={}", alice.person.id));
+    let row = org.admin("GET", &format!("/audit-logs/{}", int(&rows[0]["id"]))).send().ok();
+    let row = if row["data"].is_object() { row["data"].clone() } else { row };
+    assert_eq!(row["context"]["action_hash"], made["action_hash"], "{row}");
+}
+
+fn so_many_wait_for_one_person(server: &Server) {
+    let (org, alice, agent, token) = setting(server);
+    let mut last = String::new();
+    for _ in 0..100 {
+        last = opened(&agent, &token, &alice);
+    }
+    let body = json!({ "task_id": "t", "reason": "r", "on_behalf_of": alice.person.email });
+    let ask = || org.post("/agents/me/approvals").bearer(&token).json(body.clone()).send();
+    let refused = ask();
+    refused.refused(429, "rate_limit_exceeded");
+    assert!(refused.header("retry-after").is_some(), "{refused}");
+    assert_eq!(alice.pending("")["meta"]["total"], 100);
+    // Others are asked, others ask, and what was answered makes room.
+    let (bob, other) = (approver(&org), org.delegate(&[]));
+    opened(&agent, &token, &bob);
+    opened(&other, &other.token(), &alice);
+    alice.says("deny", &last).ok();
+    ask().expect(201);
+}
+
+/// What a page was sent, once it was.
+fn posted(page: &lumoauth_tests::KeyPage<'_>) -> Value {
+    for _ in 0..100 {
+        if let Some(first) = page.posted().first() {
+            return serde_json::from_str(&first.body).expect("JSON");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    panic!("nobody was told");
+}
+
+fn webhook_tells_of_reservations(server: &Server) {
+    let org = server.acme();
+    let page = lumoauth_tests::KeySite::trusted().page();
+    page.show(json!({}));
+    let person = org.person_with(json!({ "approver": { "webhook": page.uri() } }));
+    let agent = org.create_agent(json!({
+        "capabilities": ["read:a", "delegate:on_behalf"], "redirectUris": [lumoauth_tests::CALLBACK],
+        "budgetPolicy": { "require_approval_above_usd": 10 },
+    }));
+    let token = agent.acting_for(&person.allow(&agent, "read:a").access);
+    for _ in 0..2 {
+        // A repetition asks nobody again.
+        let body = json!({ "id": "r", "cost_usd": 12, "action": "llm.call" });
+        org.post("/agents/me/budget/reservations").bearer(&token).json(body).send().expect(202);
+    }
+    let told = posted(&page);
+    assert_eq!((&told["type"], &told["user_id"]), (&json!("approval.requested"), &json!(person.id)));
+    assert!(text(&told["summary"]).contains("llm.call for 12 USD"), "{told}");
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    assert_eq!(page.posted().len(), 1);
+}
+
+fn channel_of_a_person_is_changed(server: &Server) {
+    let org = server.acme();
+    let person = org.person();
+    let path = format!("/users/{}", person.id);
+    let change = |body: Value| org.admin("PATCH", &path).json(body).send();
+    let agent = org.delegate(&[]);
+    let token = agent.token();
+    let body = json!({ "task_id": "t", "reason": "r", "on_behalf_of": person.email });
+    let ask = || org.post("/agents/me/approvals").bearer(&token).json(body.clone()).send().status;
+    assert_eq!(ask(), 428);
+    let seen = change(json!({ "approver": { "enabled": true }, "name": "Al" })).ok();
+    assert_eq!((&seen["data"]["name"], &seen["data"]["approver"]["enabled"]), (&json!("Al"), &json!(true)));
+    assert_eq!(ask(), 201);
+    let seen = change(json!({ "approver": { "webhook": "https://hook.test/secret" }, "name": null })).ok();
+    assert_eq!(seen["data"]["approver"], json!({ "enabled": false, "hasWebhook": true }));
+    assert_eq!(seen["data"]["name"], "Al");
+    change(json!({ "approver": { "enabled": false } })).ok();
+    change(json!({ "approver": { "enabled": false } })).ok();
+    assert_eq!(ask(), 428);
+    for bad in [json!({ "enabled": false, "webhook": "https://hook.test" }), json!({ "webhook": "x" })] {
+        let refused = change(json!({ "approver": bad })).refused(400, "validation_error");
+        assert!(!refused["details"]["approver"].is_null(), "{refused}");
+    }
+    let unknown = org.admin("PATCH", "/users/00000000-0000-4000-8000-000000000000").json(json!({})).send();
+    unknown.refused(404, "not_found");
+    // Who changed what to what, without what it takes to write there.
+    let rows = org.audit(&format!("action=user.updated&targetId={}", person.id));
+    assert_eq!(rows.len(), 3, "{rows:?}");
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            let row = org.admin("GET", &format!("/audit-logs/{}", int(&row["id"]))).send().ok();
+            if row["data"].is_object() { row["data"].clone() } else { row }
+        })
+        .collect();
+    let webhooks: Vec<_> = rows.iter().map(|row| &row["context"]["after"]["approver"]["webhook"]).collect();
+    assert!(webhooks.contains(&&json!("https://hook.test")), "{rows:?}");
+    assert!(!json!(rows).to_string().contains("/secret"), "{rows:?}");
 }
 
 fn it_is_used_once(server: &Server) {
@@ -152,23 +294,17 @@ fn webhook_is_a_channel(server: &Server) {
     let agent = org.delegate(&[]);
     let body = json!({ "task_id": "t", "reason": "Pay invoice 89", "on_behalf_of": person.email });
     let made = org.post("/agents/me/approvals").bearer(&agent.token()).json(body).send().expect(201).json();
-    for n in 0..100 {
-        if !page.posted().is_empty() {
-            break;
-        }
-        assert!(n < 99, "nobody was told");
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+    let told = posted(&page);
     let posted = page.posted();
-    let told: Value = serde_json::from_str(&posted[0].body).expect("JSON");
     assert_eq!((&told["type"], &told["summary"]), (&json!("approval.requested"), &json!("Pay invoice 89")));
     assert!(text(&told["page"]).ends_with("/oauth/approvals"), "{told}");
     // What it tells decides nothing and asks nothing.
     assert!(!posted[0].body.contains(text(&made["approval_token"])));
     assert!(posted[0].headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("signature")));
     for bad in ["http://hook.test", "ftp://hook.test", "https://u@hook.test", "x"] {
-        let body = json!({ "email": format!("{bad}@x.test"), "approver": { "webhook": bad } });
-        assert_eq!(org.admin("POST", "/users").json(body).send().status, 400, "{bad}");
+        let body = json!({ "email": "somebody@people.test", "approver": { "webhook": bad } });
+        let refused = org.admin("POST", "/users").json(body).send().refused(400, "validation_error");
+        assert!(!refused["details"]["approver"].is_null(), "{bad}: {refused}");
     }
 }
 

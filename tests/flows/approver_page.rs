@@ -17,6 +17,8 @@ on_each_backend!(
     critical_one_needs_a_second_look,
     decided_one_is_gone_and_not_decided_again,
     others_see_nothing_of_it,
+    what_ends_later_is_on_a_page_of_its_own,
+    what_was_not_shown_is_not_denied,
 );
 
 fn show(org: &Org<'_>, cookie: &str) -> Response {
@@ -200,7 +202,7 @@ fn decided_one_is_gone_and_not_decided_again(server: &Server) {
     assert_eq!(submit(&org, &cookie, &form, &[("decision", "deny")]).status, 303);
     let again = submit(&org, &cookie, &form, &[("decision", "approve")]);
     assert_eq!(again.status, 409, "{again}");
-    assert!(again.text().contains("Nothing was decided."));
+    assert!(again.text().contains("decided before") && !again.text().contains("Nothing was decided."));
     assert_eq!(status(&agent, &token, &approval), "denied");
 }
 
@@ -213,4 +215,52 @@ fn others_see_nothing_of_it(server: &Server) {
     // A session of one organization shows nothing of another.
     let globex = server.globex();
     assert_eq!(show(&globex, &cookie_of(&alice.person)).status, 303);
+}
+
+fn what_ends_later_is_on_a_page_of_its_own(server: &Server) {
+    let (org, alice, agent, token) = setting(server);
+    let cookie = cookie_of(&alice.person);
+    for _ in 0..20 {
+        opened(&agent, &token, &alice);
+    }
+    let other = org.delegate(&[]);
+    let of_other: Vec<_> = (0..6).map(|_| opened(&other, &other.token(), &alice)).collect();
+    let first = show(&org, &cookie).text();
+    assert!(first.contains("1 more wait") && first.contains("/oauth/approvals?page=2\""), "{first}");
+    let at = |page: &str| {
+        org.get(&format!("/oauth/approvals?page={page}")).header("Cookie", &cookie).send().text()
+    };
+    let second = at("2");
+    let only: Vec<_> = of_other.iter().filter(|approval| !first.contains(*approval)).collect();
+    assert_eq!(only.len(), 1, "25 of 26 are on the first page");
+    assert!(second.contains(only[0].as_str()) && second.contains("First page"), "{second}");
+    assert_eq!(submit(&org, &cookie, &fields(&second, only[0]), &[("decision", "deny")]).status, 303);
+    for page in ["0", "-1", "x", "4294967295", "99999999999999999999"] {
+        assert!(at(page).contains("What agents ask you"), "{page}");
+    }
+}
+
+fn what_was_not_shown_is_not_denied(server: &Server) {
+    let org = server.acme();
+    let agent = org.agent(&[]);
+    let token = agent.token();
+    let task = opened_task(&agent, &token);
+    let made = asked(&agent, &token, &task, detail("file_access", &["delete"]));
+    let id = text(&made["request_id"]);
+    let cookie = cookie_of(&reviewer(&org).0);
+    let any = show(&org, &cookie).text();
+    let csrf = any.split("name=\"csrf_token\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
+    let csrf = csrf.expect("its token").to_owned();
+    let form = |hash: &str| {
+        vec![
+            ("csrf_token", csrf.clone()),
+            ("kind", "permission".to_owned()),
+            ("id", id.to_owned()),
+            ("action_hash", hash.to_owned()),
+        ]
+    };
+    assert_eq!(submit(&org, &cookie, &form("00"), &[("decision", "deny")]).status, 403);
+    assert_eq!(jit_status(&agent, &token, id)["status"], "pending");
+    assert_eq!(submit(&org, &cookie, &form(text(&made["action_hash"])), &[("decision", "deny")]).status, 303);
+    assert_eq!(jit_status(&agent, &token, id)["status"], "denied");
 }

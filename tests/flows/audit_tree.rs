@@ -126,7 +126,19 @@ fn an_export_is_verified_without_the_server(server: &Server) {
     let (jwks, head) = (files.write("jwks.json", &keys(&org)), files.write("head.json", &early));
     let (whole, shown) = verify(&[&log, "--jwks", &jwks, "--head", &head]);
     assert!(whole && shown.starts_with("whole: ") && !shown.contains("warning"), "{shown}");
+    // An export can be the earlier head, however long it is.
+    let padded = format!("{}\n", "{\"type\":\"key\",\"jwk\":{}}").repeat(60_000);
+    let older = fs::read_to_string(&log).expect("a file");
+    let older = files.write("older.jsonl", &format!("{padded}{older}"));
+    let (whole, shown) = verify(&[&log, "--jwks", &jwks, "--head", &older]);
+    assert!(whole && !shown.contains("note"), "{shown}");
+    let long = files.write("long.json", &" ".repeat(16 * 1024 * 1024 + 1));
+    let (whole, shown) = verify(&[&log, "--jwks", &jwks, "--head", &long]);
+    assert!(!whole && shown.contains("too long"), "{shown}");
+    // Without the keys of the server nobody knows who signed, so that must be wanted.
     let (whole, shown) = verify(&[&log]);
+    assert!(!whole && shown.contains("--jwks"), "{shown}");
+    let (whole, shown) = verify(&[&log, "--no-jwks"]);
     assert!(whole && shown.contains("warning") && shown.contains("--head"), "{shown}");
     assert!(fs::read_to_string(&log).expect("a file").contains(&agent.agent_id));
     let other = files.write("other.json", &keys(&server.acme()));

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use lumoauth_tests::{
-    Backend, Call, DpopKey, EXCHANGE, JWT, Options, Org, Request, Server, percent_encode, raw_exchange, text,
-    unique,
+    Backend, Call, DpopKey, EXCHANGE, JWT, KeySite, Options, Org, Request, Server, percent_encode,
+    raw_exchange, text, unique,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn no_secret_reaches_the_log_or_the_audit_log_of_the_memory_store() {
@@ -29,7 +29,7 @@ fn no_secret_reaches_the_log_or_the_audit_log_of_postgres_with_redis() {
 }
 
 fn assert_no_canary_sings(backend: Backend) {
-    let trace = Options::new(backend).variable("RUST_LOG", "trace");
+    let trace = Options::new(backend).variable("RUST_LOG", "trace").knowing_our_sites();
     let server = Server::start(&trace);
     for password in &trace.passwords() {
         assert!(!server.log().contains(password.as_str()), "a password of the store is in the log");
@@ -129,6 +129,8 @@ fn assert_no_canary_sings(backend: Backend) {
     secrets.push(text(&exchanged["access_token"]).to_owned());
     bad_keys_sing(&org, &mut canary);
     secrets.extend(secrets_of_keys(&server));
+    askers_sing(&org, &mut canary);
+    secrets.extend(secrets_of_asking(&server));
     std::thread::sleep(Duration::from_millis(200));
 
     let log = server.log();
@@ -137,8 +139,14 @@ fn assert_no_canary_sings(backend: Backend) {
     assert!(log.contains("DEBUG"), "it says no more than usual, so this shows nothing: {log}");
     let export = org.admin("GET", "/audit-logs/export?format=json").send().expect(200).text();
     let csv = org.admin("GET", "/audit-logs/export?format=csv").send().expect(200).text();
+    let tree = org.admin("GET", "/audit-logs/tree/export?limit=10000").send().expect(200).text();
+    let last = tree.lines().rfind(|line| line.starts_with(r#"{"type":"entry""#)).expect("entries");
+    let rest = text(&serde_json::from_str::<Value>(last).expect("JSON")["event_id"]).replace('-', "");
+    assert!(export.contains(&rest), "the whole log is looked at");
     for secret in canaries.iter().chain(&secrets).filter(|secret| !secret.is_empty()) {
-        for (place, text) in [("log", log), ("json export", &export), ("csv export", &csv)] {
+        for (place, text) in
+            [("log", log), ("json export", &export), ("csv export", &csv), ("tree export", &tree)]
+        {
             let around = text.find(secret.as_str()).map(|at| {
                 let start = text[..at].char_indices().rev().nth(300).map_or(0, |(at, _)| at);
                 text[start..].chars().take(500).collect::<String>()
@@ -148,7 +156,7 @@ fn assert_no_canary_sings(backend: Backend) {
     }
     // A signature alone is enough to complete a token whose claims are known.
     let signature = token.rsplit('.').next().unwrap_or_default();
-    assert!(!log.contains(signature) && !export.contains(signature));
+    assert!(!log.contains(signature) && !export.contains(signature) && !tree.contains(signature));
 }
 
 /// Canaries where AAuth and DPoP have their secrets, and where they have none.
@@ -249,6 +257,108 @@ fn secrets_of_keys(server: &Server) -> Vec<String> {
     let shown = key.proof("GET", &format!("{}/oauth/userinfo", org.issuer()), Some(bound));
     org.get("/oauth/userinfo").dpop(bound, &shown).send().ok();
     secrets.extend([end(bound), end(&proof), end(&shown), robot.secret]);
+    assert!(secrets.iter().all(|secret| secret.len() > 20), "{secrets:?}");
+    secrets
+}
+
+/// Canaries in the place of credentials, and of what is like one, where agents ask people and where it is said who may what.
+fn askers_sing(org: &Org<'_>, canary: &mut impl FnMut(&str) -> String) {
+    let agent = org.delegate(&["read:a"]);
+    let token = agent.token();
+    let posts = [
+        "/jit/task",
+        "/jit/request",
+        "/agents/me/approvals",
+        "/authz/check",
+        "/abac/check",
+        "/zanzibar/check",
+        "/authz/v1/evaluation",
+        "/authz/v1/evaluations",
+        "/agents/me/mcp/authorize",
+        "/admin/roles",
+        "/admin/abac/policies",
+        "/admin/zanzibar/tuples",
+    ];
+    for path in posts {
+        let request = || org.post(path).json(json!({ "access_token": "x" }));
+        request().bearer(&canary("bearer")).send();
+        request().api_key(&format!("lmk_{}", canary("lmk"))).send();
+        request().header("Authorization", &format!("DPoP {}", canary("dpop"))).send();
+        // A member that is no part of any of these.
+        org.post(path).bearer(&token).json(json!({ "client_secret": canary("member") })).send();
+        org.post(path).api_key(org.key()).json(json!({ "client_secret": canary("member") })).send();
+        org.post(path)
+            .bearer(&token)
+            .body("application/json", format!("{{\"a\":\"{}", canary("broken")))
+            .send();
+        org.get(&format!("{path}?access_token={}", canary("query"))).bearer(&token).send();
+    }
+    // What is like a token in a path: only who has it may know it.
+    for path in ["/approvals/{}/approve", "/approvals/{}/deny", "/jit/approve/{}", "/jit/request/{}/token"] {
+        org.post(&path.replace("{}", &format!("apr_{}", canary("path"))))
+            .bearer(&token)
+            .json(json!({}))
+            .send();
+        org.post(&path.replace("{}", &canary("path"))).json(json!({})).send();
+    }
+    for path in ["/agents/me/approvals/{}/status", "/jit/request/{}/status", "/admin/audit-logs/{}"] {
+        org.get(&path.replace("{}", &canary("path"))).bearer(&token).send();
+    }
+    // An address may carry a secret of whoever is to hear.
+    let task = org.post("/jit/task").bearer(&token).json(json!({})).send().expect(201).json();
+    let page = KeySite::trusted().page();
+    page.fail(500, None);
+    let made = org.post("/jit/request").bearer(&token).json(json!({
+        "task_id": task["task_id"], "callback_url": format!("{}?secret={}", page.uri(), canary("callback")),
+        "authorization_details": { "type": "file_access", "actions": ["delete"], "identifier": "a" },
+    }));
+    let made = made.send().expect(201).json();
+    let admin = org.person_with(json!({ "isAdmin": true })).in_person("openid jit:approve");
+    let path = format!("/jit/deny/{}", text(&made["request_id"]));
+    org.post(&path).bearer(&admin).json(json!({})).send().ok();
+    // It does not answer, and the log says so.
+    for _ in 0..200 {
+        if !org.server().log().contains("a callback does not answer") {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    assert!(org.server().log().contains("a callback does not answer"));
+}
+
+/// Everything secret of an agent that asked people, and was answered.
+fn secrets_of_asking(server: &Server) -> Vec<String> {
+    let org = server.acme();
+    let agent = org.delegate(&["read:a"]);
+    let token = agent.token();
+    let person = org.person_with(json!({ "approver": { "enabled": true } }));
+    let (user, admin) = (
+        person.in_person("openid"),
+        org.person_with(json!({ "isAdmin": true })).in_person("openid jit:approve"),
+    );
+    let end = |token: &str| token.rsplit('.').next().unwrap_or(token).to_owned();
+    let mut secrets = vec![end(&token), end(&user), end(&admin)];
+    for what in ["approve", "deny"] {
+        let body = json!({ "task_id": "t", "reason": "Pay", "impact": "low", "on_behalf_of": person.email });
+        let made = org.post("/agents/me/approvals").bearer(&token).json(body).send().expect(201).json();
+        let approval = text(&made["approval_token"]).to_owned();
+        let status = format!("/agents/me/approvals/{approval}/status");
+        org.get(&status).bearer(&token).send().ok();
+        org.post(&format!("/approvals/{approval}/{what}")).bearer(&user).json(json!({})).send().ok();
+        org.get(&status).bearer(&token).send().ok();
+        secrets.push(approval);
+    }
+    let task = org.post("/jit/task").bearer(&token).json(json!({})).send().expect(201).json();
+    let asked = json!({
+        "task_id": task["task_id"],
+        "authorization_details": { "type": "file_access", "actions": ["delete"], "identifier": "a" },
+    });
+    let made = org.post("/jit/request").bearer(&token).json(asked).send().expect(201).json();
+    let id = text(&made["request_id"]);
+    org.post(&format!("/jit/approve/{id}")).bearer(&admin).json(json!({})).send().ok();
+    let issued = org.post(&format!("/jit/request/{id}/token")).bearer(&token).send().ok();
+    let issued = text(&issued["access_token"]);
+    assert_eq!(org.introspect(&agent, issued)["active"], true);
+    secrets.extend([end(issued), agent.secret]);
     assert!(secrets.iter().all(|secret| secret.len() > 20), "{secrets:?}");
     secrets
 }

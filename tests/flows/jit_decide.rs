@@ -6,7 +6,7 @@ use lumoauth_tests::{KeySite, Org, Server, at_once, list, on_each_backend, text}
 use serde_json::{Value, json};
 
 use crate::{
-    jit::{asked, bare, detail, opened, request, reviewer, setting, status},
+    jit::{asked, bare, detail, entry, opened, request, reviewer, setting, status},
     policy::some_role,
 };
 
@@ -22,6 +22,7 @@ on_each_backend!(
     many_decisions_at_once_are_one,
     three_denials_suspend_the_task,
     another_hash_is_not_what_was_shown,
+    number_is_granted_as_it_was_sent,
     stopped_agent_gets_no_yes,
     whom_it_is_for_decides_or_has_agreed,
     looking_decides_nothing,
@@ -53,6 +54,8 @@ fn approved_request_says_so_and_how_long(server: &Server) {
     );
     assert_eq!(seen["agent_message"], "Go ahead.");
     assert!(!seen.to_string().contains("known good"), "{seen}");
+    let row = entry(&org, &format!("action=jit.approved&targetId={id}"));
+    assert!(row.to_string().contains("known good"), "{row}");
     assert!(text(&seen["token_url"]).ends_with("/token"));
     bare(&org, &token, &format!("/jit/request/{id}/token")).ok();
 }
@@ -69,6 +72,8 @@ fn denied_request_gives_the_message_and_not_the_reason(server: &Server) {
         (&json!("denied"), &json!("Ask Bob."), &json!("Ask Bob."))
     );
     assert!(!seen.to_string().contains("exfiltration"), "{seen}");
+    let row = entry(&org, &format!("action=jit.denied&targetId={id}"));
+    assert!(row.to_string().contains("looks like exfiltration"), "{row}");
     bare(&org, &token, &format!("/jit/request/{id}/token")).refused(403, "forbidden");
     for (member, value) in [("reason", json!("a\u{0}")), ("agent_message", json!("x".repeat(481)))] {
         let (_, _, _, id) = pending(server);
@@ -101,6 +106,10 @@ fn pending_list_shows_what_is_asked(server: &Server) {
     for member in ["task_id", "requested_ttl", "created_at", "expires_at", "action_hash"] {
         assert!(!item[member].is_null(), "{member}: {item}");
     }
+    // Whoever names what they saw decides that, or nothing.
+    let id = text(&made["request_id"]);
+    says(&org, &admin, "deny", id, json!({ "action_hash": "00" })).refused(403, "forbidden");
+    says(&org, &admin, "approve", id, json!({ "action_hash": item["action_hash"] })).ok();
 }
 
 fn agent_approves_nothing_whatever_token_it_holds(server: &Server) {
@@ -193,10 +202,12 @@ fn three_denials_suspend_the_task(server: &Server) {
     let granted = asked(&agent, &token, &task, detail("file_access", &["read"]));
     let path = format!("/jit/request/{}/token", text(&granted["request_id"]));
     let issued = bare(&org, &token, &path).ok();
+    let mut denied = Vec::new();
     for n in 0..3 {
         let made = asked(&agent, &token, &task, detail("file_access", &["delete"]));
         assert_eq!(made["status"], "pending", "{n}: {made}");
         says(&org, &admin, "deny", text(&made["request_id"]), json!({})).ok();
+        denied.push(text(&made["request_id"]).to_owned());
     }
     request(&agent, &token, &task, detail("file_access", &["read"])).refused(400, "invalid_request");
     let seen = bare(&org, &token, &format!("/jit/task/{task}/evaluate")).ok();
@@ -205,6 +216,10 @@ fn three_denials_suspend_the_task(server: &Server) {
         (&json!("suspended"), &json!("suspended"), &json!(45))
     );
     assert_eq!(org.introspect(&agent, text(&issued["access_token"])), json!({ "active": false }));
+    for (n, id) in denied.iter().enumerate() {
+        let row = entry(&org, &format!("action=jit.denied&targetId={id}"));
+        assert_eq!(row.to_string().contains("task_suspended"), n == 2, "{row}");
+    }
     // Another task of the agent begins anew.
     let fresh = opened(&agent, &token);
     assert_eq!(asked(&agent, &token, &fresh, detail("file_access", &["read"]))["status"], "approved");
@@ -217,6 +232,20 @@ fn another_hash_is_not_what_was_shown(server: &Server) {
     says(&org, &admin, "approve", &id, body).refused(403, "forbidden");
     let hash = status(&agent, &token, &id)["action_hash"].clone();
     says(&org, &admin, "approve", &id, json!({ "action_hash": hash })).ok();
+}
+
+fn number_is_granted_as_it_was_sent(server: &Server) {
+    let (org, agent, token, task) = setting(server);
+    let (_, admin) = reviewer(&org);
+    let wanted = r#"{"type":"transfer","actions":["initiate"],"rate":122.558238113021936,"least":9.970685969649458e-10}"#;
+    let body = format!(r#"{{"task_id":"{task}","authorization_details":{wanted}}}"#);
+    let made = org.post("/jit/request").bearer(&token).body("application/json", body).send().expect(201);
+    let id = text(&made.json()["request_id"]).to_owned();
+    says(&org, &admin, "approve", &id, json!({})).ok();
+    let issued = bare(&org, &token, &format!("/jit/request/{id}/token")).ok();
+    let wanted: Value = serde_json::from_str(wanted).expect("JSON");
+    assert_eq!(issued["authorization_details"], json!([wanted]));
+    assert_eq!(status(&agent, &token, &id)["status"], "approved");
 }
 
 fn stopped_agent_gets_no_yes(server: &Server) {
@@ -319,13 +348,13 @@ fn callback_that_fails_is_tried_again(server: &Server) {
     let made = org.post("/jit/request").bearer(&token).json(body).send().expect(201).json();
     let (_, admin) = reviewer(&org);
     says(&org, &admin, "approve", text(&made["request_id"]), json!({})).ok();
-    for n in 0..150 {
+    for n in 0..300 {
         match page.posted().len() {
             0 => {}
             1 => page.show(json!({})),
             _ => break,
         }
-        assert!(n < 149, "it was tried once only");
+        assert!(n < 299, "it was tried once only");
         sleep(Duration::from_millis(100));
     }
     sleep(Duration::from_millis(1500));

@@ -11,7 +11,7 @@ use crate::jit::{asked, bare, complete, detail, opened, request, reviewer, setti
 on_each_backend!(
     claims_are_those_of_the_task,
     token_ends_with_its_task,
-    token_ends_with_its_agent_and_its_organizations_trust,
+    token_ends_with_its_agent,
     later_tokens_end_with_the_first,
     token_is_never_exchanged,
     token_opens_no_route_of_ours,
@@ -105,7 +105,7 @@ fn token_ends_with_its_task(server: &Server) {
     assert_eq!(org.introspect(&agent, &two)["active"], true);
 }
 
-fn token_ends_with_its_agent_and_its_organizations_trust(server: &Server) {
+fn token_ends_with_its_agent(server: &Server) {
     let (org, agent, token, task) = setting(server);
     let id = granted(&agent, &token, &task, detail("file_access", &["read"]));
     let jit = text(&mint(&org, &token, &id).ok()["access_token"]).to_owned();
@@ -205,6 +205,9 @@ fn resource_says_what_is_missing_and_takes_what_was_granted(server: &Server) {
     bare(&org, &admin, &format!("/jit/approve/{id}")).ok();
     let jit = text(&mint(&org, &token, id).ok()["access_token"]).to_owned();
     assert_eq!(visit(&org, &mcp, &jit, &detail("file_access", &["delete"])).status, 200);
+    let visits = org.audit(&format!("action=mcp.connection&targetId={}", text(&mcp["server_id"])));
+    let outcomes: Vec<_> = visits.iter().map(|entry| text(&entry["outcome"])).collect();
+    assert_eq!(outcomes, ["success", "failure"], "the newest first: {visits:?}");
     complete(&agent, &token, &task);
     assert_eq!(visit(&org, &mcp, &jit, &detail("file_access", &["delete"])).status, 401);
     for bad in ["null", "[]", "{", "{\"type\":1}"] {

@@ -1,6 +1,7 @@
 //! What a client sees over HTTP, on every backend.
 
 mod aauth;
+mod addresses;
 mod admin;
 mod admin_matrix;
 mod agent_keys;
@@ -11,9 +12,11 @@ mod approvals_use;
 mod approver_page;
 mod ask;
 mod audit;
+mod audit_crossing;
 mod audit_export;
 mod audit_refusals;
 mod audit_tree;
+mod auth_methods;
 mod authority;
 mod authorize;
 mod authorize_audit;
@@ -35,6 +38,7 @@ mod client_keys;
 mod codes;
 mod consents;
 mod counters;
+mod decisions;
 mod delegation;
 mod delegation_ends;
 mod delegation_retries;
@@ -49,6 +53,7 @@ mod head;
 mod id_tokens;
 mod introspect;
 mod jit;
+mod jit_authority;
 mod jit_decide;
 mod jit_tokens;
 mod lifecycle;

@@ -10,6 +10,7 @@
 
 mod aauth;
 mod at_once;
+mod auditor;
 mod dpop;
 mod exchange;
 mod forge;
@@ -32,6 +33,7 @@ mod watchdog;
 
 pub use aauth::{AAuthAgent, AAuthResource, Call, Ed25519, Sent};
 pub use at_once::at_once;
+pub use auditor::Auditor;
 pub use dpop::DpopKey;
 pub use exchange::{ACCESS_TOKEN, EXCHANGE, ID_TOKEN, JWT, REFRESH_TOKEN, acted_by, exchanging};
 pub use forge::{AttackerKey, forged, forms_of_public_key, unsigned};

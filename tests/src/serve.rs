@@ -111,7 +111,8 @@ impl ServeOptions {
         fs::write(&roots, Authority::trusted().pem()).expect("the certificate can be written");
         self.roots = Some(roots.display().to_string());
         let origins = Sts::trusted().origins().chain([KeySite::trusted().origin().to_owned()]);
-        self.line(&format!("fetch.allow = {:?}", origins.collect::<Vec<_>>()))
+        let lines = self.line(&format!("fetch.allow = {:?}", origins.collect::<Vec<_>>()));
+        lines.line(&format!("fetch.post = {:?}", [KeySite::trusted().origin()]))
     }
 
     /// More of the file, before its tables.

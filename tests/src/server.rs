@@ -157,7 +157,8 @@ impl Options {
     pub fn knowing_our_sites(mut self) -> Self {
         self.roots = Some(Authority::trusted().pem());
         let origins = Sts::trusted().origins().chain([KeySite::trusted().origin().to_owned()]);
-        origins.fold(self, |options, origin| options.argument("--fetch-allow").argument(&origin))
+        let options = self.argument("--post-allow").argument(KeySite::trusted().origin());
+        origins.fold(options, |options, origin| options.argument("--fetch-allow").argument(&origin))
     }
 
     /// Runs the server under another program, which must replace itself with the server (`strace -D` does).

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod audit_edits;
 mod cached;
 mod leased;
 mod postgres;
@@ -19,6 +20,11 @@ mod memory {
     use lumoauth_core::store::MemoryStore;
 
     lumoauth_core::store_conformance!(async || ((), MemoryStore::new()));
+
+    #[tokio::test]
+    async fn edits_of_an_exported_log_are_found() {
+        crate::audit_edits::are_found(Arc::new(MemoryStore::new())).await;
+    }
 
     mod outbox {
         use lumoauth_core::store::MemoryStore;
@@ -40,6 +46,7 @@ mod memory {
 
         crate::races::races!(make; recorded);
         crate::races::races!(make; hot);
+        crate::races::races!(make; tasks: jit_purge);
         crate::races::races!(one; caps);
         crate::races::races!(one; edges);
     }
@@ -74,6 +81,12 @@ mod embedded {
 
     lumoauth_core::store_conformance!(make);
 
+    #[tokio::test]
+    async fn edits_of_an_exported_log_are_found() {
+        let (_folder, store) = make().await;
+        crate::audit_edits::are_found(Arc::new(store)).await;
+    }
+
     mod outbox {
         use super::{EmbeddedStore, Folder, folder};
 
@@ -102,6 +115,7 @@ mod embedded {
 
         crate::races::races!(make; recorded);
         crate::races::races!(make; hot);
+        crate::races::races!(make; tasks: jit_purge);
         crate::races::races!(one; caps);
         crate::races::races!(one; edges);
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lumoauth_core::store::ChangeFeed;
+use lumoauth_core::store::{ChangeFeed, Upkeep, conformance};
 use lumoauth_store_postgres::{PostgresStore, Settings};
 use lumoauth_tests::services::Database;
 use tokio::sync::OnceCell;
@@ -39,6 +39,24 @@ async fn make() -> ((), PostgresStore) {
 
 lumoauth_core::store_conformance!(make);
 
+#[tokio::test]
+async fn edits_of_an_exported_log_are_found() {
+    crate::audit_edits::are_found(Arc::new(store_at(url().await).await)).await;
+}
+
+#[tokio::test]
+async fn nothing_is_kept_of_agents_of_which_nothing_waits() {
+    let database = fresh().await;
+    let store = store_at(database.url()).await;
+    let rows = || lumoauth_tests::services::query(database.url(), "SELECT count(*) FROM jit_load");
+    conformance::jit::waiting_is_bounded(&store).await;
+    assert_ne!(rows(), "0");
+    store.purge(conformance::now(), 1000).await.unwrap();
+    assert_ne!(rows(), "0", "something waits");
+    store.purge(conformance::now().plus(std::time::Duration::from_secs(3600)), 1000).await.unwrap();
+    assert_eq!(rows(), "0");
+}
+
 async fn feeds() -> ((), Arc<dyn ChangeFeed>, Arc<dyn ChangeFeed>) {
     let (one, other) = (store_at(url().await).await, store_at(url().await).await);
     ((), one.changes(), other.changes())
@@ -66,15 +84,23 @@ mod audit_tamper;
 mod modes;
 
 mod races {
-    use super::{Arc, PostgresStore, store_at, url};
+    use super::{Arc, Database, PostgresStore, fresh, store_at, url};
 
     async fn make() -> ((), [Arc<PostgresStore>; 2]) {
         let url = url().await;
         ((), [Arc::new(store_at(url).await), Arc::new(store_at(url).await)])
     }
 
+    /// A purge is for all organizations, so this one has a database of its own.
+    async fn alone() -> (Database, [Arc<PostgresStore>; 2]) {
+        let database = fresh().await;
+        let [one, two] = [store_at(database.url()).await, store_at(database.url()).await];
+        (database, [Arc::new(one), Arc::new(two)])
+    }
+
     crate::races::races!(make; recorded);
     crate::races::races!(make; hot);
+    crate::races::races!(alone; tasks: jit_purge);
 
     mod one_store {
         use super::{Arc, PostgresStore, store_at, url};

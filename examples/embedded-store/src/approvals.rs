@@ -8,15 +8,18 @@ use lumoauth_core::{
     audit::Event,
     clock::Timestamp,
     id::{OrgId, UserId},
-    store::{ApprovalStore, Consume, Decide, Insert, Listing, Page, StoreError, Unique},
+    store::{ApprovalStore, Consume, Decide, Listing, NewApproval, Page, StoreError, Unique},
 };
 
 use crate::{
     EmbeddedStore,
     batch::{Batch, EncodedEvent, encode},
     records::{IndexRow, Record, list_range},
-    snapshot::decode,
-    tables::{Table, approval_key, pending_approvals_from, pending_key, pending_until},
+    snapshot::{decode, malformed},
+    tables::{
+        Table, approval_key, asked_from, asked_key, org_of, pending_approvals_from, pending_key,
+        pending_until,
+    },
 };
 
 impl Record for Approval {
@@ -33,32 +36,39 @@ impl Record for Approval {
     }
 }
 
-/// Takes the approval that is in `record`, whose key is `row`, off the list of those that are pending. Whether it was on it.
+/// Takes the approval that is in `record`, whose key is `row`, off the lists of those that are pending. Whether it was there.
 pub(crate) fn take_off(batch: &mut Batch<'_>, row: &[u8], record: &[u8]) -> Result<bool, StoreError> {
     let approval: Approval = decode(Table::Approvals, record)?;
     // The key of an approval is its organization, NUL, and its token.
-    let org = &row[..row.len().saturating_sub(approval.token.as_str().len())];
-    let end = approval.expires_at.unix_millis().to_be_bytes();
-    let pending = [org, &end, approval.token.as_str().as_bytes()].concat();
+    let org = org_of(row.strip_suffix(approval.token.as_str().as_bytes()).unwrap_or_default());
+    let org = org.ok_or_else(|| malformed(Table::Approvals))?;
+    batch.remove(Table::AskedApprovals, &asked_key(&org, &approval))?;
+    let pending = pending_key(&org, approval.expires_at, approval.token.as_str());
     Ok(batch.remove(Table::PendingApprovals, &pending)?.is_some())
 }
 
 #[async_trait]
 impl ApprovalStore for EmbeddedStore {
-    async fn insert(&self, org: &OrgId, approval: &Approval, on: &Event) -> Result<Insert, StoreError> {
+    async fn insert(&self, org: &OrgId, approval: &Approval, on: &Event) -> Result<NewApproval, StoreError> {
         let (key, json) = (approval.key(org), encode(Table::Approvals, approval)?);
         let pending = pending_key(org, approval.expires_at, approval.token.as_str());
         let keep_until = approval.keep_until();
+        let (asked, others) = (asked_key(org, approval), asked_from(org, approval, approval.created_at));
         let (org, event) = (org.clone(), EncodedEvent::of(on)?);
         let decide = move |batch: &mut Batch<'_>| {
+            const MOST: usize = Approval::MAX_PENDING as usize;
             if batch.has(Table::Approvals, &key)? {
-                return Ok(Insert::Taken(Unique::Id));
+                return Ok(NewApproval::Taken);
+            }
+            if batch.first_keys(Table::AskedApprovals, others.clone(), MOST)?.len() >= MOST {
+                return Ok(NewApproval::TooMany);
             }
             batch.put(Table::Approvals, &key, &json)?;
             batch.put(Table::PendingApprovals, &pending, &key)?;
+            batch.put(Table::AskedApprovals, &asked, &[])?;
             batch.expires(Table::Approvals, &key, None, keep_until)?;
             batch.record(&org, &event)?;
-            Ok(Insert::Inserted)
+            Ok(NewApproval::Inserted)
         };
         self.writer.submit(decide).await
     }

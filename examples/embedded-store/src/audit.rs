@@ -114,7 +114,12 @@ impl AuditStore for EmbeddedStore {
     }
 
     async fn head(&self, org: &OrgId) -> Result<LogHead, StoreError> {
-        log_head(&self.latest(), org)
+        let snapshot = self.latest();
+        let mut head = log_head(&snapshot, org)?;
+        if let Some(key) = snapshot.last_key(Table::AuditCheckpoints, all_of(org))? {
+            head.signed = number_of(&key).ok_or_else(|| malformed(Table::AuditCheckpoints))?;
+        }
+        Ok(head)
     }
 
     async fn nodes(&self, org: &OrgId, level: TreeLevel, range: Range<u64>) -> Result<Vec<Node>, StoreError> {
@@ -182,7 +187,7 @@ impl AuditStore for EmbeddedStore {
         Ok(checkpoints)
     }
 
-    async fn unsigned(&self, by: u64, max: u32) -> Result<Vec<OrgId>, StoreError> {
+    async fn unsigned(&self, by: u64, after: Option<&OrgId>, max: u32) -> Result<Vec<OrgId>, StoreError> {
         let max = usize::try_from(max).unwrap_or(usize::MAX);
         let mut found = Vec::new();
         let visit = |key: &[u8], value: &[u8]| {
@@ -195,14 +200,15 @@ impl AuditStore for EmbeddedStore {
             }
             Ok(Visit::Next)
         };
+        let start = after.map_or_else(Vec::new, |after| all_of(after).end);
         // Every slug begins with a letter or digit.
-        self.latest().walk(Table::AuditHeads, Vec::new()..vec![u8::MAX], Order::Ascending, visit).await?;
+        self.latest().walk(Table::AuditHeads, start..vec![u8::MAX], Order::Ascending, visit).await?;
         Ok(found)
     }
 
-    async fn drop_bodies(&self, org: &OrgId, up_to: u64) -> Result<u64, StoreError> {
-        let org = org.clone();
-        let decide = move |batch: &mut Batch<'_>| drop_bodies(batch, &org, up_to);
+    async fn drop_bodies(&self, org: &OrgId, from: u64, up_to: u64, on: &Event) -> Result<u64, StoreError> {
+        let (org, on) = (org.clone(), EncodedEvent::of(on)?);
+        let decide = move |batch: &mut Batch<'_>| drop_bodies(batch, &org, from..up_to, &on);
         self.writer.submit(decide).await
     }
 }
@@ -280,11 +286,19 @@ fn raw_entry(key: &[u8], value: &[u8], dropped: u64) -> Result<RawEntry, StoreEr
     Ok(RawEntry { seq, event_id: event.id, at: event.at, body: (seq > dropped).then_some(body), leaf })
 }
 
-/// Drops the bodies of all entries up to this number.
-fn drop_bodies(batch: &mut Batch<'_>, org: &OrgId, up_to: u64) -> Result<u64, StoreError> {
+/// Drops the bodies of the entries after the first `range.start` and up to `range.end`.
+fn drop_bodies(
+    batch: &mut Batch<'_>,
+    org: &OrgId,
+    range: Range<u64>,
+    on: &EncodedEvent,
+) -> Result<u64, StoreError> {
     let head = batch.head_to_change(org)?;
-    let (first, end) = (head.dropped, up_to.min(head.tree.size()));
-    for seq in first + 1..=end {
+    if head.dropped != range.start || range.is_empty() || range.end > head.tree.size() {
+        return Ok(0);
+    }
+    head.dropped = range.end;
+    for seq in range.start + 1..=range.end {
         let key = seq_key(org, seq);
         let row = batch.get(Table::AuditLog, &key)?.ok_or_else(|| malformed(Table::AuditLog))?;
         let (leaf, json) = parts(&row)?;
@@ -292,7 +306,6 @@ fn drop_bodies(batch: &mut Batch<'_>, org: &OrgId, up_to: u64) -> Result<u64, St
         let left = dropped_event(event.id, event.at, event.kind, event.outcome);
         batch.put(Table::AuditLog, &key, &log_row(leaf, &encode(Table::AuditLog, &left)?))?;
     }
-    let head = batch.head_to_change(org)?;
-    head.dropped = first.max(end);
-    Ok(head.dropped - first)
+    batch.record(org, on)?;
+    Ok(range.end - range.start)
 }

@@ -196,7 +196,7 @@ impl<'t> Batch<'t> {
     fn enter(&mut self, org: &OrgId, id: EventId, at: Timestamp, json: &[u8]) -> Result<u64, StoreError> {
         let head = self.head_to_change(org)?;
         let seq = head.tree.size() + 1;
-        let leaf = entry_leaf(seq, id, at, json);
+        let leaf = entry_leaf(org, seq, id, at, json);
         if let Some(block) = head.tree.push(leaf) {
             self.put(Table::AuditBlocks, &seq_key(org, seq / BLOCK - 1), block.as_bytes())?;
         }

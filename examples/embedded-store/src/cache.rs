@@ -77,6 +77,7 @@ const fn kind(table: Table) -> Option<Kind> {
         Table::Meta
         | Table::Approvals
         | Table::PendingApprovals
+        | Table::AskedApprovals
         | Table::JitTasks
         | Table::JitRequests
         | Table::JitLoads

@@ -82,10 +82,13 @@ impl Tasks<'_, '_> {
             self.batch.remove(Table::PendingJit, &pending_key(self.org, until, request.as_str()))?;
         }
         let load = agent_key(self.org, agent);
-        if step.load == Load::default() {
-            self.batch.remove(Table::JitLoads, &load)?;
-        } else {
+        let before = self.load(agent)?.keep_until();
+        if let Some(until) = step.load.keep_until() {
             self.batch.put(Table::JitLoads, &load, &encode(Table::JitLoads, &step.load)?)?;
+            self.batch.expires(Table::JitLoads, &load, before, until)?;
+        } else if let Some(before) = before {
+            self.batch.remove(Table::JitLoads, &load)?;
+            self.batch.expires_no_more(Table::JitLoads, &load, before)?;
         }
         let task = encode(Table::JitTasks, &step.task)?;
         self.batch.put(Table::JitTasks, &jit_key(self.org, step.task.id.as_str()), &task)

@@ -13,6 +13,7 @@
 use std::ops::Range;
 
 use lumoauth_core::{
+    approval::Approval,
     budget::{Account, Line, Meter, Window},
     clock::Timestamp,
     id::{AAuthIdentifier, AgentId, EventId, Number, OrgId},
@@ -87,6 +88,8 @@ tables! {
     Approvals = "approvals",
     /// org, end, token → key of the record, until somebody decides; listings walk it.
     PendingApprovals = "pending_approvals",
+    /// org, agent, person (or zeros), end, token → nothing: the same, by who asks whom.
+    AskedApprovals = "asked_approvals",
     /// org, id → task.
     JitTasks = "jit_tasks",
     /// org, id → request of a task.
@@ -290,6 +293,23 @@ pub(crate) fn pending_until(org: &OrgId, now: Timestamp) -> Range<Vec<u8>> {
     all_of(org).start..pending_approvals_from(org, now).start
 }
 
+/// The key in [`Table::AskedApprovals`] of an approval.
+pub(crate) fn asked_key(org: &OrgId, approval: &Approval) -> Vec<u8> {
+    [asked_of(org, approval, approval.expires_at).as_slice(), approval.token.as_str().as_bytes()].concat()
+}
+
+/// The keys in [`Table::AskedApprovals`] of what its agent asks its person and ends after `now`.
+pub(crate) fn asked_from(org: &OrgId, approval: &Approval, now: Timestamp) -> Range<Vec<u8>> {
+    let after = Timestamp::from_unix_millis(now.unix_millis().saturating_add(1));
+    let end = Timestamp::from_unix_millis(u64::MAX);
+    asked_of(org, approval, after)..asked_of(org, approval, end)
+}
+
+fn asked_of(org: &OrgId, approval: &Approval, end: Timestamp) -> Vec<u8> {
+    let person = approval.on_behalf_of.map_or([0; 16], |user| *user.uuid().as_bytes());
+    key(org, &[approval.agent.uuid().as_bytes(), &person, &end.unix_millis().to_be_bytes()])
+}
+
 /// The key in [`Table::JitTasks`] and [`Table::JitRequests`].
 pub(crate) fn jit_key(org: &OrgId, id: &str) -> Vec<u8> {
     key(org, &[id.as_bytes()])
@@ -434,7 +454,7 @@ pub(crate) fn expired(now: Timestamp) -> Range<Vec<u8>> {
     Vec::new()..now.unix_millis().to_be_bytes().to_vec()
 }
 
-const EXPIRING: [(u8, Table); 10] = [
+const EXPIRING: [(u8, Table); 11] = [
     (1, Table::Marks),
     (2, Table::Counters),
     (3, Table::Charges),
@@ -445,6 +465,7 @@ const EXPIRING: [(u8, Table); 10] = [
     (8, Table::JitTasks),
     (9, Table::JitRequests),
     (10, Table::Policies),
+    (11, Table::JitLoads),
 ];
 
 #[cfg(test)]

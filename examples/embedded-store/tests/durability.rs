@@ -32,8 +32,8 @@ use lumoauth_core::{
         AAuthResourceKey, AAuthResourceStore, AgentKey, AgentStore, ApiKeyKey, ApiKeyStore, ApprovalStore,
         AuditFilter, AuditKey, AuditStore, BudgetStore, Charge, ChargeId, Charged, ClientKey, ClientStore,
         ConsentKey, ConsentStore, FoundTicket, GrantStore, Handle, HoldId, Insert, McpServerKey,
-        McpServerStore, NewHold, OrganizationStore, Outbox, Page, RefreshToken, Remembered, ReplayStore,
-        Revoked, Ticket, TicketPurpose, TicketUse, UseEvents, UserKey, UserStore,
+        McpServerStore, NewApproval, NewHold, OrganizationStore, Outbox, Page, RefreshToken, Remembered,
+        ReplayStore, Revoked, Ticket, TicketPurpose, TicketUse, UseEvents, UserKey, UserStore,
     },
     user::User,
 };
@@ -94,7 +94,10 @@ async fn everything_is_there_after_reopening() {
     assert_eq!(McpServerStore::insert(&store, &org, &server, &event()).await.unwrap(), Insert::Inserted);
     assert_eq!(ConsentStore::insert(&store, &org, &consent, &event()).await.unwrap(), Insert::Inserted);
     let approval = Approval::new(agent.id, agent.client_id.clone(), NOW, soon);
-    assert_eq!(ApprovalStore::insert(&store, &org, &approval, &event()).await.unwrap(), Insert::Inserted);
+    assert_eq!(
+        ApprovalStore::insert(&store, &org, &approval, &event()).await.unwrap(),
+        NewApproval::Inserted
+    );
     store.put_ticket(&org, &code).await.unwrap();
     let on = UseEvents { used: &event(), reused: &event() };
     let used = store.use_ticket(&org, code.purpose, &code.hash, Some(&token), NOW, on).await.unwrap();

@@ -17,15 +17,15 @@ use crate::{cli::AuditVerb, failure::Failure};
 /// The longest line that is read: an event is a few kilobytes.
 const MAX_LINE: u64 = 16 * 1024 * 1024;
 
-/// The longest file with an earlier head that is read.
-const MAX_HEAD: u64 = 1024 * 1024;
+/// The longest answer with earlier heads that is read: a thousand of them are half a megabyte. Exports may be longer.
+const MAX_HEADS: u64 = 16 * 1024 * 1024;
 
 /// Does it, and prints what came of it.
 ///
 /// # Errors
 /// [`Failure`] if the log is not what was signed, or a file cannot be read.
 pub(crate) fn run(verb: AuditVerb) -> Result<(), Failure> {
-    let AuditVerb::Verify { files, head, jwks } = verb;
+    let AuditVerb::Verify { files, head, jwks, no_jwks: _ } = verb;
     let keys = jwks.as_deref().map(keys_in).transpose()?;
     let earlier = head.as_deref().map(heads_in).transpose()?.unwrap_or_default();
     let text = shown(&verify(&files, keys, &earlier)?, earlier.len());
@@ -42,19 +42,7 @@ fn verify(
     for file in files {
         let file = file.as_ref();
         let mut lines = BufReader::new(opened(file)?);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let read = (&mut lines).take(MAX_LINE).read_until(b'\n', &mut line);
-            if read.map_err(|error| unreadable(file, error))? == 0 {
-                break;
-            }
-            if line.pop_if(|last| *last == b'\n').is_none() {
-                return Err(Failure::new(format!(
-                    "`{}` ends within a line, or has too long a one",
-                    file.display()
-                )));
-            }
+        while let Some(line) = next_line(&mut lines, file)? {
             // Where the file brings the keys, they come before the first entry.
             if !line.starts_with(br#"{"type":"log""#)
                 && !line.starts_with(br#"{"type":"key""#)
@@ -85,17 +73,20 @@ fn shown(report: &Report, earlier: usize) -> String {
         report.entries, report.org, report.heads, report.root
     );
     if report.dropped > 0 {
-        text.push_str(&format!("the contents of the first {} were dropped by retention\n", report.dropped));
+        text.push_str(&format!(
+            "the contents of the first {} were dropped by retention; of them only number and hash are checked\n",
+            report.dropped
+        ));
     }
     if earlier == 0 {
         text.push_str(
-            "note: without an earlier head (--head) nobody can tell whether the end of the log is missing\n",
+            "note: without an earlier head (--head) nobody can tell whether entries were changed, removed or put there \
+             together with the heads about them\n",
         );
     }
     if report.own_keys {
         text.push_str(
-            "warning: the keys come from the file itself, so this says nothing about who signed it; name the keys of the \
-             server with --jwks\n",
+            "warning: the keys come from the file itself, so this says nothing about who signed it\n",
         );
     }
     text
@@ -114,23 +105,56 @@ fn keys_in(path: &Path) -> Result<Vec<PublicKey>, Failure> {
 
 /// The signed heads of a file: bare, one a line, or in what `tree/head` and `tree/checkpoints` answer, or an older export.
 fn heads_in(path: &Path) -> Result<Vec<String>, Failure> {
-    let mut text = String::new();
-    opened(path)?.take(MAX_HEAD).read_to_string(&mut text).map_err(|error| unreadable(path, error))?;
+    let mut file = BufReader::new(opened(path)?);
     let mut heads = Vec::new();
-    if let Ok(value) = serde_json::from_str::<Value>(&text) {
-        collect(&value, &mut heads);
+    let begin = file.fill_buf().map_err(|error| unreadable(path, error))?;
+    if begin.starts_with(br#"{"type":""#) {
+        // An export, of any length.
+        while let Some(line) = next_line(&mut file, path)? {
+            if line.starts_with(br#"{"type":"head""#) {
+                let value = serde_json::from_slice::<Value>(&line);
+                let value = value.map_err(|error| Failure::because(unusable(path), error))?;
+                collect(&value, &mut heads);
+            }
+        }
     } else {
-        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            match serde_json::from_str::<Value>(line) {
-                Ok(value) => collect(&value, &mut heads),
-                Err(_) => heads.push(line.to_owned()),
+        let mut text = String::new();
+        let read = file.take(MAX_HEADS + 1).read_to_string(&mut text);
+        if read.map_err(|error| unreadable(path, error))? as u64 > MAX_HEADS {
+            return Err(Failure::new(format!("`{}` is too long for signed heads", path.display())));
+        }
+        if let Ok(value) = serde_json::from_str::<Value>(&text) {
+            collect(&value, &mut heads);
+        } else {
+            for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+                match serde_json::from_str::<Value>(line) {
+                    Ok(value) => collect(&value, &mut heads),
+                    Err(_) => heads.push(line.to_owned()),
+                }
             }
         }
     }
     if heads.is_empty() {
-        return Err(Failure::new(format!("`{}` has no signed head", path.display())));
+        return Err(Failure::new(unusable(path)));
     }
     Ok(heads)
+}
+
+fn unusable(path: &Path) -> String {
+    format!("`{}` has no signed head", path.display())
+}
+
+/// The next line, without its line break.
+fn next_line(file: &mut impl BufRead, path: &Path) -> Result<Option<Vec<u8>>, Failure> {
+    let mut line = Vec::new();
+    let read = file.take(MAX_LINE).read_until(b'\n', &mut line);
+    if read.map_err(|error| unreadable(path, error))? == 0 {
+        return Ok(None);
+    }
+    if line.pop_if(|last| *last == b'\n').is_none() {
+        return Err(Failure::new(format!("`{}` ends within a line, or has too long a one", path.display())));
+    }
+    Ok(Some(line))
 }
 
 fn collect(value: &Value, heads: &mut Vec<String>) {

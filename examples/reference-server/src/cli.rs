@@ -63,6 +63,9 @@ pub(crate) struct DevArgs {
     /// there; repeatable.
     #[arg(long = "fetch-allow", value_name = "ORIGIN")]
     pub(crate) fetch_allow: Vec<String>,
+    /// Post callbacks and webhooks to this origin wherever it is; repeatable.
+    #[arg(long = "post-allow", value_name = "ORIGIN")]
+    pub(crate) post_allow: Vec<String>,
     /// Send mail through this SMTP server: `smtps://user:password@host`, or `smtp://` on this machine.
     #[arg(long = "mail-url", value_name = "URL")]
     pub(crate) mail_url: Option<Secret>,
@@ -135,8 +138,11 @@ pub(crate) enum AuditVerb {
         #[arg(long, value_name = "FILE")]
         head: Option<PathBuf>,
         /// The public keys of the server (.well-known/audit-jwks.json), fetched when they could be trusted.
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", required_unless_present = "no_jwks")]
         jwks: Option<PathBuf>,
+        /// Take the keys from the export itself: that says whether it fits together, and not who made it.
+        #[arg(long, conflicts_with = "jwks")]
+        no_jwks: bool,
     },
 }
 

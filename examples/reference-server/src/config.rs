@@ -56,6 +56,8 @@ pub(crate) struct Config {
     pub(crate) tls: Option<TlsFiles>,
     /// Origins that keys may be fetched from wherever they are.
     pub(crate) fetch_allow: Vec<String>,
+    /// Origins that callbacks and webhooks may be posted to wherever they are.
+    pub(crate) fetch_post: Vec<String>,
     /// How mail is sent, if any is.
     pub(crate) mail: Option<MailConfig>,
     /// Organizations that are made if they are missing.
@@ -149,8 +151,11 @@ impl Config {
             Some(true) | None => RateLimiting::Standard,
         };
         let fetch_allow: Vec<String> = reader.value("fetch.allow").unwrap_or_default();
-        if let Err(failure) = fetch::guarded(&fetch_allow) {
-            reader.problem(format!("`fetch.allow`: {}", failure.with_causes()));
+        let fetch_post: Vec<String> = reader.value("fetch.post").unwrap_or_default();
+        for (key, allow, post) in [("allow", &fetch_allow[..], &[][..]), ("post", &[][..], &fetch_post[..])] {
+            if let Err(failure) = fetch::guarded(allow, post) {
+                reader.problem(format!("`fetch.{key}`: {}", failure.with_causes()));
+            }
         }
         let tls = match (reader.value("tls.cert"), reader.value("tls.key")) {
             (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
@@ -194,6 +199,7 @@ impl Config {
             log_level: log_level.unwrap_or_else(|| logging::DEFAULT_LEVEL.to_owned()),
             tls,
             fetch_allow,
+            fetch_post,
             mail,
             organizations,
         };

@@ -44,7 +44,7 @@ use crate::{
 pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     logging::init(logging::Format::Text, logging::DEFAULT_LEVEL)?;
     let url = StoreUrl::from_argument(&args.store)?;
-    let fetch = fetch::guarded(&args.fetch_allow)?;
+    let fetch = fetch::guarded(&args.fetch_allow, &args.post_allow)?;
     let listener = Listener::bind(args.listen).await?;
     let address = listener.address()?;
     // Requests are signed for what their senders call us.

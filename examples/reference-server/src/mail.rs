@@ -2,15 +2,18 @@
 //!
 //! To another machine only over TLS: what agents ask is nobody's business on the way.
 
-use std::fmt;
+use std::{error::Error, fmt};
 
 use async_trait::async_trait;
 use lettre::{
     AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
-    message::{Mailbox, header::ContentType},
+    message::{
+        Mailbox,
+        header::{ContentType, Header, HeaderName, HeaderValue},
+    },
 };
 use lumoauth_core::{
-    notify::{Delivery, Notice, Notifier, NotifyError},
+    notify::{Notice, Notifier, NotifyError},
     secret::Secret,
 };
 use url::{Host, Url};
@@ -46,7 +49,11 @@ impl Smtp {
         let local = local || matches!(parsed.host_str(), Some("127.0.0.1" | "[::1]"));
         let over_tls = match parsed.scheme() {
             "smtps" => true,
-            "smtp" => parsed.query_pairs().any(|(name, value)| name == "tls" && value == "required"),
+            // Said once: of several, others may heed another one.
+            "smtp" => {
+                let said: Vec<_> = parsed.query_pairs().filter(|(name, _)| name == "tls").collect();
+                matches!(said.as_slice(), [(_, value)] if value == "required")
+            }
             _ => return Err(FORM),
         };
         if !over_tls && !local {
@@ -64,19 +71,38 @@ impl fmt::Debug for Smtp {
     }
 }
 
+/// `Auto-Submitted: auto-generated` (RFC 3834): whoever is out of office does not answer.
+#[derive(Clone, Copy)]
+struct AutoSubmitted;
+
+impl Header for AutoSubmitted {
+    fn name() -> HeaderName {
+        HeaderName::new_from_ascii_str("Auto-Submitted")
+    }
+
+    fn parse(_: &str) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        Ok(Self)
+    }
+
+    fn display(&self) -> HeaderValue {
+        HeaderValue::new(Self::name(), "auto-generated".to_owned())
+    }
+}
+
 #[async_trait]
 impl Notifier for Smtp {
-    async fn notify(&self, notice: &Notice) -> Result<Delivery, NotifyError> {
-        let Ok(to) = notice.user.email.parse::<Mailbox>() else { return Ok(Delivery::NoDevice) };
+    async fn notify(&self, notice: &Notice) -> Result<(), NotifyError> {
+        let to: Mailbox = notice.email.parse().map_err(NotifyError::new)?;
         let message = Message::builder()
             .from(self.from.clone())
             .to(to)
             .subject(notice.title())
             .header(ContentType::TEXT_PLAIN)
+            .header(AutoSubmitted)
             .body(notice.text())
             .map_err(NotifyError::new)?;
         self.transport.send(message).await.map_err(NotifyError::new)?;
-        Ok(Delivery::Delivered)
+        Ok(())
     }
 }
 
@@ -96,9 +122,15 @@ mod tests {
         ] {
             assert_eq!(of(good), Ok(()), "{good}");
         }
-        for bad in
-            ["", "mail.test", "smtp://mail.test", "smtp://user:s3cret@10.0.0.1:25", "https://mail.test"]
-        {
+        for bad in [
+            "",
+            "mail.test",
+            "smtp://mail.test",
+            "smtp://user:s3cret@10.0.0.1:25",
+            "smtp://user:s3cret@mail.test:587?tls=opportunistic&tls=required",
+            "smtp://user:s3cret@mail.test:587?tls=required&tls=opportunistic",
+            "https://mail.test",
+        ] {
             let error = of(bad).unwrap_err().to_string();
             assert!(!error.contains("s3cret"), "{error}");
         }

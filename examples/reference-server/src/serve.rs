@@ -77,7 +77,7 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<(), Failure> {
         .with_clock(clock)
         .with_password_hasher(passwords.clone())
         .with_approver_page("/orgs/{org}/api/v1/oauth/approvals")
-        .with_fetch(Arc::new(fetch::guarded(&config.fetch_allow)?));
+        .with_fetch(Arc::new(fetch::guarded(&config.fetch_allow, &config.fetch_post)?));
     if let Some(kept) = config.audit_retention {
         builder = builder.with_audit_retention(kept);
     }

@@ -86,6 +86,7 @@ impl AAuthCaller {
             agent_name: Some(claims.agent.as_str().into()),
             actors: if acts_for_others { actors.collect() } else { Vec::new() },
             scope: claims.scope.clone(),
+            authorization_details: Vec::new(),
             expires_at,
             over_budget: false,
             token,

@@ -1,6 +1,7 @@
 //! Agents: first-class identities with capabilities, a budget and a life cycle.
 
 mod aauth;
+mod admission;
 mod patch;
 mod registered;
 mod status;
@@ -17,11 +18,13 @@ use crate::{
     clock::Timestamp,
     id::{AAuthIdentifier, AgentId, ClientId, OrgId, Slug},
     jwks::JwkSet,
+    network::Network,
     secret::{Secret, SecretHash},
     workload::WorkloadTrust,
 };
 
 pub use aauth::{AAuthIdentity, AAuthIdentityPatch};
+pub use admission::{AuthMethod, Barred};
 pub use patch::{AgentPatch, DelegationPolicy, InvalidAgent};
 pub(crate) use patch::{checked_text, https_url, parse_capabilities, parse_policy, scope_list};
 pub(crate) use registered::{key_set, redirect_uris};
@@ -47,6 +50,12 @@ pub struct Agent {
     pub status: AgentStatus,
     /// How it proves who it is.
     pub identity_type: IdentityType,
+    /// If not empty, the only ways to do that; each is one that its type allows.
+    #[serde(default)]
+    pub auth_methods: Vec<AuthMethod>,
+    /// If not empty, the only addresses it may come from.
+    #[serde(default)]
+    pub allowed_ips: Vec<Network>,
     /// What it may ask for.
     pub capabilities: Vec<Capability>,
     /// What it asked an administrator for when it registered itself.
@@ -131,7 +140,7 @@ pub enum IdentityType {
     /// A client id and secret.
     #[default]
     ClientCredentials,
-    /// Secret and API key.
+    /// Any of these, or those that [`Agent::auth_methods`] lists.
     Custom,
 }
 
@@ -145,21 +154,6 @@ impl IdentityType {
             Self::ClientCredentials => "client_credentials",
             Self::Custom => "custom",
         }
-    }
-
-    /// Whether agents of this type may hold a client secret.
-    pub const fn may_use_secret(self) -> bool {
-        matches!(self, Self::ClientCredentials | Self::Custom)
-    }
-
-    /// Whether the platform of agents of this type may vouch for them.
-    pub const fn may_use_workload(self) -> bool {
-        matches!(self, Self::WorkloadIdentity | Self::Custom)
-    }
-
-    /// Whether agents of this type may hold an API key.
-    pub const fn may_use_api_key(self) -> bool {
-        matches!(self, Self::ApiKey | Self::Custom | Self::ClientCredentials)
     }
 }
 
@@ -203,6 +197,8 @@ impl Agent {
             kind: AgentKind::default(),
             status: AgentStatus::Active,
             identity_type: IdentityType::default(),
+            auth_methods: Vec::new(),
+            allowed_ips: Vec::new(),
             capabilities: Vec::new(),
             requested_capabilities: Vec::new(),
             allowed_tools: Vec::new(),

@@ -3,7 +3,11 @@
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-use super::{AAuthIdentityPatch, Agent, AgentKind, DelegationConsent, IdentityType, key_set, redirect_uris};
+use super::{
+    AAuthIdentityPatch, Agent, AgentKind, AuthMethod, DelegationConsent, IdentityType,
+    admission::{auth_methods, networks},
+    key_set, redirect_uris,
+};
 use crate::{
     budget::BudgetPolicy,
     capability::Capability,
@@ -14,8 +18,8 @@ use crate::{
 /// The members of an agent that an administrator may set. Absent and `null` leave a member as it is;
 /// everything else (ids, status, counters) is not settable and ignored.
 ///
-/// Members that are known to the protocol but not enforced by this server are refused unless they are null or
-/// empty: accepting and ignoring a restriction would be failing open.
+/// Members that are set elsewhere are refused unless they are null or empty: accepting and ignoring a restriction would be
+/// failing open.
 #[derive(Debug, Default, Deserialize)]
 #[non_exhaustive]
 pub struct AgentPatch {
@@ -72,12 +76,13 @@ pub struct AgentPatch {
     /// The same, for those who have it in parts.
     #[serde(skip)]
     pub aauth: Option<AAuthIdentityPatch>,
-    /// Not enforced yet.
+    /// The only addresses and networks it may come from, at most 100; replaces the whole list, and an empty one is all.
     #[serde(rename = "allowedIps", alias = "allowed_ips")]
-    pub allowed_ips: Option<Value>,
-    /// Not enforced yet.
+    pub allowed_ips: Option<Vec<String>>,
+    /// The only ways it may prove who it is ([`AuthMethod`]), among those of its identity type; replaces the whole list, and an
+    /// empty one is all.
     #[serde(rename = "authMethods", alias = "auth_methods")]
-    pub auth_methods: Option<Value>,
+    pub auth_methods: Option<Vec<String>>,
     /// Given at `admin/agents/{id}/permissions`, not here.
     pub permissions: Option<Value>,
     /// Given at `admin/agents/{id}/roles`, not here.
@@ -160,7 +165,7 @@ impl AgentPatch {
     /// # Errors
     /// [`InvalidAgent`] for the first member that cannot be accepted.
     pub fn apply(&self, agent: &mut Agent) -> Result<(), InvalidAgent> {
-        self.refuse_unenforced()?;
+        self.refuse_members_of_elsewhere()?;
         let mut next = agent.clone();
         if let Some(name) = &self.name {
             next.name = checked_text("name", name, 1, 128)?.into();
@@ -174,6 +179,17 @@ impl AgentPatch {
         }
         if let Some(identity_type) = self.identity_type {
             next.identity_type = identity_type;
+        }
+        if let Some(names) = &self.auth_methods {
+            next.auth_methods = auth_methods(names)?;
+        }
+        if let Some(method) = next.auth_methods.iter().find(|method| !next.identity_type.may_use(**method)) {
+            let (method, identity_type) = (method.as_str(), next.identity_type.as_str());
+            let problem = format!("has `{method}`, which is not for the identity type {identity_type}");
+            return Err(invalid("authMethods", problem));
+        }
+        if let Some(texts) = &self.allowed_ips {
+            next.allowed_ips = networks(texts)?;
         }
         if let Some(capabilities) = &self.capabilities {
             next.capabilities = parse_capabilities("capabilities", capabilities)?;
@@ -216,7 +232,7 @@ impl AgentPatch {
         }
         if let Some(trust) = &self.workload_identity {
             let none = trust.as_object().is_some_and(serde_json::Map::is_empty);
-            if !none && !next.identity_type.may_use_workload() {
+            if !none && !next.identity_type.may_use(AuthMethod::WorkloadIdentity) {
                 // It would be shown and never used.
                 let text = "is for the identity types workload_identity and custom";
                 return Err(invalid("workloadIdentity", text));
@@ -239,16 +255,8 @@ impl AgentPatch {
         Ok(())
     }
 
-    fn refuse_unenforced(&self) -> Result<(), InvalidAgent> {
-        const LATER: &str = "is not supported by this server yet";
-        const ELSEWHERE: &str = "has routes of its own below the agent";
-        let members = [
-            ("allowedIps", &self.allowed_ips, LATER),
-            ("authMethods", &self.auth_methods, LATER),
-            ("permissions", &self.permissions, ELSEWHERE),
-            ("roles", &self.roles, ELSEWHERE),
-        ];
-        for (member, value, problem) in members {
+    fn refuse_members_of_elsewhere(&self) -> Result<(), InvalidAgent> {
+        for (member, value) in [("permissions", &self.permissions), ("roles", &self.roles)] {
             let empty = match value {
                 None | Some(Value::Null | Value::Bool(false)) => true,
                 Some(Value::Array(items)) => items.is_empty(),
@@ -256,7 +264,7 @@ impl AgentPatch {
                 Some(_) => false,
             };
             if !empty {
-                return Err(invalid(member, problem));
+                return Err(invalid(member, "has routes of its own below the agent"));
             }
         }
         Ok(())
@@ -360,11 +368,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_enforced_is_refused_unless_empty() {
+    fn what_is_set_elsewhere_is_refused_unless_empty() {
         let mut one = agent();
-        assert!(patch(r#"{"allowedIps":["10.0.0.0/8"]}"#).apply(&mut one).is_err());
+        assert!(patch(r#"{"permissions":["read:a"]}"#).apply(&mut one).is_err());
         assert!(
-            patch(r#"{"allowedIps":null,"roles":[],"canActOnBehalfOfUsers":false}"#).apply(&mut one).is_ok()
+            patch(r#"{"permissions":null,"roles":[],"canActOnBehalfOfUsers":false}"#).apply(&mut one).is_ok()
         );
     }
 

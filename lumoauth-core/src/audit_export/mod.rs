@@ -12,12 +12,16 @@
 //! 1. A file has a line of type `log`, then keys, then the entries in the order of their numbers from 1. A long log is
 //!    fetched in parts, which are simply joined: each begins with its own `log` and `key` lines.
 //! 2. `body` is the JSON of the event byte for byte as it was hashed, as a JSON string; null once retention has taken it.
-//!    What `leaf` is the hash of: [`entry_leaf`](crate::merkle::entry_leaf). Only an entry of the kind
-//!    `audit.bodies_dropped` further down, which names a number, explains why the bodies up to that number are missing.
+//!    What `leaf` is the hash of: [`entry_leaf`](crate::merkle::entry_leaf). Of an entry without a body only the
+//!    number and the hash can be checked. Only an entry of the kind `audit.bodies_dropped` further down explains why it has
+//!    none: its `context.signed` is a JWS like a head, with `"typ":"audit-drop+jwt"` and the claims `iss`, `org`, `up_to`, and
+//!    `before` in milliseconds; `up_to` is a smaller number than its own.
 //! 3. A head stands right behind the last entry that it is about. It is a JWS with exactly `alg`, `kid` and
 //!    `"typ":"audit-head+jwt"`, and these claims: `iss`, `org`, `size`, `root` (hexadecimal), and `at` in milliseconds. The root
 //!    is that of the Merkle tree (RFC 9162 section 2.1.1) over the leaves of the first `size` entries. After the last entry
-//!    there is a head.
+//!    there is a head. Where heads are about more entries than there are, the end was cut off.
+//!
+//! What such a file shows, and what it does not: [`Verifier`].
 
 mod head;
 #[cfg(test)]
@@ -27,7 +31,7 @@ mod verify;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use head::{HEAD_TYPE, HeadClaims};
+pub use head::{DROP_TYPE, DropClaims, HEAD_TYPE, HeadClaims};
 pub use verify::{Finding, Report, Verifier};
 
 use crate::{

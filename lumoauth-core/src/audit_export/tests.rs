@@ -19,6 +19,10 @@ struct Setting {
     lines: Vec<String>,
 }
 
+fn acme() -> OrgId {
+    OrgId::parse("acme").unwrap()
+}
+
 fn body(seq: u64) -> String {
     json!({"kind": "agent.action", "message": format!("entry {seq} \u{e4} \"quoted\" \\ ")}).to_string()
 }
@@ -27,7 +31,7 @@ fn entry(seq: u64, body: Option<String>) -> RawEntry {
     let event_id = EventId::from_uuid(uuid::Uuid::from_u128(u128::from(seq) << 64 | 0x8000_0000_0000_0000));
     let at = Timestamp::from_unix_millis(1_790_000_000_000 + seq);
     let hashed = body.clone().unwrap_or_else(|| self::body(seq));
-    let leaf = entry_leaf(seq, event_id, at, hashed.as_bytes());
+    let leaf = entry_leaf(&acme(), seq, event_id, at, hashed.as_bytes());
     RawEntry { seq, event_id, at, body, leaf }
 }
 
@@ -37,13 +41,13 @@ fn text(line: &Line) -> String {
 
 impl Setting {
     fn new() -> Self {
-        Self::of((1..=ENTRIES).map(|seq| entry(seq, Some(body(seq)))).collect())
+        let entries = (1..=ENTRIES).map(|seq| entry(seq, Some(body(seq)))).collect();
+        Self::of(TestKey::new(JwsAlgorithm::EdDsa, "k"), entries)
     }
 
-    fn of(entries: Vec<RawEntry>) -> Self {
-        let key = TestKey::new(JwsAlgorithm::EdDsa, "k");
+    fn of(key: TestKey, entries: Vec<RawEntry>) -> Self {
         let mut lines = vec![
-            text(&Line::Log { format: FORMAT.to_owned(), org: OrgId::parse("acme").unwrap() }),
+            text(&Line::Log { format: FORMAT.to_owned(), org: acme() }),
             text(&Line::Key { jwk: key.jwk() }),
         ];
         let mut tree = Frontier::default();
@@ -193,24 +197,81 @@ fn heads_of_others_and_by_others_are_refused() {
     assert!(setting.check(&[]).is_err() && setting.check(&setting.lines[2..]).is_err());
 }
 
+/// What retention leaves in the log, signed for this organization with this `typ`.
+fn reason(key: &TestKey, typ: &str, org: &str, up_to: u64) -> String {
+    let header = json!({"alg": "EdDSA", "kid": "k", "typ": typ}).to_string();
+    let claims =
+        json!({"iss": "https://auth.example", "org": org, "up_to": up_to, "before": 1_790_000_000_000_u64});
+    let signed = key.raw(&header, &claims.to_string());
+    json!({"kind": "audit.bodies_dropped", "context": {"up_to": up_to, "signed": signed}}).to_string()
+}
+
+/// A log without its first bodies, and what its last entry says about them.
+fn dropped(count: u64, reason: impl FnOnce(&TestKey) -> String) -> Setting {
+    let key = TestKey::new(JwsAlgorithm::EdDsa, "k");
+    let reason = reason(&key);
+    let entries = (1..=ENTRIES).map(|seq| match seq {
+        ENTRIES => entry(seq, Some(reason.clone())),
+        seq => entry(seq, (seq > count).then(|| body(seq))),
+    });
+    let entries = entries.collect();
+    Setting::of(key, entries)
+}
+
 #[test]
 fn missing_bodies_need_a_reason_in_the_log() {
-    let of = |dropped: u64, up_to: u64| {
-        let reason = json!({"kind": "audit.bodies_dropped", "context": {"up_to": up_to}}).to_string();
-        let entries = (1..=ENTRIES).map(|seq| match seq {
-            ENTRIES => entry(seq, Some(reason.clone())),
-            seq => entry(seq, (seq > dropped).then(|| body(seq))),
-        });
-        Setting::of(entries.collect())
-    };
-    let whole = of(9, 9);
+    let whole = dropped(9, |key| reason(key, DROP_TYPE, "acme", 9));
     assert_eq!(whole.check(&whole.lines).unwrap().dropped, 9);
-    let more = of(9, 7);
+    let more = dropped(9, |key| reason(key, DROP_TYPE, "acme", 7));
     let finding = more.check(&more.lines).unwrap_err();
     assert_eq!((finding.first, finding.last), (8, 9));
     let mut lines = whole.lines.clone();
     lines[whole.line(20)] = text(&Line::entry(entry(20, None)));
     assert_eq!(whole.check(&lines).unwrap_err().first, 20);
+}
+
+#[test]
+fn a_reason_that_the_server_did_not_sign_explains_nothing() {
+    let other = TestKey::new(JwsAlgorithm::EdDsa, "k");
+    let unsigned = json!({"kind": "audit.bodies_dropped", "context": {"up_to": 9}}).to_string();
+    for forged in [
+        dropped(9, |_| unsigned),
+        dropped(9, |_| reason(&other, DROP_TYPE, "acme", 9)),
+        dropped(9, |key| reason(key, HEAD_TYPE, "acme", 9)),
+        dropped(9, |key| reason(key, DROP_TYPE, "globex", 9)),
+        dropped(9, |key| reason(key, DROP_TYPE, "acme", ENTRIES)),
+        dropped(9, |key| reason(key, DROP_TYPE, "acme", 9).replace("audit.bodies_dropped", "agent.action")),
+    ] {
+        let finding = forged.check(&forged.lines).unwrap_err();
+        assert_eq!((finding.first, finding.last), (1, 9), "{finding}");
+    }
+}
+
+#[test]
+fn heads_beyond_the_last_entry_show_that_the_end_was_cut_off() {
+    let setting = Setting::new();
+    // What the server has signed, and no longer the entries.
+    let cut = |size: u64| {
+        let at = setting.line(size) + 2;
+        let heads = setting.lines[at..].iter().filter(|line| line.starts_with("{\"type\":\"head\""));
+        setting.lines[..at].iter().chain(heads).cloned().collect::<Vec<_>>()
+    };
+    for size in HEADS.into_iter().filter(|size| *size < ENTRIES) {
+        let finding = setting.check(&cut(size)).unwrap_err();
+        assert_eq!((finding.first, finding.last), (size + 1, ENTRIES), "{finding}");
+        assert!(finding.problem.contains("cut off"), "{finding}");
+    }
+    // An entry of another organization in the place of one's own.
+    let mut lines = setting.lines.clone();
+    let at = lines.len() - 2;
+    let Line::Entry { seq, event_id, at: when, body: Some(body), .. } =
+        Line::parse(lines[at].as_bytes()).unwrap()
+    else {
+        panic!("{}", lines[at]);
+    };
+    let leaf = entry_leaf(&OrgId::parse("globex").unwrap(), seq, event_id, time(when), body.as_bytes());
+    lines[at] = text(&Line::Entry { seq, event_id, at: when, body: Some(body), leaf });
+    assert_eq!(setting.check(&lines).unwrap_err().first, ENTRIES);
 }
 
 /// What somebody does to a file. The numbers choose where; nothing happens to keys, which are given to the verifier.
@@ -282,7 +343,8 @@ fn ten_thousand_edits_swaps_and_cuts_are_found() {
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let all = runner.run(&tamperings(), |tampering| {
         let lines = tampered(&setting, tampering);
-        let whole = check(Some(setting.keys()), &lines, Some(&kept)).is_ok();
+        let found = check(Some(setting.keys()), &lines, Some(&kept));
+        let whole = found.is_ok();
         // Heads say the same thing twice, so one that is missing in the middle takes nothing away.
         let entries = |lines: &[String]| -> Vec<String> {
             lines.iter().filter(|line| !line.starts_with("{\"type\":\"head\"")).cloned().collect()
@@ -290,6 +352,20 @@ fn ten_thousand_edits_swaps_and_cuts_are_found() {
         let heads_are_true = lines.iter().all(|line| setting.lines.contains(line));
         let harmless = heads_are_true && entries(&lines) == entries(&setting.lines);
         prop_assert!(whole == (lines == setting.lines) || (whole && harmless), "{tampering:?} {whole}");
+        if let Err(finding) = found {
+            // The entry at the first line that is not what it was, or one since the last head before that line.
+            let same = lines.iter().zip(&setting.lines).take_while(|(one, other)| one == other).count();
+            let (mut entries, mut agreed) = (0, 0);
+            for line in &setting.lines[..same] {
+                match Line::parse(line.as_bytes()).unwrap() {
+                    Line::Entry { seq, .. } => entries = seq,
+                    Line::Head { .. } => agreed = entries,
+                    _ => {}
+                }
+            }
+            let named = agreed + 1..=entries + 1;
+            prop_assert!(named.contains(&finding.first), "{tampering:?} {named:?} {finding}");
+        }
         Ok(())
     });
     all.unwrap();

@@ -1,10 +1,10 @@
-//! Checking a file, line by line, in memory that does not grow with it.
+//! Checking a file, line by line, in memory that grows only with the heads that come before their entries.
 
-use std::{collections::BTreeMap, fmt};
+use std::{cmp::Ordering, collections::BTreeMap, fmt};
 
 use serde::Deserialize;
 
-use super::{FORMAT, HeadClaims, Line, time};
+use super::{DropClaims, FORMAT, HeadClaims, Line, time};
 use crate::{
     id::OrgId,
     jwks::PublicKey,
@@ -56,12 +56,20 @@ pub struct Report {
 /// Checks a file. It stops at the first finding.
 ///
 /// What it finds: an entry that was changed, added, removed or moved; a hash, a number, a time or an id that was; a head that
-/// was changed or contradicts the entries; entries that no head is about; bodies that are missing without a reason. An entry
-/// that was changed together with its hash is found by the next head, so it is named only up to the entries since the head
-/// before.
+/// was changed or contradicts the entries; entries that no head is about, and heads about entries that are not there; bodies
+/// that are missing without a signed reason. An entry that was changed together with its hash is found by the next head, so
+/// it is named only up to the entries since the head before.
 ///
-/// What a file alone cannot show is that its end is missing, together with the heads about it. That contradicts every
-/// later head which somebody kept elsewhere: [`Verifier::expect`].
+/// What a file alone cannot show:
+///
+/// 1. That entries were changed, removed or put there **together with every head about them**. Whoever has the database and
+///    takes away the heads from some entry on can write the rest anew, and the server signs what it finds: it compares with
+///    the newest head that is left, and with what it signed itself since it started. A head that was kept elsewhere shows
+///    it ([`Verifier::expect`]), for all entries that it is about.
+/// 2. That what an event says is true. Whoever has the database can put an event among those that wait for a number, and
+///    it is numbered, hashed and signed like any other.
+/// 3. Anything but number and hash of an entry whose body retention has taken: nobody can say any more whether id and time
+///    are what was hashed.
 #[derive(Debug)]
 pub struct Verifier {
     org: Option<OrgId>,
@@ -128,19 +136,20 @@ impl Verifier {
             }
             Some(Line::Key { jwk }) => self.key(&jwk),
             Some(Line::Entry { seq, event_id, at, body, leaf }) => {
-                if self.org.is_none() {
+                let Some(org) = &self.org else {
                     return Err(self.at_next("the file does not say whose log it is"));
-                }
+                };
                 let next = self.tree.size().saturating_add(1);
                 if seq != next {
                     return Err(self.at_next("missing, or not in its place"));
                 }
                 match body {
                     Some(body) => {
-                        if entry_leaf(seq, event_id, time(at), body.as_bytes()) != leaf {
+                        if entry_leaf(org, seq, event_id, time(at), body.as_bytes()) != leaf {
                             return Err(self.at_next("its content does not have its hash"));
                         }
-                        self.explained = self.explained.max(explained_by(&body).unwrap_or(0));
+                        let explained = explained_by(&body, org, seq, &self.keys);
+                        self.explained = self.explained.max(explained.unwrap_or(0));
                     }
                     None if self.dropped + 1 == seq => self.dropped = seq,
                     None => {
@@ -157,10 +166,15 @@ impl Verifier {
             }
             Some(Line::Head { jws }) => {
                 let claims = self.head_claims(&jws)?;
-                if claims.size != self.tree.size() {
-                    return Err(self.at_next("missing, or the head before it is not in its place"));
+                match claims.size.cmp(&self.tree.size()) {
+                    Ordering::Less => Err(Finding {
+                        first: claims.size.saturating_add(1),
+                        last: self.tree.size(),
+                        problem: "before it, a signed head is not in its place",
+                    }),
+                    Ordering::Equal => self.agree(claims.root),
+                    Ordering::Greater => self.await_head(&claims),
                 }
-                self.agree(claims.root)
             }
         }
     }
@@ -183,7 +197,7 @@ impl Verifier {
             return Err(Finding { first: self.agreed + 1, last: size, problem });
         }
         if self.explained < self.dropped {
-            let problem = "its content is missing, and nothing in the log says why";
+            let problem = "its content is missing, and no signed reason in the log says why";
             return Err(Finding { first: self.explained + 1, last: self.dropped, problem });
         }
         Ok(Report {
@@ -255,8 +269,8 @@ impl Verifier {
     }
 }
 
-/// Up to which entry the bodies were dropped, if that is what the event says.
-fn explained_by(body: &str) -> Option<u64> {
+/// Up to which entry the bodies were dropped, if that is what the entry `seq` says, and one of `keys` signed it.
+fn explained_by(body: &str, org: &OrgId, seq: u64, keys: &[PublicKey]) -> Option<u64> {
     #[derive(Deserialize)]
     struct Dropped {
         kind: String,
@@ -264,11 +278,13 @@ fn explained_by(body: &str) -> Option<u64> {
     }
     #[derive(Deserialize)]
     struct Context {
-        up_to: u64,
+        signed: String,
     }
     if !body.contains("audit.bodies_dropped") {
         return None;
     }
     let event: Dropped = serde_json::from_str(body).ok()?;
-    (event.kind == "audit.bodies_dropped").then_some(event.context.up_to)
+    let claims = DropClaims::verified(&event.context.signed, keys)?;
+    let fits = event.kind == "audit.bodies_dropped" && claims.org == *org && claims.up_to < seq;
+    fits.then_some(claims.up_to)
 }

@@ -75,6 +75,11 @@ impl BuiltIn {
     pub(crate) async fn current(&self, org: &OrgId) -> Result<Arc<Kept>, StoreError> {
         self.snapshots.current(&*self.store, org).await
     }
+
+    /// The policies that are kept in memory now.
+    pub(crate) fn kept(&self) -> Vec<(Arc<OrgId>, Arc<Kept>)> {
+        self.snapshots.all()
+    }
 }
 
 #[async_trait]

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -11,13 +14,14 @@ use moka::sync::Cache;
 
 use crate::{
     id::OrgId,
-    policy::{Record, Snapshot},
+    policy::{Record, RecordId, Snapshot},
     store::{PolicyStore, Since, StoreError},
 };
 
-/// How many records all snapshots together hold, about; those that were not used for longest go first. Some 300 to 600
-/// bytes each.
-const MOST_RECORDS: u64 = 1_000_000;
+/// How much memory all snapshots together take, about, in [`UNIT`]s; those that were not used for longest go first.
+const MOST: u64 = (512 << 20) / UNIT;
+/// In what they are weighed, in bytes.
+const UNIT: u64 = 4096;
 /// After this time without use a snapshot goes as well.
 const IDLE: Duration = Duration::from_secs(1800);
 /// How many records a page has.
@@ -31,22 +35,29 @@ const ATTEMPTS: usize = 8;
 /// it, at most once in its time to live.
 ///
 /// [`Cached`]: crate::store::Cached
-pub(crate) struct Snapshots(Cache<OrgId, Arc<Kept>>);
+pub(crate) struct Snapshots(pub(super) Cache<OrgId, Arc<Kept>>);
 
 /// The snapshot of one organization.
 #[derive(Default)]
 pub(crate) struct Kept {
     /// `None` until it was first read.
     snapshot: RwLock<Option<Snapshot>>,
+    /// What it weighed when that was last looked at.
+    weighed: AtomicU64,
     /// Who reads everything: one is enough.
     reading: Mutex<()>,
+    /// How far maintenance has looked for what is left of others.
+    swept: RwLock<Option<RecordId>>,
 }
 
 impl Default for Snapshots {
     fn default() -> Self {
-        let weigh =
-            |_: &OrgId, kept: &Arc<Kept>| u32::try_from(kept.len()).unwrap_or(u32::MAX).saturating_add(16);
-        Self(Cache::builder().max_capacity(MOST_RECORDS).weigher(weigh).time_to_idle(IDLE).build())
+        let weigh = |_: &OrgId, kept: &Arc<Kept>| {
+            let weight = kept.weight();
+            kept.weighed.store(weight, Ordering::Relaxed);
+            u32::try_from(weight).unwrap_or(u32::MAX)
+        };
+        Self(Cache::builder().max_capacity(MOST).weigher(weigh).time_to_idle(IDLE).build())
     }
 }
 
@@ -70,13 +81,18 @@ impl Snapshots {
         org: &OrgId,
     ) -> Result<Arc<Kept>, StoreError> {
         let kept = self.0.get_with_by_ref(org, Arc::default);
-        let before = kept.len();
         kept.update(store, org).await?;
-        // Its weight was taken when it was put there.
-        if kept.len() / 1024 != before / 1024 {
+        // It was weighed when it was put there, without anything in it.
+        let (weight, weighed) = (kept.weight(), kept.weighed.load(Ordering::Relaxed));
+        if weight.abs_diff(weighed) > weighed / 4 {
             self.0.insert(org.clone(), kept.clone());
         }
         Ok(kept)
+    }
+
+    /// Those that are kept now. They do not count as used by that.
+    pub(crate) fn all(&self) -> Vec<(Arc<OrgId>, Arc<Kept>)> {
+        self.0.iter().collect()
     }
 }
 
@@ -89,8 +105,20 @@ impl Kept {
         }
     }
 
+    pub(crate) fn swept(&self) -> Option<RecordId> {
+        self.swept.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_swept(&self, last: Option<RecordId>) {
+        *self.swept.write().unwrap_or_else(PoisonError::into_inner) = last;
+    }
+
     fn len(&self) -> usize {
         self.read(Snapshot::len)
+    }
+
+    pub(super) fn weight(&self) -> u64 {
+        self.read(Snapshot::bytes) / UNIT + 1
     }
 
     fn revision(&self) -> Option<u64> {

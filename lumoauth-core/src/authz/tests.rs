@@ -35,6 +35,20 @@ async fn write(store: &dyn PolicyStore, entry: &Entry) {
     assert!(matches!(store.apply(&org(), &change, &event(), now()).await.unwrap(), Apply::Applied { .. }));
 }
 
+/// What a snapshot weighs is what is in it, also where it grew in small steps.
+#[tokio::test]
+async fn a_snapshot_is_weighed_with_what_is_in_it() {
+    let (store, snapshots) = (MemoryStore::new(), Snapshots::default());
+    for n in 0..200 {
+        write(&store, &tuple(n)).await;
+        snapshots.current(&store, &org()).await.unwrap();
+    }
+    let weight = snapshots.current(&store, &org()).await.unwrap().weight();
+    snapshots.0.run_pending_tasks();
+    let weighed = snapshots.0.weighted_size();
+    assert!(weight > 10 && weighed > weight / 2, "{weighed} of {weight}");
+}
+
 /// A store that counts what is read of it, and can be down.
 #[derive(Debug, Default)]
 struct Counting {

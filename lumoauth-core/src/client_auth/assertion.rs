@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::{AuthenticatedClient, Desk};
 use crate::{
+    agent::{AuthMethod, Barred},
     foreign_keys::{ForeignKeyError, KeySource},
     secret::{Secret, sha256},
     store::{Remembered, StoreError},
@@ -42,6 +43,8 @@ pub(super) enum AssertionError {
     NotUsable,
     #[error("client has no registered keys")]
     NoKeys,
+    #[error("{0}")]
+    Barred(#[from] Barred),
     #[error("assertion is of another type")]
     WrongType,
     #[error("assertion is by or about somebody else")]
@@ -102,7 +105,6 @@ async fn check(
     if !usable {
         return Err(AssertionError::NotUsable);
     }
-    // Whoever has keys registered may use them, whatever its identity type: they are what those without a secret have.
     let source = match (jwks, uri) {
         (Some(set), _) => KeySource::Inline(set),
         (None, Some(uri)) => KeySource::JwksUri(uri),
@@ -124,6 +126,9 @@ async fn check(
     claims.check_times(at.now, None, SKEW)?;
     if claims.expires_at().is_none_or(|exp| exp > at.now.plus(LONGEST_LIFE)) {
         return Err(AssertionError::TooLong);
+    }
+    if let AuthenticatedClient::Agent(agent) = client {
+        agent.check(AuthMethod::PrivateKeyJwt, at.from)?;
     }
     Ok(claims)
 }

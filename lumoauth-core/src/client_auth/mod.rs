@@ -5,17 +5,19 @@
 //! 3. A wrong secret, an unknown client, an inactive one and one that may not use a secret give one and the
 //!    same answer, after the same work. Whatever is wrong with an assertion gives that answer too, but the work differs: an
 //!    unknown client has no keys to fetch and to check with.
+//! 4. An agent may be kept to some methods and addresses. A good credential that comes otherwise gives that answer too, and
+//!    nothing that is good for one use is used up by it.
 
 mod assertion;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::HeaderValue;
 
 use self::assertion::AssertionError;
 use crate::{
-    agent::Agent,
+    agent::{Agent, AuthMethod},
     capability::{Capability, Scope, narrow},
     client::{Client, Secrets},
     clock::Timestamp,
@@ -203,7 +205,7 @@ pub enum Proof {
     Nothing {
         /// The client that was claimed, if there is one. For the audit log only.
         claimed: Option<AuthenticatedClient>,
-        /// What is wrong with its assertion. For the audit log only.
+        /// What is wrong with its assertion, or why it is refused although its credential is good. For the audit log only.
         cause: Option<String>,
     },
 }
@@ -220,6 +222,8 @@ pub struct Desk<'a> {
     pub org: &'a OrgId,
     /// Its issuer.
     pub issuer: &'a str,
+    /// The address that the request came from, if it is known.
+    pub from: Option<IpAddr>,
     /// The time of the request.
     pub now: Timestamp,
 }
@@ -249,24 +253,28 @@ impl Desk<'_> {
 
     fn by_secret(&self, client: Option<AuthenticatedClient>, secret: Option<&Secret>) -> Proof {
         let (nobody, no_secret) = (Secrets::default(), Secret::from(""));
-        let (secrets, usable) = match &client {
+        let (secrets, usable, admitted) = match &client {
             Some(AuthenticatedClient::Client(client)) => {
-                (&client.secrets, client.active && client.confidential)
+                (&client.secrets, client.active && client.confidential, Ok(()))
             }
             Some(AuthenticatedClient::Agent(agent)) => {
-                (&agent.secrets, agent.is_active() && agent.identity_type.may_use_secret())
+                let admitted = agent.check(AuthMethod::ClientCredentials, self.from);
+                (&agent.secrets, agent.is_active(), admitted)
             }
-            None => (&nobody, false),
+            None => (&nobody, false, Ok(())),
         };
-        let accepted = secrets.accept(secret.unwrap_or(&no_secret), self.now);
+        let accepted = secrets.accept(secret.unwrap_or(&no_secret), self.now) && usable;
         match client {
             Some(AuthenticatedClient::Client(client))
                 if !client.confidential && client.active && secret.is_none() =>
             {
                 Proof::Public(client)
             }
-            Some(client) if accepted && usable => Proof::Proven(client),
-            claimed => Proof::Nothing { claimed, cause: None },
+            Some(client) if accepted && admitted.is_ok() => Proof::Proven(client),
+            claimed => {
+                let barred = admitted.err().filter(|_| accepted);
+                Proof::Nothing { claimed, cause: barred.map(|barred| barred.to_string()) }
+            }
         }
     }
 

@@ -52,7 +52,8 @@ impl AuthorizationDetail {
         }
         for name in LISTS {
             match members.get(name) {
-                None => {}
+                // Absent and `null` are the same, also where it is read.
+                None | Some(Value::Null) => {}
                 Some(Value::Array(items)) => {
                     let is_word = |item: &Value| item.as_str().is_some_and(|text| !text.trim().is_empty());
                     if items.len() > Self::MAX_ITEMS || !items.iter().all(is_word) {
@@ -68,20 +69,20 @@ impl AuthorizationDetail {
                 }
             }
         }
-        if members.get("identifier").is_some_and(|identifier| !identifier.is_string()) {
+        if members
+            .get("identifier")
+            .is_some_and(|identifier| !identifier.is_string() && !identifier.is_null())
+        {
             return Err(InvalidDetail("has an identifier that is not text"));
         }
-        let value = Value::Object(members);
-        if value.to_string().len() > Self::MAX_BYTES {
-            return Err(InvalidDetail("is longer than 8192 bytes"));
-        }
-        if !is_plain(&value) {
+        if !members.iter().all(|(name, value)| is_plain_text(name) && is_plain(value)) {
             return Err(InvalidDetail("contains control characters"));
         }
-        match value {
-            Value::Object(members) => Ok(Self(members)),
-            _ => Err(InvalidDetail("must be an object")),
+        let detail = Self(members);
+        if detail.to_json().to_string().len() > Self::MAX_BYTES {
+            return Err(InvalidDetail("is longer than 8192 bytes"));
         }
+        Ok(detail)
     }
 
     /// Its `type`.
@@ -153,17 +154,20 @@ impl From<AuthorizationDetail> for Value {
 
 /// Whether every text in it looks like what it is.
 fn is_plain(value: &Value) -> bool {
-    let plain = |text: &str| !text.chars().any(|c| c.is_control() || is_deceptive(c));
     match value {
-        Value::String(text) => plain(text),
+        Value::String(text) => is_plain_text(text),
         Value::Array(items) => items.iter().all(is_plain),
-        Value::Object(members) => members.iter().all(|(name, value)| plain(name) && is_plain(value)),
+        Value::Object(members) => members.iter().all(|(name, value)| is_plain_text(name) && is_plain(value)),
         Value::Null | Value::Bool(_) | Value::Number(_) => true,
     }
 }
 
-/// Names what exactly was asked for: the SHA-256 of JSON with sorted members and without white space. Two requests have the
-/// same only if nothing in them differs, the order of a list included.
+fn is_plain_text(text: &str) -> bool {
+    !text.chars().any(|c| c.is_control() || is_deceptive(c))
+}
+
+/// Names what exactly was asked for: the SHA-256 of JSON with sorted members and without white space. Two have the same
+/// only if nothing in what they name differs, the order of a list included.
 ///
 /// ```
 /// use lumoauth_core::jit::ActionHash;
@@ -345,6 +349,19 @@ mod tests {
     }
 
     #[test]
+    fn a_number_is_the_same_after_any_number_of_readings() {
+        for number in
+            ["122.558238113021936", "9.970685969649458e-10", "0.1", "1e23", "-0.0", "18446744073709551616"]
+        {
+            let text = format!(r#"{{"type":"transfer","rate":{number}}}"#);
+            let once: AuthorizationDetail = serde_json::from_str(&text).unwrap();
+            let again: AuthorizationDetail = serde_json::from_str(&once.to_json().to_string()).unwrap();
+            assert_eq!(ActionHash::of(&once.to_json()), ActionHash::of(&again.to_json()), "{number}");
+            assert_eq!(once, again, "{number}");
+        }
+    }
+
+    #[test]
     fn tricks_with_what_was_granted_are_seen() {
         let granted = json!({ "type": "file", "actions": ["read"], "identifier": "docs/q4.pdf",
                               "locations": ["https://files.test/a"], "amount": 10 });
@@ -416,6 +433,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_read_back_has_the_same_hash(value in json_value(), number in any::<f64>()) {
+            let value = json!([value, number]);
+            let again: Value = serde_json::from_str(&value.to_string()).unwrap();
+            prop_assert_eq!(ActionHash::of(&value), ActionHash::of(&again));
+        }
+
         #[test]
         fn only_equal_values_have_one_hash(one in json_value(), other in json_value()) {
             prop_assert_eq!(one == other, ActionHash::of(&one) == ActionHash::of(&other));

@@ -115,8 +115,9 @@ impl TaskOutcome {
 pub struct History {
     /// How many of its requests were denied.
     pub denials: u32,
-    /// How many requests it made in the last minute; not more than [`Task::REMEMBERED`].
-    pub recent: u32,
+    /// Whether [`Task::REMEMBERED`] requests or more came in the last minute. Not how many: what makes no difference to a
+    /// risk is no reason to assess it again.
+    pub hurried: bool,
 }
 
 impl Task {
@@ -126,8 +127,8 @@ impl Task {
     pub const MAX_NAME: usize = 128;
     /// How deep tasks can be nested.
     pub const MAX_ANCESTORS: usize = 4;
-    /// How many requests of the last minute are remembered.
-    pub const REMEMBERED: usize = 8;
+    /// How many requests of the last minute are remembered: so many within a minute are nothing special.
+    pub const REMEMBERED: usize = 5;
     /// This many denials suspend a task.
     pub const MAX_DENIALS: u32 = 3;
 
@@ -176,7 +177,7 @@ impl Task {
     pub fn history(&self, now: Timestamp) -> History {
         let since = now.minus(MINUTE);
         let recent = self.recent.iter().filter(|at| **at > since).count();
-        History { denials: self.denials, recent: u32::try_from(recent).unwrap_or(u32::MAX) }
+        History { denials: self.denials, hurried: recent >= Self::REMEMBERED }
     }
 
     /// From when on it may be forgotten.

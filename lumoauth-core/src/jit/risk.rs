@@ -112,7 +112,7 @@ pub fn assess<'a>(
         Some(TypeRisk::Critical | TypeRisk::Denied) => RiskLevel::Critical.score(),
         None => of_verbs(detail) + of_type(detail.kind()),
     };
-    let hurry = if history.recent > MOST_IN_A_MINUTE { 15 } else { 0 };
+    let hurry = if history.hurried { 15 } else { 0 };
     let score = base.saturating_add(history.denials.saturating_mul(15)).saturating_add(hurry);
     let mut level = RiskLevel::of(score);
     if needs_approval(detail, budgets) {
@@ -120,9 +120,6 @@ pub fn assess<'a>(
     }
     Assessment { score, level, denied: said == Some(&TypeRisk::Denied) }
 }
-
-/// How many requests of a task within a minute are nothing special.
-const MOST_IN_A_MINUTE: u32 = 5;
 
 /// The worst of what it wants to do. A verb that nobody knows is as bad as the worst, and so is saying nothing.
 fn of_verbs(detail: &AuthorizationDetail) -> u32 {
@@ -166,7 +163,7 @@ mod tests {
 
     use super::*;
 
-    const FRESH: History = History { denials: 0, recent: 0 };
+    const FRESH: History = History { denials: 0, hurried: false };
 
     fn detail(value: Value) -> AuthorizationDetail {
         AuthorizationDetail::new(value).unwrap()
@@ -207,11 +204,11 @@ mod tests {
 
     #[test]
     fn what_the_task_did_before_counts() {
-        let of = |denials, recent| level("file", &["read"], History { denials, recent });
-        assert_eq!((of(1, 0), of(2, 0)), (RiskLevel::Low, RiskLevel::Medium));
-        assert_eq!((of(0, 5), of(0, 6)), (RiskLevel::Low, RiskLevel::Low));
-        assert_eq!((of(1, 6), of(3, 6)), (RiskLevel::Medium, RiskLevel::High));
-        let flood = History { denials: u32::MAX, recent: u32::MAX };
+        let of = |denials, hurried| level("file", &["read"], History { denials, hurried });
+        assert_eq!((of(1, false), of(2, false)), (RiskLevel::Low, RiskLevel::Medium));
+        assert_eq!((of(0, true), of(1, true)), (RiskLevel::Low, RiskLevel::Medium));
+        assert_eq!((of(3, false), of(3, true)), (RiskLevel::Medium, RiskLevel::High));
+        let flood = History { denials: u32::MAX, hurried: true };
         assert_eq!(level("secret", &["drop"], flood), RiskLevel::Critical);
     }
 

@@ -299,9 +299,18 @@ mod tests {
         let task = task();
         let one = request(&task, AT(1001));
         let seen = task.history(AT(1001));
-        let after = inserted(&task, &Load::default(), &one).task;
-        let again = Step::insert(&after, &Load::default(), &request(&task, AT(1002)), seen, AT(1002));
-        assert_eq!(again.outcome, NewRequest::Stale);
+        let again = |task: &Task, at| {
+            Step::insert(task, &Load::default(), &request(task, AT(at)), seen, AT(at)).outcome
+        };
+        // The sixth within a minute is in a hurry, and the first five are alike.
+        let mut after = task.clone();
+        for n in 0..6 {
+            let expected = if n < 5 { NewRequest::Inserted } else { NewRequest::Stale };
+            assert_eq!(again(&after, 1002), expected, "{n}");
+            after = inserted(&after, &Load::default(), &request(&task, AT(1002))).task;
+        }
+        assert_eq!((again(&after, 1061), again(&after, 1062)), (NewRequest::Stale, NewRequest::Inserted));
+        assert_eq!(again(&Task { denials: 1, ..task.clone() }, 1002), NewRequest::Stale);
         let stranger = Task { agent: AgentId::generate(), ..task };
         assert_eq!(inserted(&stranger, &Load::default(), &one).outcome, NewRequest::Missing);
     }

@@ -23,7 +23,10 @@ pub use proof::{
     whole_blocks,
 };
 
-use crate::{clock::Timestamp, id::EventId};
+use crate::{
+    clock::Timestamp,
+    id::{EventId, OrgId},
+};
 
 /// How many leaves a block has.
 pub const BLOCK: u64 = 1024;
@@ -135,19 +138,21 @@ impl<'de> Deserialize<'de> for Node {
     }
 }
 
-/// The leaf of an entry of an audit log. Its bytes are five lines, joined by `\n` and without one at the end:
+/// The leaf of an entry of an audit log. Its bytes are six lines, joined by `\n` and without one at the end:
 ///
 /// ```text
 /// lumoauth-audit-1
+/// <the organization>
 /// <the number of the entry, decimal>
 /// <the id of the event, lower-case with hyphens>
 /// <when it happened, decimal, in milliseconds since 1970>
 /// <the event, byte for byte the JSON that is stored>
 /// ```
 ///
-/// The first four hold no line break, so no two entries have the same bytes.
-pub fn entry_leaf(seq: u64, event: EventId, at: Timestamp, body: &[u8]) -> Node {
-    let head = format!("lumoauth-audit-1\n{seq}\n{}\n{}\n", event.uuid().hyphenated(), at.unix_millis());
+/// The first five hold no line break, so no two entries have the same bytes, of whichever organization they are.
+pub fn entry_leaf(org: &OrgId, seq: u64, event: EventId, at: Timestamp, body: &[u8]) -> Node {
+    let (event, at) = (event.uuid().hyphenated(), at.unix_millis());
+    let head = format!("lumoauth-audit-1\n{org}\n{seq}\n{event}\n{at}\n");
     Node::leaf(&[head.as_bytes(), body])
 }
 

@@ -1,13 +1,12 @@
 //! The decision, and why it came out so.
 
-use std::{fmt, sync::Arc};
+use std::{cmp::Reverse, fmt, sync::Arc};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    Check, Effect, Grant, Party, Policy, Question, SYSTEM_PERMISSIONS, Snapshot, Tuple, Who,
-    abac::{Facts, Target},
+    Check, Effect, Grant, Party, Policy, Question, SYSTEM_PERMISSIONS, Snapshot, Tuple, Who, abac::Facts,
     is_reserved,
 };
 use crate::{
@@ -205,22 +204,29 @@ impl fmt::Display for AttributeVerdict {
 
 impl Question<'_> {
     /// What neither a policy nor an engine of the host's own can give back: a tool that is not on an agent's list, what the
-    /// token leaves out, and everything of a reserved family that nobody's scopes cover.
+    /// token leaves out, and everything of a reserved family that nobody's scopes cover. Nobody can do anything.
     pub fn out_of_bounds(&self) -> Option<Verdict> {
+        if self.parties.is_empty() {
+            return Some(not_granted(self.action));
+        }
         self.parties.iter().find_map(|party| party.out_of_bounds(self.action))
     }
 
-    /// Type and verb of the action.
-    fn target(&self) -> (&str, &str) {
-        let action = self.action.as_str();
-        let parts =
-            action.rsplit_once(['.', ':']).filter(|(kind, verb)| !kind.is_empty() && !verb.is_empty());
-        match (self.resource.kind, parts) {
-            (None, Some(parts)) => parts,
-            (None, None) => ("", action),
-            (Some(kind), Some((prefix, verb))) if kind == prefix => (kind, verb),
-            (Some(kind), _) => (kind, action),
-        }
+    /// Whether what its capabilities and tokens say stops any of the parties for this reason.
+    pub(crate) fn is_stopped_by(&self, reason: DenyReason) -> bool {
+        self.parties.iter().any(|party| party.standing == Decision::Deny(reason))
+    }
+
+    /// Whether every one of the parties has it by capability and token.
+    pub(crate) fn is_in_scope(&self) -> bool {
+        self.parties.iter().all(|party| party.standing.is_allow())
+    }
+
+    /// Whether policies look at it with the eyes of this party: a person's agents see what is known of the person too, so
+    /// the person alone adds nothing but not to be an agent.
+    fn is_looked_at_by(&self, party: &Party<'_>) -> bool {
+        let is_agent = |party: &Party<'_>| matches!(party.who, Who::Agent(_));
+        is_agent(party) || !self.parties.iter().any(is_agent)
     }
 }
 
@@ -259,7 +265,7 @@ impl Snapshot {
     ///    allows it; or by the relation that was asked about.
     ///
     /// A person has by scope only what the organization does not list as a permission. Administrators have what
-    /// [`SYSTEM_PERMISSIONS`] lists, in person, and nothing else.
+    /// [`SYSTEM_PERMISSIONS`] lists, in person, and nothing else; others have that by a role or as a permission only.
     pub fn decide(&self, question: &Question<'_>) -> Verdict {
         for party in &question.parties {
             if let Some(policy) = self.denied_by(question, party) {
@@ -300,9 +306,12 @@ impl Snapshot {
 
     fn basis(&self, question: &Question<'_>, party: &Party<'_>) -> Option<Basis> {
         let action = question.action;
+        let administrative = SYSTEM_PERMISSIONS.iter().any(|(slug, _)| *slug == action.as_str());
         let by_scope = party.standing.is_allow();
         let counts = match party.who {
-            Who::Agent(_) | Who::Other => true,
+            // Nobody administers by a wildcard.
+            Who::Agent(agent) => !administrative || agent.capabilities.contains(action),
+            Who::Other => true,
             Who::User(_) => is_reserved(action) || !self.lists(action),
         };
         if by_scope && counts {
@@ -314,11 +323,15 @@ impl Snapshot {
         if let Who::User(user) = party.who
             && party.in_person
             && user.is_admin
-            && SYSTEM_PERMISSIONS.iter().any(|(slug, _)| *slug == action.as_str())
+            && administrative
         {
             return Some(Basis::Administrator);
         }
-        self.by_permission(&party.who, action)
+        let permitted = self.by_permission(&party.who, action);
+        if administrative {
+            return permitted;
+        }
+        permitted
             .or_else(|| self.by_policy(question, party).map(Basis::Policy))
             .or_else(|| self.by_relation(question, &party.who))
     }
@@ -348,24 +361,34 @@ impl Snapshot {
     }
 
     fn denied_by(&self, question: &Question<'_>, party: &Party<'_>) -> Option<Arc<Policy>> {
-        self.with_facts(question, party, |target, facts| self.policies.first(Effect::Deny, target, facts))
+        let first =
+            |names: &[(&str, &str)], facts: &Facts<'_>| self.policies.first(Effect::Deny, names, facts);
+        let looks = question.is_looked_at_by(party);
+        looks.then(|| self.look(Effect::Deny, question, party, first).flatten().next()).flatten()
     }
 
     fn by_policy(&self, question: &Question<'_>, party: &Party<'_>) -> Option<Arc<Policy>> {
-        self.with_facts(question, party, |target, facts| self.policies.first(Effect::Allow, target, facts))
+        let first =
+            |names: &[(&str, &str)], facts: &Facts<'_>| self.policies.first(Effect::Allow, names, facts);
+        self.look(Effect::Allow, question, party, first).flatten().next()
     }
 
     /// What the attribute policies alone say: a policy that denies it to any of the parties denies it, and a policy must
     /// allow it to each.
     pub fn attribute_verdict(&self, question: &Question<'_>) -> AttributeVerdict {
-        let matched = |effect, party: &Party<'_>| {
-            self.with_facts(question, party, |target, facts| self.policies.all(effect, target, facts))
+        let matched = |effect, party| -> Vec<_> {
+            let all = |names: &[(&str, &str)], facts: &Facts<'_>| self.policies.all(effect, names, facts);
+            self.look(effect, question, party, all).flatten().collect()
         };
-        let mut denying: Vec<_> =
-            question.parties.iter().flat_map(|party| matched(Effect::Deny, party)).collect();
+        let sorted = |mut policies: Vec<Arc<Policy>>| {
+            policies.sort_by_key(|policy| (Reverse(policy.priority), policy.number));
+            policies.dedup_by_key(|policy| policy.number);
+            policies
+        };
+        let looking = question.parties.iter().filter(|party| question.is_looked_at_by(party));
+        let denying: Vec<_> = looking.flat_map(|party| matched(Effect::Deny, party)).collect();
         if !denying.is_empty() {
-            denying.dedup_by_key(|policy| policy.number);
-            return AttributeVerdict { allowed: false, matched: denying };
+            return AttributeVerdict { allowed: false, matched: sorted(denying) };
         }
         let mut allowing = Vec::new();
         for party in &question.parties {
@@ -375,17 +398,18 @@ impl Snapshot {
             }
             allowing.extend(found);
         }
-        allowing.dedup_by_key(|policy| policy.number);
-        AttributeVerdict { allowed: !allowing.is_empty(), matched: allowing }
+        AttributeVerdict { allowed: !allowing.is_empty(), matched: sorted(allowing) }
     }
 
-    /// Looks at policies with the eyes of one party: an agent that acts for a person, with both; the person alone.
-    fn with_facts<T>(
+    /// Looks at policies with the eyes of one party: an agent that acts for a person, with both; the person alone. Once for
+    /// each type that the resource may be of.
+    fn look<T>(
         &self,
+        effect: Effect,
         question: &Question<'_>,
         party: &Party<'_>,
-        look: impl FnOnce(Target<'_>, &Facts<'_>) -> T,
-    ) -> T {
+        look: impl Fn(&[(&str, &str)], &Facts<'_>) -> T,
+    ) -> impl Iterator<Item = T> {
         let person = question.parties.iter().find_map(|party| match party.who {
             Who::User(user) => Some(user),
             Who::Agent(_) | Who::Other => None,
@@ -394,22 +418,24 @@ impl Snapshot {
             Who::Agent(agent) => Some(agent),
             Who::User(_) | Who::Other => None,
         };
-        let roles = |who: Who<'_>| -> Vec<Label> {
-            let held = who.holder().map(|holder| self.roles_of(&holder)).unwrap_or_default();
-            held.iter().map(|held| held.role.slug.clone()).collect()
-        };
-        let of_user = || person.map(|user| roles(Who::User(user))).unwrap_or_default();
-        let of_agent = || agent.map(|agent| roles(Who::Agent(agent))).unwrap_or_default();
-        let (kind, verb) = question.target();
-        let mut resource = question.resource;
-        resource.kind = resource.kind.or((!kind.is_empty()).then_some(kind));
-        let facts = Facts {
-            values: &self.values,
-            user: person.map(|user| (user, &of_user as &dyn Fn() -> Vec<Label>)),
-            agent: agent.map(|agent| (agent, &of_agent as &dyn Fn() -> Vec<Label>)),
-            resource: &resource,
-            environment: &question.environment,
-        };
-        look(Target { kind, verb, action: question.action.as_str() }, &facts)
+        let sought = question.sought(effect);
+        sought.kinds.into_iter().map(move |kind| {
+            let roles = |who: Who<'_>| -> Vec<Label> {
+                let held = who.holder().map(|holder| self.roles_of(&holder)).unwrap_or_default();
+                held.iter().map(|held| held.role.slug.clone()).collect()
+            };
+            let of_user = || person.map(|user| roles(Who::User(user))).unwrap_or_default();
+            let of_agent = || agent.map(|agent| roles(Who::Agent(agent))).unwrap_or_default();
+            let mut resource = question.resource;
+            resource.kind = kind;
+            let facts = Facts {
+                values: &self.values,
+                user: person.map(|user| (user, &of_user as &dyn Fn() -> Vec<Label>)),
+                agent: agent.map(|agent| (agent, &of_agent as &dyn Fn() -> Vec<Label>)),
+                resource: &resource,
+                environment: &question.environment,
+            };
+            look(&sought.names, &facts)
+        })
     }
 }

@@ -34,6 +34,7 @@ mod record;
 mod relations;
 mod role;
 mod snapshot;
+mod target;
 
 pub use abac::{Condition, Effect, InvalidCondition, Policy};
 pub use attribute::{AttributeDefinition, AttributeKind, AttributeOwner, AttributeValue, DataType};

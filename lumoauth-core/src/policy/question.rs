@@ -23,6 +23,8 @@ pub struct Question<'a> {
     pub parties: Vec<Party<'a>>,
     /// To what it is done.
     pub resource: Resource<'a>,
+    /// What policies about the type of the resource call it, where that type is not merely what the caller says.
+    pub verb: Option<&'a str>,
     /// What else is known of the request.
     pub environment: Environment<'a>,
     /// The relation to an object that would allow it.
@@ -32,7 +34,7 @@ pub struct Question<'a> {
 impl<'a> Question<'a> {
     /// May they do `action`, of which nothing else is known?
     pub fn new(action: &'a Capability, parties: Vec<Party<'a>>, environment: Environment<'a>) -> Self {
-        Self { action, parties, resource: Resource::default(), environment, relation: None }
+        Self { action, parties, resource: Resource::default(), verb: None, environment, relation: None }
     }
 }
 
@@ -90,7 +92,7 @@ impl Who<'_> {
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Resource<'a> {
-    /// Its type; if absent, what stands before the last `.` or `:` of the action.
+    /// Its type, as the caller says; if absent, what stands before the last `.` or `:` of the action.
     pub kind: Option<&'a str>,
     /// Its id.
     pub id: Option<&'a str>,

@@ -106,7 +106,7 @@ pub fn is_reserved(action: &Capability) -> bool {
 pub enum Holder {
     /// An agent.
     Agent(AgentId),
-    /// Whoever has the relation `member` to the object `group:<name>`, directly or by groups in between.
+    /// Whoever has the relation `member` to the object `group:<name>`, as a check of that relation says.
     Group(Label),
     /// A person.
     User(UserId),

@@ -26,11 +26,13 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Snapshot {
     revision: u64,
+    bytes: u64,
     records: BTreeMap<RecordId, Kept>,
     roles: HashMap<Number, Arc<Role>>,
-    holders: HashMap<Holder, HashSet<Grant>>,
+    holders: HashMap<Holder, BTreeSet<Grant>>,
     having: HashMap<Grant, BTreeSet<Holder>>,
     listed: HashSet<Capability>,
+    numbered: HashMap<Number, Capability>,
     pub(super) policies: Policies,
     pub(super) values: Values,
     pub(super) relations: Relations,
@@ -39,8 +41,13 @@ pub struct Snapshot {
 #[derive(Debug)]
 struct Kept {
     revision: u64,
+    /// How long it is in stores.
+    length: u64,
     entry: Entry,
 }
+
+/// What a record costs beside its text, about: in maps and indexes.
+const OVERHEAD: u64 = 256;
 
 /// A role that somebody has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,22 +75,31 @@ impl Snapshot {
         self.records.is_empty()
     }
 
+    /// How much memory it takes, about.
+    pub fn bytes(&self) -> u64 {
+        self.bytes + self.records.len() as u64 * OVERHEAD
+    }
+
     /// Takes over one change. The snapshot's revision becomes that of the record, if that is later.
     ///
     /// # Errors
-    /// [`CorruptRecord`] if the record cannot be read. Nothing changed then, and the snapshot is not that of its organization
+    /// [`CorruptRecord`] if the record cannot be read. The snapshot is not that of its organization
     /// any more: whoever decides with it decides on less than there is.
     pub fn apply(&mut self, record: &Record) -> Result<(), CorruptRecord> {
         let entry = record.body.as_ref().map(|body| Entry::read(&record.id, body)).transpose()?;
-        if let Some(Kept { entry: old, .. }) = self.records.remove(&record.id) {
+        if let Some(Kept { entry: old, length, .. }) = self.records.remove(&record.id) {
             self.leave_out(&old);
+            self.bytes -= length;
         }
         if let Some(entry) = entry {
             self.take_in(&entry).map_err(|error| CorruptRecord {
                 id: record.id.clone(),
                 source: serde::de::Error::custom(error),
             })?;
-            self.records.insert(record.id.clone(), Kept { revision: record.revision, entry });
+            let body = record.body.as_ref().map_or(0, |body| body.len());
+            let length = (record.id.key().len() + body) as u64;
+            self.bytes += length;
+            self.records.insert(record.id.clone(), Kept { revision: record.revision, length, entry });
         }
         self.advance(record.revision);
         Ok(())
@@ -109,6 +125,7 @@ impl Snapshot {
             Entry::Namespace(namespace) => self.relations.define(namespace),
             Entry::Permission(permission) => {
                 self.listed.insert(permission.slug.clone());
+                self.numbered.insert(permission.number, permission.slug.clone());
             }
             Entry::Policy(policy) => self.policies.insert(policy)?,
             Entry::Role(role) => {
@@ -140,6 +157,7 @@ impl Snapshot {
             Entry::Namespace(namespace) => self.relations.undefine(&namespace.name),
             Entry::Permission(permission) => {
                 self.listed.remove(&permission.slug);
+                self.numbered.remove(&permission.number);
             }
             Entry::Policy(policy) => self.policies.remove(policy),
             Entry::Role(role) => {
@@ -153,6 +171,17 @@ impl Snapshot {
     /// What the record `id` says, and at which revision it was written.
     pub fn find(&self, id: &RecordId) -> Option<(u64, &Entry)> {
         self.records.get(id).map(|kept| (kept.revision, &kept.entry))
+    }
+
+    /// The next `limit` records after `after`, in the order of kinds and keys.
+    pub(crate) fn some_after(
+        &self,
+        after: Option<&RecordId>,
+        limit: usize,
+    ) -> impl Iterator<Item = (&RecordId, &Entry)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let records = self.records.range((from, Bound::Unbounded)).take(limit);
+        records.map(|(id, kept)| (id, &kept.entry))
     }
 
     /// Every record of a kind, in the order of keys.
@@ -174,13 +203,18 @@ impl Snapshot {
         })
     }
 
+    /// Whether there is a role with this id.
+    pub(crate) fn has_role(&self, number: Number) -> bool {
+        self.roles.contains_key(&number)
+    }
+
     /// The permission with this slug or id.
     pub fn permission(&self, name: &str) -> Option<&Permission> {
-        if let Ok(number) = name.parse() {
-            let number = Number::new(number);
-            return self.permissions().find(|permission| permission.number == number);
-        }
-        match self.find(&Permission::record_id(&Capability::parse(name).ok()?))?.1 {
+        let slug = match name.parse() {
+            Ok(number) => self.numbered.get(&Number::new(number))?.clone(),
+            Err(_) => Capability::parse(name).ok()?,
+        };
+        match self.find(&Permission::record_id(&slug))?.1 {
             Entry::Permission(permission) => Some(permission),
             _ => None,
         }
@@ -283,8 +317,9 @@ impl Snapshot {
             }
         }
         let subject = Entity::parse(&holder.to_string()).ok()?;
-        for group in self.relations.groups_of(&subject.into()) {
-            for grant in self.holders.get(&Holder::Group(group.clone())).into_iter().flatten() {
+        let grants = |group: &Label| self.holders.get(&Holder::Group(group.clone()));
+        for group in self.relations.groups_of(&subject.into(), |group| grants(group).is_some()) {
+            for grant in grants(&group).into_iter().flatten() {
                 if let Some(found) = look(grant, Some(&group)) {
                     return Some(found);
                 }

@@ -7,6 +7,7 @@ use crate::{
     capability::Scope,
     clock::Timestamp,
     id::{AgentId, ClientId, OrgId},
+    jit::AuthorizationDetail,
     secret::Secret,
     token::{AccessClaims, Act, InvalidToken},
 };
@@ -36,6 +37,8 @@ pub struct RemoteCaller {
     pub actors: Vec<Actor>,
     /// What the token may be used for.
     pub scope: Scope,
+    /// What the token is for in detail, if it was made for a task; empty for every other.
+    pub authorization_details: Vec<AuthorizationDetail>,
     /// When the token ends.
     pub expires_at: Timestamp,
     /// Whether somebody who pays for its calls had used up a budget when the authorization server was asked.
@@ -95,6 +98,7 @@ impl RemoteCaller {
             agent_name: claims.agent_name,
             actors,
             scope: claims.scope,
+            authorization_details: if claims.jit { claims.authorization_details } else { Vec::new() },
             expires_at: Timestamp::from_unix_seconds(claims.exp),
             over_budget: false,
             token,

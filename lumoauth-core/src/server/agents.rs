@@ -8,8 +8,8 @@ use serde_json::{Value, json, value::RawValue};
 use super::{ApiError, AuthorizationServer, Caller, retrying, token::RequestClient, written};
 use crate::{
     agent::{
-        Agent, AgentPatch, AgentStatus, InvalidAgent, StatusChange, Terminal, https_url, parse_capabilities,
-        parse_policy,
+        Agent, AgentPatch, AgentStatus, AuthMethod, IdentityType, InvalidAgent, StatusChange, Terminal,
+        https_url, parse_capabilities, parse_policy,
     },
     audit::{Event, EventKind, Target},
     capability::{Capability, Scope},
@@ -69,6 +69,12 @@ pub struct RegistrationRequest {
     pub jwks_uri: Option<String>,
     /// Not supported yet.
     pub jwks: Option<Value>,
+    /// The only addresses it may come from, if an administrator registers the agent.
+    #[serde(alias = "allowedIps")]
+    pub allowed_ips: Option<Vec<String>>,
+    /// The only ways it may prove who it is, if an administrator registers the agent.
+    #[serde(alias = "authMethods")]
+    pub auth_methods: Option<Vec<String>>,
 }
 
 /// The outcome of a registration.
@@ -92,8 +98,8 @@ pub(super) enum Change<T> {
 impl AuthorizationServer {
     /// Creates an agent.
     ///
-    /// Identity types that use a secret get one; those that use an API key get one. Both are returned here and
-    /// never again.
+    /// Identity types that use a secret get one; those that use an API key get one; neither if the agent may not
+    /// authenticate by it. Both are returned here and never again.
     ///
     /// # Errors
     /// [`ApiError`] if the members are not acceptable or the slug or client id is taken.
@@ -116,16 +122,13 @@ impl AuthorizationServer {
         patch.apply(&mut agent)?;
         self.check_workload(org, &agent)?;
         let asked = patch.issue_secret == Some(true);
-        let secret = (agent.identity_type.may_use_secret() || asked).then(|| {
+        let secret = (agent.may_use(AuthMethod::ClientCredentials) || asked).then(|| {
             let secret = Secret::generate("lms_");
             agent.secrets = Secrets::one(&secret);
             secret
         });
-        let by_key = matches!(
-            agent.identity_type,
-            crate::agent::IdentityType::ApiKey | crate::agent::IdentityType::Custom
-        );
-        let api_key = by_key.then(|| agent.rotate_api_key(org));
+        let by_key = matches!(agent.identity_type, IdentityType::ApiKey | IdentityType::Custom);
+        let api_key = (by_key && agent.may_use(AuthMethod::ApiKey)).then(|| agent.rotate_api_key(org));
         self.insert_agent(org, &agent, caller, now).await?;
         Ok(NewAgent { agent: Arc::new(agent), secret, api_key })
     }
@@ -147,7 +150,9 @@ impl AuthorizationServer {
             .event(EventKind::AgentCreated, format!("agent {} created", agent.slug), now)
             .on(agent_target(agent))
             .with("capabilities", json!(agent.capabilities))
-            .with("identity_type", agent.identity_type.as_str());
+            .with("identity_type", agent.identity_type.as_str())
+            .with("auth_methods", json!(agent.auth_methods))
+            .with("allowed_ips", json!(agent.allowed_ips));
         match self.stores().agents.insert(org, agent, &event).await? {
             Insert::Inserted => Ok(()),
             Insert::Taken(Unique::ClientId) => {
@@ -216,13 +221,16 @@ impl AuthorizationServer {
                 }
                 let (before, proof) = (view::agent(agent), (agent.workload.clone(), agent.identity_type));
                 let named = agent.aauth_identifier().cloned();
+                let methods = AuthMethod::ALL.map(|method| (method, agent.may_use(method)));
                 patch.apply(agent)?;
                 if agent.workload != proof.0 {
                     self.check_workload(org, agent)?;
                 }
+                let narrowed = methods.iter().any(|(method, could)| *could && !agent.may_use(*method));
                 let renamed = named.is_some() && agent.aauth_identifier() != named.as_ref();
                 if (proof.0.is_some() && agent.workload != proof.0)
                     || agent.identity_type != proof.1
+                    || narrowed
                     || renamed
                 {
                     // It proves who it is in another way now; what it got by the old one ends.
@@ -296,7 +304,7 @@ impl AuthorizationServer {
         Ok(agent)
     }
 
-    /// Deletes an agent. Its tokens are dead: a record that is gone is alive for nobody.
+    /// Deletes an agent, and what it had by policy. Its tokens are dead: a record that is gone is alive for nobody.
     ///
     /// # Errors
     /// [`ApiError::NotFound`] if there is none.
@@ -308,7 +316,10 @@ impl AuthorizationServer {
             .on(agent_target(&agent))
             .with("mode", "delete");
         match self.stores().agents.remove(org, agent.id, &event).await? {
-            Remove::Removed => Ok(()),
+            Remove::Removed => {
+                self.forget_agent(org, agent.id, caller).await;
+                Ok(())
+            }
             Remove::Missing => Err(ApiError::NotFound("agent")),
         }
     }
@@ -316,7 +327,7 @@ impl AuthorizationServer {
     /// Gives an agent a new client secret; the old one works for `grace` more.
     ///
     /// # Errors
-    /// [`ApiError::InvalidRequest`] for identity types without a secret.
+    /// [`ApiError::InvalidRequest`] for agents that may not use a secret.
     pub async fn rotate_agent_secret(
         &self,
         org: &OrgId,
@@ -326,8 +337,8 @@ impl AuthorizationServer {
     ) -> Result<(Arc<Agent>, Secret), ApiError> {
         let now = self.now();
         self.modify_agent(org, name, now, |agent| {
-            if !agent.identity_type.may_use_secret() {
-                let text = "Agents of this identity type have no client secret.";
+            if !agent.may_use(AuthMethod::ClientCredentials) {
+                let text = "An agent that authenticates like this one has no client secret.";
                 return Err(ApiError::InvalidRequest(text.to_owned()));
             }
             let secret = agent.rotate_secret(now.plus(grace));
@@ -339,7 +350,7 @@ impl AuthorizationServer {
     /// Gives an agent a new API key; the old one is dead.
     ///
     /// # Errors
-    /// [`ApiError::InvalidRequest`] for identity types without an API key.
+    /// [`ApiError::InvalidRequest`] for agents that may not use an API key.
     pub async fn rotate_agent_key(
         &self,
         org: &OrgId,
@@ -348,8 +359,8 @@ impl AuthorizationServer {
     ) -> Result<(Arc<Agent>, Secret), ApiError> {
         let now = self.now();
         self.modify_agent(org, name, now, |agent| {
-            if !agent.identity_type.may_use_api_key() {
-                let text = "Agents of this identity type have no API key.";
+            if !agent.may_use(AuthMethod::ApiKey) {
+                let text = "An agent that authenticates like this one has no API key.";
                 return Err(ApiError::InvalidRequest(text.to_owned()));
             }
             let key = agent.rotate_api_key(org);
@@ -495,6 +506,8 @@ impl AuthorizationServer {
             name: Some(name),
             description: request.description,
             jwks_uri: request.jwks_uri,
+            allowed_ips: request.allowed_ips,
+            auth_methods: request.auth_methods,
             ..AgentPatch::default()
         };
         match &principal.identity {
@@ -512,6 +525,11 @@ impl AuthorizationServer {
                     && agent.jwks_uri.as_deref() != Some(&https_url("jwks_uri", &uri)?)
                 {
                     return Err(ApiError::Forbidden("Only an administrator sets the keys of an agent."));
+                }
+                if patch.allowed_ips.is_some() || patch.auth_methods.is_some() {
+                    return Err(ApiError::Forbidden(
+                        "Only an administrator says how and from where an agent comes.",
+                    ));
                 }
                 let agent = self.describe_self(org, agent, &patch, &wanted, caller).await?;
                 Ok(Registration { agent, secret: None })

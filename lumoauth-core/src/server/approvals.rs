@@ -11,14 +11,16 @@ use serde_json::{Map, Value};
 use super::{ApiError, AuthorizationServer, Caller, Reviewer};
 use crate::{
     agent::Agent,
-    approval::{Approval, ApprovalStatus, ApprovalToken, Decision, Impact, is_deceptive},
+    approval::{Approval, ApprovalStatus, ApprovalToken, Decision, Epochs, Impact, is_deceptive},
     audit::{Actor, Event, EventKind, Origin, Target, cleaned},
     clock::Timestamp,
     id::{AgentId, OrgId, UserId},
     jit::ActionHash,
+    organization::OrganizationStatus,
     principal::Principal,
     spending::{Payers, Remaining},
-    store::{AgentKey, Decide, Insert, Listing, Page, StoreError},
+    store::{AgentKey, Decide, Listing, NewApproval, Page, StoreError, Stores, UserKey},
+    user::User,
 };
 
 /// How long people have to decide what an agent asks them directly.
@@ -147,7 +149,7 @@ impl AuthorizationServer {
     ///
     /// # Errors
     /// [`ApiError`] if the token is a test token, the agent may not act for others, a member is not acceptable, the budget
-    /// is used up, or the request reaches nobody ([`ApiError::NotDelivered`]).
+    /// is used up, too many of the agent's wait for the person, or the request reaches nobody ([`ApiError::NotDelivered`]).
     pub async fn request_approval(
         &self,
         principal: &Principal,
@@ -166,7 +168,7 @@ impl AuthorizationServer {
         let user = self.find_user(org, who).await?;
         let user = user.filter(|user| user.is_active());
         let Some(user) = user.as_ref().filter(|user| user.has_approver_channel()) else {
-            if self.falls_back(org, who, user.as_ref(), agent).await? {
+            if self.falls_back(org, who, user.as_ref(), agent).await {
                 return Err(ApiError::ToldByMail { task_id, impact: impact.as_str() });
             }
             return Err(ApiError::NotDelivered { task_id });
@@ -174,28 +176,38 @@ impl AuthorizationServer {
         let mut approval = Approval::new(agent.id, agent.client_id.clone(), now, now.plus(APPROVAL_LIFE));
         approval.on_behalf_of = Some(user.id);
         (approval.task_id, approval.reason, approval.impact, approval.meta) = (task_id, reason, impact, meta);
-        let approval = self.open_approval(principal, approval, caller).await?;
-        self.announce_approval(org, user, agent, &approval).await?;
+        let approval = self.open_approval(principal, agent, Some(user), approval, caller).await?;
         Ok(OpenedApproval { approval, remaining })
     }
 
-    /// Opens `approval`, which was made by the agent that calls as `principal`. Opening it again changes nothing: what is
-    /// there is returned, decided or not. So whoever writes down its token first can always go on after a failure.
+    /// Opens `approval`, which was made by `agent`, that calls as `principal`, and tells `user` of it, who is asked. Opening
+    /// it again changes nothing: what is there is returned, decided or not. So whoever writes down its token first can
+    /// always go on after a failure.
     ///
     /// # Errors
-    /// [`ApiError`] if the store cannot answer.
+    /// [`ApiError`] if too many wait already, or the store cannot answer.
     pub(super) async fn open_approval(
         &self,
         principal: &Principal,
-        approval: Approval,
+        agent: &Agent,
+        user: Option<&Arc<User>>,
+        mut approval: Approval,
         caller: &Caller,
     ) -> Result<Arc<Approval>, ApiError> {
         let org = &principal.org;
+        let organization = self.organization(org).await?;
+        approval.epochs = Epochs { organization: organization.epoch, agent: agent.epoch };
         let event = caller.event(EventKind::ApprovalRequested, "approval requested", approval.created_at);
         let event = principal.in_context(about(&approval, event));
         match self.stores().approvals.insert(org, &approval, &event).await? {
-            Insert::Inserted => Ok(Arc::new(approval)),
-            Insert::Taken(_) => {
+            NewApproval::Inserted => {
+                if let Some(user) = user.filter(|user| user.has_approver_channel()) {
+                    self.announce_approval(&organization, user, agent, &approval).await;
+                }
+                Ok(Arc::new(approval))
+            }
+            NewApproval::TooMany => Err(ApiError::TooManyPending),
+            NewApproval::Taken => {
                 let found = self.stores().approvals.find(org, &approval.token).await?;
                 found.filter(|found| found.agent == approval.agent).ok_or_else(|| {
                     StoreError::other("approvals.insert", "the token of an approval is of another one").into()
@@ -268,15 +280,17 @@ impl AuthorizationServer {
             return Err(ApiError::Forbidden("This is not what was shown."));
         }
         let note = match request.note.as_deref() {
-            None | Some("") => None,
-            Some(note) => Some(readable("note", note, Approval::MAX_REASON, Lines::Several)?),
+            Some(note) if !note.trim().is_empty() => {
+                Some(readable("note", note, Approval::MAX_REASON, Lines::Several)?)
+            }
+            _ => None,
         };
         if approved && approval.status(now) == ApprovalStatus::Pending {
             // Not from a cache: an agent that was stopped a moment ago gets no more yes.
-            let stores = self.stores().uncached();
-            let agent = stores.agents.find(org, AgentKey::Id(approval.agent)).await?;
-            if !agent.is_some_and(|agent| agent.is_active()) {
-                return Err(ApiError::Conflict("The agent that asked is not active any more."));
+            if !stands(&self.stores().uncached(), org, &approval).await? {
+                return Err(ApiError::Conflict(
+                    "The agent that asked, or whom it is for, was stopped since.",
+                ));
             }
         }
         let (kind, text) = if approved {
@@ -287,7 +301,7 @@ impl AuthorizationServer {
         let event =
             about(&approval, caller.event(kind, text, now)).with("agent_id", approval.agent.to_string());
         let (by, number) = (Some(user.id), Some(user.number));
-        let decision = Decision { approved, by, number, at: now, note };
+        let decision = Decision { approved, by, number, epoch: user.epoch, at: now, note };
         match self.stores().approvals.decide(org, &approval, &decision, now, &event).await? {
             Decide::Decided => {}
             Decide::AlreadyDecided => return Err(ApiError::Conflict("This approval was decided before.")),
@@ -318,7 +332,7 @@ impl AuthorizationServer {
         }
         let event = caller.event(EventKind::ApprovalWithdrawn, "request for approval taken back", now);
         let event = principal.in_context(about(&approval, event));
-        let decision = Decision { approved: false, by: None, number: None, at: now, note: None };
+        let decision = Decision { approved: false, by: None, number: None, epoch: 0, at: now, note: None };
         match approvals.decide(org, &approval, &decision, now, &event).await? {
             // Somebody may have been faster: what they said is about nothing now.
             Decide::Decided | Decide::AlreadyDecided | Decide::Expired | Decide::Missing => Ok(()),
@@ -366,11 +380,36 @@ impl AuthorizationServer {
     }
 }
 
-/// `event`, about this approval. Its token is not for the log.
+/// Whether everybody whom `approval` rests on is as they were: the organization and the agent as when it was asked, whoever
+/// agreed as when they did, and whom it is for active. Who was stopped since ended it for good, as they ended their tokens.
+pub(super) async fn stands(stores: &Stores, org: &OrgId, approval: &Approval) -> Result<bool, StoreError> {
+    let Epochs { organization, agent } = approval.epochs;
+    let found = stores.organizations.find(org).await?;
+    if !found.is_some_and(|found| found.status == OrganizationStatus::Active && found.epoch == organization) {
+        return Ok(false);
+    }
+    let found = stores.agents.find(org, AgentKey::Id(approval.agent)).await?;
+    if !found.is_some_and(|found| found.is_active() && found.epoch == agent) {
+        return Ok(false);
+    }
+    let decision = approval.decision.as_ref();
+    let by = decision.and_then(|decision| Some((decision.by?, Some(decision.epoch))));
+    let whom = approval.on_behalf_of.map(|user| (user, None));
+    for (user, epoch) in by.into_iter().chain(whom) {
+        let found = stores.users.find(org, UserKey::Id(user)).await?;
+        if !found.is_some_and(|found| found.is_active() && epoch.is_none_or(|epoch| found.epoch == epoch)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// `event`, about this approval. Its token is not for the log; what it says to people is named by the hash.
 fn about(approval: &Approval, event: Event) -> Event {
     event
         .on(Target::new("approval", approval.token.fingerprint()))
         .with("task_id", cleaned(&approval.task_id))
         .with("impact", approval.impact.as_str())
         .with("on_behalf_of", approval.on_behalf_of.as_ref().map(UserId::to_string))
+        .with("action_hash", ActionHash::of(&approval.action()).as_str())
 }

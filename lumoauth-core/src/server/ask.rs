@@ -15,8 +15,9 @@ use crate::{
     authz::parties,
     capability::Capability,
     clock::Timestamp,
-    id::{Label, OrgId},
+    id::OrgId,
     json as strict,
+    mcp::McpServer,
     organization::Organization,
     policy::{DecidedBy, Entity, Environment, Question as PolicyQuestion, Resource, Verdict},
     principal::{Identity, Principal},
@@ -95,8 +96,8 @@ pub struct McpToolRequest {
 }
 
 impl AuthorizationServer {
-    /// Decides whether an agent or a person may do what it asks. Deny wins: the budget, then the models and the threshold of
-    /// its policy, then everything that [`Snapshot::decide`](crate::policy::Snapshot::decide) looks at.
+    /// Decides whether an agent or a person may do what it asks. Deny wins: the budget, then everything that
+    /// [`Snapshot::decide`](crate::policy::Snapshot::decide) looks at, then the models and the threshold of the budget.
     ///
     /// Every answer is an `agent.action` entry of the audit log, which the answer names.
     ///
@@ -115,28 +116,26 @@ impl AuthorizationServer {
         let mut question = Question::read(request)?;
         let remaining = self.charge_question(org, principal, caller, now).await?;
         question.context = Environment::separate(question.context);
-        let first = question.actions.first().map(ToString::to_string).unwrap_or_default();
-        let (action, outcome) = match by_budget(principal, &question) {
-            Some(outcome) => (first, outcome),
-            None => {
-                let asked = Asked { given: &question.context, facts, caller, now };
-                let relation = self.relation_in(org, &question.context).await?;
-                let questions: Vec<_> = question
-                    .actions
-                    .iter()
-                    .map(|action| {
-                        let mut one =
-                            PolicyQuestion::new(action, parties(principal, action), asked.environment());
-                        one.resource = question.resource();
-                        one.relation.clone_from(&relation);
-                        one
-                    })
-                    .collect();
-                let (place, verdict) = any_form(self.verdicts(org, &questions).await?);
-                let action = question.actions.get(place).map_or(first, ToString::to_string);
-                (action, Outcome { verdict, approval_required: false })
-            }
+        let asked = Asked { given: &question.context, facts, caller, now };
+        let relation = self.relation_in(org, &question.context).await?;
+        let ask = |action| {
+            let mut one = PolicyQuestion::new(action, parties(principal, action), asked.environment());
+            one.resource = question.resource();
+            one.relation.clone_from(&relation);
+            one
         };
+        let questions: Vec<_> = question.actions.iter().map(ask).collect();
+        let verdicts = self.verdicts(org, &questions).await?;
+        let (place, verdict) = if question.actions.iter().any(Capability::is_wildcard) {
+            // A part of it may be denied.
+            (0, Verdict::deny(DecidedBy::Default, "A question is about one action, without `*`."))
+        } else {
+            any_form(&questions, verdicts)
+        };
+        let action = question.actions.get(place).map(ToString::to_string).unwrap_or_default();
+        // Nobody is asked to approve what is denied anyway.
+        let stopped = if verdict.allowed { by_budget(principal, &question) } else { None };
+        let outcome = stopped.unwrap_or(Outcome { verdict, approval_required: false });
         let Outcome { verdict, approval_required } = outcome;
         let resource = question.resource().id.map(cleaned);
         let audit_id = self.record_answer(principal, &action, resource, &verdict, caller, now).await?;
@@ -160,7 +159,8 @@ impl AuthorizationServer {
     }
 
     /// Decides whether an agent may use a tool of an MCP server: the server must admit it, and it must hold `tool:<name>`, or
-    /// be allowed by a policy about the type `mcp_tool`, or have the relation `invoke` to `mcp_tool:<server id>/<name>` or to
+    /// `mcp:<alias>` for one of the identifiers of the server (of `urn:mcp:<name>` the name is enough), or be allowed by a
+    /// policy about the type `mcp_tool`, or have the relation `invoker` (or `invoke`) to `mcp_tool:<server id>/<name>` or to
     /// `mcp_server:<server id>`.
     ///
     /// # Errors
@@ -187,14 +187,22 @@ impl AuthorizationServer {
         let verdict = if server.active {
             let asked = Asked { given: &context, facts, caller, now };
             let objects = [format!("mcp_tool:{id}"), format!("mcp_server:{}", server.server_id)];
-            let ask = |object: &String| {
-                let mut one = PolicyQuestion::new(&action, parties(principal, &action), asked.environment());
+            let relations = objects.iter().flat_map(|object| {
+                ["invoker", "invoke"].map(|relation| Entity::parse(object).ok().zip(relation.parse().ok()))
+            });
+            let ask = |action, relation| {
+                let mut one = PolicyQuestion::new(action, parties(principal, action), asked.environment());
                 one.resource = Resource::new(Some("mcp_tool"), Some(&id));
-                one.relation = Entity::parse(object).ok().zip(Label::parse("invoke").ok());
+                one.verb = Some(&tool);
+                one.relation = relation;
                 one
             };
-            let questions: Vec<_> = objects.iter().map(ask).collect();
-            any_form(self.verdicts(org, &questions).await?).1
+            let whole_server = of_server(&server);
+            let questions: Vec<_> = relations
+                .map(|relation| ask(&action, relation))
+                .chain(whole_server.iter().map(|action| ask(action, None)))
+                .collect();
+            any_form(&questions, self.verdicts(org, &questions).await?).1
         } else {
             Verdict::deny(DecidedBy::Default, "The MCP server is not active.")
         };
@@ -269,6 +277,16 @@ impl AuthorizationServer {
     }
 }
 
+/// The capabilities that are good for every tool of a server.
+fn of_server(server: &McpServer) -> Vec<Capability> {
+    let identifiers = std::iter::once(&server.resource_uri).chain(&server.aliases);
+    identifiers
+        .flat_map(|identifier| [Some(identifier.as_str()), identifier.as_str().strip_prefix("urn:mcp:")])
+        .filter_map(|alias| Capability::parse(&format!("mcp:{}", alias?)).ok())
+        .filter(|action| !action.is_wildcard())
+        .collect()
+}
+
 struct Question {
     /// The forms of the action; any of them being allowed is enough.
     actions: Vec<Capability>,
@@ -302,10 +320,12 @@ impl Question {
             (_, Some(kind), Some(verb)) => (vec![format!("{kind}.{verb}"), format!("{kind}:{verb}")], true),
             _ => return Err(ApiError::InvalidRequest("action is required.".to_owned())),
         };
-        let actions =
-            names.iter().map(|name| Capability::parse(name)).collect::<Result<_, _>>().map_err(|error| {
-                ApiError::Invalid { member: "action", problem: format!("is malformed: {error}") }
-            })?;
+        let malformed = |problem: String| ApiError::Invalid { member: "action", problem };
+        let action = |name: &String| match Capability::parse(name) {
+            Ok(action) => Ok(action),
+            Err(error) => Err(malformed(format!("is malformed: {error}"))),
+        };
+        let actions = names.iter().map(action).collect::<Result<_, _>>()?;
         let model = match context.get("model") {
             None | Some(Value::Null) => None,
             Some(Value::String(model)) => Some(model.clone()),

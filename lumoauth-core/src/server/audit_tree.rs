@@ -1,27 +1,36 @@
 //! What shows that the audit log was not changed: signed heads, proofs and exports; and retention, which keeps them valid.
 
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use super::{ApiError, AuthorizationServer};
 use crate::{
     audit::{Actor, Event, EventKind},
-    audit_export::{FORMAT, HEAD_TYPE, HeadClaims, Line},
+    audit_export::{DROP_TYPE, DropClaims, FORMAT, HEAD_TYPE, HeadClaims, Line},
     clock::Timestamp,
     id::OrgId,
+    jwks::PublicKey,
     keys::{Jwk, KeyError, KeyPurpose},
     merkle::{self, BLOCK, Node},
-    store::{Checkpoint, StoreError, TreeLevel},
+    store::{Checkpoint, LogHead, StoreError, StoreErrorKind, TreeLevel},
     token,
 };
 
 /// How many entries an organization may gain before its head is signed at once.
 const SIGN_AFTER: u64 = 1000;
 
-/// How many entries are read or lose their bodies at once.
+/// How many entries are read at once.
 const STEP: u32 = 1000;
 
-/// How many steps of retention one round takes for an organization.
-const MAX_STEPS: u32 = 100;
+/// About how many entries lose their bodies at once, with one event that says so.
+const MOST_DROPPED: u64 = 10_000;
+
+/// How often that happens in one round for an organization.
+const MAX_DROPS: u32 = 10;
 
 /// How many organizations are asked for at a time.
 const ORGANIZATIONS: u32 = 1000;
@@ -125,7 +134,12 @@ impl AuthorizationServer {
         max: u32,
         max_bytes: usize,
     ) -> Result<String, ApiError> {
-        let (head, _) = self.audit_head(org).await?;
+        let end = match self.audit_head(org).await {
+            Ok((head, _)) => head.size,
+            // What was signed contradicts what is there. Whoever checks the file is to see both.
+            Err(ApiError::Store(error)) if error.kind() == StoreErrorKind::Corrupt => u64::MAX,
+            Err(error) => return Err(error),
+        };
         let mut text = String::new();
         let mut add = |line: &Line| -> Result<usize, ApiError> {
             let line = line.to_text().map_err(|error| StoreError::other("audit.export", error))?;
@@ -137,10 +151,10 @@ impl AuthorizationServer {
             let jwk = serde_json::to_value(key).map_err(|error| StoreError::other("audit.export", error))?;
             add(&Line::Key { jwk })?;
         }
-        let (mut at, end) = (after, head.size.min(after.saturating_add(u64::from(max))));
+        let (mut at, part) = (after, end.min(after.saturating_add(u64::from(max))));
         let mut size = 0;
-        while at < end && size < max_bytes {
-            let step = u32::try_from(end - at).unwrap_or(u32::MAX).min(STEP);
+        while at < part && size < max_bytes {
+            let step = u32::try_from(part - at).unwrap_or(u32::MAX).min(STEP);
             let heads = self.stores().audit.checkpoints(org, at, step).await?;
             let mut heads = heads.into_iter().peekable();
             let entries = self.stores().audit.raw(org, at, step).await?;
@@ -155,6 +169,14 @@ impl AuthorizationServer {
                 }
                 if size >= max_bytes {
                     break;
+                }
+            }
+        }
+        if at < end && self.stores().audit.raw(org, at, 1).await?.is_empty() {
+            // What signed heads say that there was is gone. The first of them shows it, and so do all others.
+            for head in self.stores().audit.checkpoints(org, at, STEP).await? {
+                if head.size <= end {
+                    add(&Line::Head { jws: head.signed })?;
                 }
             }
         }
@@ -211,71 +233,158 @@ impl AuthorizationServer {
         let audit = &self.stores().audit;
         let head = audit.head(org).await?;
         let size = head.tree.size();
+        if head.signed > size {
+            return Err(contradicted(org, "a signed head is about more entries than there are").into());
+        }
         if size == 0 {
             return Ok(None);
         }
         if head.signed != size {
+            self.compare_with_what_was_signed(org, &head).await?;
             let now = self.now();
-            let claims = HeadClaims {
-                iss: self.issuer(org),
-                org: org.clone(),
-                size,
-                root: head.tree.root(),
-                at: now.unix_millis(),
-            };
+            let (iss, root) = (self.issuer(org), head.tree.root());
+            let claims = HeadClaims { iss, org: org.clone(), size, root, at: now.unix_millis() };
             let signer = self.inner.keys.signer(org, KeyPurpose::AuditHead, now).await?;
             let signed = token::sign(&*signer, HEAD_TYPE, &claims).await?;
             audit.sign_off(org, &Checkpoint { size, signed }).await?;
+            self.inner.signed_heads.keep(org, size, root);
         }
         // Another server may have been first, and its head stays.
         let kept = audit.checkpoints(org, size - 1, 1).await?.into_iter().next();
-        Ok(Some(kept.ok_or_else(incomplete)?.signed))
+        let kept = kept.filter(|kept| kept.size == size).ok_or_else(incomplete)?;
+        Ok(Some(kept.signed))
+    }
+
+    /// Fails unless the log that is to be signed goes on from the newest signed head that is kept, and from the one that
+    /// was signed here last: what was rewritten is not signed again.
+    async fn compare_with_what_was_signed(&self, org: &OrgId, head: &LogHead) -> Result<(), ApiError> {
+        let mut said = vec![(head.tree.size(), head.tree.root())];
+        let newest = match head.signed {
+            0 => Vec::new(),
+            signed => self.stores().audit.checkpoints(org, signed - 1, 1).await?,
+        };
+        if let Some(newest) = newest.first() {
+            let keys = self.audit_keys(org).await?;
+            let keys = keys.iter().filter_map(|key| PublicKey::from_jwk(&serde_json::to_value(key).ok()?));
+            let claims = HeadClaims::verified(&newest.signed, &keys.collect::<Vec<_>>());
+            let claims = claims.map_err(|problem| contradicted(org, problem))?;
+            if claims.org != *org || claims.size != newest.size {
+                return Err(contradicted(org, "the newest signed head is that of something else").into());
+            }
+            said.push((claims.size, claims.root));
+        }
+        said.extend(self.inner.signed_heads.last(org));
+        let (ranges, roots): (Vec<_>, Vec<_>) = said.into_iter().map(|(size, root)| (0..size, root)).unzip();
+        let longest = ranges.iter().map(|range| range.end).max();
+        if longest != Some(head.tree.size()) || self.hashes(org, &ranges).await? != roots {
+            return Err(contradicted(org, "what was signed contradicts what is there").into());
+        }
+        Ok(())
     }
 
     /// Signs the heads of logs that have grown: by any number, or only those that have grown much.
     pub(super) async fn sign_heads(&self, all: bool) -> Result<(), StoreError> {
-        let by = if all { 1 } else { SIGN_AFTER };
-        for org in self.stores().audit.unsigned(by, ORGANIZATIONS).await? {
-            if let Err(error) = self.sign_head(&org).await {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, %org, "cannot sign the head of the audit log");
-            }
-        }
-        Ok(())
+        self.sign_heads_by(if all { 1 } else { SIGN_AFTER }, ORGANIZATIONS).await
     }
 
-    /// Drops the bodies of entries that are older than they are kept, if the host wants that. Before, the log says so
-    /// itself: whoever checks it later finds the reason in it.
-    pub(super) async fn drop_old_bodies(&self, org: &OrgId, now: Timestamp) -> Result<(), StoreError> {
-        const DAY: u64 = 86_400;
-        let Some(kept) = self.inner.audit_retention else { return Ok(()) };
-        // Whole days, so that a busy log says it once a day.
-        let before = Timestamp::from_unix_seconds(now.minus(kept).unix_seconds() / DAY * DAY);
-        for _ in 0..MAX_STEPS {
-            let dropped = self.stores().audit.head(org).await?.dropped;
-            let mut up_to = dropped;
-            // Mostly there is nothing to do, and one entry tells.
-            for max in [1, STEP] {
-                let entries = self.stores().audit.raw(org, dropped, max).await?;
-                let old = entries.iter().take_while(|entry| entry.at < before);
-                up_to = old.last().map_or(dropped, |entry| entry.seq);
-                if up_to == dropped {
-                    break;
+    /// Signs the heads of logs that have grown by so many entries, a page of organizations after the other.
+    async fn sign_heads_by(&self, by: u64, page: u32) -> Result<(), StoreError> {
+        let mut last: Option<OrgId> = None;
+        loop {
+            let orgs = self.stores().audit.unsigned(by, last.as_ref(), page).await?;
+            for org in &orgs {
+                if let Err(error) = self.sign_head(org).await {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, %org, "cannot sign the head of the audit log");
                 }
             }
+            if orgs.len() < page as usize {
+                return Ok(());
+            }
+            last = orgs.into_iter().next_back();
+        }
+    }
+
+    /// Drops the bodies of entries that are older than they are kept, if the host wants that. The log says so itself:
+    /// whoever checks it later finds the signed reason in it.
+    pub(super) async fn drop_old_bodies(&self, org: &OrgId, now: Timestamp) -> Result<(), ApiError> {
+        const DAY: u64 = 86_400;
+        let Some(kept) = self.inner.audit_retention else { return Ok(()) };
+        // Whole days, so that it happens once a day.
+        let before = Timestamp::from_unix_seconds(now.minus(kept).unix_seconds() / DAY * DAY);
+        for _ in 0..MAX_DROPS {
+            let dropped = self.stores().audit.head(org).await?.dropped;
+            let up_to = self.old_entries(org, dropped, before).await?;
             if up_to == dropped {
                 break;
             }
+            let (iss, org_id) = (self.issuer(org), org.clone());
+            let claims = DropClaims { iss, org: org_id, up_to, before: before.unix_millis() };
+            let signer = self.inner.keys.signer(org, KeyPurpose::AuditHead, now).await?;
             let message = "the contents of old entries were dropped";
             let event = Event::new(EventKind::AuditBodiesDropped, Actor::system(), message, now)
                 .with("up_to", up_to)
-                .with("before", before.to_string());
-            self.stores().audit.append(org, &[event]).await?;
-            self.sequence(org).await?;
-            self.stores().audit.drop_bodies(org, up_to).await?;
+                .with("before", before.to_string())
+                .with("signed", token::sign(&*signer, DROP_TYPE, &claims).await?);
+            // Another server may have been first.
+            if self.stores().audit.drop_bodies(org, dropped, up_to, &event).await? == 0 {
+                break;
+            }
         }
+        self.sequence(org).await?;
         Ok(())
     }
+
+    /// Up to which entry those after the first `dropped` may lose their bodies now. What was changed stays as it is: without
+    /// its body nobody could see that any more.
+    async fn old_entries(&self, org: &OrgId, dropped: u64, before: Timestamp) -> Result<u64, StoreError> {
+        let mut up_to = dropped;
+        // Mostly there is nothing to do, and one entry tells.
+        let mut step = 1;
+        while up_to - dropped < MOST_DROPPED {
+            let entries = self.stores().audit.raw(org, up_to, step).await?;
+            if entries.is_empty() {
+                break;
+            }
+            step = STEP;
+            for entry in entries {
+                if entry.at >= before {
+                    return Ok(up_to);
+                }
+                if entry.recomputed(org) != Some(entry.leaf) {
+                    tracing::error!(%org, seq = entry.seq, "an audit entry was changed; nothing is dropped from it on");
+                    return Ok(up_to);
+                }
+                up_to = entry.seq;
+            }
+        }
+        Ok(up_to)
+    }
+}
+
+/// The heads that this process signed last: what it knows even if somebody rewrites all that is stored.
+#[derive(Debug, Default)]
+pub(super) struct SignedHeads(Mutex<HashMap<OrgId, (u64, Node)>>);
+
+impl SignedHeads {
+    fn last(&self, org: &OrgId) -> Option<(u64, Node)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(org).copied()
+    }
+
+    fn keep(&self, org: &OrgId, size: u64, root: Node) {
+        let mut heads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match heads.get_mut(org) {
+            Some(last) if last.0 >= size => {}
+            Some(last) => *last = (size, root),
+            None => drop(heads.insert(org.clone(), (size, root))),
+        }
+    }
+}
+
+/// The log is not what was signed of it. The administrator must look.
+fn contradicted(org: &OrgId, problem: &'static str) -> StoreError {
+    tracing::error!(%org, problem, "the audit log is not what was signed; its head is not signed");
+    StoreError::corrupt("audit.sign", problem)
 }
 
 /// What is there does not fit its head.
@@ -287,149 +396,4 @@ fn incomplete() -> StoreError {
 pub(super) const LEAST_RETENTION: Duration = Duration::from_secs(86_400);
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::{
-        audit_export::{Report, Verifier},
-        clock::ManualClock,
-        jwks::PublicKey,
-        keys::{KeyRing, KeyRingConfig, MasterKey},
-        organization::Organization,
-        store::{AuditStore, MemoryStore, OrganizationStore, Stores},
-    };
-
-    const DAY: Duration = Duration::from_secs(86_400);
-
-    struct Setting {
-        server: AuthorizationServer,
-        store: Arc<MemoryStore>,
-        clock: Arc<ManualClock>,
-        org: OrgId,
-    }
-
-    impl Setting {
-        async fn new(retention: Option<Duration>) -> Self {
-            let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1_790_000_000)));
-            let store = Arc::new(MemoryStore::new());
-            let keys = KeyRing::new(store.clone(), MasterKey::generate(), KeyRingConfig::default());
-            let stores = Stores::all(store.clone());
-            let mut builder = AuthorizationServer::builder("https://auth.example", stores, Arc::new(keys));
-            if let Some(kept) = retention {
-                builder = builder.with_audit_retention(kept);
-            }
-            let server = builder.with_clock(clock.clone()).build().unwrap();
-            let org = OrgId::parse("acme").unwrap();
-            let organization = Organization::new(org.clone(), "Acme", server.now());
-            let event = Event::new(EventKind::OrganizationCreated, Actor::system(), "made", server.now());
-            let _ = OrganizationStore::insert(&*store, &organization, &event).await.unwrap();
-            server.maintain_once().await.unwrap();
-            Self { server, store, clock, org }
-        }
-
-        async fn act(&self, times: usize) {
-            let now = self.server.now();
-            let events: Vec<_> = (0..times)
-                .map(|_| Event::new(EventKind::AgentAction, Actor::system(), "canary", now))
-                .collect();
-            self.store.append(&self.org, &events).await.unwrap();
-        }
-
-        async fn heads(&self) -> Vec<u64> {
-            let heads = self.server.audit_checkpoints(&self.org, 0, 1000).await.unwrap();
-            heads.iter().map(|head| head.size).collect()
-        }
-
-        async fn verify(&self) -> Report {
-            let text = self.server.audit_export(&self.org, 0, u32::MAX, usize::MAX).await.unwrap();
-            let keys = self.server.audit_keys(&self.org).await.unwrap();
-            let keys = keys.iter().map(|key| serde_json::to_value(key).unwrap());
-            let mut verifier =
-                Verifier::new(Some(keys.map(|key| PublicKey::from_jwk(&key).unwrap()).collect()));
-            text.lines().for_each(|line| verifier.line(line.as_bytes()).unwrap());
-            verifier.finish().unwrap()
-        }
-    }
-
-    #[tokio::test]
-    async fn heads_are_signed_after_a_minute_or_a_thousand_entries() {
-        let setting = Setting::new(None).await;
-        let before = setting.heads().await;
-        setting.act(999).await;
-        setting.server.sign_heads(false).await.unwrap();
-        assert_eq!(setting.heads().await, before);
-        setting.act(1).await;
-        setting.server.sign_heads(false).await.unwrap();
-        let size = setting.heads().await.pop().unwrap();
-        assert_eq!(size, before.last().unwrap() + 1000);
-        setting.act(1).await;
-        setting.server.sign_heads(true).await.unwrap();
-        setting.server.sign_heads(true).await.unwrap();
-        assert_eq!(setting.heads().await, [before, vec![size, size + 1]].concat());
-        assert_eq!(setting.verify().await.entries, size + 1);
-    }
-
-    #[tokio::test]
-    async fn proofs_hold_over_blocks() {
-        let setting = Setting::new(None).await;
-        setting.act(2500).await;
-        let (head, _) = setting.server.audit_head(&setting.org).await.unwrap();
-        for seq in [1, 2, 1023, 1024, 1025, 2048, 2049, head.size] {
-            for size in [seq, 2048.max(seq), head.size] {
-                let proof = setting.server.audit_inclusion(&setting.org, seq, Some(size)).await.unwrap();
-                assert!(merkle::verify_inclusion(proof.of, seq - 1, size, &proof.nodes, proof.root));
-                assert!(size != head.size || proof.root == head.root);
-                let grown = setting.server.audit_consistency(&setting.org, seq, Some(size)).await.unwrap();
-                assert!(merkle::verify_consistency((seq, grown.of), (size, grown.root), &grown.nodes));
-            }
-        }
-        assert_eq!(setting.verify().await.root, head.root);
-    }
-
-    #[tokio::test]
-    async fn retention_keeps_every_proof_and_says_what_it_did() {
-        let setting = Setting::new(Some(2 * DAY)).await;
-        setting.act(1200).await;
-        let (old, _) = setting.server.audit_head(&setting.org).await.unwrap();
-        setting.clock.advance(DAY);
-        setting.act(3).await;
-        setting.server.maintain_once().await.unwrap();
-        assert_eq!(setting.verify().await.dropped, 0);
-        setting.clock.advance(2 * DAY);
-        setting.server.maintain_once().await.unwrap();
-
-        let report = setting.verify().await;
-        assert_eq!(report.dropped, old.size);
-        let proof = setting.server.audit_inclusion(&setting.org, 1, Some(old.size)).await.unwrap();
-        assert_eq!(proof.root, old.root);
-        let grown = setting.server.audit_consistency(&setting.org, old.size, None).await.unwrap();
-        assert!(merkle::verify_consistency((old.size, old.root), (grown.size, grown.root), &grown.nodes));
-        let text = setting.server.audit_export(&setting.org, 0, u32::MAX, usize::MAX).await.unwrap();
-        assert_eq!(text.matches("canary").count(), 3);
-
-        // What is done is not done again.
-        setting.server.maintain_once().await.unwrap();
-        assert_eq!(setting.verify().await.entries, report.entries);
-    }
-
-    #[tokio::test]
-    async fn the_clock_goes_back_and_the_order_stays() {
-        let setting = Setting::new(None).await;
-        setting.act(2).await;
-        let now = setting.server.now();
-        setting.clock.set(now.minus(Duration::from_secs(3600)));
-        setting.act(2).await;
-        let report = setting.verify().await;
-        let raw = setting.store.raw(&setting.org, report.entries - 4, 9).await.unwrap();
-        let times: Vec<_> = raw.iter().map(|entry| entry.at < now).collect();
-        assert_eq!(times, [false, false, true, true]);
-    }
-
-    #[tokio::test]
-    async fn without_entries_there_is_no_head() {
-        let setting = Setting::new(None).await;
-        let nobody = OrgId::parse("nobody").unwrap();
-        assert!(matches!(setting.server.audit_head(&nobody).await, Err(ApiError::NotFound(_))));
-    }
-}
+mod tests;

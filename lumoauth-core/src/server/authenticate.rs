@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use super::{ApiError, AuthorizationServer, error::ELSEWHERE};
 use crate::{
+    agent::{Agent, AuthMethod, Barred},
     api_key::{AGENT_KEY_PREFIX, ORG_KEY_PREFIX, org_of_key},
-    audit::{Event, EventKind, Origin, Target},
+    audit::{Actor, ActorKind, Event, EventKind, Origin, Target},
     clock::Timestamp,
+    grant::TokenError,
     id::OrgId,
     jwks::Thumbprint,
     keys::{KeyError, KeyPurpose},
@@ -18,7 +20,7 @@ use crate::{
         self, DpopRequest, InvalidToken,
         dpop::{self, InvalidProof},
     },
-    wire::WireError,
+    wire::{Params, WireError},
 };
 
 /// A credential as it was presented.
@@ -124,6 +126,9 @@ impl AuthorizationServer {
     /// A token that is bound to a key is accepted with a proof only, and a proof only with such a token (RFC 9449 section 7).
     /// A proof is used up when everything else has passed.
     ///
+    /// `origin` is where the request came from. An agent that is registered with addresses is accepted from there only, by
+    /// whichever credential; from elsewhere, or where the address is not known, that is recorded.
+    ///
     /// # Errors
     /// [`AuthenticateError`] if it proves nobody here.
     pub async fn authenticate(
@@ -131,19 +136,54 @@ impl AuthorizationServer {
         organization: &Organization,
         credential: Credential<'_>,
         door: Door<'_>,
+        origin: &Origin,
     ) -> Result<Principal, AuthenticateError> {
-        match self.authenticate_in(organization, credential, door).await {
+        match self.authenticate_in(organization, credential, door, origin).await {
             Err(refused @ (AuthenticateError::Refused | AuthenticateError::RefusedDpop)) => {
-                let elsewhere = self.claimed_org(credential).filter(|org| *org != organization.id);
-                let Some(other) = elsewhere else { return Err(refused) };
-                let Some(other) = self.stores().organizations.find(&other).await? else {
-                    return Err(refused);
-                };
-                let principal = self.authenticate_in(&other, credential, door).await?;
-                self.record_stranger(organization, &other, &principal).await?;
+                let Some(home) = self.elsewhere(organization, credential).await? else { return Err(refused) };
+                let principal = self.authenticate_in(&home, credential, door, origin).await?;
+                self.record_stranger(organization, &home, &principal, origin).await?;
                 Err(AuthenticateError::OtherOrganization)
             }
             result => result,
+        }
+    }
+
+    /// Records the live tokens of other organizations that a refused request presents, as subject or
+    /// actor, as those at a door are: both sides want to know.
+    ///
+    /// # Errors
+    /// [`TokenError`] if that cannot be found out or recorded.
+    pub(super) async fn record_foreign_tokens(
+        &self,
+        organization: &Organization,
+        presented: &Params,
+        origin: &Origin,
+    ) -> Result<(), TokenError> {
+        for token in ["subject_token", "actor_token"].into_iter().filter_map(|name| presented.get(name)) {
+            let Some(home) = self.elsewhere(organization, Credential::Bearer(token)).await? else { continue };
+            if !home.is_active() {
+                continue;
+            }
+            match self.access_token(&home, token, Door::Own, origin, self.now()).await {
+                Ok(stranger) => self.record_stranger(organization, &home, &stranger, origin).await?,
+                Err(AuthenticateError::Store(error)) => return Err(error.into()),
+                Err(AuthenticateError::Key(error)) => return Err(error.into()),
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The organization that a credential says it is of, if that is there and another one than `organization`.
+    async fn elsewhere(
+        &self,
+        organization: &Organization,
+        credential: Credential<'_>,
+    ) -> Result<Option<Arc<Organization>>, StoreError> {
+        match self.claimed_org(credential).filter(|org| *org != organization.id) {
+            Some(other) => self.stores().organizations.find(&other).await,
+            None => Ok(None),
         }
     }
 
@@ -155,11 +195,12 @@ impl AuthorizationServer {
         &self,
         credential: Credential<'_>,
         door: Door<'_>,
+        origin: &Origin,
     ) -> Result<(Arc<Organization>, Principal), AuthenticateError> {
         let org = self.claimed_org(credential).ok_or_else(|| credential.refused())?;
         let organization = self.stores().organizations.find(&org).await?;
         let organization = organization.ok_or_else(|| credential.refused())?;
-        let principal = self.authenticate_in(&organization, credential, door).await?;
+        let principal = self.authenticate_in(&organization, credential, door, origin).await?;
         Ok((organization, principal))
     }
 
@@ -169,11 +210,13 @@ impl AuthorizationServer {
         visited: &Organization,
         home: &Organization,
         stranger: &Principal,
+        origin: &Origin,
     ) -> Result<(), StoreError> {
         let event =
             Event::new(EventKind::AgentAction, stranger.actor(), "tried another organization", self.now())
                 .on(Target::new("organization", visited.id.as_str()))
                 .with("home", home.id.as_str())
+                .from_origin(origin)
                 .failed("other_organization");
         let event = stranger.in_context(event);
         self.stores().audit.append(&visited.id, std::slice::from_ref(&event)).await?;
@@ -215,11 +258,36 @@ impl AuthorizationServer {
         }
     }
 
+    /// Refuses an agent whose credential is good and that may not use it here, and records that: perhaps somebody else has it.
+    async fn refuse_barred(
+        &self,
+        organization: &Organization,
+        agent: &Agent,
+        barred: Barred,
+        method: &'static str,
+        origin: &Origin,
+    ) -> AuthenticateError {
+        let now = self.now();
+        // Whoever it is, it counts among those who fail too often.
+        let who = Actor::new(ActorKind::Unknown, agent.id.to_string());
+        let event = Event::new(EventKind::AgentAuthenticated, who, "credential of an agent refused", now)
+            .on(Target::new("agent", agent.id.to_string()).named(agent.name.clone()))
+            .by_method(method)
+            .from_origin(origin)
+            .with("cause", barred.to_string())
+            .failed("invalid_token");
+        match self.record_failure(&organization.id, event, now).await {
+            Ok(_) => AuthenticateError::Refused,
+            Err(error) => error.into(),
+        }
+    }
+
     async fn authenticate_in(
         &self,
         organization: &Organization,
         credential: Credential<'_>,
         door: Door<'_>,
+        origin: &Origin,
     ) -> Result<Principal, AuthenticateError> {
         if !organization.is_active() {
             return Err(credential.refused());
@@ -241,10 +309,12 @@ impl AuthorizationServer {
                 self.org_key(organization, text).await
             }
             Credential::Bearer(text) if text.starts_with(AGENT_KEY_PREFIX) => {
-                self.agent_key(organization, text).await
+                self.agent_key(organization, text, origin).await
             }
-            Credential::Bearer(token) => self.bearer(organization, token, door).await,
-            Credential::Dpop { token, request } => self.holder(organization, token, request, door).await,
+            Credential::Bearer(token) => self.bearer(organization, token, door, origin).await,
+            Credential::Dpop { token, request } => {
+                self.holder(organization, token, request, door, origin).await
+            }
         }
     }
 
@@ -261,13 +331,15 @@ impl AuthorizationServer {
         &self,
         organization: &Organization,
         key: &str,
+        origin: &Origin,
     ) -> Result<Principal, AuthenticateError> {
         let org = &organization.id;
         let found = self.stores().agents.find(org, AgentKey::ApiKey(&SecretHash::of(key))).await?;
-        found
-            .filter(|agent| agent.is_active() && agent.identity_type.may_use_api_key())
-            .map(|agent| Principal::new(org.clone(), Identity::Agent(agent), None))
-            .ok_or(AuthenticateError::Refused)
+        let agent = found.filter(|agent| agent.is_active()).ok_or(AuthenticateError::Refused)?;
+        match agent.check(AuthMethod::ApiKey, origin.ip) {
+            Ok(()) => Ok(Principal::new(org.clone(), Identity::Agent(agent), None)),
+            Err(barred) => Err(self.refuse_barred(organization, &agent, barred, "api_key", origin).await),
+        }
     }
 
     /// The principal of a token that is all there is to show.
@@ -276,8 +348,9 @@ impl AuthorizationServer {
         organization: &Organization,
         token: &str,
         door: Door<'_>,
+        origin: &Origin,
     ) -> Result<Principal, AuthenticateError> {
-        let principal = self.access_token(organization, token, door, self.now()).await?;
+        let principal = self.access_token(organization, token, door, origin, self.now()).await?;
         if principal.key().is_some() {
             tracing::debug!(error = %InvalidToken::Bound, "token not accepted");
             return Err(AuthenticateError::RefusedDpop);
@@ -292,9 +365,10 @@ impl AuthorizationServer {
         token: &str,
         request: DpopRequest<'_>,
         door: Door<'_>,
+        origin: &Origin,
     ) -> Result<Principal, AuthenticateError> {
         let now = self.now();
-        let principal = match self.access_token(organization, token, door, now).await {
+        let principal = match self.access_token(organization, token, door, origin, now).await {
             Err(AuthenticateError::Refused) => return Err(AuthenticateError::RefusedDpop),
             other => other?,
         };
@@ -329,6 +403,7 @@ impl AuthorizationServer {
         organization: &Organization,
         token: &str,
         door: Door<'_>,
+        origin: &Origin,
         now: Timestamp,
     ) -> Result<Principal, AuthenticateError> {
         let keys = self.inner.keys.verifying_keys(&organization.id, KeyPurpose::AccessToken, now).await?;
@@ -340,24 +415,27 @@ impl AuthorizationServer {
         let claims = self.inner.verified.verify(token, &keys, &issuer, now).map_err(refused)?;
         let meant_for_this = match door {
             Door::Own => claims.is_for_own_routes(),
-            // Whatever it names as its place, a token of a task is for what it says in detail, and for nothing else.
-            Door::Resource(resource) => !claims.jit && claims.aud.contains(resource),
-            Door::Details(resource) => {
-                let placeless = claims.jit && claims.aud.contains(claims.client_id.as_str());
-                claims.is_for_own_routes() || placeless || claims.aud.contains(resource)
-            }
+            Door::Resource(resource) => claims.is_for_resource(resource),
+            Door::Details(resource) => claims.is_for_details_at(resource),
         };
         if !meant_for_this {
             tracing::debug!("token is for another audience");
             return Err(AuthenticateError::Refused);
         }
-        match token::principal_of(self.stores(), organization, claims).await? {
-            Ok(principal) => Ok(principal),
+        let principal = match token::principal_of(self.stores(), organization, claims).await? {
+            Ok(principal) => principal,
             Err(dead) => {
                 tracing::debug!(%dead, "token is dead");
-                Err(AuthenticateError::Refused)
+                return Err(AuthenticateError::Refused);
             }
+        };
+        let presenter = principal.presenter();
+        if let Some((agent, barred)) =
+            presenter.and_then(|agent| Some((agent, agent.check_address(origin.ip).err()?)))
+        {
+            return Err(self.refuse_barred(organization, agent, barred, "access_token", origin).await);
         }
+        Ok(principal)
     }
 }
 

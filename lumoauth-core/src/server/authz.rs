@@ -8,17 +8,17 @@ use serde_json::Value;
 use super::{
     ApiError, AuthorizationServer, Caller, RequestFacts,
     error::ELSEWHERE,
-    policy::{Asked, named_role_source},
+    policy::{Asked, sources_of_permissions},
 };
 use crate::{
     agent::Agent,
-    audit::{Event, EventKind, Target},
+    audit::{Event, EventKind, Origin, Target},
     authorize::still_allowed,
     authz::{parties, subject_parties},
     capability::{Capability, Scope},
     id::OrgId,
     organization::Organization,
-    policy::{DecidedBy, Environment, Holder, Question, Resource, Verdict},
+    policy::{DecidedBy, Environment, Holder, Party, Question, Resource, Verdict},
     principal::{Identity, Person, Principal, agent_actor},
     spending::{Payers, Remaining},
     store::UserKey,
@@ -84,6 +84,21 @@ impl Subject {
             Self::Agent(agent) => agent.id.to_string(),
             Self::User(user) => user.id.to_string(),
             Self::Caller(id) => id.clone(),
+        }
+    }
+
+    /// Who must be able to do what `principal` asks about: of itself an agent holds what its token covers; of others the whole
+    /// of what they have counts. Whoever is stopped has nothing.
+    pub(super) fn parties<'a>(&'a self, principal: &'a Principal, action: &Capability) -> Vec<Party<'a>> {
+        match (self, &principal.identity) {
+            (Self::Agent(one), Identity::Agent(caller)) if one.id == caller.id => parties(principal, action),
+            (Self::User(one), Identity::User(caller)) if one.id == caller.user.id => {
+                parties(principal, action)
+            }
+            (Self::Caller(_), _) => parties(principal, action),
+            (Self::Agent(agent), _) if agent.is_active() => subject_parties(Some(agent), None, action),
+            (Self::User(user), _) if user.is_active() => subject_parties(None, Some(user), action),
+            (Self::Agent(_) | Self::User(_), _) => Vec::new(),
         }
     }
 }
@@ -161,7 +176,7 @@ impl AuthorizationServer {
     ) -> Result<Checked, ApiError> {
         let now = self.now();
         let org = &organization.id;
-        let subject = self.subject(org, principal, request.subject.as_ref()).await?;
+        let subject = self.subject(org, principal, request.subject.as_ref(), facts, &caller.origin).await?;
         let mut remaining = Remaining::default();
         if let Some(agent) = principal.agent() {
             remaining = Payers::of_caller(principal, agent)
@@ -172,31 +187,21 @@ impl AuthorizationServer {
         let asked = Asked { given: &given, facts, caller, now };
         let relation = self.relation_in(org, &given).await?;
         let text = |name: &str| given.get(name).and_then(Value::as_str);
-        let itself = match (&subject, &principal.identity) {
-            // Of itself an agent holds what its token covers; of others the whole of their capabilities counts.
-            (Subject::Agent(one), Identity::Agent(caller)) => one.id == caller.id,
-            (Subject::User(one), Identity::User(person)) => one.id == person.user.id,
-            (Subject::Caller(_), _) => true,
-            _ => false,
-        };
         let ask = |action| {
-            let parties = match &subject {
-                _ if itself => parties(principal, action),
-                Subject::Agent(agent) if agent.is_active() => subject_parties(Some(agent), None, action),
-                Subject::User(user) if user.is_active() => subject_parties(None, Some(user), action),
-                Subject::Agent(_) | Subject::User(_) | Subject::Caller(_) => Vec::new(),
-            };
+            let parties = subject.parties(principal, action);
             let mut question = Question::new(action, parties, asked.environment());
             let id = text("resource_id").or_else(|| text("id"));
             question.resource = Resource::new(text("resource_type"), id);
             question.relation.clone_from(&relation);
             question
         };
-        let actions: Vec<_> = permissions.iter().map(|text| Capability::parse(text)).collect();
+        // Whoever may do some of it may not do all.
+        let one = |text: &String| Capability::parse(text).ok().filter(|action| !action.is_wildcard());
+        let actions: Vec<_> = permissions.iter().map(one).collect();
         let questions: Vec<_> = actions.iter().flatten().map(ask).collect();
         let mut verdicts = self.verdicts(org, &questions).await?.into_iter();
-        let mut verdict = |action: &Result<Capability, _>| {
-            let verdict = action.as_ref().ok().and_then(|_| verdicts.next());
+        let mut verdict = |action: &Option<Capability>| {
+            let verdict = action.as_ref().and_then(|_| verdicts.next());
             verdict.unwrap_or_else(|| Verdict::deny(DecidedBy::Default, "There can be no such permission."))
         };
         let verdicts: Vec<_> = actions.iter().map(&mut verdict).collect();
@@ -220,11 +225,17 @@ impl AuthorizationServer {
         Ok(Checked { subject, results, verdicts, remaining })
     }
 
-    /// The permissions of the caller. API keys act for nobody in particular and have no list.
+    /// The permissions of the caller, each as a check of it without context says. API keys act for nobody in particular and
+    /// have no list.
     ///
     /// # Errors
     /// [`ApiError::InsufficientScope`] for an API key, and for a person's token without `authz:read`.
-    pub async fn permissions(&self, principal: &Principal) -> Result<Vec<Permission>, ApiError> {
+    pub async fn permissions(
+        &self,
+        principal: &Principal,
+        facts: RequestFacts<'_>,
+        caller: &Caller,
+    ) -> Result<Vec<Permission>, ApiError> {
         let lacking = |granted: &[Capability]| ApiError::InsufficientScope {
             required: vec![PERMISSION_LIST.to_owned()],
             granted: granted.iter().map(ToString::to_string).collect(),
@@ -241,36 +252,42 @@ impl AuthorizationServer {
                 .collect()
         };
         let (mut own, holder) = match &principal.identity {
-            // Who acts for somebody has what its token says.
-            Identity::Agent(agent) if principal.delegation.is_some() => {
-                return Ok(listed(&agent.capabilities, "capability"));
+            Identity::Agent(agent) => {
+                // Who acts for somebody has what its token says.
+                let holder = principal.delegation.is_none().then_some(Holder::Agent(agent.id));
+                (listed(&agent.capabilities, "capability"), holder)
             }
-            Identity::Agent(agent) => (listed(&agent.capabilities, "capability"), Holder::Agent(agent.id)),
-            Identity::Client(client) => return Ok(listed(&client.allowed_scopes, "client")),
+            Identity::Client(client) => (listed(&client.allowed_scopes, "client"), None),
             Identity::User(person) => {
                 let scope = principal.token_scope().unwrap_or_default();
                 if !reads_permissions(person, scope) {
                     return Err(lacking(scope));
                 }
-                let consented = listed(scope, "consent");
-                if !person.acts_in_person() {
-                    return Ok(consented);
-                }
-                (consented, Holder::User(person.user.id))
+                let holder = person.acts_in_person().then_some(Holder::User(person.user.id));
+                (listed(scope, "consent"), holder)
             }
             Identity::ApiKey(key) => return Err(lacking(&key.scopes)),
             Identity::Remote(_) => return Err(ELSEWHERE),
         };
-        let granted = self.policy_of(&principal.org).await?.read(|snapshot| {
-            if matches!(holder, Holder::User(_)) {
+        let kept = self.policy_of(&principal.org).await?;
+        let granted = kept.read(|snapshot| {
+            if matches!(principal.identity, Identity::User(_)) {
                 // Agreeing gives nobody what is listed as a permission.
                 own.retain(|permission| !snapshot.lists(&permission.slug));
             }
-            named_role_source(snapshot, &holder)
+            holder.map(|holder| sources_of_permissions(snapshot, &holder)).unwrap_or_default()
         });
         let mut seen: std::collections::HashSet<_> = own.iter().map(|one| one.slug.clone()).collect();
         let new = granted.into_iter().filter(|(slug, ..)| seen.insert(slug.clone()));
         own.extend(new.map(|(slug, description, source)| Permission { slug, description, source }));
+        let given = serde_json::Map::new();
+        let asked = Asked { given: &given, facts, caller, now: self.now() };
+        let holds = |slug: &Capability| {
+            let question = Question::new(slug, parties(principal, slug), asked.environment());
+            // One at a time: whoever changes the policy does not wait for all of them.
+            kept.read(|snapshot| snapshot.decide(&question)).allowed
+        };
+        own.retain(|permission| holds(&permission.slug));
         Ok(own)
     }
 
@@ -279,6 +296,8 @@ impl AuthorizationServer {
         org: &OrgId,
         principal: &Principal,
         named: Option<&SubjectRef>,
+        facts: RequestFacts<'_>,
+        origin: &Origin,
     ) -> Result<Subject, ApiError> {
         let Some(named) = named else {
             return match &principal.identity {
@@ -309,7 +328,7 @@ impl AuthorizationServer {
             (Identity::User(person), "user") if person.acts_in_person() => person.user.id.to_string() == id,
             _ => false,
         };
-        if !itself && !self.asks_about_others(principal).await? {
+        if !itself && !self.asks_about_others(principal, facts, origin).await? {
             return Err(ApiError::InsufficientPermissions);
         }
         match (&principal.identity, kind) {

@@ -5,7 +5,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use url::{Position, Url};
 
 use super::{
-    AuthorizationServer, Inner, PasswordHasher, audit_tree::LEAST_RETENTION, notices::Notices, public_path,
+    AuthorizationServer, Inner, PasswordHasher,
+    audit_tree::{LEAST_RETENTION, SignedHeads},
+    notices::Notices,
+    public_path,
 };
 use crate::{
     aauth::{ConsentPolicy, LevelPolicy},
@@ -201,6 +204,7 @@ impl Builder {
         let policy = BuiltIn::new(self.stores.policies.clone());
         let authorizer = self.authorizer.unwrap_or_else(|| Arc::new(policy.clone()));
         let inner = Inner {
+            signed_heads: SignedHeads::default(),
             policy,
             authorizer,
             signed_here: Accept::at(authorities),

@@ -324,7 +324,7 @@ impl AuthorizationServer {
             }
             _ => return Err(refused),
         };
-        match self.authenticate(organization, credential, Door::Own).await {
+        match self.authenticate(organization, credential, Door::Own, request.origin).await {
             // One who acts for somebody is not there for itself.
             Ok(Principal { identity: Identity::Agent(agent), delegation: None, .. }) => {
                 Ok(AuthenticatedClient::Agent(agent))

@@ -3,18 +3,17 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{AuthorizationServer, Introspection, TokenRequest};
+use super::{AuthorizationServer, Introspection, TokenRequest, approvals::stands};
 use crate::{
-    approval::{Approval, ApprovalStatus, ApprovalToken},
+    approval::{Approval, ApprovalToken},
     audit::{Event, EventKind, Target},
     client_auth::AuthenticatedClient,
     clock::Timestamp,
     grant::TokenError,
-    id::UserId,
     jit::ActionHash,
     organization::Organization,
     principal::client_actor,
-    store::{AgentKey, Consume},
+    store::Consume,
 };
 
 /// The facts of an approval that may be used now.
@@ -31,12 +30,15 @@ pub struct ActiveApproval {
     pub agent_id: String,
     /// The client id of the agent.
     pub client_id: String,
-    /// Who agreed.
+    /// The person for whom it is done; if it is for nobody in particular, who agreed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sub: Option<String>,
-    /// The integer id of the same person.
+    /// The person for whom it is done, as [`Approval::action`] has them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub user_id: Option<u64>,
+    pub on_behalf_of: Option<String>,
+    /// Who agreed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<ApprovedBy>,
     /// What they agreed to, in words.
     pub reason: String,
     /// How bad it would be if it went wrong.
@@ -51,6 +53,14 @@ pub struct ActiveApproval {
     pub exp: u64,
     /// Whether it is used up by this very answer.
     pub consumed: bool,
+}
+
+/// Who agreed, as agents are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "a number, and nothing else of a person")]
+pub struct ApprovedBy {
+    /// The integer id of the person.
+    pub user_id: u64,
 }
 
 impl AuthorizationServer {
@@ -73,14 +83,10 @@ impl AuthorizationServer {
         let Some(approval) = stores.approvals.find(org, token).await? else {
             return Ok(Introspection::INACTIVE);
         };
-        let usable = approval.status(now) == ApprovalStatus::Approved
-            && approval.consumed_at.is_none()
-            && approval.usable_until().is_some_and(|until| now < until);
         let action_hash = ActionHash::of(&approval.action());
         let named = request.params.get("action_hash").filter(|hash| !hash.is_empty());
-        let agent = stores.agents.find(org, AgentKey::Id(approval.agent)).await?;
-        let is_alive = agent.is_some_and(|agent| agent.is_active());
-        if !usable || !is_alive || named.is_some_and(|hash| hash != action_hash.as_str()) {
+        let is_meant = named.is_none_or(|hash| hash == action_hash.as_str());
+        if !is_meant || !approval.is_usable(now) || !stands(stores, org, &approval).await? {
             return Ok(Introspection::INACTIVE);
         }
         if consume {
@@ -119,8 +125,14 @@ impl ActiveApproval {
             task_id: approval.task_id.clone(),
             agent_id: approval.agent.to_string(),
             client_id: approval.client_id.to_string(),
-            sub: decision.and_then(|decision| decision.by).as_ref().map(UserId::to_string),
-            user_id: decision.and_then(|decision| decision.number).map(crate::id::Number::value),
+            sub: approval
+                .on_behalf_of
+                .or(decision.and_then(|decision| decision.by))
+                .map(|user| user.to_string()),
+            on_behalf_of: approval.on_behalf_of.map(|user| user.to_string()),
+            approved_by: decision
+                .and_then(|decision| decision.number)
+                .map(|number| ApprovedBy { user_id: number.value() }),
             reason: approval.reason.clone(),
             impact: approval.impact.as_str(),
             meta: approval.meta.clone(),

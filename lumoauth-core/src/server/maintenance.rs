@@ -1,15 +1,15 @@
 //! Periodic work, as one future that the host spawns.
 
-use std::{
-    future::{Future, poll_fn},
-    pin::pin,
-    time::Duration,
-};
+use std::{future::Future, time::Duration};
 
 use futures_timer::Delay;
+use futures_util::future::join4;
 
 use super::AuthorizationServer;
 use crate::{id::OrgId, store::StoreError};
+
+/// How long after a round of telling others the next one begins.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// How often waiting audit events are moved and numbered.
 const AUDIT_EVERY: Duration = Duration::from_secs(1);
@@ -36,14 +36,24 @@ impl AuthorizationServer {
     pub fn maintenance(&self) -> impl Future<Output = ()> + Send + 'static {
         let server = self.clone();
         async move {
-            let (mut rounds, mut following) = (pin!(server.rounds()), pin!(server.follow_changes()));
-            let mut follows = true;
-            poll_fn(|context| {
-                // Without a cache there is nothing to follow, and the rounds never end.
-                follows = follows && following.as_mut().poll(context).is_pending();
-                rounds.as_mut().poll(context)
-            })
-            .await;
+            // Beside each other: how long others take to answer holds up nothing of ours.
+            join4(server.rounds(), server.follow_changes(), server.calling_back(), server.telling()).await;
+        }
+    }
+
+    async fn calling_back(&self) {
+        loop {
+            if let Err(error) = self.deliver_callbacks().await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot deliver callbacks");
+            }
+            Delay::new(TELL_EVERY).await;
+        }
+    }
+
+    async fn telling(&self) {
+        loop {
+            while self.deliver_notices().await {}
+            Delay::new(TELL_EVERY).await;
         }
     }
 
@@ -61,10 +71,6 @@ impl AuthorizationServer {
             if let Err(error) = self.expire_parked().await {
                 tracing::warn!(error = &error as &dyn std::error::Error, "cannot free parked reservations");
             }
-            if let Err(error) = self.deliver_callbacks().await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "cannot deliver callbacks");
-            }
-            self.deliver_notices().await;
             let upkeep = round % ROUNDS_BETWEEN_UPKEEP == 0;
             if upkeep {
                 self.upkeep_round().await;
@@ -85,7 +91,7 @@ impl AuthorizationServer {
         self.upkeep_round().await;
         self.expire_parked().await?;
         self.deliver_callbacks().await?;
-        self.deliver_notices().await;
+        let _more = self.deliver_notices().await;
         self.audit_round().await?;
         self.sign_heads(true).await
     }
@@ -139,6 +145,7 @@ impl AuthorizationServer {
                 }
             }
         }
+        self.sweep_policies().await;
         let now = self.now();
         match self.all_organizations().await {
             Ok(orgs) => {

@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 use super::{ApiError, AuthorizationServer, Caller, retrying, written};
 use crate::{
     agent::{checked_text, https_url, scope_list},
-    audit::{Event, EventKind, Target},
+    audit::{Event, EventKind, Origin, Target, cleaned},
     capability::Capability,
     client::Client,
     client_auth::AuthenticatedClient,
     id::{AgentId, ClientId, McpServerId, Number, OrgId},
+    jit::{AuthorizationDetail, DetailRules},
     mcp::{AuthMode, McpServer, ResourceUri, Transport},
     principal::{Identity, Principal},
     secret::Secret,
@@ -81,6 +82,8 @@ pub enum Visit {
     Authenticated,
     /// The token is good but lacks a scope of the server.
     InsufficientScope,
+    /// The token is good but was not granted what is required in detail.
+    InsufficientDetails,
 }
 
 impl AuthorizationServer {
@@ -226,8 +229,8 @@ impl AuthorizationServer {
         }
     }
 
-    /// A token has been presented to the challenge of `server`: does it carry the server's scopes? A good visit is
-    /// recorded as a connection.
+    /// A token has been presented to the challenge of `server`: does it carry the server's scopes, or what is `required` in
+    /// detail? Either way it is recorded as a connection, good or failed.
     ///
     /// # Errors
     /// [`ApiError`] if the visit cannot be recorded.
@@ -236,22 +239,36 @@ impl AuthorizationServer {
         org: &OrgId,
         server: &McpServer,
         principal: &Principal,
-        caller: &Caller,
+        required: Option<&AuthorizationDetail>,
+        origin: &Origin,
     ) -> Result<Visit, ApiError> {
         let scope = principal.token_scope().unwrap_or_default();
         let covered = |wanted: &Capability| {
             principal.decide(wanted).is_allow() && scope.iter().any(|c| c.covers(wanted))
         };
         // A visitor needs one scope of the vocabulary: the server's own routes say which one they want.
-        let fits = server.scopes_supported.is_empty() || server.scopes_supported.iter().any(covered);
+        let (fits, lack, reason) = match required {
+            Some(required) => {
+                let granted = DetailRules::default().allow(principal.authorization_details(), required);
+                (granted, Visit::InsufficientDetails, "insufficient_authorization_details")
+            }
+            None => {
+                let listed = server.scopes_supported.iter().any(covered);
+                let fits = server.scopes_supported.is_empty() || listed;
+                (fits, Visit::InsufficientScope, "insufficient_scope")
+            }
+        };
         let mut event = Event::new(EventKind::McpConnection, principal.actor(), "connected", self.now())
             .on(mcp_target(server))
-            .from_origin(&caller.origin);
+            .from_origin(origin);
+        if let Some(required) = required {
+            event = event.with("type", cleaned(required.kind()));
+        }
         if !fits {
-            event = event.failed("insufficient_scope");
+            event = event.failed(reason);
         }
         self.stores().audit.append(org, &[principal.in_context(event)]).await?;
-        Ok(if fits { Visit::Authenticated } else { Visit::InsufficientScope })
+        Ok(if fits { Visit::Authenticated } else { lack })
     }
 
     /// The URL of a server's protected resource metadata.

@@ -22,7 +22,9 @@ pub(super) const FOR_AGENTS_AND_PEOPLE: ApiError =
 impl AuthorizationServer {
     /// The userinfo of a caller with an access token (OpenID Connect Core section 5.3, extended for agents).
     ///
-    /// Reading it is free: it is neither counted nor refused by a budget.
+    /// Reading it is free: it is neither counted nor refused by a budget. A person's roles are told to a client that
+    /// was given
+    /// `authz:read`.
     ///
     /// # Errors
     /// [`ApiError`] if the stores cannot answer, or a person's token lacks `openid`.
@@ -74,8 +76,10 @@ impl AuthorizationServer {
                 body.insert("identity_type".to_owned(), "user".into());
                 body.insert("organization".to_owned(), org.as_str().into());
                 body.insert("tenant".to_owned(), org.as_str().into());
-                let (roles, _) = self.grants_of(org, &Holder::User(person.user.id)).await?;
-                body.insert("roles".to_owned(), json!(roles));
+                if reads_permissions(person, scope.as_slice()) {
+                    let (roles, _) = self.grants_of(org, &Holder::User(person.user.id)).await?;
+                    body.insert("roles".to_owned(), json!(roles));
+                }
                 Ok(body.into())
             }
             Identity::ApiKey(_) => Err(ApiError::Forbidden("An API key has no userinfo.")),
@@ -171,10 +175,15 @@ impl AuthorizationServer {
             return Ok(granted.into_owned());
         }
         let servers = self.stores().mcp_servers.all(org).await?;
-        let vocabulary = servers.iter().flat_map(|server| &server.scopes_supported);
-        let reached = vocabulary
-            .filter(|scope| agent.allows_tool(scope) && granted.iter().any(|grant| grant.covers(scope)));
-        Ok(Scope::new(granted.iter().chain(reached).cloned()).as_slice().to_vec())
+        let is_reached =
+            |scope: &&Capability| agent.allows_tool(scope) && granted.iter().any(|grant| grant.covers(scope));
+        let mut reached: Vec<_> =
+            servers.iter().flat_map(|server| &server.scopes_supported).filter(is_reached).cloned().collect();
+        self.policy_of(org).await?.read(|snapshot| {
+            let permissions = snapshot.permissions().map(|permission| &permission.slug);
+            reached.extend(permissions.filter(is_reached).cloned());
+        });
+        Ok(Scope::new(granted.iter().cloned().chain(reached)).as_slice().to_vec())
     }
 }
 

@@ -79,13 +79,13 @@ pub use clients::{ClientRequest, NewApiKeyRequest};
 pub use decide::DecisionRequest;
 pub use error::ApiError;
 pub use introspect::{ActiveToken, Introspection};
-pub use introspect_approval::ActiveApproval;
+pub use introspect_approval::{ActiveApproval, ApprovedBy};
 pub use jit::{
-    JitApproval, JitDenial, JitPermission, JitPermissionRequest, JitToken, OpenedTask, TaskEvaluation,
-    TaskRequest,
+    EndedTask, JitApproval, JitDenial, JitPermission, JitPermissionRequest, JitToken, OpenedTask,
+    TaskEvaluation, TaskRequest,
 };
 pub use mcp::{McpServerPatch, NewMcpServer, Visit};
-pub use people::{Approver, NewUserRequest};
+pub use people::{Approver, NewUserRequest, UserPatch};
 pub use policy::{
     AttributeCheck, AttributeCheckRequest, AttributeChecked, AttributeRequest, AuthZenBatch,
     AuthZenEvaluation, BulkAttributeCheckRequest, Consistent, NamespaceRequest, PermissionRequest,
@@ -154,6 +154,8 @@ pub struct AuthorizationServer {
 
 #[derive(Debug)]
 struct Inner {
+    /// The head of each audit log that was signed here last.
+    signed_heads: audit_tree::SignedHeads,
     audit_retention: Option<std::time::Duration>,
     public_url: String,
     stores: Stores,

@@ -1,14 +1,17 @@
 //! Telling people that something waits for them.
 //!
-//! What is told is kept in memory and delivered by maintenance. A person is told by the webhook that is registered for them, and
-//! by mail where the host sends it.
+//! What is told is kept in memory and delivered by maintenance. A person is told by the webhook that is registered for them,
+//! and by mail where the host sends it. It is a courtesy: it makes nobody wait, and its failure is nobody's but the log's.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
+    error::Error,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use futures_timer::Delay;
+use futures_util::future::{Either, join_all, select};
 use serde_json::json;
 
 use super::{ApiError, AuthorizationServer};
@@ -18,7 +21,7 @@ use crate::{
     clock::Timestamp,
     id::OrgId,
     jit::JitRequest,
-    notify::{Delivery, Notice, Notifier, Subject},
+    notify::{Notice, Notifier, Subject},
     organization::Organization,
     store::{RateLimit, UserKey},
     user::User,
@@ -26,26 +29,61 @@ use crate::{
 
 /// What is to be told.
 #[derive(Debug, Default)]
-pub(super) struct Notices(Mutex<VecDeque<Notice>>);
+pub(super) struct Notices(Mutex<VecDeque<Told>>);
 
-/// How much is kept. Beyond that the oldest is forgotten: what waits is in the store.
+/// A notice, and where else it goes than by mail.
+#[derive(Debug)]
+struct Told {
+    notice: Notice,
+    webhook: Option<String>,
+}
+
+/// How much is kept. Beyond that the oldest of the organization that has most is forgotten: what waits is in the store.
 const MOST: usize = 1000;
+
+/// How many are delivered at a time.
+const AT_ONCE: usize = 32;
+
+/// How many of those may be of one organization, whose receivers may be slow.
+const AT_ONCE_OF_ONE: usize = 4;
+
+/// How long one delivery by one channel may take.
+const DELIVERY: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(10) };
 
 /// How often one person is told within an hour, whatever agents ask.
 const PER_PERSON: RateLimit = RateLimit { max: 20, window: Duration::from_secs(3600) };
 
 impl Notices {
-    fn push(&self, notice: Notice) {
+    fn push(&self, told: Told) {
         let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.len() >= MOST {
-            tracing::warn!("too many notices wait; the oldest is forgotten");
-            queue.pop_front();
+            tracing::warn!("too many notices wait; the oldest of whoever has most is forgotten");
+            let mut waiting = HashMap::<&OrgId, usize>::new();
+            queue.iter().for_each(|told| *waiting.entry(&told.notice.org).or_default() += 1);
+            let most = waiting.into_iter().max_by_key(|(_, count)| *count).map(|(org, _)| org.clone());
+            if let Some(oldest) = queue.iter().position(|told| Some(&told.notice.org) == most.as_ref()) {
+                queue.remove(oldest);
+            }
         }
-        queue.push_back(notice);
+        queue.push_back(told);
     }
 
-    fn pop(&self) -> Option<Notice> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    /// Takes what is delivered next: the oldest, and not too many of one organization.
+    fn take(&self) -> Vec<Told> {
+        let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut taken, mut left) = (Vec::new(), VecDeque::with_capacity(queue.len()));
+        let mut of = HashMap::<OrgId, usize>::new();
+        for told in queue.drain(..) {
+            let count = of.entry(told.notice.org.clone()).or_default();
+            if taken.len() < AT_ONCE && *count < AT_ONCE_OF_ONE {
+                *count += 1;
+                taken.push(told);
+            } else {
+                left.push_back(told);
+            }
+        }
+        *queue = left;
+        taken
     }
 }
 
@@ -53,15 +91,19 @@ impl AuthorizationServer {
     /// Tells whoever is asked of an approval that was just opened.
     pub(super) async fn announce_approval(
         &self,
-        org: &OrgId,
+        organization: &Organization,
         user: &Arc<User>,
         agent: &Agent,
         approval: &Approval,
-    ) -> Result<(), ApiError> {
-        let summary = approval.reason.clone();
-        let reference = approval.token.fingerprint();
-        let waiting = Waiting { about: Subject::Approval, summary, reference, ends: approval.expires_at };
-        self.announce(org, &user.id.to_string(), Some(user), agent, waiting).await
+    ) {
+        let waiting = Waiting {
+            about: Subject::Approval,
+            summary: approval.reason.clone(),
+            reference: approval.token.fingerprint(),
+            ends: Some(approval.expires_at),
+        };
+        let announced = self.announce(organization, &user.id.to_string(), Some(user), agent, waiting).await;
+        untold(announced);
     }
 
     /// Tells whom a task is for of a request that waits.
@@ -72,94 +114,130 @@ impl AuthorizationServer {
         request: &JitRequest,
     ) -> Result<(), ApiError> {
         let Some(user) = request.on_behalf_of else { return Ok(()) };
-        let org = &organization.id;
-        let found = self.stores().users.find(org, UserKey::Id(user)).await?;
+        let found = self.stores().users.find(&organization.id, UserKey::Id(user)).await?;
         let found = found.filter(|user| user.is_active() && user.has_approver_channel());
         let detail = &request.detail;
-        let summary = format!("{} on {}", detail.actions().join(", "), detail.kind());
-        let reference = request.id.to_string();
-        let waiting = Waiting { about: Subject::Permission, summary, reference, ends: request.expires_at };
-        self.announce(org, &user.to_string(), found.as_ref(), agent, waiting).await
+        let waiting = Waiting {
+            about: Subject::Permission,
+            summary: format!("{} on {}", detail.actions().join(", "), detail.kind()),
+            reference: request.id.to_string(),
+            ends: Some(request.expires_at),
+        };
+        self.announce(organization, &user.to_string(), found.as_ref(), agent, waiting).await
     }
 
-    /// Whether people without a channel are told by mail that an agent could not reach them; if so, `user` is. Nothing that is
-    /// done here, and no time that it takes, tells whether there is one.
+    /// Whether people without a channel are told by mail that an agent could not reach them; if so, `user` is. Nothing that
+    /// is done here, and no time that it takes, tells whether there is one.
     pub(super) async fn falls_back(
         &self,
         org: &OrgId,
         who: &str,
         user: Option<&Arc<User>>,
         agent: &Agent,
-    ) -> Result<bool, ApiError> {
+    ) -> bool {
         if self.inner.mail.is_none() {
-            return Ok(false);
+            return false;
         }
         let (summary, reference) = (String::new(), String::new());
-        let waiting = Waiting { about: Subject::Unreached, summary, reference, ends: self.now() };
-        self.announce(org, &who.to_lowercase(), user, agent, waiting).await?;
-        Ok(true)
+        let waiting = Waiting { about: Subject::Unreached, summary, reference, ends: None };
+        // A person has many names, and one count.
+        let who = user.map_or_else(|| who.to_lowercase(), |user| user.id.to_string());
+        let announced = match self.organization(org).await {
+            Ok(organization) => self.announce(&organization, &who, user, agent, waiting).await,
+            Err(error) => Err(error),
+        };
+        untold(announced);
+        true
     }
 
     async fn announce(
         &self,
-        org: &OrgId,
+        organization: &Organization,
         who: &str,
         user: Option<&Arc<User>>,
         agent: &Agent,
         waiting: Waiting,
     ) -> Result<(), ApiError> {
+        let org = &organization.id;
         let mut source = format!("notice {who}");
         source.truncate(source.floor_char_boundary(200));
         let (admission, _) = self.rate_limit(org, &source, PER_PERSON).await?;
-        let organization = self.organization(org).await?;
         let page = self.inner.approver_page.as_ref();
         let page = page.map(|path| format!("{}{}", self.public_url(), path.replace("{org}", org.as_str())));
         if let Some(user) = user.filter(|_| admission.admitted) {
-            self.inner.notices.push(Notice {
+            let webhook = user.approver_webhook.clone().filter(|_| waiting.about != Subject::Unreached);
+            let notice = Notice {
                 org: org.clone(),
                 organization: organization.name.as_str().into(),
-                user: Arc::clone(user),
+                user: user.id,
+                email: user.email.as_str().into(),
                 about: waiting.about,
                 agent: agent.name.clone(),
                 summary: waiting.summary,
                 reference: waiting.reference,
                 expires_at: waiting.ends,
                 page,
-            });
+            };
+            // Whoever looks at the page only has no channel to be told by.
+            if webhook.is_some() || self.inner.mail.is_some() {
+                self.inner.notices.push(Told { notice, webhook });
+            }
         }
         Ok(())
     }
 
-    /// Delivers what is to be told, as far as it can be.
-    pub(super) async fn deliver_notices(&self) {
-        while let Some(notice) = self.inner.notices.pop() {
-            if let Some(url) = &notice.user.approver_webhook
-                && notice.about != Subject::Unreached
-            {
-                let body = json!({
-                    "type": notice.about.as_str(),
-                    "organization": notice.org.as_str(),
-                    "user_id": notice.user.id.to_string(),
-                    "agent_name": &*notice.agent,
-                    "summary": notice.summary,
-                    "reference": notice.reference,
-                    "expires_at": notice.expires_at.to_string(),
-                    "page": notice.page,
-                });
-                if let Err(error) = self.post_signed(&notice.org, url, &body).await {
-                    tracing::warn!(%error, user = %notice.user.id, "an approver webhook does not answer");
+    /// Delivers some of what is to be told, each within its time and none behind another. Whether there was something.
+    pub(super) async fn deliver_notices(&self) -> bool {
+        let told = self.inner.notices.take();
+        join_all(told.iter().map(|told| self.deliver(told))).await;
+        !told.is_empty()
+    }
+
+    async fn deliver(&self, Told { notice, webhook }: &Told) {
+        if let Some(url) = webhook {
+            let body = json!({
+                "type": notice.about.as_str(),
+                "organization": notice.org.as_str(),
+                "user_id": notice.user.to_string(),
+                "agent_name": &*notice.agent,
+                "summary": notice.summary,
+                "reference": notice.reference,
+                "expires_at": notice.expires_at.map(|at| at.to_string()),
+                "page": notice.page,
+            });
+            match in_time(self.post_signed(&notice.org, url, &body)).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    tracing::warn!(%error, user = %notice.user, "an approver webhook does not answer");
                 }
-            }
-            if let Some(mail) = &self.inner.mail {
-                match mail.notify(&notice).await {
-                    Ok(Delivery::Delivered | Delivery::NoDevice) => {}
-                    Err(error) => {
-                        let error = &error as &dyn std::error::Error;
-                        tracing::warn!(error, user = %notice.user.id, "no mail about what waits");
-                    }
-                }
+                None => tracing::warn!(user = %notice.user, "an approver webhook takes too long"),
             }
         }
+        if let Some(mail) = &self.inner.mail {
+            match in_time(mail.notify(notice)).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    let error = &error as &dyn Error;
+                    tracing::warn!(error, user = %notice.user, "no mail about what waits");
+                }
+                None => tracing::warn!(user = %notice.user, "mail about what waits takes too long"),
+            }
+        }
+    }
+}
+
+/// What comes of `work`, unless it takes too long.
+async fn in_time<T>(work: impl Future<Output = T>) -> Option<T> {
+    match select(std::pin::pin!(work), Delay::new(DELIVERY)).await {
+        Either::Left((done, _)) => Some(done),
+        Either::Right(_) => None,
+    }
+}
+
+/// A person who is not told sees it all the same where it waits, and what was opened is open.
+fn untold(announced: Result<(), ApiError>) {
+    if let Err(error) = announced {
+        tracing::warn!(error = &error as &dyn Error, "nobody is told of what waits");
     }
 }
 
@@ -167,8 +245,11 @@ struct Waiting {
     about: Subject,
     summary: String,
     reference: String,
-    ends: Timestamp,
+    ends: Option<Timestamp>,
 }
 
 /// The channel that people are told by who have no other.
 pub(super) type Mail = Option<Arc<dyn Notifier>>;
+
+#[cfg(test)]
+mod tests;

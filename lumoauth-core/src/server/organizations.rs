@@ -204,7 +204,10 @@ mod tests {
         let key = server.create_first_api_key(&acme(), &caller()).await.unwrap().unwrap();
         let accepted = async || {
             let organization = server.organization(&acme()).await.unwrap();
-            server.authenticate(&organization, Credential::ApiKey(key.expose()), Door::Own).await.is_ok()
+            server
+                .authenticate(&organization, Credential::ApiKey(key.expose()), Door::Own, &Origin::default())
+                .await
+                .is_ok()
         };
         assert!(accepted().await);
         let disabled = server.set_organization_active(&acme(), false, &caller()).await.unwrap();

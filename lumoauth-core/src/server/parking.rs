@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{
     ApiError, AuthorizationServer, Caller,
-    approvals::APPROVAL_LIFE,
+    approvals::{APPROVAL_LIFE, stands},
     reservations::{Note, Wanted, amounts, shown},
 };
 use crate::{
@@ -86,12 +86,12 @@ impl AuthorizationServer {
         approval.impact = Impact::High;
         approval.reservation = Some(key.to_owned());
         // The person for whom the chain acts is asked; an agent that acts for itself asks whoever manages approvals.
-        approval.on_behalf_of = subject.unwrap_or(principal).delegation.as_ref().and_then(|delegation| {
-            match &delegation.represented {
-                Represented::User(user) => Some(user.id),
-                Represented::Agent(_) => None,
-            }
+        let payer = subject.unwrap_or(principal);
+        let person = payer.delegation.as_ref().and_then(|delegation| match &delegation.represented {
+            Represented::User(user) => Some(user),
+            Represented::Agent(_) => None,
         });
+        approval.on_behalf_of = person.map(|user| user.id);
         let Note { model, action, .. } = &wanted.note;
         let amounts = shown(&wanted.usage);
         let what = action.as_deref().unwrap_or("a call");
@@ -110,7 +110,7 @@ impl AuthorizationServer {
             approval.meta.insert("caller".to_owned(), caller.id.to_string().into());
         }
         // The chain that the log shows is that of whoever pays.
-        self.open_approval(subject.unwrap_or(principal), approval, caller).await?;
+        self.open_approval(payer, agent, person, approval, caller).await?;
         Ok(())
     }
 
@@ -155,12 +155,12 @@ impl AuthorizationServer {
         let Ok(token) = ApprovalToken::parse(token) else { return Ok(false) };
         let Some(approval) = self.stores().approvals.find(org, &token).await? else { return Ok(false) };
         let is_approved = approval.status(now) == ApprovalStatus::Approved && approval.consumed_at.is_none();
-        if approval.agent != agent || !is_approved {
+        if approval.agent != agent || !is_approved || !stands(self.stores(), org, &approval).await? {
             return Ok(false);
         }
         let Some(key) = &approval.reservation else {
             let is_own = !payers.others_need_approval(usage.micro_usd);
-            return Ok(is_own && is_shown(&approval, usage, model));
+            return Ok(approval.is_usable(now) && is_own && is_shown(&approval, usage, model));
         };
         let id = HoldId { actor: agent, key };
         let Some(hold) = self.stores().budgets.hold(org, id, now).await? else { return Ok(false) };

@@ -3,6 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
+use serde_json::{Value, json};
+use url::Url;
 
 use super::{ApiError, AuthorizationServer, Caller, jit::callback_url, retrying, written};
 use crate::{
@@ -37,15 +39,48 @@ pub struct NewUserRequest {
     pub roles: Option<Vec<String>>,
 }
 
+/// The members of a person that an administrator changes. Absent and `null` leave a member as it is.
+#[derive(Debug, Default, Deserialize)]
+#[non_exhaustive]
+pub struct UserPatch {
+    /// Display name; empty takes it away.
+    pub name: Option<String>,
+    /// Whether approval requests reach the person; replaces all of it.
+    pub approver: Option<Approver>,
+}
+
 /// The approver channel of a person.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[non_exhaustive]
 pub struct Approver {
-    /// Whether it is on.
-    #[serde(default)]
-    pub enabled: bool,
+    /// Whether it is on. With a webhook it is.
+    pub enabled: Option<bool>,
     /// An `https` URL that is told of everything that waits for the person, with a signature.
     pub webhook: Option<String>,
+}
+
+impl Approver {
+    fn apply(&self, user: &mut User) -> Result<(), ApiError> {
+        let webhook = self.webhook.as_deref().filter(|url| !url.is_empty());
+        if webhook.is_some() && self.enabled == Some(false) {
+            let problem = "is off, and so has no webhook".to_owned();
+            return Err(ApiError::Invalid { member: "approver", problem });
+        }
+        user.approver = self.enabled == Some(true);
+        user.approver_webhook = webhook.map(|url| callback_url("approver", url)).transpose()?;
+        Ok(())
+    }
+}
+
+/// What the log says of a channel. A whole URL may be all that it takes to write to it.
+fn channel(user: &User) -> Value {
+    let host = user.approver_webhook.as_deref().and_then(|url| Url::parse(url).ok());
+    json!({ "enabled": user.approver, "webhook": host.map(|url| url.origin().ascii_serialization()) })
+}
+
+/// A display name, if one is left.
+fn display_name(name: &str) -> Result<Option<String>, ApiError> {
+    Ok(Some(checked_text("name", name, 0, 128)?).filter(|name| !name.is_empty()))
 }
 
 impl AuthorizationServer {
@@ -72,23 +107,23 @@ impl AuthorizationServer {
             return Err(ApiError::Forbidden("Giving roles needs admin:roles."));
         }
         for role in roles {
-            if let Err(ApiError::NotFound(_)) = self.role(org, role).await {
-                return Err(invalid("roles", "name an unknown role"));
+            match self.role(org, role).await {
+                Ok(_) => {}
+                Err(ApiError::NotFound(_)) => return Err(invalid("roles", "name an unknown role")),
+                Err(error) => return Err(error),
             }
         }
         let mut user = User::new(email, now);
-        user.name = request.name.as_deref().map(|name| checked_text("name", name, 0, 128)).transpose()?;
+        if let Some(name) = &request.name {
+            user.name = display_name(name)?;
+        }
         user.is_admin = request.is_admin == Some(true);
         let is_admin = Capability::parse("admin").is_ok_and(|admin| principal.decide(&admin).is_allow());
         if user.is_admin && !is_admin {
             return Err(ApiError::Forbidden("Only a full administrator makes administrators."));
         }
         if let Some(approver) = &request.approver {
-            user.approver = approver.enabled;
-            user.approver_webhook = match approver.webhook.as_deref() {
-                None | Some("") => None,
-                Some(url) => Some(callback_url("approver", url)?),
-            };
+            approver.apply(&mut user)?;
         }
         if let Some(password) = &request.password {
             let Some(hasher) = &self.inner.password_hasher else {
@@ -102,7 +137,8 @@ impl AuthorizationServer {
         let event = caller
             .event(EventKind::UserCreated, "user created", now)
             .on(user_target(&user))
-            .with("is_admin", user.is_admin);
+            .with("is_admin", user.is_admin)
+            .with("approver", channel(&user));
         match self.stores().users.insert(org, &user, &event).await? {
             Insert::Inserted => {
                 // In this order: if it stops in between, the person is there and has nothing.
@@ -125,9 +161,11 @@ impl AuthorizationServer {
 
     pub(super) async fn find_user(&self, org: &OrgId, name: &str) -> Result<Option<Arc<User>>, ApiError> {
         let users = &self.stores().users;
-        Ok(match (UserId::parse(name), name.parse()) {
+        // A number has one form here: `042` and `+42` are no other names of 42.
+        let number = name.parse().ok().filter(|number: &u64| number.to_string() == name);
+        Ok(match (UserId::parse(name), number) {
             (Ok(id), _) => users.find(org, UserKey::Id(id)).await?,
-            (_, Ok(number)) => users.find(org, UserKey::Number(Number::new(number))).await?,
+            (_, Some(number)) => users.find(org, UserKey::Number(Number::new(number))).await?,
             _ => users.find(org, UserKey::Email(&name.to_lowercase())).await?,
         })
     }
@@ -216,6 +254,45 @@ impl AuthorizationServer {
         page: Page,
     ) -> Result<Listing<Arc<User>>, ApiError> {
         Ok(self.stores().users.list(org, search, page).await?)
+    }
+
+    /// Changes a person.
+    ///
+    /// # Errors
+    /// [`ApiError`] if a member is not acceptable, or there is no such person.
+    pub async fn update_user(
+        &self,
+        org: &OrgId,
+        name: &str,
+        patch: &UserPatch,
+        caller: &Caller,
+    ) -> Result<Arc<User>, ApiError> {
+        let now = self.now();
+        retrying(|| async {
+            let current = self.user(org, name).await?;
+            let mut next = (*current).clone();
+            if let Some(name) = &patch.name {
+                next.name = display_name(name)?;
+            }
+            if let Some(approver) = &patch.approver {
+                approver.apply(&mut next)?;
+            }
+            if next == *current {
+                return Ok(Some(current));
+            }
+            next.updated_at = now;
+            let said = |user: &User| json!({ "name": user.name, "approver": channel(user) });
+            let event = caller
+                .event(EventKind::UserUpdated, "user updated", now)
+                .on(user_target(&next))
+                .with("before", said(&current))
+                .with("after", said(&next));
+            written(self.stores().users.update(org, &next, &event).await?, "user", || {
+                next.version += 1;
+                Arc::new(next)
+            })
+        })
+        .await
     }
 
     /// Blocks or unblocks a person. What was issued before a block stays dead.

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use super::{ApiError, AuthorizationServer};
+use super::{ApiError, AuthorizationServer, RequestFacts};
 use crate::{
+    audit::Origin,
     capability::Capability,
     id::{OrgId, UserId},
     principal::Principal,
@@ -16,8 +17,10 @@ use crate::{
 /// A person in person, and what they and the way by which they came let them decide.
 ///
 /// What one decides for others needs a permission: `approvals.manage` for approvals, `jit.approve` for what agents ask for just
-/// in time. Administrators have both, others by a role or by an attribute policy. And it needs a scope of the application that
-/// they came by, which bounds what it does for them, and gives them nothing.
+/// in time. Administrators have both, others by a role or as a permission of their own. And it needs a scope of the application that
+/// they came by, which bounds what it does for them, and gives them nothing: a permission is of the person, a scope of what
+/// they use, and neither stands for the other. What agents ask for just in time needs the scope even where it is for
+/// oneself.
 #[derive(Clone, Debug)]
 pub struct Reviewer {
     org: OrgId,
@@ -55,7 +58,12 @@ impl AuthorizationServer {
     ///
     /// # Errors
     /// [`ApiError`] if it is no person in person, or what they may cannot be decided now.
-    pub async fn reviewer(&self, principal: &Principal) -> Result<Reviewer, ApiError> {
+    pub async fn reviewer(
+        &self,
+        principal: &Principal,
+        facts: RequestFacts<'_>,
+        origin: &Origin,
+    ) -> Result<Reviewer, ApiError> {
         let refused = ApiError::Forbidden("Only a person decides, by an application that is no agent's.");
         let user = principal.person().ok_or(refused)?;
         let holds = |names: &[&str]| {
@@ -63,7 +71,7 @@ impl AuthorizationServer {
         };
         let scopes = [holds(&MANAGE_APPROVALS), holds(&DECIDE_JIT)];
         let granted = principal.token_scope().unwrap_or_default().iter().map(ToString::to_string).collect();
-        self.reviewer_with(&principal.org, user, scopes, granted).await
+        self.reviewer_with(&principal.org, user, scopes, granted, (facts, origin)).await
     }
 
     /// A person who signed in at this server itself and reads its own page, as somebody who decides.
@@ -73,8 +81,14 @@ impl AuthorizationServer {
     ///
     /// # Errors
     /// [`ApiError`] if what they may cannot be decided now.
-    pub async fn reviewer_in_session(&self, org: &OrgId, user: &Arc<User>) -> Result<Reviewer, ApiError> {
-        self.reviewer_with(org, user, [true; 2], Vec::new()).await
+    pub async fn reviewer_in_session(
+        &self,
+        org: &OrgId,
+        user: &Arc<User>,
+        facts: RequestFacts<'_>,
+        origin: &Origin,
+    ) -> Result<Reviewer, ApiError> {
+        self.reviewer_with(org, user, [true; 2], Vec::new(), (facts, origin)).await
     }
 
     async fn reviewer_with(
@@ -83,12 +97,14 @@ impl AuthorizationServer {
         user: &Arc<User>,
         [approvals, jit]: [bool; 2],
         granted: Vec<String>,
+        (facts, origin): (RequestFacts<'_>, &Origin),
     ) -> Result<Reviewer, ApiError> {
+        let may = |permission| self.may(org, user, permission, facts, origin);
         Ok(Reviewer {
             org: org.clone(),
             user: user.clone(),
-            approvals: Reach { scope: approvals, permitted: self.may(org, user, "approvals.manage").await? },
-            jit: Reach { scope: jit, permitted: self.may(org, user, "jit.approve").await? },
+            approvals: Reach { scope: approvals, permitted: may("approvals.manage").await? },
+            jit: Reach { scope: jit, permitted: may("jit.approve").await? },
             granted,
         })
     }
@@ -140,7 +156,7 @@ impl Reviewer {
         if asked == Some(self.user.id) || self.jit.is_whole() {
             return Ok(());
         }
-        Err(ApiError::Forbidden("Somebody else decides on this request."))
+        Err(ApiError::Forbidden("Somebody else decides on what is asked here."))
     }
 
     fn lacks(&self, required: &[&str]) -> ApiError {

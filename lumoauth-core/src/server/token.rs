@@ -73,7 +73,11 @@ impl AuthorizationServer {
             Ok(issued) => Ok(issued),
             Err(error) => {
                 let message = "token request refused";
-                Err(self.refuse(organization, request.origin, message, refusal, error, now).await)
+                let error = self.refuse(organization, request.origin, message, refusal, error, now).await;
+                if !error.is_outage() && !matches!(error, TokenError::TooManyFailures { .. }) {
+                    self.record_foreign_tokens(organization, request.params, request.origin).await?;
+                }
+                Err(error)
             }
         }
     }
@@ -166,6 +170,7 @@ impl AuthorizationServer {
             foreign_keys: &self.inner.foreign_keys,
             org: &organization.id,
             issuer: &issuer,
+            from: request.origin.ip,
             now,
         };
         let by_assertion = presented.assertion.is_some();

@@ -4,13 +4,26 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 
-use super::{Insert, Listing, Page, StoreError};
+use super::{Listing, Page, StoreError};
 use crate::{
     approval::{Approval, ApprovalToken, Decision},
     audit::Event,
     clock::Timestamp,
     id::{OrgId, UserId},
 };
+
+/// What became of opening an approval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+#[expect(clippy::exhaustive_enums, reason = "a new outcome must break every caller")]
+pub enum NewApproval {
+    /// It is there now, with its event.
+    Inserted,
+    /// There is one with this token; nothing changed.
+    Taken,
+    /// As many of its agent wait for its person as may; nothing changed.
+    TooMany,
+}
 
 /// What became of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,12 +58,17 @@ pub enum Consume {
 /// Keeps approvals. Recorded.
 #[async_trait]
 pub trait ApprovalStore: fmt::Debug + Send + Sync + 'static {
-    /// Adds `approval` and writes `on`, in one step. The token is unique in the organization
-    /// ([`Unique::Id`](super::Unique::Id)). Checked by `conformance::approvals::one_token_once`.
+    /// Adds `approval` and writes `on`, in one step. The token is unique in the organization.
+    ///
+    /// # To be correct
+    /// - What is there already is [`NewApproval::Taken`], however many wait. Checked by `conformance::approvals::one_token_once`.
+    /// - If [`Approval::MAX_PENDING`] of the same agent for the same person (or for nobody in particular) are pending at its
+    ///   `created_at`, it is [`NewApproval::TooMany`]. They are counted in the same atomic step, so any number of calls at
+    ///   once leave no more than that. Checked by `conformance::approvals::so_many_wait_at_a_time`.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer.
-    async fn insert(&self, org: &OrgId, approval: &Approval, on: &Event) -> Result<Insert, StoreError>;
+    async fn insert(&self, org: &OrgId, approval: &Approval, on: &Event) -> Result<NewApproval, StoreError>;
 
     /// The approval with this token, also one that has expired or was decided. Checked by
     /// `conformance::approvals::round_trip` and `organizations_are_apart`.
@@ -106,7 +124,8 @@ pub trait ApprovalStore: fmt::Debug + Send + Sync + 'static {
 
     /// Writes `on`, which tells that `approval` has expired `now`. Whether this call told it: not if it was decided, is still
     /// pending, was told before, or is not there. Of any number of calls at once exactly one tells it. Nothing that
-    /// [`ApprovalStore::find`] finds changes, and nobody can decide it any more, whatever their clock says. Checked by `conformance::approvals::ends_are_told_once`.
+    /// [`ApprovalStore::find`] finds changes, and nobody can decide it any more, whatever their clock says. Checked by
+    /// `conformance::approvals::ends_are_told_once`.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer. It may have been told then.

@@ -156,7 +156,7 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
     async fn stats(&self, org: &OrgId, filter: &AuditFilter) -> Result<AuditStats, StoreError>;
 
     /// How far the log has come, and the tree over it. A number, its leaf and its place in the tree are given in one step,
-    /// so the tree has every entry that can be read and no other. Checked by `conformance::audit_tree::grows_with_the_log`
+    /// so the tree has every entry that can be read and no other. Signed heads of more entries are told, too. Checked by `conformance::audit_tree::grows_with_the_log`
     /// and `racing_appends_keep_the_tree`.
     ///
     /// # Errors
@@ -191,20 +191,22 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError`] if the backend cannot answer.
     async fn checkpoints(&self, org: &OrgId, after: u64, max: u32) -> Result<Vec<Checkpoint>, StoreError>;
 
-    /// Up to `max` organizations whose log is at least `by` entries longer than its largest signed head, in no particular
-    /// order. For maintenance. Checked by `conformance::audit_tree::unsigned_logs`.
+    /// Up to `max` organizations after this one whose log is at least `by` entries longer than its largest signed head, in
+    /// the order of their ids. For maintenance. Checked by `conformance::audit_tree::unsigned_logs`.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer.
-    async fn unsigned(&self, by: u64, max: u32) -> Result<Vec<OrgId>, StoreError>;
+    async fn unsigned(&self, by: u64, after: Option<&OrgId>, max: u32) -> Result<Vec<OrgId>, StoreError>;
 
-    /// Drops the bodies of all entries up to this number, and returns how many had one. What is left of them:
-    /// [`dropped_event`](super::dropped_event). Numbers, leaves, totals and proofs stay as they are. Checked by
-    /// `conformance::audit_tree::bodies_are_dropped_from_the_oldest_on`.
+    /// Drops the bodies of the entries above `from` and up to `up_to`, writes `on` with them, and returns how many those
+    /// were. What is left of them: [`dropped_event`](super::dropped_event). Numbers, leaves, totals and proofs stay as they
+    /// are. Unless the bodies up to `from`, and no others, are dropped, and the log has `up_to` entries, nothing happens,
+    /// and the answer is 0: of several servers one drops them, and it is said once. Checked by
+    /// `conformance::audit_tree::bodies_are_dropped_from_the_oldest_on` and `bodies_are_dropped_once`.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer.
-    async fn drop_bodies(&self, org: &OrgId, up_to: u64) -> Result<u64, StoreError>;
+    async fn drop_bodies(&self, org: &OrgId, from: u64, up_to: u64, on: &Event) -> Result<u64, StoreError>;
 }
 
 /// Events of a backend whose audit log is kept elsewhere. The server's maintenance copies them there.

@@ -3,7 +3,7 @@
 use crate::{
     audit::{Actor, ActorKind, Event, EventKind, EventOutcome},
     clock::Timestamp,
-    id::EventId,
+    id::{EventId, OrgId},
     merkle::{Frontier, Node, entry_leaf},
 };
 
@@ -15,7 +15,7 @@ pub struct LogHead {
     pub tree: Frontier,
     /// Up to which number entries have lost their bodies.
     pub dropped: u64,
-    /// The largest size that a [`Checkpoint`] is about; 0 if there is none.
+    /// The largest size that a [`Checkpoint`] is about, also if the log is shorter; 0 if there is none.
     pub signed: u64,
 }
 
@@ -46,9 +46,9 @@ pub struct RawEntry {
 }
 
 impl RawEntry {
-    /// The leaf that its parts have now. `None` if the body is gone: then nothing can be said.
-    pub fn recomputed(&self) -> Option<Node> {
-        self.body.as_ref().map(|body| entry_leaf(self.seq, self.event_id, self.at, body.as_bytes()))
+    /// The leaf that its parts have now, in the log of `org`. `None` if the body is gone: then nothing can be said.
+    pub fn recomputed(&self, org: &OrgId) -> Option<Node> {
+        self.body.as_ref().map(|body| entry_leaf(org, self.seq, self.event_id, self.at, body.as_bytes()))
     }
 }
 

@@ -70,7 +70,7 @@ pub trait JitStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// # To be correct
     /// - The bounds of what waits for one agent and in one task hold for any number of calls at once.
-    /// - Of any number of calls at once that were assessed on one history, one is made and the others are
+    /// - Each is made on the history that it was assessed on, for any number of calls at once; the others are
     ///   [`NewRequest::Stale`].
     ///
     /// Checked by `conformance::jit::requests_round_trip`, `waiting_is_bounded`, `risk_is_of_this_moment`, `callbacks` and
@@ -117,7 +117,8 @@ pub trait JitStore: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Rule, StoreError>;
 
     /// The requests that wait at `now` in tasks that are not closed: for `user`, or all of the organization. Those first that
-    /// expire first; of the same instant, in ascending order of id. Checked by `conformance::jit::pending`.
+    /// expire first; of the same instant, in ascending order of id. What became of the tasks that those are part of is not
+    /// looked at. Checked by `conformance::jit::pending`.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer.

@@ -57,7 +57,7 @@ pub mod conformance;
 pub use aauth_resources::{AAuthResourceKey, AAuthResourceStore};
 pub use agents::{AgentFilter, AgentKey, AgentStore};
 pub use api_keys::{ApiKeyKey, ApiKeyStore};
-pub use approvals::{ApprovalStore, Consume, Decide};
+pub use approvals::{ApprovalStore, Consume, Decide, NewApproval};
 pub use audit::{AuditFilter, AuditKey, AuditStats, AuditStore, LogEntry, Outbox};
 pub use audit_tree::{Checkpoint, LogHead, RawEntry, TreeLevel, dropped_event};
 pub use budgets::{BudgetStore, Charge, ChargeId, Charged, HoldId, NewHold, Overdue, Resolved};

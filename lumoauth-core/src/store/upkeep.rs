@@ -23,7 +23,8 @@ pub trait Upkeep: fmt::Debug + Send + Sync + 'static {
     /// Drops up to `max` rows that have no meaning at `now`: revocation marks, used tickets and charge ids past their
     /// `keep_until` (but none whose hold is parked), refresh tokens and tickets that nobody used past their `expires_at`,
     /// counters of windows that ended more than 48 hours ago, rate limit windows that ended, approvals more than
-    /// [`APPROVAL_GRACE`](crate::approval::APPROVAL_GRACE) past their end, replay marks more than
+    /// [`APPROVAL_GRACE`](crate::approval::APPROVAL_GRACE) past their end, tasks and what was asked in them past their
+    /// `keep_until`, what of an agent waited for people once all of it has ended, replay marks more than
     /// [`REPLAY_GRACE`](super::REPLAY_GRACE) past their end, removals of policy more than
     /// [`POLICY_TOMBSTONE_LIFE`](super::POLICY_TOMBSTONE_LIFE) ago.
     /// Returns how many. Nothing depends on it but space. Checked by `conformance::upkeep::purge_keeps_what_counts`.

@@ -166,6 +166,20 @@ impl AccessClaims {
                 || self.aud.contains(&self.iss)
                 || self.agent_id.is_some_and(|id| self.aud.contains(&id.to_string())))
     }
+
+    /// Whether the token is meant for `resource`. One that was made for a task is not, whatever it names as its place: it is
+    /// for what it says in detail, and for nothing else.
+    pub fn is_for_resource(&self, resource: &str) -> bool {
+        !self.jit && self.aud.contains(resource)
+    }
+
+    /// Whether the token may be looked at where `resource` asks for authorization details: it was made for a task there, or
+    /// for no place in particular; or it says at least who calls, because it is good at this server's own routes or at the
+    /// resource.
+    pub fn is_for_details_at(&self, resource: &str) -> bool {
+        let placeless = self.jit && self.aud.contains(self.client_id.as_str());
+        placeless || self.is_for_own_routes() || self.aud.contains(resource)
+    }
 }
 
 /// The `aud` claim: one value or several (RFC 7519 section 4.1.3).

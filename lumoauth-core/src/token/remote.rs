@@ -48,7 +48,8 @@ impl<'a> RemoteToken<'a> {
         self.0.kid()
     }
 
-    /// The claims, if one of `keys` signed them, they are of `issuer` and for `resource`, and valid at `now`.
+    /// The claims, if one of `keys` signed them, they are of `issuer` and for `resource`, and valid at `now`. A token that
+    /// was made for a task is refused.
     ///
     /// # Errors
     /// [`InvalidToken`] says which check failed.
@@ -59,6 +60,34 @@ impl<'a> RemoteToken<'a> {
         resource: &str,
         now: Timestamp,
     ) -> Result<AccessClaims, InvalidToken> {
+        self.meant(keys, issuer, now, |claims| claims.is_for_resource(resource))
+    }
+
+    /// The same where `resource` asks for authorization details: [`AccessClaims::is_for_details_at`].
+    ///
+    /// # Security
+    /// The claims say who calls and nothing else: whoever takes them must look at the details, those of tokens with `jit`
+    /// only.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn verify_for_details(
+        self,
+        keys: &PublicKeys,
+        issuer: &str,
+        resource: &str,
+        now: Timestamp,
+    ) -> Result<AccessClaims, InvalidToken> {
+        self.meant(keys, issuer, now, |claims| claims.is_for_details_at(resource))
+    }
+
+    fn meant(
+        self,
+        keys: &PublicKeys,
+        issuer: &str,
+        now: Timestamp,
+        for_us: impl FnOnce(&AccessClaims) -> bool,
+    ) -> Result<AccessClaims, InvalidToken> {
         let verified = self.0.verify(keys)?;
         verified.check_times(now, None, SKEW)?;
         let claims = AccessClaims::deserialize(Value::Object(verified.all().clone()))
@@ -66,7 +95,7 @@ impl<'a> RemoteToken<'a> {
         if claims.iss != issuer {
             return Err(InvalidToken::WrongIssuer);
         }
-        if !claims.aud.contains(resource) {
+        if !for_us(&claims) {
             return Err(InvalidToken::WrongAudience);
         }
         if claims.cnf.is_some() {

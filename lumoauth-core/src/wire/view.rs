@@ -45,12 +45,18 @@ pub fn agent(agent: &Agent) -> Value {
         "aauthIdentity": agent.aauth.as_deref().map(aauth_identity),
         "jwksUri": agent.jwks_uri,
         "jwks": agent.jwks,
-        "allowedIps": null,
+        "authMethods": listed(&agent.auth_methods),
+        "allowedIps": listed(&agent.allowed_ips),
         "hasApiKey": agent.api_key.is_some(),
         "lastUsedAt": null,
         "createdAt": agent.created_at.to_string(),
         "updatedAt": agent.updated_at.to_string(),
     })
+}
+
+/// A list of the only ones there may be; `null` if there is no such list.
+fn listed<T>(items: &[T]) -> Option<&[T]> {
+    (!items.is_empty()).then_some(items)
 }
 
 /// An agent's part in AAuth.
@@ -185,7 +191,7 @@ pub fn client(client: &Client) -> Value {
     })
 }
 
-/// A person.
+/// A person; who shows the roles puts them there.
 pub fn user(user: &User) -> Value {
     let active = user.status == UserStatus::Active;
     json!({
@@ -198,7 +204,8 @@ pub fn user(user: &User) -> Value {
         "blocked": !active,
         "mfaEnabled": false,
         "isAdmin": user.is_admin,
-        "approver": { "enabled": user.approver, "webhook": user.approver_webhook },
+        // Whoever knows such an address may be able to write to it.
+        "approver": { "enabled": user.approver, "hasWebhook": user.approver_webhook.is_some() },
         "roles": [],
         "loginCount": 0,
         "createdAt": user.created_at.to_string(),

@@ -7,9 +7,9 @@ use lumoauth_core::{
     approval::{Approval, ApprovalToken, Decision},
     audit::Event,
     clock::Timestamp,
-    id::{OrgId, UserId},
+    id::{AgentId, OrgId, UserId},
     store::{
-        ApprovalStore, Consume, Decide, Insert, Listing, MemoryStore, Page, StoreError,
+        ApprovalStore, Consume, Decide, Listing, MemoryStore, NewApproval, Page, StoreError,
         conformance::{
             approvals,
             recorded::{Trail, writes_its_events},
@@ -30,6 +30,10 @@ enum Fault {
     Nosy,
     /// Tells again and again that something has ended.
     Repeating,
+    /// Lets any number wait.
+    Patient,
+    /// Has what nobody agreed to used up.
+    Generous,
 }
 
 #[derive(Debug)]
@@ -50,8 +54,15 @@ impl Faulty {
 
 #[async_trait]
 impl ApprovalStore for Faulty {
-    async fn insert(&self, org: &OrgId, approval: &Approval, on: &Event) -> Result<Insert, StoreError> {
-        ApprovalStore::insert(&self.memory, &self.org(org), approval, on).await
+    async fn insert(&self, org: &OrgId, approval: &Approval, on: &Event) -> Result<NewApproval, StoreError> {
+        let outcome = ApprovalStore::insert(&self.memory, &self.org(org), approval, on).await?;
+        if outcome == NewApproval::TooMany && self.fault == Fault::Patient {
+            // Asked by another, so nobody counts it.
+            let mut uncounted = approval.clone();
+            uncounted.agent = AgentId::generate();
+            return ApprovalStore::insert(&self.memory, &self.org(org), &uncounted, on).await;
+        }
+        Ok(outcome)
     }
 
     async fn find(&self, org: &OrgId, token: &ApprovalToken) -> Result<Option<Arc<Approval>>, StoreError> {
@@ -100,7 +111,8 @@ impl ApprovalStore for Faulty {
         let racy = self.fault == Fault::Racy && stored.is_some_and(|stored| stored.consumed_at.is_none());
         tokio::task::yield_now().await;
         let outcome = self.memory.consume(&self.org(org), approval, now, on).await?;
-        Ok(if racy { Consume::Consumed } else { outcome })
+        let generous = self.fault == Fault::Generous && outcome == Consume::NotApproved;
+        Ok(if racy || generous { Consume::Consumed } else { outcome })
     }
 
     async fn pending(
@@ -163,4 +175,22 @@ async fn an_approval_without_its_event_is_found_out() {
 #[should_panic(expected = "told")]
 async fn an_end_that_is_told_twice_is_found_out() {
     approvals::ends_are_told_once(&Faulty::new(Fault::Repeating)).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "Inserted")]
+async fn approvals_without_a_limit_are_found_out() {
+    approvals::so_many_wait_at_a_time(&Faulty::new(Fault::Patient)).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "NotApproved")]
+async fn an_approval_that_nobody_gave_is_not_used_up() {
+    approvals::used_once(&Faulty::new(Fault::Generous)).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "Missing")]
+async fn an_approval_is_not_used_up_by_the_neighbours() {
+    approvals::used_once(&Faulty::new(Fault::OrgBlind)).await;
 }

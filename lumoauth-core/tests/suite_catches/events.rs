@@ -97,12 +97,12 @@ impl AuditStore for Gaps {
         self.memory.checkpoints(org, after, max).await
     }
 
-    async fn unsigned(&self, by: u64, max: u32) -> Result<Vec<OrgId>, StoreError> {
-        self.memory.unsigned(by, max).await
+    async fn unsigned(&self, by: u64, after: Option<&OrgId>, max: u32) -> Result<Vec<OrgId>, StoreError> {
+        self.memory.unsigned(by, after, max).await
     }
 
-    async fn drop_bodies(&self, org: &OrgId, up_to: u64) -> Result<u64, StoreError> {
-        self.memory.drop_bodies(org, up_to).await
+    async fn drop_bodies(&self, org: &OrgId, from: u64, up_to: u64, on: &Event) -> Result<u64, StoreError> {
+        self.memory.drop_bodies(org, from, up_to, on).await
     }
 }
 

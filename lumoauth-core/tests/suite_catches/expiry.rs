@@ -54,6 +54,13 @@ async fn a_purge_that_drops_pending_approvals_is_found_out() {
 }
 
 #[tokio::test]
+#[should_panic(expected = "is_some")]
+async fn a_purge_that_drops_open_tasks_is_found_out() {
+    let store = Careless::default();
+    upkeep::purge_keeps_tasks(&store.0, &store).await;
+}
+
+#[tokio::test]
 #[should_panic(expected = "Repeated")]
 async fn a_purge_that_drops_living_charge_ids_is_found_out() {
     let store = Careless::default();

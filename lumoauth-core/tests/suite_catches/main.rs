@@ -5,11 +5,13 @@
 mod aauth;
 mod approvals;
 mod atomicity;
+mod audit_tree;
 mod budgets;
 mod consents;
 mod events;
 mod expiry;
 mod grants;
 mod organizations;
+mod policies;
 mod replay;
 mod secrecy;

@@ -6,7 +6,6 @@ use lumoauth_core::{
     server::{AttributeCheckRequest, AttributeRequest, BulkAttributeCheckRequest, PolicyRequest},
     wire::{WireError, view},
 };
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Call, refuse};
@@ -31,7 +30,7 @@ pub(crate) async fn check(call: Call) -> Result<Reply, WireError> {
         "decision": if verdict.allowed { "allow" } else { "deny" },
         "reason": verdict.to_string(),
         "matchedPolicies": checked.policies(&verdict.matched),
-        "user_id": principal.actor().id,
+        "user_id": checked.subject,
         "resourceType": asked.resource_type,
         "action": asked.action,
         "resourceId": asked.resource_id,
@@ -64,7 +63,7 @@ pub(crate) async fn check_bulk(call: Call) -> Result<Reply, WireError> {
         Err(problem) => json!({ "index": index, "allowed": false, "error": problem }),
     };
     let results: Vec<_> = checked.results.iter().enumerate().map(result).collect();
-    let body = json!({ "results": results, "user_id": principal.actor().id });
+    let body = json!({ "results": results, "user_id": checked.subject });
     Ok(reply::budgeted(&body, &checked.remaining))
 }
 
@@ -98,49 +97,54 @@ pub(crate) async fn of_resource(call: Call) -> Result<Reply, WireError> {
     Ok(reply::ok(&json!({ "resourceType": kind, "resourceId": id, "attributes": attributes })))
 }
 
-#[derive(Deserialize)]
-struct Set {
-    #[serde(default)]
-    value: Option<Value>,
-}
-
 /// PUT `abac/resources/{}/{}/attributes/{}`.
 pub(crate) async fn set_of_resource(call: Call) -> Result<Reply, WireError> {
-    let owner = AttributeOwner::resource(call.name(), call.second());
-    let owner = owner
+    let (kind, id) = (call.name(), call.second());
+    let owner = AttributeOwner::resource(kind, id)
         .ok_or_else(|| WireError::invalid_request("The type or the id of the resource is malformed."))?;
-    set(&call, owner, call.third()).await
+    let about = json!({ "resourceType": kind, "resourceId": id });
+    set(&call, owner, call.third(), about).await
 }
 
 /// PUT `abac/users/{}/attributes/{}`.
 pub(crate) async fn set_of_user(call: Call) -> Result<Reply, WireError> {
     // Whether there is such a person is told only to those who may do this.
-    call.server.check_sets_attributes(call.principal()?).await.map_err(refuse)?;
+    call.server
+        .check_sets_attributes(call.principal()?, call.facts(), &call.caller())
+        .await
+        .map_err(refuse)?;
     let user = call.server.user(call.org(), call.name()).await.map_err(refuse)?;
-    set(&call, AttributeOwner::User(user.id), call.second()).await
+    let about = json!({ "userId": user.id.to_string() });
+    set(&call, AttributeOwner::User(user.id), call.second(), about).await
 }
 
 /// PUT `abac/agents/{}/attributes/{}`.
 pub(crate) async fn set_of_agent(call: Call) -> Result<Reply, WireError> {
-    call.server.check_sets_attributes(call.principal()?).await.map_err(refuse)?;
+    call.server
+        .check_sets_attributes(call.principal()?, call.facts(), &call.caller())
+        .await
+        .map_err(refuse)?;
     let agent = call.server.agent(call.org(), call.name()).await.map_err(refuse)?;
-    set(&call, AttributeOwner::Agent(agent.id), call.second()).await
+    let about = json!({ "agentId": agent.id.to_string() });
+    set(&call, AttributeOwner::Agent(agent.id), call.second(), about).await
 }
 
-async fn set(call: &Call, owner: AttributeOwner, slug: &str) -> Result<Reply, WireError> {
+async fn set(call: &Call, owner: AttributeOwner, slug: &str, about: Value) -> Result<Reply, WireError> {
     let body: Value = call.json()?;
-    if body.get("value").is_none() {
-        return Err(WireError::invalid_request("value is required; null takes it away."));
-    }
-    let Set { value } =
-        Set::deserialize(&body).map_err(|_| WireError::invalid_request("value is malformed."))?;
-    let value = value.unwrap_or_default();
-    let name = owner.to_string();
+    let value = body.get("value");
+    let value = value.ok_or_else(|| WireError::invalid_request("value is required; null takes it away."))?;
+    let mut data = about;
+    data["owner"] = owner.to_string().into();
+    data["slug"] = slug.into();
+    data["attributeSlug"] = slug.into();
+    data["value"] = value.clone();
     let principal = call.principal()?;
-    call.server.set_attribute(principal, owner, slug, &value, &call.caller()).await.map_err(refuse)?;
-    Ok(reply::ok(
-        &json!({ "message": "Attribute set.", "data": { "owner": name, "slug": slug, "value": value } }),
-    ))
+    call.server
+        .set_attribute(principal, owner, slug, value, call.facts(), &call.caller())
+        .await
+        .map_err(refuse)?;
+    let message = if value.is_null() { "Attribute taken away." } else { "Attribute set." };
+    Ok(reply::ok(&json!({ "message": message, "data": data })))
 }
 
 /// GET `abac/policies`.
@@ -191,8 +195,13 @@ pub(crate) async fn delete_policy(call: Call) -> Result<Reply, WireError> {
 
 /// GET `abac/attributes`.
 pub(crate) async fn attributes(call: Call) -> Result<Reply, WireError> {
-    let paging = call.query().page()?;
-    let all = call.server.attributes(call.org(), kind(&call)?).await.map_err(refuse)?;
+    let query = call.query();
+    let paging = query.page()?;
+    let search = query.get(&["search"]).unwrap_or_default().to_lowercase();
+    let mut all = call.server.attributes(call.org(), kind(&call)?).await.map_err(refuse)?;
+    all.retain(|it| {
+        it.name.to_lowercase().contains(&search) || it.slug.as_str().to_lowercase().contains(&search)
+    });
     let total = all.len() as u64;
     let items = paging.slice(all).map(|it| it.view()).collect();
     Ok(reply::ok(&paging.render("abac_attributes", items, total)))

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use http::StatusCode;
 use lumoauth_core::{
     agent::{Agent, AgentKind, AgentPatch, AgentStatus, StatusChange},
+    capability::Capability,
+    id::Label,
     policy::Holder,
     server::{TestTokenRequest, UsageRequest},
     store::AgentFilter,
@@ -31,10 +33,9 @@ pub(crate) async fn list(call: Call) -> Result<Reply, WireError> {
         filter.kind = Some(kind.map_err(|_| WireError::invalid_request("type is not one of an agent."))?);
     }
     let page = call.server.agents(call.org(), &filter, paging.store_page()).await.map_err(refuse)?;
-    let mut items = Vec::with_capacity(page.items.len());
-    for agent in &page.items {
-        items.push(with_grants(&call, agent).await?);
-    }
+    let holders: Vec<_> = page.items.iter().map(|agent| Holder::Agent(agent.id)).collect();
+    let grants = call.server.grants_of_each(call.org(), &holders).await.map_err(refuse)?;
+    let items = page.items.iter().zip(grants).map(|(agent, grants)| granted(agent, grants)).collect();
     Ok(reply::ok(&paging.render("agents", items, page.total)))
 }
 
@@ -56,11 +57,14 @@ pub(crate) async fn create(call: Call) -> Result<Reply, WireError> {
 /// An agent with its roles, and the permissions that it has without one.
 async fn with_grants(call: &Call, agent: &Agent) -> Result<Value, WireError> {
     let grants = call.server.grants_of(call.org(), &Holder::Agent(agent.id)).await;
-    let (roles, permissions) = grants.map_err(refuse)?;
+    Ok(granted(agent, grants.map_err(refuse)?))
+}
+
+fn granted(agent: &Agent, (roles, permissions): (Vec<Label>, Vec<Capability>)) -> Value {
     let mut data = view::agent(agent);
     data["roles"] = json!(roles);
     data["permissions"] = json!(permissions);
-    Ok(data)
+    data
 }
 
 /// GET `admin/agents/{}`.
@@ -124,7 +128,7 @@ async fn change(call: &Call, change: StatusChange) -> Result<Value, WireError> {
         .change_agent_status(call.org(), call.name(), change, body.reason.as_deref(), &call.caller())
         .await
         .map_err(refuse)?;
-    Ok(view::agent(&agent))
+    with_grants(call, &agent).await
 }
 
 /// POST `admin/agents/{}/rotate-credentials`.

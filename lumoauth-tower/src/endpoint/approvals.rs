@@ -50,7 +50,8 @@ pub(crate) async fn status(call: Call) -> Result<Reply, WireError> {
 
 /// GET `approvals/pending`.
 pub(crate) async fn pending(call: Call) -> Result<Reply, WireError> {
-    let reviewer = call.server.reviewer(call.principal()?).await.map_err(refuse)?;
+    let reviewer =
+        call.server.reviewer(call.principal()?, call.facts(), &call.origin).await.map_err(refuse)?;
     let paging = call.query().page()?;
     let page = call.server.pending_approvals(&reviewer, paging.store_page()).await.map_err(refuse)?;
     let now = call.server.now();
@@ -73,7 +74,8 @@ pub(crate) async fn deny(call: Call) -> Result<Reply, WireError> {
 }
 
 async fn decide(call: &Call, approved: bool) -> Result<Reply, WireError> {
-    let reviewer = call.server.reviewer(call.principal()?).await.map_err(refuse)?;
+    let reviewer =
+        call.server.reviewer(call.principal()?, call.facts(), &call.origin).await.map_err(refuse)?;
     let request: ApprovalDecisionRequest = call.json()?;
     let caller = call.caller();
     let approval = call

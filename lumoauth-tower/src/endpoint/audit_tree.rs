@@ -61,8 +61,8 @@ pub(crate) async fn consistency(call: Call) -> Result<Reply, WireError> {
 pub(crate) async fn export(call: Call) -> Result<Reply, WireError> {
     let query = call.query();
     let after = number(&query, "after")?.unwrap_or(0);
-    let limit = number(&query, "limit")?.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(MAX_ENTRIES);
-    let limit = limit.clamp(1, MAX_ENTRIES);
+    let limit = number(&query, "limit")?.unwrap_or(MAX_ENTRIES.into()).clamp(1, MAX_ENTRIES.into());
+    let limit = u32::try_from(limit).unwrap_or(MAX_ENTRIES);
     let text = call.server.audit_export(call.org(), after, limit, MAX_BYTES).await.map_err(refuse)?;
     Ok(reply::download("application/jsonl; charset=utf-8", "attachment; filename=\"audit-log.jsonl\"", text))
 }

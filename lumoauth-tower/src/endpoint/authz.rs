@@ -59,7 +59,8 @@ pub(crate) async fn check_all(call: Call) -> Result<Reply, WireError> {
 /// GET `authz/permissions`.
 pub(crate) async fn permissions(call: Call) -> Result<Reply, WireError> {
     let principal = call.principal()?;
-    let permissions = call.server.permissions(principal).await.map_err(refuse)?;
+    let permissions =
+        call.server.permissions(principal, call.facts(), &call.caller()).await.map_err(refuse)?;
     let count = permissions.len() as u64;
     Ok(reply::ok(&json!({
         "user_id": principal.actor().id,

@@ -2,12 +2,12 @@
 
 use http::StatusCode;
 use lumoauth_core::{
-    server::{ClientRequest, NewApiKeyRequest, NewUserRequest},
+    server::{ClientRequest, NewApiKeyRequest, NewUserRequest, UserPatch},
     wire::{WireError, view},
 };
 use serde_json::json;
 
-use super::{Call, refuse};
+use super::{Call, refuse, roles::users_with_roles};
 use crate::reply::{self, Reply};
 
 /// GET `admin/users`.
@@ -16,7 +16,7 @@ pub(crate) async fn users(call: Call) -> Result<Reply, WireError> {
     let paging = query.page()?;
     let page =
         call.server.users(call.org(), query.get(&["search"]), paging.store_page()).await.map_err(refuse)?;
-    let items = page.items.iter().map(|user| view::user(user)).collect();
+    let items = users_with_roles(&call, &page.items).await?;
     Ok(reply::ok(&paging.render("users", items, page.total)))
 }
 
@@ -28,13 +28,23 @@ pub(crate) async fn create_user(call: Call) -> Result<Reply, WireError> {
         .create_user(call.org(), &request, call.principal()?, &call.caller())
         .await
         .map_err(refuse)?;
-    Ok(reply::json(StatusCode::CREATED, &json!({ "data": view::user(&user), "message": "User created." })))
+    let data = users_with_roles(&call, &[user]).await?.pop();
+    Ok(reply::json(StatusCode::CREATED, &json!({ "data": data, "message": "User created." })))
 }
 
 /// GET `admin/users/{}`.
 pub(crate) async fn user(call: Call) -> Result<Reply, WireError> {
     let user = call.server.user(call.org(), call.name()).await.map_err(refuse)?;
-    Ok(reply::ok(&json!({ "data": view::user(&user) })))
+    Ok(reply::ok(&json!({ "data": users_with_roles(&call, &[user]).await?.pop() })))
+}
+
+/// PATCH `admin/users/{}`.
+pub(crate) async fn update_user(call: Call) -> Result<Reply, WireError> {
+    let patch: UserPatch = call.json()?;
+    let user =
+        call.server.update_user(call.org(), call.name(), &patch, &call.caller()).await.map_err(refuse)?;
+    let data = users_with_roles(&call, &[user]).await?.pop();
+    Ok(reply::ok(&json!({ "data": data, "message": "User updated." })))
 }
 
 /// POST `admin/users/{}/block`.
@@ -53,7 +63,8 @@ async fn set_blocked(call: Call, blocked: bool, message: &str) -> Result<Reply, 
         .set_user_blocked(call.org(), call.name(), blocked, &call.caller())
         .await
         .map_err(refuse)?;
-    Ok(reply::ok(&json!({ "data": view::user(&user), "message": message })))
+    let data = users_with_roles(&call, &[user]).await?.pop();
+    Ok(reply::ok(&json!({ "data": data, "message": message })))
 }
 
 /// GET `admin/clients`.

@@ -2,8 +2,8 @@
 
 use http::StatusCode;
 use lumoauth_core::{
-    jit::{JitRequest, RiskTable, Task},
-    server::{JitApproval, JitDenial, JitPermissionRequest, TaskEvaluation, TaskRequest},
+    jit::{JitRequest, RiskTable},
+    server::{EndedTask, JitApproval, JitDenial, JitPermissionRequest, TaskEvaluation, TaskRequest},
     wire::{WireError, view},
 };
 use serde::Deserialize;
@@ -41,7 +41,7 @@ pub(crate) async fn open(call: Call) -> Result<Reply, WireError> {
 pub(crate) async fn complete(call: Call) -> Result<Reply, WireError> {
     let mut evaluation = TaskEvaluation::default();
     evaluation.result = Some("completed".to_owned());
-    let task = end(&call, &evaluation).await?;
+    let task = end(&call, &evaluation).await?.task;
     Ok(reply::ok(&json!({
         "task_id": task.id.as_str(),
         "status": task.status(call.server.now()),
@@ -52,9 +52,13 @@ pub(crate) async fn complete(call: Call) -> Result<Reply, WireError> {
 /// POST `jit/task/{}/evaluate`.
 pub(crate) async fn evaluate(call: Call) -> Result<Reply, WireError> {
     let evaluation: TaskEvaluation = call.json()?;
-    let task = end(&call, &evaluation).await?;
+    let EndedTask { task, is_open } = end(&call, &evaluation).await?;
     let now = call.server.now();
-    let status = task.status(now);
+    let status = match task.status(now) {
+        // What it is part of is over, and so is it.
+        "active" if !is_open => "closed",
+        status => status,
+    };
     let mut events =
         vec![json!({ "type": "task.created", "details": {}, "timestamp": task.created_at.to_string() })];
     events.extend(task.closed.as_ref().map(|closing| {
@@ -73,7 +77,7 @@ pub(crate) async fn evaluate(call: Call) -> Result<Reply, WireError> {
         "task_id": task.id.as_str(),
         "status": status,
         "result": task.closed.as_ref().map(|closing| closing.outcome.as_str()),
-        "active": task.is_open(now),
+        "active": is_open,
         "risk_score": task.denials.saturating_mul(15),
         "events": events,
         "action": action,
@@ -81,9 +85,9 @@ pub(crate) async fn evaluate(call: Call) -> Result<Reply, WireError> {
     })))
 }
 
-async fn end(call: &Call, evaluation: &TaskEvaluation) -> Result<std::sync::Arc<Task>, WireError> {
+async fn end(call: &Call, evaluation: &TaskEvaluation) -> Result<EndedTask, WireError> {
     let (principal, caller) = (call.principal()?, call.caller());
-    call.server.end_task(principal, call.name(), evaluation, &caller).await.map_err(refuse)
+    call.server.end_task(principal, call.name(), evaluation, call.facts(), &caller).await.map_err(refuse)
 }
 
 /// POST `jit/request`.
@@ -129,7 +133,8 @@ pub(crate) async fn token(call: Call) -> Result<Reply, WireError> {
 
 /// GET `jit/pending`.
 pub(crate) async fn pending(call: Call) -> Result<Reply, WireError> {
-    let reviewer = call.server.reviewer(call.principal()?).await.map_err(refuse)?;
+    let reviewer =
+        call.server.reviewer(call.principal()?, call.facts(), &call.origin).await.map_err(refuse)?;
     let paging = call.query().page()?;
     let page = call.server.pending_permissions(&reviewer, paging.store_page()).await.map_err(refuse)?;
     let mut items = Vec::with_capacity(page.items.len());
@@ -149,7 +154,8 @@ async fn shown(call: &Call, request: &JitRequest) -> Result<Value, WireError> {
 
 /// POST `jit/approve/{}`.
 pub(crate) async fn approve(call: Call) -> Result<Reply, WireError> {
-    let reviewer = call.server.reviewer(call.principal()?).await.map_err(refuse)?;
+    let reviewer =
+        call.server.reviewer(call.principal()?, call.facts(), &call.origin).await.map_err(refuse)?;
     let approval: JitApproval = call.json()?;
     let caller = call.caller();
     let granted =
@@ -164,7 +170,8 @@ pub(crate) async fn approve(call: Call) -> Result<Reply, WireError> {
 
 /// POST `jit/deny/{}`.
 pub(crate) async fn deny(call: Call) -> Result<Reply, WireError> {
-    let reviewer = call.server.reviewer(call.principal()?).await.map_err(refuse)?;
+    let reviewer =
+        call.server.reviewer(call.principal()?, call.facts(), &call.origin).await.map_err(refuse)?;
     let denial: JitDenial = call.json()?;
     let caller = call.caller();
     let denied =

@@ -3,11 +3,11 @@
 use http::StatusCode;
 use lumoauth_core::{
     capability::Scope,
-    jit::{AuthorizationDetail, DetailRules},
+    jit::AuthorizationDetail,
     json,
     mcp::{AuthMode, McpServer},
     principal::Principal,
-    server::{AuthenticateError, Caller, Door, McpServerPatch, Visit},
+    server::{AuthenticateError, Door, McpServerPatch, Visit},
     wire::{Challenge, WireError, view},
 };
 use serde_json::{Value, json};
@@ -134,7 +134,7 @@ pub(crate) async fn challenge(call: Call) -> Result<Reply, WireError> {
     let resource = server.resource_uri.as_str();
     let required = required_details(&call, resource)?;
     let door = if required.is_some() { Door::Details(resource) } else { Door::Resource(resource) };
-    let principal = match call.server.authenticate(&call.organization, presented, door).await {
+    let principal = match call.server.authenticate(&call.organization, presented, door, &call.origin).await {
         Ok(principal) => principal,
         Err(AuthenticateError::Refused | AuthenticateError::OtherOrganization) => {
             return Err(unauthorized(&call, &server, Some("invalid_token")));
@@ -144,29 +144,21 @@ pub(crate) async fn challenge(call: Call) -> Result<Reply, WireError> {
         }
         Err(outage) => return Err(refuse(outage.into())),
     };
-    if let Some(required) = required {
-        if !DetailRules::default().allow(principal.authorization_details(), &required) {
-            return Err(WireError::insufficient_details(Some(&required)));
-        }
-        return Ok(authenticated(&server));
-    }
-    let caller = Caller { actor: principal.actor(), origin: call.origin.clone() };
-    match call.server.visit_mcp_server(call.org(), &server, &principal, &caller).await.map_err(refuse)? {
-        Visit::Authenticated => Ok(authenticated(&server)),
+    let visit =
+        call.server.visit_mcp_server(call.org(), &server, &principal, required.as_ref(), &call.origin);
+    match visit.await.map_err(refuse)? {
+        Visit::Authenticated => Ok(reply::ok(&json!({
+            "status": "authenticated",
+            "server": server.name,
+            "server_id": server.server_id,
+        }))),
+        Visit::InsufficientDetails => Err(WireError::insufficient_details(required.as_ref())),
         Visit::InsufficientScope => {
             let text = "The token lacks a scope of this server.";
             let challenge = challenge_of(&call, &server, Some("insufficient_scope"));
             Err(WireError::new(StatusCode::FORBIDDEN, "insufficient_scope", text).with_challenge(challenge))
         }
     }
-}
-
-fn authenticated(server: &McpServer) -> Reply {
-    reply::ok(&json!({
-        "status": "authenticated",
-        "server": server.name,
-        "server_id": server.server_id,
-    }))
 }
 
 /// What the call is to need in detail, if it is to need anything: the query's `authorization_details`, at this server.

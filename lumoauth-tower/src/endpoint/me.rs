@@ -45,7 +45,7 @@ pub(crate) async fn authorize_mcp(call: Call) -> Result<Reply, WireError> {
         .ask_for_mcp_tool(&call.organization, call.principal()?, &request, call.facts(), &call.caller())
         .await
         .map_err(refuse)?;
-    let body = json!({
+    let mut body = json!({
         "allowed": answer.allowed,
         "agent_id": agent.id.to_string(),
         "resource": answer.context,
@@ -55,7 +55,13 @@ pub(crate) async fn authorize_mcp(call: Call) -> Result<Reply, WireError> {
         "path": answer.path,
         "audit_id": answer.audit_id,
     });
-    Ok(reply::budgeted(&body, &answer.remaining))
+    if answer.allowed {
+        return Ok(reply::budgeted(&body, &answer.remaining));
+    }
+    body["error"] = "capability_denied".into();
+    body["message"] = body["reason"].clone();
+    body["status"] = StatusCode::FORBIDDEN.as_u16().into();
+    Ok(reply::with_rate_limit(reply::json(StatusCode::FORBIDDEN, &body), &answer.remaining))
 }
 
 /// GET `agents/me/usage`.

@@ -162,13 +162,16 @@ impl Query {
     /// Characters of a value that are looked at; longer than any id, and short enough to search for.
     const MAX_VALUE: usize = 256;
 
-    /// The first of these parameters that is there and not empty.
+    /// The first of these parameters that is there and not empty, cut to what is looked at.
     fn get(&self, names: &[&str]) -> Option<&str> {
-        names
-            .iter()
-            .find_map(|name| self.0.get(*name))
-            .map(|value| value.char_indices().nth(Self::MAX_VALUE).map_or(&**value, |(end, _)| &value[..end]))
-            .filter(|value| !value.is_empty())
+        self.whole(names)
+            .map(|value| value.char_indices().nth(Self::MAX_VALUE).map_or(value, |(end, _)| &value[..end]))
+    }
+
+    /// The same as it was written: half of a name is another name.
+    fn whole(&self, names: &[&str]) -> Option<&str> {
+        let mut values = names.iter().filter_map(|name| self.0.get(*name));
+        values.find(|value| !value.is_empty()).map(String::as_str)
     }
 
     /// Page and limit, from 1; the limit is cut to 100.
@@ -201,6 +204,12 @@ impl Paging {
 
     fn render(self, resource_type: &str, items: Vec<Value>, total: u64) -> Value {
         view::list(resource_type, items, total, u64::from(self.page), self.limit)
+    }
+
+    /// The same of a list that is all there.
+    fn whole(self, resource_type: &str, items: Vec<Value>) -> Value {
+        let total = items.len() as u64;
+        self.render(resource_type, self.slice(items).collect(), total)
     }
 
     /// The page of a list that is all there.

@@ -1,10 +1,13 @@
 //! Roles, permissions, and who has them.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use lumoauth_core::{
-    policy::Holder,
+    policy::{Holder, Role},
     server::{ApiError, AuthorizationServer, PermissionRequest, RoleRequest},
-    wire::WireError,
+    user::User,
+    wire::{WireError, view},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,6 +19,7 @@ use crate::reply::{self, Reply};
 #[derive(Default, Deserialize)]
 struct Names {
     role: Option<Value>,
+    #[serde(alias = "roleIds", alias = "role_ids", alias = "roleSlugs")]
     roles: Option<Vec<Value>>,
     #[serde(alias = "roleId", alias = "role_id", alias = "roleSlug")]
     role_id: Option<Value>,
@@ -93,9 +97,11 @@ pub(crate) async fn delete(call: Call) -> Result<Reply, WireError> {
 
 /// GET `admin/roles/{}/permissions`.
 pub(crate) async fn permissions_of(call: Call) -> Result<Reply, WireError> {
+    let paging = call.query().page()?;
     let role = call.server.role(call.org(), call.name()).await.map_err(refuse)?;
-    let permissions = role.view()["permissions"].clone();
-    Ok(reply::ok(&json!({ "data": permissions })))
+    let mut view = role.view();
+    let permissions = view["permissions"].as_array_mut().map(std::mem::take).unwrap_or_default();
+    Ok(reply::ok(&paging.whole("permissions", permissions)))
 }
 
 /// PUT `admin/roles/{}/permissions`: these and no others.
@@ -159,10 +165,7 @@ pub(crate) async fn add_users(call: Call) -> Result<Reply, WireError> {
     for name in &wanted {
         holders.push(user(&call, name).await?);
     }
-    for holder in holders {
-        assign(&call, &holder, call.name()).await?;
-    }
-    Ok(reply::ok(&json!({ "message": "Role given." })))
+    give_to_all(&call, &holders).await
 }
 
 /// DELETE `admin/roles/{}/users/{}`.
@@ -173,23 +176,24 @@ pub(crate) async fn remove_user(call: Call) -> Result<Reply, WireError> {
 
 /// GET `admin/roles/{}/groups`.
 pub(crate) async fn groups(call: Call) -> Result<Reply, WireError> {
+    let paging = call.query().page()?;
     let holders = call.server.holders_of_role(call.org(), call.name()).await.map_err(refuse)?;
     let groups = holders.into_iter().filter_map(|holder| match holder {
         Holder::Group(name) => Some(json!({ "id": name, "slug": name, "name": name })),
         Holder::Agent(_) | Holder::User(_) => None,
     });
-    Ok(reply::ok(&json!({ "data": groups.collect::<Vec<_>>() })))
+    Ok(reply::ok(&paging.whole("groups", groups.collect())))
 }
 
 /// POST `admin/roles/{}/groups`.
 pub(crate) async fn add_groups(call: Call) -> Result<Reply, WireError> {
     let names: Names = call.json()?;
     let wanted = texts(&all_of(names.groups, [names.group, None]), "groups")?;
-    for name in wanted {
-        let holder = AuthorizationServer::group_holder(&name).map_err(refuse)?;
-        assign(&call, &holder, call.name()).await?;
-    }
-    Ok(reply::ok(&json!({ "message": "Role given." })))
+    let holders = wanted.iter().map(|name| {
+        AuthorizationServer::group_holder(name)
+            .map_err(|_| invalid("groups", "must be named with 1 to 64 of A-Z a-z 0-9 _ . -"))
+    });
+    give_to_all(&call, &holders.collect::<Result<Vec<_>, _>>()?).await
 }
 
 /// DELETE `admin/roles/{}/groups/{}`.
@@ -201,19 +205,21 @@ pub(crate) async fn remove_group(call: Call) -> Result<Reply, WireError> {
 /// GET `admin/agents/{}/roles`.
 pub(crate) async fn of_agent(call: Call) -> Result<Reply, WireError> {
     let holder = agent(&call).await?;
-    roles_of(&call, &holder, "").await
+    list_roles(&call, &holder).await
 }
 
 /// POST `admin/agents/{}/roles`.
 pub(crate) async fn add_to_agent(call: Call) -> Result<Reply, WireError> {
     let holder = agent(&call).await?;
-    give(&call, &holder, false).await
+    give(&call, &holder, false).await?;
+    given_to_agent(&call, &holder).await
 }
 
 /// PUT `admin/agents/{}/roles`: these and no others.
 pub(crate) async fn set_of_agent(call: Call) -> Result<Reply, WireError> {
     let holder = agent(&call).await?;
-    give(&call, &holder, true).await
+    give(&call, &holder, true).await?;
+    given_to_agent(&call, &holder).await
 }
 
 /// DELETE `admin/agents/{}/roles/{}`.
@@ -226,61 +232,84 @@ pub(crate) async fn remove_from_agent(call: Call) -> Result<Reply, WireError> {
 pub(crate) async fn remove_several_from_agent(call: Call) -> Result<Reply, WireError> {
     let holder = agent(&call).await?;
     let names: Names = call.json()?;
-    for name in texts(&all_of(names.roles, [names.role, names.role_id]), "roles")? {
-        unassign(&call, &holder, &name).await?;
-    }
+    let wanted = texts(&all_of(names.roles, [names.role, names.role_id]), "roles")?;
+    call.server.unassign_roles(call.org(), &holder, &wanted, &call.caller()).await.map_err(refuse)?;
     Ok(reply::ok(&json!({ "message": "Roles taken away." })))
 }
 
 /// GET `admin/agents/{}/permissions`: those that it has without a role.
 pub(crate) async fn agent_permissions(call: Call) -> Result<Reply, WireError> {
     let holder = agent(&call).await?;
+    let paging = call.query().page()?;
     let (_, permissions) = call.server.grants_of(call.org(), &holder).await.map_err(refuse)?;
-    Ok(reply::ok(&json!({ "data": permissions })))
+    let permissions = permissions.iter().map(|slug| slug.as_str().into()).collect();
+    Ok(reply::ok(&paging.whole("permissions", permissions)))
 }
 
 /// POST `admin/agents/{}/permissions`.
 pub(crate) async fn add_agent_permissions(call: Call) -> Result<Reply, WireError> {
     let holder = agent(&call).await?;
-    let names: Names = call.json()?;
-    let wanted = all_of(names.permissions, [names.permission, names.permission_id]);
-    texts(&wanted, "permissions")?;
-    let caller = call.caller();
-    call.server.grant_permissions(call.org(), &holder, &wanted, &caller).await.map_err(refuse)?;
-    let (_, permissions) = call.server.grants_of(call.org(), &holder).await.map_err(refuse)?;
-    Ok(reply::ok(&json!({ "data": permissions, "message": "Permissions given." })))
+    permit(&call, &holder).await
 }
 
 /// DELETE `admin/agents/{}/permissions/{}`.
 pub(crate) async fn remove_agent_permission(call: Call) -> Result<Reply, WireError> {
     let holder = agent(&call).await?;
-    let caller = call.caller();
-    call.server.withdraw_permission(call.org(), &holder, call.second(), &caller).await.map_err(refuse)?;
-    Ok(reply::ok(&json!({ "message": "Permission taken away." })))
+    withdraw(&call, &holder).await
 }
 
 /// GET `admin/users/{}/roles`.
 pub(crate) async fn of_user(call: Call) -> Result<Reply, WireError> {
     let holder = user(&call, call.name()).await?;
-    roles_of(&call, &holder, "").await
+    list_roles(&call, &holder).await
 }
 
 /// POST `admin/users/{}/roles`.
 pub(crate) async fn add_to_user(call: Call) -> Result<Reply, WireError> {
     let holder = user(&call, call.name()).await?;
-    give(&call, &holder, false).await
+    give(&call, &holder, false).await?;
+    changed_user(&call, "Roles given.").await
 }
 
 /// PUT `admin/users/{}/roles`: these and no others.
 pub(crate) async fn set_of_user(call: Call) -> Result<Reply, WireError> {
     let holder = user(&call, call.name()).await?;
-    give(&call, &holder, true).await
+    give(&call, &holder, true).await?;
+    changed_user(&call, "Roles given.").await
 }
 
 /// DELETE `admin/users/{}/roles/{}`.
 pub(crate) async fn remove_from_user(call: Call) -> Result<Reply, WireError> {
     let holder = user(&call, call.name()).await?;
-    unassign(&call, &holder, call.second()).await
+    unassign(&call, &holder, call.second()).await?;
+    changed_user(&call, "Role taken away.").await
+}
+
+/// GET `admin/users/{}/permissions`: those that they have without a role.
+pub(crate) async fn user_permissions(call: Call) -> Result<Reply, WireError> {
+    let holder = user(&call, call.name()).await?;
+    let paging = call.query().page()?;
+    let (_, held) = call.server.grants_of(call.org(), &holder).await.map_err(refuse)?;
+    let (total, mut items) = (held.len() as u64, Vec::new());
+    for slug in paging.slice(held) {
+        // What is taken off the list meanwhile they have no more.
+        if let Ok((permission, roles)) = call.server.permission(call.org(), slug.as_str()).await {
+            items.push(permission.view(roles));
+        }
+    }
+    Ok(reply::ok(&paging.render("permissions", items, total)))
+}
+
+/// POST `admin/users/{}/permissions`.
+pub(crate) async fn add_user_permissions(call: Call) -> Result<Reply, WireError> {
+    let holder = user(&call, call.name()).await?;
+    permit(&call, &holder).await
+}
+
+/// DELETE `admin/users/{}/permissions/{}`.
+pub(crate) async fn remove_user_permission(call: Call) -> Result<Reply, WireError> {
+    let holder = user(&call, call.name()).await?;
+    withdraw(&call, &holder).await
 }
 
 /// GET `admin/permissions`.
@@ -335,39 +364,88 @@ async fn user(call: &Call, name: &str) -> Result<Holder, WireError> {
     Ok(Holder::User(user.id))
 }
 
-async fn assign(call: &Call, holder: &Holder, role: &str) -> Result<(), WireError> {
-    let roles = [role.to_owned()];
-    call.server.assign_roles(call.org(), holder, &roles, false, &call.caller()).await.map_err(refuse)
+async fn give_to_all(call: &Call, holders: &[Holder]) -> Result<Reply, WireError> {
+    call.server.give_role(call.org(), call.name(), holders, &call.caller()).await.map_err(refuse)?;
+    Ok(reply::ok(&json!({ "message": "Role given." })))
 }
 
 async fn unassign(call: &Call, holder: &Holder, role: &str) -> Result<Reply, WireError> {
-    call.server.unassign_role(call.org(), holder, role, &call.caller()).await.map_err(refuse)?;
+    let roles = [role.to_owned()];
+    call.server.unassign_roles(call.org(), holder, &roles, &call.caller()).await.map_err(refuse)?;
     Ok(reply::ok(&json!({ "message": "Role taken away." })))
 }
 
-async fn give(call: &Call, holder: &Holder, only: bool) -> Result<Reply, WireError> {
+/// Gives the roles that the body names. To have these `only` they must be there as a list: a body that names none otherwise
+/// is a mistake, and not the wish that nothing be left.
+async fn give(call: &Call, holder: &Holder, only: bool) -> Result<(), WireError> {
     let names: Names = call.json()?;
+    let nothing = only && names.roles.as_ref().is_some_and(Vec::is_empty);
     let wanted = all_of(names.roles, [names.role, names.role_id]);
-    let wanted = if only && wanted.is_empty() { Vec::new() } else { texts(&wanted, "roles")? };
+    let wanted = if nothing && wanted.is_empty() { Vec::new() } else { texts(&wanted, "roles")? };
     let caller = call.caller();
-    call.server.assign_roles(call.org(), holder, &wanted, only, &caller).await.map_err(
-        |error| match error {
-            // The agent or person is there; what the body names is not.
-            ApiError::NotFound(_) => {
-                refuse(ApiError::Invalid { member: "roles", problem: "name an unknown role".to_owned() })
-            }
-            other => refuse(other),
-        },
-    )?;
-    roles_of(call, holder, "Roles given.").await
+    call.server.assign_roles(call.org(), holder, &wanted, only, &caller).await.map_err(|error| match error {
+        // The agent or person is there; what the body names is not.
+        ApiError::NotFound(_) => invalid("roles", "name an unknown role"),
+        other => refuse(other),
+    })
 }
 
-async fn roles_of(call: &Call, holder: &Holder, message: &str) -> Result<Reply, WireError> {
+async fn list_roles(call: &Call, holder: &Holder) -> Result<Reply, WireError> {
+    let paging = call.query().page()?;
     let roles = call.server.roles_of(call.org(), holder).await.map_err(refuse)?;
-    let view = |role: &std::sync::Arc<lumoauth_core::policy::Role>| json!({ "id": role.number.to_string(), "slug": role.slug, "name": role.name, "description": role.description });
-    let mut body = json!({ "data": roles.iter().map(view).collect::<Vec<_>>() });
-    if !message.is_empty() {
-        body["message"] = message.into();
-    }
-    Ok(reply::ok(&body))
+    Ok(reply::ok(&paging.whole("roles", roles.iter().map(|role| brief(role)).collect())))
+}
+
+async fn given_to_agent(call: &Call, holder: &Holder) -> Result<Reply, WireError> {
+    let roles = call.server.roles_of(call.org(), holder).await.map_err(refuse)?;
+    let roles: Vec<_> = roles.iter().map(|role| brief(role)).collect();
+    Ok(reply::ok(&json!({ "data": roles, "message": "Roles given." })))
+}
+
+/// The person of the path as they are now.
+async fn changed_user(call: &Call, message: &str) -> Result<Reply, WireError> {
+    let user = call.server.user(call.org(), call.name()).await.map_err(refuse)?;
+    let data = users_with_roles(call, &[user]).await?.pop();
+    Ok(reply::ok(&json!({ "data": data, "message": message })))
+}
+
+/// People, each with the roles that they have directly.
+pub(super) async fn users_with_roles(call: &Call, users: &[Arc<User>]) -> Result<Vec<Value>, WireError> {
+    let holders: Vec<_> = users.iter().map(|user| Holder::User(user.id)).collect();
+    let roles = call.server.roles_of_each(call.org(), &holders).await.map_err(refuse)?;
+    let with_roles = |(user, roles): (&Arc<User>, Vec<Arc<Role>>)| {
+        let mut data = view::user(user);
+        data["roles"] = roles.iter().map(|role| brief(role)).collect();
+        data
+    };
+    Ok(users.iter().zip(roles).map(with_roles).collect())
+}
+
+fn brief(role: &Role) -> Value {
+    json!({
+        "id": role.number.to_string(),
+        "slug": role.slug,
+        "name": role.name,
+        "description": role.description,
+    })
+}
+
+async fn permit(call: &Call, holder: &Holder) -> Result<Reply, WireError> {
+    let names: Names = call.json()?;
+    let wanted = all_of(names.permissions, [names.permission, names.permission_id]);
+    texts(&wanted, "permissions")?;
+    let caller = call.caller();
+    call.server.grant_permissions(call.org(), holder, &wanted, &caller).await.map_err(refuse)?;
+    let (_, permissions) = call.server.grants_of(call.org(), holder).await.map_err(refuse)?;
+    Ok(reply::ok(&json!({ "data": permissions, "message": "Permissions given." })))
+}
+
+async fn withdraw(call: &Call, holder: &Holder) -> Result<Reply, WireError> {
+    let caller = call.caller();
+    call.server.withdraw_permission(call.org(), holder, call.second(), &caller).await.map_err(refuse)?;
+    Ok(reply::ok(&json!({ "message": "Permission taken away." })))
+}
+
+fn invalid(member: &'static str, problem: &str) -> WireError {
+    refuse(ApiError::Invalid { member, problem: problem.to_owned() })
 }

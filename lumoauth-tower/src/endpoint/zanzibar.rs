@@ -16,10 +16,10 @@ pub(crate) async fn check(call: Call) -> Result<Reply, WireError> {
     let request: RelationRequest = call.json()?;
     let found = call
         .server
-        .relation_check(&call.organization, call.principal()?, &request, &call.caller())
+        .relation_check(&call.organization, call.principal()?, &request, call.facts(), &call.caller())
         .await
         .map_err(refuse)?;
-    let subject = request.subject.clone().or_else(|| {
+    let subject = request.subject.clone().or_else(|| request.user.clone()).or_else(|| {
         let set = request.user_relation.as_ref().map(|set| format!("#{set}")).unwrap_or_default();
         Some(format!("{}:{}{set}", request.user_type.as_ref()?, request.user_id.as_ref()?))
     });
@@ -45,7 +45,7 @@ pub(crate) async fn expand(call: Call) -> Result<Reply, WireError> {
     let request: RelationRequest = call.json()?;
     let found = call
         .server
-        .relation_expand(&call.organization, call.principal()?, &request, &call.caller())
+        .relation_expand(&call.organization, call.principal()?, &request, call.facts(), &call.caller())
         .await
         .map_err(refuse)?;
     let body = json!({ "tree": found.answer, "consistency_token": found.token });
@@ -57,7 +57,7 @@ pub(crate) async fn objects(call: Call) -> Result<Reply, WireError> {
     let request: RelationRequest = call.json()?;
     let found = call
         .server
-        .relation_objects(&call.organization, call.principal()?, &request, &call.caller())
+        .relation_objects(&call.organization, call.principal()?, &request, call.facts(), &call.caller())
         .await
         .map_err(refuse)?;
     let body = json!({
@@ -73,25 +73,25 @@ pub(crate) async fn tuples(call: Call) -> Result<Reply, WireError> {
     let query = call.query();
     let paging = query.page()?;
     let filter = filter(&call);
-    let all = call.server.tuples(call.org(), &filter).await.map_err(refuse)?;
-    let total = all.len() as u64;
-    let items = paging.slice(all).map(|tuple| view(&tuple)).collect();
-    Ok(reply::ok(&paging.render("relation_tuples", items, total)))
+    let found = call.server.tuples(call.org(), &filter, paging.store_page()).await.map_err(refuse)?;
+    let items = found.items.iter().map(view).collect();
+    Ok(reply::ok(&paging.render("relation_tuples", items, found.total)))
 }
 
 /// What the query names.
 fn filter(call: &Call) -> RelationRequest {
     let query = call.query();
-    let text = |names: &[&str]| query.get(names).map(str::to_owned);
+    let text = |names: &[&str]| query.whole(names).map(str::to_owned);
     let mut filter = RelationRequest::default();
     filter.object = text(&["object"]);
     filter.relation = text(&["relation"]);
-    filter.subject = text(&["subject", "user"]);
+    filter.subject = text(&["subject"]);
+    filter.user = text(&["user"]);
     filter.object_type = text(&["object_type", "objectType", "namespace"]);
     filter.object_id = text(&["object_id", "objectId"]);
-    filter.user_type = text(&["user_type", "userType", "subject_type"]);
-    filter.user_id = text(&["user_id", "userId", "subject_id"]);
-    filter.user_relation = text(&["user_relation", "subject_relation"]);
+    filter.user_type = text(&["user_type", "userType", "subject_type", "subjectType"]);
+    filter.user_id = text(&["user_id", "userId", "subject_id", "subjectId"]);
+    filter.user_relation = text(&["user_relation", "userRelation", "subject_relation", "subjectRelation"]);
     filter
 }
 
@@ -112,7 +112,7 @@ pub(crate) async fn write(call: Call) -> Result<Reply, WireError> {
 pub(crate) async fn remove(call: Call) -> Result<Reply, WireError> {
     let request: TupleRequest = if call.body.is_empty() {
         let mut request = TupleRequest::default();
-        request.tuple = call.query().get(&["tuple"]).map(str::to_owned);
+        request.tuple = call.query().whole(&["tuple"]).map(str::to_owned);
         request.one = filter(&call);
         request
     } else {
@@ -151,8 +151,11 @@ fn view(tuple: &Tuple) -> Value {
 
 /// GET `zanzibar/namespaces`.
 pub(crate) async fn namespaces(call: Call) -> Result<Reply, WireError> {
-    let paging = call.query().page()?;
-    let all = call.server.namespaces(call.org()).await.map_err(refuse)?;
+    let query = call.query();
+    let paging = query.page()?;
+    let search = query.get(&["search"]).unwrap_or_default().to_lowercase();
+    let mut all = call.server.namespaces(call.org()).await.map_err(refuse)?;
+    all.retain(|namespace| namespace.name.as_str().to_lowercase().contains(&search));
     let total = all.len() as u64;
     let items = paging.slice(all).map(|it| namespace_view(&it)).collect();
     Ok(reply::ok(&paging.render("relation_namespaces", items, total)))

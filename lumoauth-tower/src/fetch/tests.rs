@@ -284,6 +284,22 @@ async fn nothing_is_connected_that_is_not_public_or_allowed() {
     assert_eq!(server.connections(), 0);
 }
 
+/// Where keys may be read nobody writes, and the other way round.
+#[tokio::test]
+async fn posts_go_where_posts_are_allowed() {
+    let server = Server::fixed(ok("{}")).await;
+    let post = || FetchRequest::post_json(server.url(), Secret::from("{}"));
+    let fetch = GuardedFetch::new().unwrap();
+    let reads = fetch.clone().allow_origin(&server.origin).unwrap();
+    let writes = fetch.allow_posts_to(&server.origin).unwrap();
+    assert!(matches!(reads.fetch(post()).await, Err(FetchError::NotAllowed)));
+    assert!(matches!(writes.fetch(FetchRequest::get(server.url())).await, Err(FetchError::NotAllowed)));
+    assert_eq!(server.connections(), 0);
+    assert_eq!(writes.fetch(post()).await.unwrap(), b"{}");
+    assert!(reads.fetch(FetchRequest::get(server.url())).await.is_ok());
+    assert!(GuardedFetch::new().unwrap().allow_posts_to("https://hook.test/path").is_err());
+}
+
 #[tokio::test]
 async fn names_lead_to_public_addresses_only() {
     let refused = PublicOnly.resolve("localhost".parse().unwrap()).await.err().unwrap();
@@ -311,7 +327,7 @@ fn an_allowed_origin_is_one_and_nothing_more() {
         assert!(matches!(allow(bad), Err(GuardedFetchError::Origin(_))), "{bad}");
     }
     let fetch = allow("http://127.0.0.1:8080").unwrap();
-    let goes = |url: &str| fetch.client_for(&url.parse().unwrap()).is_some();
+    let goes = |url: &str| fetch.client_for(&FetchRequest::get(url.parse().unwrap())).is_some();
     assert!(goes("http://127.0.0.1:8080/x") && goes("https://example.com/x"));
     assert!(
         !goes("http://127.0.0.1:8081/x")

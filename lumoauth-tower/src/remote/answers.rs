@@ -20,6 +20,7 @@ use lumoauth_core::{
     capability::Scope,
     clock::Timestamp,
     id::{AgentId, ClientId, OrgId},
+    jit::AuthorizationDetail,
     json,
     principal::{RemoteCaller, RemoteKind},
     secret::{Secret, SecretHash},
@@ -82,6 +83,12 @@ struct Facts {
     #[serde(default)]
     cnf: Option<Value>,
     #[serde(default)]
+    mcp_server_id: Option<String>,
+    #[serde(default)]
+    jit: bool,
+    #[serde(default)]
+    authorization_details: Vec<AuthorizationDetail>,
+    #[serde(default)]
     budget_exceeded: bool,
 }
 
@@ -95,13 +102,18 @@ impl Answers {
         &self,
         token: &str,
         resource: &str,
+        details: bool,
     ) -> Result<RemoteCaller, AuthenticateError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(refused(InvalidToken::TooLong));
         }
         let answer = self.answer(token).await.map_err(|error| AuthenticateError::Remote(error.into()))?;
         let facts = answer.ok_or(AuthenticateError::Refused)?;
-        facts.check(self.account.server.issuer(), resource, self.account.server.now()).map_err(refused)?;
+        facts.check(self.account.server.issuer(), self.account.server.now()).map_err(refused)?;
+        let meant = if details { facts.is_for_details_at(resource) } else { facts.is_for_resource(resource) };
+        if !meant {
+            return Err(refused(InvalidToken::WrongAudience));
+        }
         facts.caller(token).map_err(refused)
     }
 
@@ -171,7 +183,24 @@ async fn introspect(account: &ServiceAccount, token: &Secret) -> Result<Option<A
 }
 
 impl Facts {
-    fn check(&self, issuer: &str, resource: &str, now: Timestamp) -> Result<(), InvalidToken> {
+    /// As [`AccessClaims::is_for_resource`](lumoauth_core::token::AccessClaims::is_for_resource).
+    fn is_for_resource(&self, resource: &str) -> bool {
+        !self.jit && self.aud.contains(resource)
+    }
+
+    /// As [`AccessClaims::is_for_details_at`](lumoauth_core::token::AccessClaims::is_for_details_at).
+    fn is_for_details_at(&self, resource: &str) -> bool {
+        let of_client = self.aud.contains(self.client_id.as_str());
+        let of_server = || {
+            of_client
+                || self.aud.contains(&self.iss)
+                || self.agent_id.as_deref().is_some_and(|id| self.aud.contains(id))
+        };
+        let own = if self.jit { of_client } else { self.mcp_server_id.is_none() && of_server() };
+        own || self.aud.contains(resource)
+    }
+
+    fn check(&self, issuer: &str, now: Timestamp) -> Result<(), InvalidToken> {
         let now = now.unix_seconds();
         if self.cnf.is_some() || self.token_type.eq_ignore_ascii_case("dpop") {
             return Err(InvalidToken::Bound);
@@ -181,9 +210,6 @@ impl Facts {
         }
         if self.iss != issuer {
             return Err(InvalidToken::WrongIssuer);
-        }
-        if !self.aud.contains(resource) {
-            return Err(InvalidToken::WrongAudience);
         }
         if self.exp <= now {
             return Err(InvalidToken::Expired);
@@ -211,6 +237,7 @@ impl Facts {
             agent_name: self.agent_name.clone(),
             actors: RemoteCaller::actors_of(self.act.as_deref(), agent_id)?,
             scope: self.scope.clone(),
+            authorization_details: if self.jit { self.authorization_details.clone() } else { Vec::new() },
             expires_at: Timestamp::from_unix_seconds(self.exp),
             over_budget: self.budget_exceeded,
             token: Secret::from(token),

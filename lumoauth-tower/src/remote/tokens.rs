@@ -14,9 +14,10 @@ use super::{RemoteServer, ServiceAccount, answers::Answers};
 
 /// The access tokens of a [`RemoteServer`], verified in one of two ways.
 ///
-/// Both refuse everything that is not an access token, of this issuer, for this resource, and in its time, and every token that
-/// is bound to a key, since nobody here checks whether it is held; while the server
-/// cannot be asked what must be asked, the answer is 503 and nobody passes. Clones share what they know.
+/// Both refuse everything that is not an access token, of this issuer, for this resource, and in its time, every token that
+/// was made for a task (except [where details are asked for](Self::verify_for_details)), and every token that is bound to a
+/// key, since nobody here checks whether it is held; while the server cannot be asked what must be asked, the answer is 503
+/// and nobody passes. Clones share what they know.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct RemoteTokens(How);
@@ -31,8 +32,8 @@ impl RemoteTokens {
     /// By signature, with the keys that the server publishes. **What is revoked is accepted until it expires**: this is for
     /// tokens with a short life, or for routes that do no harm.
     ///
-    /// A key that the server removed is refused within five minutes, and while it does not answer the keys it had are used for
-    /// up to an hour.
+    /// A key that the server removed is refused within five minutes, and while it does not answer the keys it had are used
+    /// for up to an hour.
     pub fn by_keys(server: RemoteServer) -> Self {
         let keys = ForeignKeys::new(server.http().clone());
         Self(How::Keys(server, Arc::new(keys)))
@@ -55,6 +56,32 @@ impl RemoteTokens {
     /// # Errors
     /// [`AuthenticateError`] if it proves nobody here, or nobody can say.
     pub async fn verify(&self, token: &str, resource: &str) -> Result<RemoteCaller, AuthenticateError> {
+        self.verify_at(token, resource, false).await
+    }
+
+    /// The caller behind `token` where `resource` asks for authorization details: the token was made for a task, for this
+    /// resource or for no place in particular; or it says at least who calls, so that whoever has no details yet hears which
+    /// are missing. By introspection only what the server tells this service of is known: tokens that name the resource.
+    ///
+    /// # Security
+    /// It says who calls and nothing else: whoever asks must look at [`RemoteCaller::authorization_details`].
+    ///
+    /// # Errors
+    /// [`AuthenticateError`] if it proves nobody here, or nobody can say.
+    pub async fn verify_for_details(
+        &self,
+        token: &str,
+        resource: &str,
+    ) -> Result<RemoteCaller, AuthenticateError> {
+        self.verify_at(token, resource, true).await
+    }
+
+    pub(crate) async fn verify_at(
+        &self,
+        token: &str,
+        resource: &str,
+        details: bool,
+    ) -> Result<RemoteCaller, AuthenticateError> {
         match &self.0 {
             How::Keys(server, keys) => {
                 let read = RemoteToken::read(token).map_err(refused)?;
@@ -66,10 +93,14 @@ impl RemoteTokens {
                 let source = KeySource::Issuer(server.issuer());
                 let keys = keys.keys(source, read.kid(), now).await;
                 let keys = keys.map_err(|error| AuthenticateError::Remote(Box::new(error)))?;
-                let claims = read.verify(&keys, server.issuer(), resource, now).map_err(refused)?;
-                RemoteCaller::of_claims(claims, Secret::from(token)).map_err(refused)
+                let claims = if details {
+                    read.verify_for_details(&keys, server.issuer(), resource, now)
+                } else {
+                    read.verify(&keys, server.issuer(), resource, now)
+                };
+                RemoteCaller::of_claims(claims.map_err(refused)?, Secret::from(token)).map_err(refused)
             }
-            How::Introspection(answers) => answers.caller(token, resource).await,
+            How::Introspection(answers) => answers.caller(token, resource, details).await,
         }
     }
 }

@@ -17,7 +17,7 @@ use lumoauth_core::{
     id::{OrgId, UserId},
     keys::{KeyRing, KeyRingConfig, MasterKey},
     server::AuthorizationServer,
-    store::{ApprovalStore, Consume, Decide, Insert, Listing, MemoryStore, Page, StoreError, Stores},
+    store::{ApprovalStore, Consume, Decide, Listing, MemoryStore, NewApproval, Page, StoreError, Stores},
     user::User,
 };
 use lumoauth_tower::{LumoauthService, RateLimits};
@@ -143,6 +143,73 @@ async fn a_stopped_agent_gets_no_yes() {
     assert_eq!(bench.events("approval.approved").await, 0);
 }
 
+/// At every door where it is shown.
+#[tokio::test]
+async fn what_was_agreed_to_may_be_done_for_five_minutes() {
+    let bench = Bench::with_approver().await;
+    bench.change_bot(|bot| bot.budget.require_approval_above_usd = Some("1".parse().unwrap())).await;
+    let (bot, alice) = (bench.bot_token().await, bench.alice_token().await);
+    let approval = bench.opened(&bot).await;
+    bench.clock.advance(Duration::from_secs(200));
+    assert_eq!(bench.say(&alice, &approval, "approve").await, StatusCode::OK);
+    let body = json!({ "cost_usd": 2, "dry_run": true, "approval_token": approval });
+    for (after, usable) in [(0, true), (299_999, true), (1, false), (3_600_000, false)] {
+        bench.clock.advance(Duration::from_millis(after));
+        let bot = bench.bot_token().await;
+        let dry_run = bench.post("agents/me/usage", &bot, &body).await;
+        assert_eq!(
+            dry_run.status,
+            if usable { StatusCode::OK } else { StatusCode::FORBIDDEN },
+            "{}",
+            dry_run.text
+        );
+        assert_eq!(bench.introspect(&approval).await["active"], usable);
+        assert_eq!(bench.status(&bot, &approval).await["status"], "approved");
+    }
+}
+
+/// Whoever was stopped once ended it, and is not let act by it when they are let act again.
+#[tokio::test]
+async fn what_was_agreed_to_ends_with_everybody_it_rests_on() {
+    use lumoauth_core::agent::StatusChange::{Activate, Deactivate};
+
+    for who in ["agent", "person", "organization"] {
+        let bench = Bench::with_approver().await;
+        bench.change_bot(|bot| bot.budget.require_approval_above_usd = Some("1".parse().unwrap())).await;
+        let (bot, alice) = (bench.bot_token().await, bench.alice_token().await);
+        let (approved, open) = (bench.opened(&bot).await, bench.opened(&bot).await);
+        assert_eq!(bench.say(&alice, &approved, "approve").await, StatusCode::OK);
+        assert_eq!(bench.introspect(&approved).await["active"], true);
+        match who {
+            "agent" => {
+                for change in [Deactivate, Activate] {
+                    bench.change_bot(|bot| assert!(bot.change_status(change).unwrap())).await;
+                }
+            }
+            "person" => bench.change_alice(|alice| assert!(alice.block() && alice.unblock())).await,
+            _ => {
+                let mut organization = (*bench.server.organization(&bench.org).await.unwrap()).clone();
+                organization.epoch += 1;
+                let on =
+                    Event::new(EventKind::OrganizationCreated, Actor::system(), "changed", bench.clock.now());
+                let _ = bench.stores.organizations.update(&organization, &on).await.unwrap();
+            }
+        }
+        assert_eq!(bench.introspect(&approved).await["active"], false, "{who}");
+        let (bot, alice) = (bench.bot_token().await, bench.alice_token().await);
+        let body = json!({ "cost_usd": 2, "dry_run": true, "approval_token": approved });
+        let dry_run = bench.post("agents/me/usage", &bot, &body).await;
+        assert_eq!(
+            (dry_run.status, &*dry_run.error()),
+            (StatusCode::FORBIDDEN, "approval_required"),
+            "{who}"
+        );
+        // What waits is not agreed to either, unless it was the person who had gone, and decides now.
+        let expected = if who == "person" { StatusCode::OK } else { StatusCode::CONFLICT };
+        assert_eq!(bench.say(&alice, &open, "approve").await, expected, "{who}");
+    }
+}
+
 #[tokio::test]
 async fn whoever_cannot_be_reached_is_like_nobody() {
     let bench = Bench::with_approver().await;
@@ -166,6 +233,7 @@ async fn whoever_cannot_be_reached_is_like_nobody() {
 async fn an_agent_asks_30_times_a_minute() {
     let bench = Bench::with_approver().await;
     let service = bench.service.clone().with_rate_limits(RateLimits::standard());
+    let alice = bench.alice_token().await;
     let (bot, bearer) = (bench.bot_token().await, format!("Bearer {}", bench.bot_token().await));
     let body = json!({ "task_id": "t", "reason": "r", "on_behalf_of": "alice@acme.test" }).to_string();
     let headers = [("authorization", &*bearer), ("content-type", "application/json")];
@@ -175,6 +243,8 @@ async fn an_agent_asks_30_times_a_minute() {
         let answer = send(&service, "POST", &path, &headers, &body).await;
         assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
         answer.json()["approval_token"].as_str().unwrap().clone_into(&mut last);
+        // So that no more wait than may.
+        assert_eq!(bench.say(&alice, &last, "deny").await, StatusCode::OK);
     }
     let answer = send(&service, "POST", &path, &headers, &body).await;
     assert_eq!(
@@ -242,7 +312,7 @@ struct Leaky {
 
 #[async_trait]
 impl ApprovalStore for Leaky {
-    async fn insert(&self, org: &OrgId, approval: &Approval, on: &Event) -> Result<Insert, StoreError> {
+    async fn insert(&self, org: &OrgId, approval: &Approval, on: &Event) -> Result<NewApproval, StoreError> {
         match self.loses.load(Ordering::SeqCst) {
             true => Err(StoreError::unavailable("approvals.insert", "it is lost")),
             false => self.store.insert(org, approval, on).await,
@@ -272,6 +342,20 @@ impl ApprovalStore for Leaky {
         on: &Event,
     ) -> Result<Consume, StoreError> {
         self.store.consume(org, approval, now, on).await
+    }
+
+    async fn ended(&self, org: &OrgId, now: Timestamp, max: u32) -> Result<Vec<Arc<Approval>>, StoreError> {
+        self.store.ended(org, now, max).await
+    }
+
+    async fn lapse(
+        &self,
+        org: &OrgId,
+        approval: &Approval,
+        now: Timestamp,
+        on: &Event,
+    ) -> Result<bool, StoreError> {
+        self.store.lapse(org, approval, now, on).await
     }
 
     async fn pending(

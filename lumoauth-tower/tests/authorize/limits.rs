@@ -117,6 +117,22 @@ async fn browsers_are_stopped_by_a_page_and_programs_by_json() {
     assert_eq!(stopped.error(), "rate_limit_exceeded");
 }
 
+#[tokio::test]
+async fn values_of_attributes_are_written_as_often_as_administrators_write() {
+    let mut bench = Bench::new().await;
+    bench.service = bench.service.with_rate_limits(RateLimits::standard());
+    let token = bench.tokens().await["access_token"].as_str().unwrap().to_owned();
+    let bearer = format!("Bearer {token}");
+    for (left, owner) in [(99, "resources/document/1"), (98, "users/nobody"), (97, "agents/nobody")] {
+        let path = format!("{BASE}/abac/{owner}/attributes/level");
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        let answer = bench.send("PUT", &path, &headers, r#"{"value":1}"#).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{owner}");
+        assert_eq!(answer.headers["x-ratelimit-limit"], "100", "{owner}");
+        assert_eq!(answer.headers["x-ratelimit-remaining"], left.to_string(), "{owner}");
+    }
+}
+
 /// Counters that nobody can reach.
 #[derive(Debug)]
 struct Down;

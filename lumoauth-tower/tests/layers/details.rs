@@ -1,12 +1,14 @@
 //! Services that want authorization details: what they say is missing, and what they take.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use axum::body::Body;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::Response;
 use lumoauth_core::jit::{AuthorizationDetail, Containment, DetailRules};
-use lumoauth_tower::{AuthenticateLayer, RequireAuthorizationDetailsLayer, RequireCapabilityLayer};
+use lumoauth_tower::{
+    AuthenticateLayer, RemoteTokens, RequireAuthorizationDetailsLayer, RequireCapabilityLayer,
+};
 use serde_json::{Value, json};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
@@ -24,14 +26,18 @@ fn requires(value: Value) -> RequireAuthorizationDetailsLayer {
     RequireAuthorizationDetailsLayer::new(move |_| AuthorizationDetail::new(value.clone()).ok())
 }
 
+async fn call(who: AuthenticateLayer, layer: RequireAuthorizationDetailsLayer, token: &str) -> Answer {
+    let service = ServiceBuilder::new()
+        .layer(who)
+        .layer(layer)
+        .service(service_fn(async |_| Ok::<_, Infallible>(Response::new(Body::from("hello")))));
+    Answer::of(service.oneshot(with_token(token)).await.unwrap()).await
+}
+
 impl Setting {
     /// Calls a service at `resource` behind `layer`.
     async fn call_at(&self, resource: &str, layer: RequireAuthorizationDetailsLayer, token: &str) -> Answer {
-        let service = ServiceBuilder::new()
-            .layer(AuthenticateLayer::new(self.server.clone()).for_details_at(resource))
-            .layer(layer)
-            .service(service_fn(async |_| Ok::<_, Infallible>(Response::new(Body::from("hello")))));
-        Answer::of(service.oneshot(with_token(token)).await.unwrap()).await
+        call(AuthenticateLayer::new(self.server.clone()).for_details_at(resource), layer, token).await
     }
 
     /// A task of the first agent, and a token that is granted in it at once.
@@ -133,6 +139,69 @@ async fn a_type_may_have_rules_of_its_own() {
         let layer = requires(detail(tree(identifier)).to_json())
             .with_rules(DetailRules::default().with_type("tree", Below));
         assert_eq!(setting.call_at(RESOURCE, layer, &token).await.status, status, "{identifier}");
+    }
+}
+
+/// What services on other hosts make of the token of a task.
+#[tokio::test]
+async fn a_service_elsewhere_takes_what_was_granted() {
+    let setting = Setting::online().await;
+    let (task, token) = setting.granted(reading(&["read", "list"])).await;
+    let (_, placeless) = setting.granted(json!({ "type": "file_access", "actions": ["read"] })).await;
+    let [keys, asked] = setting.both();
+    let at = async |tokens: &RemoteTokens, wanted: Value, token: &str| {
+        let who = AuthenticateLayer::remote(tokens.clone(), RESOURCE).for_details_at(RESOURCE);
+        call(who, requires(wanted), token).await.status.as_u16()
+    };
+    for tokens in [&keys, &asked] {
+        for (wanted, status) in [
+            (reading(&["read", "list"]), 200),
+            (reading(&["list"]), 200),
+            (reading(&["write"]), 403),
+            (json!({ "type": "other", "actions": ["read"], "locations": [RESOURCE] }), 403),
+        ] {
+            assert_eq!(at(tokens, wanted.clone(), &token).await, status, "{wanted}");
+        }
+        let caller = tokens.verify_for_details(&token, RESOURCE).await.unwrap();
+        assert_eq!(caller.authorization_details, [detail(reading(&["read", "list"]))]);
+        // Another place does not know it, nor does this one where it asks for no details.
+        assert!(tokens.verify_for_details(&token, OTHER_RESOURCE).await.is_err());
+        assert!(tokens.verify(&token, RESOURCE).await.is_err());
+        let plain = AuthenticateLayer::remote(tokens.clone(), RESOURCE);
+        call(plain, requires(reading(&["read"])), &token).await.refused(401, "invalid_token");
+    }
+    // What names no place is shown to nobody but the agent: only its signature can be checked elsewhere.
+    let no_place = json!({ "type": "file_access", "actions": ["read"] });
+    assert_eq!(at(&keys, no_place.clone(), &placeless).await, 200);
+    assert_eq!(at(&asked, no_place, &placeless).await, 401);
+    let own = setting.token(&setting.root).await;
+    setting.as_bearer(&own, &format!("jit/task/{task}/complete"), &json!({})).await;
+    setting.clock.advance(Duration::from_secs(2));
+    assert_eq!(at(&keys, reading(&["read"]), &token).await, 200);
+    assert_eq!(at(&asked, reading(&["read"]), &token).await, 401);
+}
+
+#[tokio::test]
+async fn a_service_elsewhere_says_what_is_missing() {
+    let setting = Setting::online().await;
+    let (own, bound) = (setting.token(&setting.root).await, setting.bound(RESOURCE).await);
+    // Details that stand in a token of no task were granted by nobody.
+    let claims = json!({ "authorization_details": [reading(&["read"])] });
+    let pretended = setting.forged(&bound, &json!({}), &claims).await;
+    let [keys, asked] = setting.both();
+    for (tokens, token) in
+        [(&keys, &own), (&keys, &bound), (&keys, &pretended), (&asked, &bound), (&asked, &pretended)]
+    {
+        let who = AuthenticateLayer::remote(tokens.clone(), RESOURCE).for_details_at(RESOURCE);
+        let answer = call(who, requires(reading(&["read"])), token).await;
+        answer.refused(403, "insufficient_authorization_details");
+        let missing = STANDARD.decode(answer.header("insufficient-authorization-details")).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&missing).unwrap(), reading(&["read"]));
+    }
+    let elsewhere = setting.bound(OTHER_RESOURCE).await;
+    for (tokens, token) in [(&asked, &own), (&keys, &elsewhere), (&asked, &elsewhere)] {
+        let who = AuthenticateLayer::remote(tokens.clone(), RESOURCE).for_details_at(RESOURCE);
+        call(who, requires(reading(&["read"])), token).await.refused(401, "invalid_token");
     }
 }
 

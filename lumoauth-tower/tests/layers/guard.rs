@@ -1,6 +1,6 @@
 //! One layer in front of a route, in the process of the authorization server.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, net::SocketAddr};
 
 use axum::body::Body;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -12,7 +12,7 @@ use lumoauth_core::{
     keys::{Algorithm, LocalSigner, Signer},
     secret::SecretHash,
 };
-use lumoauth_tower::Guard;
+use lumoauth_tower::{Guard, PeerAddr};
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -78,6 +78,40 @@ async fn it_may_stand_for_a_resource_and_for_one_organization() {
     through(guard(), with_token(&own), &reached).await.refused(401, "invalid_token");
     let elsewhere = guard().for_organization("globex".parse().unwrap());
     through(elsewhere, with_token(&bound), &reached).await.refused(403, "forbidden");
+}
+
+#[tokio::test]
+async fn an_agent_with_addresses_comes_from_there_or_is_refused() {
+    let setting = Setting::new().await;
+    let (own, bound) = (setting.token(&setting.root).await, setting.bound(RESOURCE).await);
+    let networks = ["192.0.2.0/24", "2001:db8::1"].map(|text| text.parse().unwrap());
+    setting.change(&setting.root, |agent| agent.allowed_ips = networks.into()).await;
+    let reached = Reached::default();
+    let guard = || Guard::new(setting.server.clone());
+    for (peer, accepted) in [
+        (Some("192.0.2.255:4711"), true),
+        (Some("[::ffff:192.0.2.0]:4711"), true),
+        (Some("[2001:db8::1]:4711"), true),
+        (Some("192.0.3.0:4711"), false),
+        (Some("[2001:db8::2]:4711"), false),
+        (None, false),
+    ] {
+        for (token, guard) in [(&own, guard()), (&bound, guard().for_resource(RESOURCE))] {
+            let mut request = with_token(token);
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(PeerAddr(peer.parse::<SocketAddr>().unwrap()));
+            }
+            // What a client says of itself is nothing.
+            request.headers_mut().insert("x-forwarded-for", "192.0.2.1".parse().unwrap());
+            let answer = through(guard, request, &reached).await;
+            if accepted {
+                assert_eq!(answer.status, 200, "{peer:?}");
+            } else {
+                answer.refused(401, "invalid_token");
+            }
+        }
+    }
+    assert_eq!(reached.times(), 6);
 }
 
 #[tokio::test]

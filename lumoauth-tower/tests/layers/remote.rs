@@ -32,7 +32,7 @@ impl Setting {
     }
 
     /// Both ways to verify.
-    fn both(&self) -> [RemoteTokens; 2] {
+    pub(crate) fn both(&self) -> [RemoteTokens; 2] {
         [RemoteTokens::by_keys(self.remote()), RemoteTokens::by_introspection(self.account())]
     }
 

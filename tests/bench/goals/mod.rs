@@ -4,6 +4,7 @@ pub(crate) mod appends;
 pub(crate) mod charges;
 pub(crate) mod exchange;
 pub(crate) mod layers;
+pub(crate) mod policy;
 pub(crate) mod pool;
 pub(crate) mod sizes;
 pub(crate) mod start;

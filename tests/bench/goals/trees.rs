@@ -262,7 +262,10 @@ impl Shared {
     }
 
     async fn is_alive(&self, token: &str) -> bool {
-        self.server.authenticate(&self.organization, Credential::Bearer(token), Door::Own).await.is_ok()
+        self.server
+            .authenticate(&self.organization, Credential::Bearer(token), Door::Own, &Origin::default())
+            .await
+            .is_ok()
     }
 
     /// Ends a token of an agent.

@@ -1,6 +1,6 @@
 //! Attribute policies: their administration and their checks.
 
-use lumoauth_tests::{Server, on_each_backend, text, unique};
+use lumoauth_tests::{Agent, Server, on_each_backend, text, unique};
 use serde_json::{Value, json};
 
 use super::{admin, some_policy};
@@ -11,6 +11,8 @@ on_each_backend!(
     a_check_says_what_matched,
     denial_overrides_and_the_default_is_denial,
     the_old_form_of_a_check_is_understood,
+    a_check_about_somebody_else_is_about_them,
+    a_policy_for_an_agent_never_becomes_one_for_everybody,
     several_checks_are_answered_in_order,
     checks_are_for_tokens_with_the_scope,
     a_pattern_of_death_is_answered_at_once,
@@ -70,6 +72,7 @@ fn policies_that_make_no_sense_are_refused(server: &Server) {
         json!({ "action": "read*" }),
         json!({ "priority": 1001 }),
         json!({ "agentIds": ["nobody-of-that-name"] }),
+        json!({ "agentIds": [] }),
         json!({ "conditions": { "all": [{ "attribute": "password", "operator": "equals", "value": 1 }] } }),
         json!({ "conditions": { "all": [{ "attribute": "user.a", "operator": "matches", "value": "(" }] } }),
         json!({ "conditions": { "all": [{ "attribute": "user.a", "operator": "matches", "value": "(a{999}){999}" }] } }),
@@ -150,13 +153,103 @@ fn the_old_form_of_a_check_is_understood(server: &Server) {
     let org = server.acme();
     let (kind, agent) = (unique("kind"), org.agent(&[]));
     some_policy(&org, json!({ "resourceType": kind, "action": "read", "effect": "allow" }));
-    let subject = json!({ "id": "somebody-else", "isAdmin": true });
+    let subject = json!({ "type": "agent", "id": agent.agent_id, "isAdmin": true });
     let body = json!({ "subject": subject, "resource": { "type": kind, "id": 7 }, "action": "read" });
     let answer = org.post("/abac/check").bearer(&agent.token()).json(body).send().ok();
     assert_eq!((&answer["decision"], &answer["resourceId"]), (&json!("allow"), &json!("7")));
+    let purpose = json!({ "a": 1 });
+    let twice = |other: Value| {
+        let body =
+            json!({ "resourceType": kind, "action": "read", "environment": purpose, "context": other });
+        org.post("/abac/check").bearer(&agent.token()).json(body).send()
+    };
+    twice(purpose.clone()).ok();
+    twice(json!({ "a": 2 })).refused(400, "validation_error");
     for body in [json!({}), json!({ "resourceType": kind }), json!({ "resourceType": 7, "action": "read" })] {
         org.post("/abac/check").bearer(&agent.token()).json(body).send().refused(400, "validation_error");
     }
+}
+
+fn a_check_about_somebody_else_is_about_them(server: &Server) {
+    let org = server.acme();
+    let (kind, boss, agent) = (unique("kind"), org.person_with(json!({ "isAdmin": true })), org.agent(&[]));
+    let (person, other) = (org.person(), org.agent(&[]));
+    let role = super::some_role(&org, &[]);
+    let conditions = json!([{ "attribute": "user.roles", "operator": "contains", "value": role }]);
+    some_policy(
+        &org,
+        json!({ "resourceType": kind, "action": "read", "effect": "allow", "conditions": conditions }),
+    );
+    org.admin("POST", &format!("/users/{}/roles", boss.id)).json(json!({ "role": role })).send().ok();
+    let check = |token: &str, subject: Value| {
+        let body = json!({ "subject": subject, "resource": { "type": kind, "id": "1" }, "action": "read" });
+        org.post("/abac/check").bearer(token).json(body).send()
+    };
+    let of = |kind: &str, id: &str| json!({ "type": kind, "id": id });
+    // The caller may; whom it asks about may not.
+    let may_ask = boss.in_person("abac:read authz:check");
+    let own = check(&may_ask, of("user", &boss.id)).ok();
+    assert_eq!((&own["allowed"], &own["user_id"]), (&json!(true), &json!(boss.id)));
+    let theirs = check(&may_ask, of("user", &person.id)).ok();
+    assert_eq!((&theirs["allowed"], &theirs["user_id"]), (&json!(false), &json!(person.id)));
+    assert_eq!(check(&may_ask, of("agent", &other.agent_id)).ok()["allowed"], false);
+    assert_eq!(check(&may_ask, of("user", "nobody")).refused(404, "not_found")["code"], "SUBJECT_NOT_FOUND");
+    check(&may_ask, json!({ "id": person.id })).refused_somehow();
+    let bulk = json!({
+        "subject": of("user", &person.id),
+        "checks": [
+            { "resourceType": kind, "action": "read" },
+            { "resourceType": kind, "action": "read", "subject": of("user", &boss.id) },
+        ],
+    });
+    let answer = org.post("/abac/check-bulk").bearer(&may_ask).json(bulk).send().ok();
+    assert_eq!((&answer["user_id"], &answer["results"][0]["allowed"]), (&json!(person.id), &json!(false)));
+    assert!(answer["results"][1]["error"].is_string(), "{answer}");
+    // Without leave nobody asks about others.
+    let plain = person.in_person("abac:read");
+    check(&plain, of("user", &person.id)).ok();
+    let refused = check(&plain, of("user", &boss.id)).refused(403, "forbidden");
+    assert_eq!(refused["code"], "INSUFFICIENT_PERMISSIONS");
+    check(&agent.token(), of("agent", &other.agent_id)).refused(403, "forbidden");
+}
+
+fn a_policy_for_an_agent_never_becomes_one_for_everybody(server: &Server) {
+    let org = server.acme();
+    let (kind, agent, other) = (unique("kind"), org.agent(&[]), org.agent(&[]));
+    let members = json!({
+        "target": { "resources": [kind, unique("kind")], "actions": ["read"] }, "effect": "allow",
+        "agentIds": [agent.slug], "conditions": [],
+    });
+    let made = some_policy(&org, members);
+    let path = format!("/abac/policies/{}", made["id"]);
+    let allowed = |agent: &Agent<'_>| {
+        let body = json!({ "resourceType": kind, "action": "read" });
+        org.post("/abac/check").bearer(&agent.token()).json(body).send().ok()["allowed"] == true
+    };
+    assert_eq!((allowed(&agent), allowed(&other)), (true, false));
+    for method in ["PUT", "PATCH"] {
+        admin(&org, method, &path).json(json!({ "agentIds": [] })).send().refused(400, "validation_error");
+    }
+    assert_eq!((allowed(&agent), allowed(&other)), (true, false));
+    let change = |body: Value| admin(&org, "PUT", &path).json(body).send();
+    // What was read is written again, and an edit of it counts.
+    assert_eq!(change(made.clone()).ok()["data"], made);
+    let mut edited = made.clone();
+    edited["resourceType"] = unique("kind").into();
+    let renamed = change(edited.clone()).ok()["data"].clone();
+    assert_eq!(renamed["target"]["resources"], json!([edited["resourceType"]]));
+    let mut edited = renamed.clone();
+    edited["target"]["resources"] = json!([kind]);
+    assert_eq!(change(edited.clone()).ok()["data"]["resourceType"], kind);
+    edited["resourceType"] = unique("kind").into();
+    edited["target"]["resources"] = json!([unique("kind")]);
+    change(edited).refused(400, "validation_error");
+    change(json!({ "agentIds": [other.agent_id] })).ok();
+    assert_eq!((allowed(&agent), allowed(&other)), (false, true));
+    // One about everybody says so, and can be written again as well.
+    let open = some_policy(&org, json!({ "resourceType": kind, "action": "write", "effect": "allow" }));
+    assert!(open["agentIds"].is_null() && open["conditions"] == json!({}), "{open}");
+    admin(&org, "PUT", &format!("/abac/policies/{}", open["id"])).json(open).send().ok();
 }
 
 fn several_checks_are_answered_in_order(server: &Server) {

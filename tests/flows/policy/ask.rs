@@ -227,10 +227,10 @@ fn an_mcp_tool_is_decided_by_capability_policy_and_relation(server: &Server) {
     let answer = ask(&agent, search.clone()).ok();
     assert_eq!((&answer["allowed"], &answer["agent_id"]), (&json!(true), &json!(agent.agent_id)));
     assert_eq!(answer["resource"]["server_id"], id);
-    assert_eq!(ask(&other, search.clone()).ok()["allowed"], false);
+    ask(&other, search.clone()).refused(403, "capability_denied");
     relate(&org, &format!("mcp_tool:{id}/search#invoke@agent:{}", other.slug));
     assert_eq!(ask(&other, search.clone()).ok()["decided_by"], "relation");
-    assert_eq!(ask(&other, json!({ "server_id": id, "tool": "pay" })).ok()["allowed"], false);
+    ask(&other, json!({ "server_id": id, "tool": "pay" })).refused(403, "capability_denied");
     relate(&org, &format!("mcp_server:{id}#invoke@agent:{}", other.slug));
     assert_eq!(ask(&other, json!({ "server_id": id, "tool": "pay" })).ok()["allowed"], true);
     let conditions =
@@ -239,7 +239,7 @@ fn an_mcp_tool_is_decided_by_capability_policy_and_relation(server: &Server) {
         &org,
         json!({ "resourceType": "mcp_tool", "action": "*", "effect": "deny", "conditions": conditions }),
     );
-    assert_eq!(ask(&agent, search).ok()["decided_by"], "abac");
+    assert_eq!(ask(&agent, search).refused(403, "capability_denied")["decided_by"], "abac");
     ask(&agent, json!({ "server_id": "mcp_000000000000000000000000", "tool": "x" }))
         .refused(404, "not_found");
     for body in [json!({}), json!({ "server_id": id }), json!({ "server_id": id, "tool": "a b" })] {

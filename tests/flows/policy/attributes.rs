@@ -10,6 +10,9 @@ on_each_backend!(
     values_are_set_by_people_who_may,
     values_decide,
     agents_and_keys_set_nothing,
+    own_attributes_are_those_that_policies_see,
+    a_value_outlives_its_definition_and_can_be_taken_away,
+    applications_read_attributes_with_the_scope_only,
 );
 
 fn definition(server: &Server, kind: &str, data_type: &str) -> String {
@@ -90,7 +93,7 @@ fn values_are_set_by_people_who_may(server: &Server) {
     );
     put(&may, &of_person, Value::Null).ok();
     let own = org.get("/abac/my-attributes").bearer(&person.in_person("abac:read")).send().ok();
-    assert_eq!(own["attributes"], json!({}));
+    assert_eq!(own["attributes"], json!({ "id": person.id, "type": "user" }));
     // What a value was is nobody's business in the log.
     let entries = org
         .audit(&format!("action=attribute.set&targetId={}", percent_encode(&format!("user:{}", person.id))));
@@ -148,4 +151,90 @@ fn agents_and_keys_set_nothing(server: &Server) {
     put(&agent.acting_for(&user.access)).refused(403, "forbidden");
     let keyed = org.request("PUT", &path).api_key(org.key()).json(json!({ "value": "x" })).send();
     keyed.refused(401, "invalid_token");
+}
+
+fn own_attributes_are_those_that_policies_see(server: &Server) {
+    let org = server.acme();
+    let role = super::some_role(&org, &[]);
+    let (agent, person) =
+        (org.agent(&["read:a"]), org.person_with(json!({ "name": "Ada", "roles": [role] })));
+    agent.admin("POST", "/roles").json(json!({ "role": role })).send().ok();
+    let own = |token: &str| org.get("/abac/my-attributes").bearer(token).send().ok();
+    let found = own(&agent.token());
+    assert_eq!(found["user_id"], agent.agent_id);
+    let expected = json!({
+        "id": agent.agent_id, "agent_id": agent.agent_id, "slug": agent.slug, "name": agent.name,
+        "type": "service", "identityType": "client_credentials", "capabilities": ["read:a"], "roles": [role],
+    });
+    assert_eq!(found["attributes"], expected);
+    // Of a person, what the scope of the token shows.
+    let app = org.delegate(&["abac:read", "authz:read"]);
+    let attributes = |scope: &str| own(&person.allow(&app, scope).access)["attributes"].clone();
+    assert_eq!(attributes("abac:read"), json!({ "id": person.id, "type": "user" }));
+    let whole = attributes("abac:read authz:read email profile");
+    assert_eq!((&whole["roles"], &whole["isAdmin"]), (&json!([role]), &json!(false)));
+    assert_eq!((&whole["name"], whole["email"].is_string()), (&json!("Ada"), true));
+}
+
+fn a_value_outlives_its_definition_and_can_be_taken_away(server: &Server) {
+    let org = server.acme();
+    let slug = definition(server, "agent", "string");
+    let agent = org.agent(&[]);
+    let boss = org.person_with(json!({ "isAdmin": true })).in_person("abac:write");
+    let path = format!("/abac/agents/{}/attributes/{slug}", agent.slug);
+    let put = |value: Value| org.request("PUT", &path).bearer(&boss).json(json!({ "value": value })).send();
+    let set = put(json!("open")).ok();
+    let data = json!({
+        "owner": format!("agent:{}", agent.agent_id), "agentId": agent.agent_id,
+        "slug": slug, "attributeSlug": slug, "value": "open",
+    });
+    assert_eq!((&set["data"], &set["message"]), (&data, &json!("Attribute set.")));
+    let own =
+        || org.get("/abac/my-attributes").bearer(&agent.token()).send().ok()["attributes"][&slug].clone();
+    admin(&org, "DELETE", &format!("/abac/attributes/agent:{slug}")).send().ok();
+    assert_eq!(own(), "open");
+    put(json!("shut")).refused(404, "not_found");
+    assert_eq!(put(Value::Null).ok()["message"], "Attribute taken away.");
+    assert!(own().is_null());
+    put(Value::Null).refused(404, "not_found");
+    let found = admin(&org, "GET", &format!("/abac/attributes?search={slug}")).send().ok();
+    assert_eq!(found["meta"]["total"], 0);
+    let other = definition(server, "agent", "string");
+    let found = admin(&org, "GET", &format!("/abac/attributes?search={}", other.to_uppercase())).send().ok();
+    assert_eq!((&found["meta"]["total"], &found["data"][0]["slug"]), (&json!(1), &json!(other)));
+}
+
+fn applications_read_attributes_with_the_scope_only(server: &Server) {
+    let org = server.acme();
+    let token = |scopes: &[&str]| {
+        let members = json!({ "grantTypes": ["client_credentials"], "allowedScopes": scopes });
+        let app = org.app(members);
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("client_id", app.client_id.as_str()),
+            ("client_secret", app.secret.as_str()),
+        ];
+        let answer = org.post("/oauth/token").form(&form).send().ok();
+        lumoauth_tests::text(&answer["access_token"]).to_owned()
+    };
+    let (plain, reading) = (token(&["read:a"]), token(&["abac:read"]));
+    let body = json!({ "resourceType": "x", "action": "y" });
+    let bulk = json!({ "checks": [body] });
+    for (method, path, body) in [
+        ("GET", "/abac/resources/customer/4711/attributes", Value::Null),
+        ("GET", "/abac/attribute-definitions", Value::Null),
+        ("POST", "/abac/check", body),
+        ("POST", "/abac/check-bulk", bulk),
+    ] {
+        let send = |token: &str| {
+            let request = org.request(method, path).bearer(token);
+            if body.is_null() { request.send() } else { request.json(body.clone()).send() }
+        };
+        let refused = send(&plain).refused(403, "forbidden");
+        assert_eq!(refused["details"]["required_scopes"], json!(["abac:read"]), "{path}");
+        send(&reading).ok();
+    }
+    for token in [&plain, &reading] {
+        org.get("/abac/my-attributes").bearer(token).send().refused(403, "forbidden");
+    }
 }

@@ -59,6 +59,7 @@ fn several_evaluations_share_what_they_have_in_common(server: &Server) {
         let path = format!("/orgs/{}/api/v1/authz/v1/evaluations", org.slug());
         server.request("POST", &path).bearer(&agent.token()).json(body).send()
     };
+    let entries = || org.audit(&format!("action=agent.action&actorId={}", agent.agent_id));
     let one = |name: &str| json!({ "action": { "name": name } });
     let decisions = |answer: Value| {
         let all = answer["evaluations"].as_array().expect("a list").clone();
@@ -66,10 +67,30 @@ fn several_evaluations_share_what_they_have_in_common(server: &Server) {
     };
     let all = json!([one("read"), one("write"), one("read")]);
     assert_eq!(decisions(ask(all.clone(), Value::Null).ok()), [true, false, true]);
+    // One entry for one call, with every question and its answer.
+    let logged = entries();
+    assert_eq!(
+        (logged.len(), &logged[0]["context"]["action"]),
+        (1, &json!("authzen.evaluation")),
+        "{logged:?}"
+    );
+    let result = |name: &str, allowed: bool| {
+        json!({
+            "subject": { "type": "agent", "id": agent.agent_id }, "action": format!("{kind}.{name}"),
+            "resource": "1", "allowed": allowed,
+        })
+    };
+    let results = json!([result("read", true), result("write", false), result("read", true)]);
+    assert_eq!(logged[0]["context"]["results"], results);
     let semantic = |name: &str| json!({ "evaluations_semantic": name });
     assert_eq!(decisions(ask(all.clone(), semantic("deny_on_first_deny")).ok()), [true, false]);
     assert_eq!(decisions(ask(all.clone(), semantic("permit_on_first_permit")).ok()), [true]);
     ask(all, semantic("guess")).refused(400, "validation_error");
+    // What is wrong with one spoils no other.
+    let unknown = json!({ "action": { "name": "read" }, "subject": { "type": "user", "id": "nobody" } });
+    let mixed = ask(json!([one("read"), unknown, {}, one("read")]), Value::Null).ok();
+    assert_eq!(decisions(mixed.clone()), [true, false, false, true]);
+    assert_eq!(mixed["evaluations"][2]["context"]["error"]["status"], 400, "{mixed}");
     ask(json!(vec![one("read"); 101]), Value::Null).refused(400, "validation_error");
 }
 

@@ -4,11 +4,14 @@ mod abac;
 mod ask;
 mod attributes;
 mod authzen;
+mod given;
+mod order;
 mod people;
 mod races;
 mod relations;
 mod replicas;
 mod roles;
+mod tuples;
 
 use lumoauth_tests::{Agent, Org, Request, unique};
 use serde_json::{Value, json};

@@ -3,13 +3,14 @@
 use lumoauth_tests::{Server, at_once, on_each_backend, unique};
 use serde_json::json;
 
-use super::{admin, some_action, some_role};
+use super::{admin, some_action, some_policy, some_role};
 
 on_each_backend!(
     one_of_many_makes_the_role,
     no_permission_of_many_is_lost,
     no_tuple_of_many_is_lost,
     a_decision_sees_a_change_as_a_whole,
+    what_is_taken_away_or_denied_is_gone_at_once,
 );
 
 const CALLERS: usize = 12;
@@ -79,4 +80,33 @@ fn a_decision_sees_a_change_as_a_whole(server: &Server) {
         torn
     });
     assert_eq!(torn, [0; 4]);
+}
+
+/// Each caller ends one thing that the agent may do, by a role less or by a policy that denies it, and asks at once.
+fn what_is_taken_away_or_denied_is_gone_at_once(server: &Server) {
+    let org = server.acme();
+    let agent = org.agent(&[]);
+    let token = agent.token();
+    let actions: Vec<_> = (0..CALLERS).map(|_| some_action()).collect();
+    let roles: Vec<_> = actions.iter().map(|(action, _)| some_role(&org, &[action])).collect();
+    agent.admin("PUT", "/roles").json(json!({ "roles": roles })).send().ok();
+    for (action, _) in &actions {
+        assert_eq!(agent.ask(&token, action).ok()["allowed"], true);
+    }
+    let answers = at_once(CALLERS, |n| {
+        let (action, kind) = &actions[n];
+        if n % 2 == 0 {
+            let path = format!("/roles/{}", roles[n]);
+            // Under so many at once one may be told to try again.
+            let done = (0..20).map(|_| org.admin("DELETE", &path).send().status).find(|it| *it != 409);
+            assert_eq!(done, Some(200));
+        } else {
+            some_policy(&org, json!({ "resourceType": kind, "action": "read", "effect": "deny" }));
+        }
+        agent.ask(&token, action).ok()
+    });
+    for (n, answer) in answers.iter().enumerate() {
+        let decided_by = if n % 2 == 0 { "default" } else { "abac" };
+        assert_eq!((&answer["allowed"], &answer["decided_by"]), (&json!(false), &json!(decided_by)), "{n}");
+    }
 }

@@ -88,7 +88,7 @@ fn a_role_is_given_to_people_and_taken_away(server: &Server) {
     let users = org.admin("GET", &path).send().ok();
     assert_eq!((&users["data"][0]["id"], &users["meta"]["total"]), (&json!(person.id), &json!(1)));
     assert_eq!(org.admin("GET", &format!("/roles/{role}")).send().ok()["data"]["userCount"], 1);
-    let token = person.in_person("openid");
+    let token = person.allow(&org.delegate(&["authz:read"]), "openid authz:read").access;
     assert_eq!(org.get("/oauth/userinfo").bearer(&token).send().ok()["roles"], json!([role]));
     org.admin("DELETE", &format!("{path}/{}", person.id)).send().ok();
     org.admin("DELETE", &format!("{path}/{}", person.id)).send().refused(404, "not_found");

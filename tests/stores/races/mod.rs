@@ -6,6 +6,7 @@
 pub(crate) mod caps;
 pub(crate) mod edges;
 pub(crate) mod hot;
+pub(crate) mod policy;
 pub(crate) mod records;
 pub(crate) mod tasks;
 
@@ -104,7 +105,8 @@ macro_rules! races {
             approvals_insert, approvals_decide, clients_insert, clients_update, consents_insert, consents_update, keys_insert, keys_remove,
             mcp_servers_insert, mcp_servers_update, mcp_servers_remove, organizations_insert, organizations_update, users_insert, users_update,
             grants_revoke, grants_use_ticket, grants_rotate, grants_rotate_unproven, audit_sequence, audit_append;
-            tasks: approvals_consume, jit_rule, jit_close);
+            tasks: approvals_consume, jit_rule, jit_close;
+            policy: policy_ends);
     };
     ($make:path; caps) => {
         crate::races::races!($make; caps: caps_exact, caps_first, caps_mixed);

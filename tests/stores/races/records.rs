@@ -18,7 +18,7 @@ use lumoauth_core::{
     secret::Secret,
     store::{
         AAuthResourceStore, AgentStore, ApiKeyStore, ApprovalStore, AuditFilter, AuditStore, ClientStore,
-        ConsentStore, Decide, GrantStore, Handle, Insert, KeyStore, McpServerStore, MemoryStore,
+        ConsentStore, Decide, GrantStore, Handle, Insert, KeyStore, McpServerStore, MemoryStore, NewApproval,
         OrganizationStore, Page, RefreshToken, Remove, Revoked, Rotation, SealedKey, StoreError, Ticket,
         TicketPurpose, TicketUse, Unique, Update, UseEvents, UserStore,
         conformance::{now, some_event, some_org},
@@ -109,7 +109,7 @@ pub(super) fn approval() -> Approval {
 /// What one of the callers says: half of them yes, half of them no.
 pub(super) fn decision(caller: usize) -> Decision {
     let (by, number) = (Some(UserId::generate()), Some(Number::generate()));
-    Decision { approved: caller % 4 < 2, by, number, at: now(), note: None }
+    Decision { approved: caller % 4 < 2, by, number, epoch: 0, at: now(), note: None }
 }
 
 fn ticket(family: Option<Handle>) -> Ticket {
@@ -245,7 +245,7 @@ recorded_race! {
 recorded_race! {
     approvals_insert: ApprovalStore; |store, org| approval = approval();
     |caller| store.insert(&org, &with(approval, |it| it.task_id = format!("racer {caller}")), &some_event());
-    Insert::Inserted, Insert::Taken(Unique::Id); logged 1
+    NewApproval::Inserted, NewApproval::Taken; logged 1
 }
 
 /// What one caller said is what everybody sees, and there is one event about it.
@@ -253,7 +253,7 @@ pub(crate) async fn approvals_decide<S: ApprovalStore + AuditStore>(stores: Two<
     for _ in 0..rounds() {
         let (org, approval) = (some_org(), approval());
         let added = ApprovalStore::insert(&*stores[0], &org, &approval, &some_event()).await.unwrap();
-        assert_eq!(added, Insert::Inserted);
+        assert_eq!(added, NewApproval::Inserted);
         let said: Arc<Vec<_>> = Arc::new((0..CALLERS).map(decision).collect());
         let outcomes = race(&stores, |caller, store| {
             let (org, approval, said) = (org.clone(), approval.clone(), said.clone());

@@ -6,7 +6,8 @@ use lumoauth_core::{
     id::{AgentId, ClientId, Number, OrgId, UserId},
     jit::{AuthorizationDetail, CloseTask, Closing, JitRequest, NewRequest, Rule, Ruling, Task, TaskOutcome},
     store::{
-        ApprovalStore, AuditStore, Consume, Decide, Insert, JitStore, Page, RequestEvents,
+        ApprovalStore, AuditStore, Consume, Decide, Insert, JitStore, NewApproval, Page, RequestEvents,
+        Upkeep,
         conformance::{now, some_event, some_org},
     },
 };
@@ -22,7 +23,7 @@ pub(crate) async fn approvals_consume<S: ApprovalStore + AuditStore>(stores: Two
     for _ in 0..rounds() {
         let (org, approval) = (some_org(), approval());
         let added = ApprovalStore::insert(&*stores[0], &org, &approval, &some_event()).await.unwrap();
-        assert_eq!(added, Insert::Inserted);
+        assert_eq!(added, NewApproval::Inserted);
         let yes = decision(0);
         let decided = stores[0].decide(&org, &approval, &yes, now(), &some_event()).await.unwrap();
         assert_eq!(decided, Decide::Decided);
@@ -99,19 +100,59 @@ pub(crate) async fn jit_close<S: JitStore + AuditStore>(stores: Two<S>) {
     }
 }
 
+/// What is purged of an agent of which nothing waits is made anew by whoever asks, and nothing that waits is forgotten.
+pub(crate) async fn jit_purge<S: JitStore + AuditStore + Upkeep>(stores: Two<S>) {
+    for _ in 0..rounds() {
+        let (org, request) = asked(&stores).await;
+        let task = stores[0].find_task(&org, &request.task).await.unwrap().unwrap();
+        let on = some_event();
+        let on = RequestEvents { done: &on, suspended: &on };
+        assert_eq!(stores[0].rule(&org, &request, &ruling(0), now(), on).await.unwrap(), Rule::Ruled);
+        let outcomes = race(&stores, |caller, store| {
+            let (org, task) = (org.clone(), task.clone());
+            async move {
+                if caller % 4 < 2 {
+                    let _dropped = store.purge(now(), 1000).await.unwrap();
+                    return None;
+                }
+                let request = some_request(&task);
+                let event = some_event();
+                let on = RequestEvents { done: &event, suspended: &event };
+                let made = store.insert_request(&org, &request, task.history(now()), now(), on).await;
+                Some(made.unwrap())
+            }
+        })
+        .await;
+        let made = outcomes.iter().filter(|made| **made == Some(NewRequest::Inserted)).count();
+        let refused =
+            outcomes.iter().flatten().all(|made| matches!(made, NewRequest::Inserted | NewRequest::Stale));
+        assert!(made > 0 && refused, "{outcomes:?}");
+        for store in &stores {
+            let _dropped = store.purge(now(), 1000).await.unwrap();
+            let waiting = JitStore::pending(&**store, &org, None, now(), Page::first(99)).await.unwrap();
+            assert_eq!(waiting.total, u64::try_from(made).unwrap());
+        }
+        assert_logged(&stores, &org, 3 + made).await;
+    }
+}
+
 /// A request that waits in a task, in an organization of their own.
 async fn asked<S: JitStore>(stores: &Two<S>) -> (OrgId, JitRequest) {
     let (org, task) = (some_org(), Task::new(AgentId::generate(), ClientId::generate_for_agent(), now()));
     let added = stores[0].insert_task(&org, &task, &some_event()).await.unwrap();
     assert_eq!(added, Insert::Inserted);
-    let detail = serde_json::json!({ "type": "raced", "actions": ["delete"] });
-    let detail = AuthorizationDetail::new(detail).unwrap();
-    let request = JitRequest::new(&task, detail, now(), now().plus(Duration::from_secs(300)));
+    let request = some_request(&task);
     let event = some_event();
     let on = RequestEvents { done: &event, suspended: &event };
     let made = stores[0].insert_request(&org, &request, task.history(now()), now(), on).await.unwrap();
     assert_eq!(made, NewRequest::Inserted);
     (org, request)
+}
+
+fn some_request(task: &Task) -> JitRequest {
+    let detail = serde_json::json!({ "type": "raced", "actions": ["delete"] });
+    let detail = AuthorizationDetail::new(detail).unwrap();
+    JitRequest::new(task, detail, now(), now().plus(Duration::from_secs(300)))
 }
 
 fn ruling(caller: usize) -> Ruling {

@@ -5,7 +5,7 @@
 //! 3. Everything is shown, however long, and nothing that an agent wrote is anything but text. What cannot be seen, or turns
 //!    the text around it, is shown as a replacement character.
 
-use std::fmt::Write;
+use std::{fmt::Write, num::NonZero};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -17,7 +17,7 @@ use lumoauth_core::{
     id::UserId,
     jit::{ActionHash, JitRequest, RiskLevel},
     organization::Organization,
-    server::{ApiError, ApprovalDecisionRequest, Caller, JitApproval, JitDenial, Reviewer},
+    server::{ApiError, ApprovalDecisionRequest, Caller, JitApproval, JitDenial, RequestFacts, Reviewer},
     store::Page,
     user::User,
     wire::Params,
@@ -31,8 +31,11 @@ use super::{
     page::notice,
 };
 
-/// How many of each sort are shown at a time; what ends first is at the top.
+/// How many of each sort are on a page; what ends first is at the top.
 const SHOWN: u32 = 25;
+
+/// The number of the first page.
+const FIRST: NonZero<u32> = NonZero::<u32>::MIN;
 
 /// Who is there: the person, and what their forms must send along.
 struct There {
@@ -48,17 +51,19 @@ impl Accounts {
         visit: &Visit,
     ) -> Result<Response<Full<Bytes>>, ApiError> {
         let here = self.site.url(&organization.id, "approvals");
-        let Some(there) = self.there(organization, visit).await? else {
+        let Some(there) = self.there(organization, visit, "GET").await? else {
             let back: String = url::form_urlencoded::byte_serialize(here.as_bytes()).collect();
             let login = self.site.url(&organization.id, "login");
             return Ok(see_other(&format!("{login}?return_to={back}")));
         };
-        let done = match visit.uri.query() {
-            Some("done=approved") => Some("Approved."),
-            Some("done=denied") => Some("Denied."),
+        let query = visit.uri.query().unwrap_or_default();
+        let done = match query {
+            "done=approved" => Some("Approved."),
+            "done=denied" => Some("Denied."),
             _ => None,
         };
-        self.waiting(organization, &there, StatusCode::OK, done).await
+        let page = query.strip_prefix("page=").and_then(|page| page.parse().ok()).unwrap_or(FIRST);
+        self.waiting(organization, &there, page, StatusCode::OK, done).await
     }
 
     /// POST: the person decides one of them.
@@ -71,7 +76,7 @@ impl Accounts {
         if self.site.is_from_elsewhere(&visit.uri, &visit.headers) {
             return refused(StatusCode::FORBIDDEN, "Pages of other sites decide nothing.");
         }
-        let Some(there) = self.there(organization, visit).await? else {
+        let Some(there) = self.there(organization, visit, "POST").await? else {
             return refused(StatusCode::FORBIDDEN, "Nobody is signed in. Sign in and decide again.");
         };
         let params = is_form(&visit.headers).then(|| Params::from_form(&visit.body).ok()).flatten();
@@ -106,8 +111,10 @@ impl Accounts {
             Err(error) if error.is_outage() => Err(error),
             Err(error) => {
                 let wire = error.to_wire();
-                let text = format!("{} Nothing was decided.", wire.description);
-                self.waiting(organization, &there, wire.status, Some(&text)).await
+                // Whoever says it twice has said it once.
+                let rest = if wire.status == StatusCode::CONFLICT { "" } else { " Nothing was decided." };
+                let text = format!("{}{rest}", wire.description);
+                self.waiting(organization, &there, FIRST, wire.status, Some(&text)).await
             }
         }
     }
@@ -147,16 +154,23 @@ impl Accounts {
         } else {
             let mut denial = JitDenial::default();
             denial.agent_message = message;
+            denial.action_hash = Some(of("action_hash").to_owned());
             self.server.deny_permission(&there.reviewer, of("id"), &denial, caller).await.map(drop)
         }
     }
 
-    async fn there(&self, organization: &Organization, visit: &Visit) -> Result<Option<There>, ApiError> {
+    async fn there(
+        &self,
+        organization: &Organization,
+        visit: &Visit,
+        method: &str,
+    ) -> Result<Option<There>, ApiError> {
         let found = self.session(organization, &visit.headers, self.server.now()).await?;
         let Some((_, cookie, user)) = found else { return Ok(None) };
+        let facts = RequestFacts { method, path: visit.uri.path() };
         Ok(Some(There {
             csrf: self.cookies.decision_token(&organization.id, &cookie),
-            reviewer: self.server.reviewer_in_session(&organization.id, &user).await?,
+            reviewer: self.server.reviewer_in_session(&organization.id, &user, facts, &visit.origin).await?,
         }))
     }
 
@@ -164,12 +178,15 @@ impl Accounts {
         &self,
         organization: &Organization,
         there: &There,
+        number: NonZero<u32>,
         status: StatusCode,
         said: Option<&str>,
     ) -> Result<Response<Full<Bytes>>, ApiError> {
         let (reviewer, now) = (&there.reviewer, self.server.now());
-        let approvals = self.server.pending_approvals(reviewer, Page::first(SHOWN)).await?;
-        let permissions = self.server.pending_permissions(reviewer, Page::first(SHOWN)).await?;
+        let offset = u64::from(number.get() - 1) * u64::from(SHOWN);
+        let shown = Page { offset, limit: SHOWN };
+        let approvals = self.server.pending_approvals(reviewer, shown).await?;
+        let permissions = self.server.pending_permissions(reviewer, shown).await?;
         let total = approvals.total + permissions.total;
         let action = self.site.url(&organization.id, "approvals/decide");
         let mut main = String::with_capacity(8192);
@@ -208,10 +225,17 @@ impl Accounts {
             show_permission(&mut main, asked, agent.as_deref(), reviewer.user().id, now);
             form.show(&mut main);
         }
-        let shown = approvals.items.len() + permissions.items.len();
-        let more = total.saturating_sub(u64::try_from(shown).unwrap_or(u64::MAX));
-        if more > 0 {
-            let _ = write!(main, "<p>{more} more wait, and end later.</p>");
+        let end = offset + u64::from(SHOWN);
+        let more = approvals.total.saturating_sub(end) + permissions.total.saturating_sub(end);
+        let here = escaped(&self.site.url(&organization.id, "approvals"));
+        if let (1.., Some(next)) = (more, number.checked_add(1)) {
+            let _ = write!(
+                main,
+                "<p>{more} more wait, and end later. <a href=\"{here}?page={next}\">Next page</a></p>"
+            );
+        }
+        if number > FIRST {
+            let _ = write!(main, "<p><a href=\"{here}\">First page</a></p>");
         }
         let _ = write!(
             main,

@@ -272,7 +272,8 @@ impl Accounts {
         Ok(reply)
     }
 
-    /// Where to go after signing in: nowhere, or to the authorization endpoint. `None` for anywhere else.
+    /// Where to go after signing in: nowhere, to the authorization endpoint, or to the page of what waits. `None` for anywhere
+    /// else.
     fn where_to<'a>(&self, org: &OrgId, wanted: &'a str) -> Option<&'a str> {
         if wanted.is_empty() { Some(wanted) } else { self.site.checked_return(org, wanted) }
     }
@@ -363,7 +364,7 @@ fn error(wire: &WireError) -> Response<Full<Bytes>> {
 
 fn fail(cause: &ApiError) -> Response<Full<Bytes>> {
     if cause.is_outage() {
-        tracing::error!(error = cause as &dyn std::error::Error, "sign-in failed");
+        tracing::error!(error = cause as &dyn std::error::Error, "a page of people failed");
     }
     error(&cause.to_wire())
 }

@@ -81,13 +81,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_authorization_endpoint_of_the_organization_is_returned_to() {
+    fn only_the_authorization_endpoint_and_what_waits_in_the_organization_are_returned_to() {
         let acme = OrgId::parse("acme").unwrap();
         let site = Site::at("https://auth.test");
         for good in [
             "/orgs/acme/api/v1/oauth/authorize",
             "/orgs/acme/api/v1/oauth/authorize?client_id=x&redirect_uri=https%3A%2F%2Fevil.test%2F",
             "/t/acme/api/v1/oauth/authorize?a=b",
+            "/orgs/acme/api/v1/oauth/approvals",
         ] {
             assert_eq!(site.checked_return(&acme, good), Some(good));
             // Below a path, it is there and nowhere else.
@@ -110,6 +111,11 @@ mod tests {
             "/orgs/acme/api/v1/oauth/authorizex",
             "/orgs/acme/api/v1/oauth/authorize/../../../..",
             "/orgs/acme/api/v1/oauth/login",
+            "/orgs/globex/api/v1/oauth/approvals",
+            "/orgs/acme/api/v1/oauth/approvals?done=approved",
+            "/orgs/acme/api/v1/oauth/approvals/decide",
+            "/orgs/acme/api/v1/oauth/approvals#x",
+            "//evil.test/orgs/acme/api/v1/oauth/approvals",
             "/orgs/acme/api/v1/oauth/authorize?a\r\nSet-Cookie: x=y",
             "/orgs/acme/api/v1/oauth/authorize?a#b",
             "/orgs/acme/api/v1/oauth/authorize?\u{e9}",

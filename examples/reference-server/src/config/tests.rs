@@ -44,6 +44,10 @@ fn every_key_is_read() {
         key = 'key.pem'
         [fetch]
         allow = ['https://kubernetes.default.svc', 'https://sts.amazonaws.com=10.0.0.7:443']
+        post = ['https://hooks.internal']
+        [mail]
+        url = 'smtps://user:password@mail.example'
+        from = 'LumoAuth <no-reply@auth.example>'
         [[organizations]]
         slug = 'acme-corp'
         name = 'Acme Corp'
@@ -53,6 +57,10 @@ fn every_key_is_read() {
         config.fetch_allow,
         ["https://kubernetes.default.svc", "https://sts.amazonaws.com=10.0.0.7:443"]
     );
+    assert_eq!(config.fetch_post, ["https://hooks.internal"]);
+    let mail = config.mail.unwrap();
+    assert_eq!(mail.url.expose(), "smtps://user:password@mail.example");
+    assert_eq!(mail.from, "LumoAuth <no-reply@auth.example>");
     assert_eq!(config.listen.port(), 443);
     assert_eq!(config.public_url, "https://auth.example/base");
     assert!(matches!(config.store, StoreUrl::Embedded(path) if path == *"/var/lib/lumoauth/data"));

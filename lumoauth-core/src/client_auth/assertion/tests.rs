@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    agent::{Agent, AgentStatus, IdentityType},
+    agent::{Agent, AgentStatus, AuthMethod, IdentityType},
     audit::{Actor, Event, EventKind},
     client::Client,
     client_auth::{Method, Presented, Proof},
@@ -16,7 +16,7 @@ use crate::{
     foreign_keys::ForeignKeys,
     id::{OrgId, Slug},
     jwks::{JwsAlgorithm, test_key::TestKey},
-    store::{Insert, MemoryStore, Stores},
+    store::{AgentKey, Insert, MemoryStore, Stores},
 };
 
 const ISSUER: &str = "https://auth.example/orgs/acme/api/v1";
@@ -91,6 +91,7 @@ impl Bench {
             foreign_keys: &self.foreign_keys,
             org: &org(in_org),
             issuer: &issuer,
+            from: Some(std::net::Ipv4Addr::LOCALHOST.into()),
             now: Timestamp::from_unix_seconds(now),
         };
         let presented = Presented {
@@ -319,6 +320,31 @@ async fn every_identity_type_may_use_registered_keys_and_none_may_without() {
         let inactive = bench_with(|agent, _| agent.status = status).await;
         assert_eq!(inactive.with(json!({})).await.unwrap_err(), "client is not active, or public");
     }
+}
+
+#[tokio::test]
+async fn an_agent_that_may_not_use_keys_or_is_elsewhere_is_refused_and_its_assertion_is_not_used_up() {
+    let by = |methods: Vec<AuthMethod>| bench_with(|agent, _| agent.auth_methods = methods);
+    let bench = by(vec![AuthMethod::ClientCredentials, AuthMethod::Aauth]).await;
+    let cause = "the agent may not authenticate by this method";
+    assert_eq!(bench.with(json!({})).await.unwrap_err(), cause);
+    assert_eq!(by(vec![AuthMethod::PrivateKeyJwt]).await.with(json!({})).await, Ok(()));
+
+    let from = |network: &str| {
+        let network = network.parse().unwrap();
+        bench_with(move |agent, _| agent.allowed_ips = vec![network])
+    };
+    assert_eq!(from("127.0.0.1/32").await.with(json!({})).await, Ok(()));
+    let bench = from("127.0.0.2/31").await;
+    let assertion = bench.assertion(&json!({}));
+    let cause = "the address is none of those that the agent may come from";
+    assert_eq!(bench.present(&assertion).await.unwrap_err(), cause);
+    let found = bench.stores.agents.find(&org("acme"), AgentKey::Id(bench.agent.id)).await.unwrap();
+    let mut agent = Agent::clone(&found.unwrap());
+    agent.allowed_ips.clear();
+    let _ = bench.stores.agents.update(&org("acme"), &agent, &event()).await.unwrap();
+    assert_eq!(bench.present(&assertion).await, Ok(()));
+    assert_eq!(bench.present(&assertion).await.unwrap_err(), "assertion was used before");
 }
 
 #[tokio::test]

@@ -19,7 +19,9 @@
 //!    They are all read once more after the decision, from the stores themselves.
 //! 5. A token that is bound to a resource is exchanged only by the party that is registered for that resource, and only to
 //!    add an actor: otherwise a resource could act as whoever calls it.
-//! 6. An acting exchange is charged one API call, to every agent of the chain that has a budget, after everything else
+//! 6. Whoever asks may be kept to some addresses: the actor, or without one the agent whose token it is. What an agent
+//!    handed on may come from elsewhere.
+//! 7. An acting exchange is charged one API call, to every agent of the chain that has a budget, after everything else
 //!    that can refuse has passed. Narrowing a token is free.
 
 mod bounds;
@@ -64,6 +66,7 @@ impl Grant for TokenExchange {
             }
             Presented::Ours(request) => {
                 record::parties(context, &request);
+                request.check_address(context)?;
                 let exchange = decide(context, &request).await?;
                 let remaining = exchange.charge(context).await?;
                 let events = record::events(context, &exchange);

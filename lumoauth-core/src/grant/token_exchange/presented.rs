@@ -31,6 +31,22 @@ pub(super) struct Request<'a> {
     pub(super) budget: Option<BudgetPolicy>,
 }
 
+impl Request<'_> {
+    /// Refuses whoever asks and is where it may not be.
+    pub(super) fn check_address(&self, context: &GrantContext<'_>) -> Result<(), TokenError> {
+        let (agent, refused) = match &self.actor {
+            Some(actor) => (Some(&actor.agent), BAD_ACTOR),
+            None => (self.subject.principal.presenter(), BAD_SUBJECT),
+        };
+        let barred = agent.and_then(|agent| agent.check_address(context.origin.ip).err());
+        let Some(barred) = barred else { return Ok(()) };
+        context
+            .refusal
+            .set(move |event| drop(event.context.insert("cause".to_owned(), barred.to_string().into())));
+        Err(refused)
+    }
+}
+
 /// An agent's own live token for our own routes.
 pub(super) struct Actor {
     pub(super) agent: Arc<Agent>,

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Named, TokenError, claimed, refused, refused_because, trust_of};
+use super::{Named, TokenError, check_address, claimed, refused, refused_because, trust_of};
 use crate::{
     agent::Agent,
     foreign_keys::{ForeignKeyError, KeySource},
@@ -81,7 +81,11 @@ pub(super) async fn prove(
     }
     let proven = fitting.pop();
     match (proven, cause) {
-        (Some(agent), _) if fitting.is_empty() => Ok(agent),
+        (Some(agent), _) if fitting.is_empty() => {
+            claimed(context, &agent);
+            check_address(context, &agent)?;
+            Ok(agent)
+        }
         (Some(_), _) => {
             let text = "Several agents are this workload; name one with client_id or agent_id.";
             Err(TokenError::InvalidRequest(text))

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use super::{TokenError, TokenResponse, client_credentials, issue, target};
 use crate::{
-    agent::Agent,
+    agent::{Agent, AuthMethod},
     audit::{EventKind, Target},
     client_auth::{AuthenticatedClient, Presented},
     grant::GrantContext,
@@ -183,7 +183,14 @@ fn claimed(context: &GrantContext<'_>, agent: &Agent) {
 
 /// The trust of an agent that may prove itself by its platform.
 fn trust_of(agent: &Agent) -> Option<&WorkloadTrust> {
-    agent.workload.as_ref().filter(|_| agent.is_active() && agent.identity_type.may_use_workload())
+    agent.workload.as_ref().filter(|_| agent.is_active() && agent.may_use(AuthMethod::WorkloadIdentity))
+}
+
+/// Refuses an agent that is where it may not be.
+fn check_address(context: &GrantContext<'_>, agent: &Agent) -> Result<(), TokenError> {
+    agent
+        .check_address(context.origin.ip)
+        .map_err(|barred| refused_because(context, "the agent is somewhere else", barred.to_string()))
 }
 
 /// A normal token for the agent that was proven.

@@ -39,6 +39,14 @@ impl Condition {
     /// # Errors
     /// [`InvalidCondition`] if it is none, or too large.
     pub fn parse(json: &Value) -> Result<Self, InvalidCondition> {
+        let condition = Self::stored(json)?;
+        condition.0.check()?;
+        Ok(condition)
+    }
+
+    /// Reads a condition that was accepted when it was written. Patterns are not compiled: an organization with many
+    /// policies is read fast.
+    pub(super) fn stored(json: &Value) -> Result<Self, InvalidCondition> {
         let mut left = MAX_NODES;
         match json {
             Value::Null => Ok(Self(Node::All(Vec::new()))),
@@ -48,24 +56,40 @@ impl Condition {
     }
 
     pub(super) fn evaluate(&self, facts: &Facts<'_>) -> Truth {
-        self.0.evaluate(facts)
+        self.0.evaluate(facts, false)
     }
 }
 
 impl Node {
-    fn evaluate(&self, facts: &Facts<'_>) -> Truth {
+    /// Whether its tests can do what they say.
+    fn check(&self) -> Result<(), InvalidCondition> {
         match self {
-            Self::All(nodes) => all(nodes.iter().map(|node| node.evaluate(facts))),
-            Self::Any(nodes) => any(nodes.iter().map(|node| node.evaluate(facts))),
-            Self::Nothing(nodes) => any(nodes.iter().map(|node| node.evaluate(facts))).not(),
+            Self::All(nodes) | Self::Any(nodes) | Self::Nothing(nodes) => {
+                nodes.iter().try_for_each(Self::check)
+            }
+            Self::Test { operand, .. } => operand.check().map_err(invalid),
+        }
+    }
+
+    /// `negated`: whether it stands below a `none`, where what is not there must not come out as a yes.
+    fn evaluate(&self, facts: &Facts<'_>, negated: bool) -> Truth {
+        match self {
+            Self::All(nodes) => all(nodes.iter().map(|node| node.evaluate(facts, negated))),
+            Self::Any(nodes) => any(nodes.iter().map(|node| node.evaluate(facts, negated))),
+            Self::Nothing(nodes) => any(nodes.iter().map(|node| node.evaluate(facts, true))).not(),
             Self::Test { path, operator, operand } => {
                 let left = facts.find(path);
-                match operand {
-                    Operand::Path(path) => {
-                        let right = facts.find(path);
-                        operator.compare_with_fact(left.as_deref(), right.as_deref())
-                    }
-                    operand => operator.compare(left.as_deref(), operand),
+                let right = match operand {
+                    Operand::Path(path) => Some(facts.find(path)),
+                    Operand::Nothing | Operand::Value(_) | Operand::Pattern(_) | Operand::Networks(_) => None,
+                };
+                let missing = left.is_none() || right.as_ref().is_some_and(Option::is_none);
+                if negated && missing && !operator.is_about_presence() {
+                    return Truth::Unclear;
+                }
+                match right {
+                    Some(right) => operator.compare_with_fact(left.as_deref(), right.as_deref()),
+                    None => operator.compare(left.as_deref(), operand),
                 }
             }
         }

@@ -32,23 +32,12 @@ struct Compiled {
     condition: Condition,
 }
 
-/// What is looked for in the index.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::policy) struct Target<'a> {
-    /// The type of the resource.
-    pub(in crate::policy) kind: &'a str,
-    /// The action without its type.
-    pub(in crate::policy) verb: &'a str,
-    /// The whole action.
-    pub(in crate::policy) action: &'a str,
-}
-
 impl Policies {
     pub(in crate::policy) fn insert(&mut self, policy: &Arc<Policy>) -> Result<(), InvalidCondition> {
         if !policy.active {
             return Ok(());
         }
-        let condition = Condition::parse(&policy.conditions)?;
+        let condition = Condition::stored(&policy.conditions)?;
         let compiled = Arc::new(Compiled { policy: policy.clone(), condition });
         for kind in &policy.resource_types {
             let actions = self.targets.entry(kind.as_str().into()).or_default();
@@ -89,50 +78,42 @@ impl Policies {
         }
     }
 
-    /// A policy with this effect that applies, if there is one; of several one with the highest priority.
+    /// A policy with this effect about any of `names` (type and action) that applies, if there is one; of several one with
+    /// the highest priority.
     pub(in crate::policy) fn first(
         &self,
         effect: Effect,
-        target: Target<'_>,
+        names: &[(&str, &str)],
         facts: &Facts<'_>,
     ) -> Option<Arc<Policy>> {
-        let lists = self.candidates(effect, target, facts);
+        let lists = self.candidates(effect, names, facts);
         lists
             .filter_map(|list| list.iter().find(|compiled| compiled.applies(facts)))
             .max_by_key(|compiled| (compiled.policy.priority, Reverse(compiled.policy.number)))
             .map(|compiled| compiled.policy.clone())
     }
 
-    /// Every policy with this effect that applies, those with the highest priority first.
+    /// Every policy with this effect about any of `names` that applies, in no order; some perhaps more than once.
     pub(in crate::policy) fn all(
         &self,
         effect: Effect,
-        target: Target<'_>,
+        names: &[(&str, &str)],
         facts: &Facts<'_>,
     ) -> Vec<Arc<Policy>> {
-        let candidates = self.candidates(effect, target, facts).flatten();
+        let candidates = self.candidates(effect, names, facts).flatten();
         let applying = candidates.filter(|compiled| compiled.applies(facts));
-        let mut found: Vec<_> = applying.map(|compiled| compiled.policy.clone()).collect();
-        found.sort_by_key(|policy| (Reverse(policy.priority), policy.number));
-        found.dedup_by_key(|policy| policy.number);
-        found
+        applying.map(|compiled| compiled.policy.clone()).collect()
     }
 
     fn candidates<'a>(
         &'a self,
         effect: Effect,
-        target: Target<'a>,
+        names: &[(&str, &str)],
         facts: &Facts<'_>,
     ) -> impl Iterator<Item = &'a Vec<Arc<Compiled>>> {
         let agent = facts.agent.map(|(agent, _)| agent.id);
-        // An action without a type is its own verb.
-        let whole = (target.verb != target.action).then_some(target.action);
-        let kinds = [target.kind, "*"].into_iter().filter_map(|kind| self.targets.get(kind));
-        kinds
-            .flat_map(move |actions| {
-                let named = [Some(target.verb), whole, Some("*")].into_iter().flatten();
-                named.filter_map(|action| actions.get(action))
-            })
+        let buckets = names.iter().filter_map(|(kind, action)| self.targets.get(*kind)?.get(*action));
+        buckets
             .flat_map(move |bucket| {
                 let own = agent.and_then(|agent| bucket.for_agents.get(&agent));
                 [Some(&bucket.for_all), own].into_iter().flatten()

@@ -4,8 +4,8 @@
 //!    holds. One that denies beats all that allow; where none applies nothing is allowed.
 //! 2. Conditions are read once, into a tree of typed tests. What cannot be read is refused when it is written.
 //! 3. A test has three outcomes. What is not there fails a comparison (and passes `not_exists`). What is not there where
-//!    the test says what something must *not* be, and what is of a kind that cannot be compared, is unclear: a policy that
-//!    allows does not apply then, and one that denies does.
+//!    the test says what something must *not* be, by its operator or within `none`, and what is of a kind that cannot be
+//!    compared, is unclear: a policy that allows does not apply then, and one that denies does.
 //! 4. Patterns are matched in time linear in the text (no backtracking), against texts of bounded size.
 
 mod condition;
@@ -23,7 +23,7 @@ use crate::{
 };
 
 pub use condition::{Condition, InvalidCondition};
-pub(super) use index::{Policies, Target};
+pub(super) use index::Policies;
 pub(super) use path::{Facts, Values, is_built_in};
 
 /// What a policy does where it applies.

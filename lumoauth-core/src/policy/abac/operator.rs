@@ -10,7 +10,7 @@ use regex::{Regex, RegexBuilder};
 use serde_json::{Number, Value};
 
 use super::path::Path;
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, network::Network};
 
 /// The outcome of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,28 @@ pub(super) enum Operand {
 /// The longest list in a condition.
 const MAX_LIST: usize = 1000;
 
+impl Operand {
+    /// Whether it can be what its author meant: a pattern that is one, no empty list, and nothing that looks like a
+    /// reference and is none.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let is_reference = |value: &Value| value.as_str().is_some_and(|text| text.starts_with('$'));
+        match self {
+            Self::Pattern(pattern) => pattern.check(),
+            Self::Networks(networks) if networks.is_empty() => Err(EMPTY_LIST.to_owned()),
+            Self::Value(Value::Array(items)) if items.is_empty() => Err(EMPTY_LIST.to_owned()),
+            Self::Value(Value::Array(items)) if items.iter().any(is_reference) => {
+                Err("have a list with a reference in it".to_owned())
+            }
+            Self::Value(value) if is_reference(value) => {
+                Err("have a reference to what there is not: `$` and the name of an attribute".to_owned())
+            }
+            Self::Nothing | Self::Value(_) | Self::Path(_) | Self::Networks(_) => Ok(()),
+        }
+    }
+}
+
+const EMPTY_LIST: &str = "compare with an empty list";
+
 impl Operator {
     pub(super) fn named(name: &str) -> Option<Self> {
         Some(match name {
@@ -93,7 +115,7 @@ impl Operator {
 
     /// Reads what it compares with.
     pub(super) fn operand(self, value: &Value) -> Result<Operand, String> {
-        if matches!(self, Self::Exists | Self::NotExists) {
+        if self.is_about_presence() {
             // `{"operator": "exists", "value": false}` would be read as its opposite by whoever wrote it.
             return match value {
                 Value::Null | Value::Bool(true) => Ok(Operand::Nothing),
@@ -114,13 +136,14 @@ impl Operator {
             (_, Value::Null) => Err("have a test without `value`".to_owned()),
             (Self::In | Self::NotIn, Value::Array(_)) => Ok(Operand::Value(value.clone())),
             (Self::In | Self::NotIn, _) => Err("have `in` or `not_in` without a list".to_owned()),
-            (Self::Matches, Value::String(source)) => Pattern::new(source).map(Operand::Pattern),
+            (Self::Matches, Value::String(source)) => Ok(Operand::Pattern(Pattern::new(source))),
             (Self::Matches, _) => Err("have `matches` without a pattern".to_owned()),
             (Self::InNetwork | Self::NotInNetwork, Value::String(text)) => {
-                Ok(Operand::Networks(vec![Network::parse(text).ok_or(NO_NETWORK)?]))
+                Ok(Operand::Networks(vec![text.parse().map_err(|_| NO_NETWORK)?]))
             }
             (Self::InNetwork | Self::NotInNetwork, Value::Array(items)) => {
-                let read = |item: &Value| item.as_str().and_then(Network::parse).ok_or(NO_NETWORK.to_owned());
+                let read = |item: &Value| item.as_str()?.parse().ok();
+                let read = |item: &Value| read(item).ok_or(NO_NETWORK.to_owned());
                 items.iter().map(read).collect::<Result<_, _>>().map(Operand::Networks)
             }
             (Self::InNetwork | Self::NotInNetwork, _) => Err(NO_NETWORK.to_owned()),
@@ -131,6 +154,11 @@ impl Operator {
             }
             _ => Ok(Operand::Value(value.clone())),
         }
+    }
+
+    /// Whether it asks whether something is there at all.
+    pub(super) fn is_about_presence(self) -> bool {
+        matches!(self, Self::Exists | Self::NotExists)
     }
 
     /// Whether it says what something must not be.
@@ -246,14 +274,22 @@ const MAX_COMPILED: usize = 64 * 1024;
 const MAX_TEXT: usize = 16 * 1024;
 
 impl Pattern {
-    fn new(source: &str) -> Result<Self, String> {
-        if source.len() > MAX_PATTERN {
+    fn new(source: &str) -> Self {
+        Self { source: source.into(), compiled: Arc::default() }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.source.len() > MAX_PATTERN {
             return Err(format!("have a pattern of more than {MAX_PATTERN} bytes"));
         }
-        if compile(source).is_none() {
-            return Err("have a pattern that is malformed or too large".to_owned());
+        match self.compiled() {
+            Some(_) => Ok(()),
+            None => Err("have a pattern that is malformed or too large".to_owned()),
         }
-        Ok(Self { source: source.into(), compiled: Arc::default() })
+    }
+
+    fn compiled(&self) -> Option<&Regex> {
+        self.compiled.get_or_init(|| compile(&self.source)).as_ref()
     }
 
     fn matches(&self, value: &Value) -> Truth {
@@ -261,7 +297,7 @@ impl Pattern {
         if text.len() > MAX_TEXT {
             return Truth::Unclear;
         }
-        match self.compiled.get_or_init(|| compile(&self.source)) {
+        match self.compiled() {
             Some(pattern) => pattern.is_match(text).into(),
             None => Truth::Unclear,
         }
@@ -279,49 +315,9 @@ fn compile(source: &str) -> Option<Regex> {
 
 const NO_NETWORK: &str = "have a network that is none: `10.0.0.0/8`, `2001:db8::/32` or an address";
 
-/// A range of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Network {
-    address: IpAddr,
-    length: u8,
-}
-
-impl Network {
-    fn parse(text: &str) -> Option<Self> {
-        let (address, length) = match text.split_once('/') {
-            Some((address, length)) => (address, Some(length)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.trim().parse().ok()?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let length = match length {
-            None => most,
-            Some(text) if text.bytes().all(|digit| digit.is_ascii_digit()) => text.parse().ok()?,
-            Some(_) => return None,
-        };
-        (length <= most).then_some(Self { address, length })
-    }
-
-    fn contains(self, other: IpAddr) -> bool {
-        let shift = |bits: u32| bits - u32::from(self.length);
-        match (self.address, other) {
-            (IpAddr::V4(own), IpAddr::V4(other)) => {
-                let differs = own.to_bits() ^ other.to_bits();
-                differs.checked_shr(shift(32)).unwrap_or(0) == 0
-            }
-            (IpAddr::V6(own), IpAddr::V6(other)) => {
-                let differs = own.to_bits() ^ other.to_bits();
-                differs.checked_shr(shift(128)).unwrap_or(0) == 0
-            }
-            _ => false,
-        }
-    }
-}
-
 fn in_network(value: &Value, networks: &[Network]) -> Truth {
     match value.as_str().and_then(|text| text.parse::<IpAddr>().ok()) {
-        // An IPv4 client on a socket for both shows as `::ffff:a.b.c.d`.
-        Some(address) => networks.iter().any(|network| network.contains(address.to_canonical())).into(),
+        Some(address) => networks.iter().any(|network| network.contains(address)).into(),
         None => Truth::Unclear,
     }
 }

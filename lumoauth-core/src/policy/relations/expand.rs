@@ -66,7 +66,10 @@ impl Expansion<'_> {
                 self.above.pop();
                 node
             }
-            _ => node(NodeKind::Leaf, object, relation, rule.is_some()),
+            _ => {
+                self.left = self.left.saturating_sub(1);
+                node(NodeKind::Leaf, object, relation, rule.is_some())
+            }
         }
     }
 
@@ -81,7 +84,9 @@ impl Expansion<'_> {
             Rewrite::TupleToUserset { tupleset, computed_userset } => {
                 let mut all = node(NodeKind::Union, object, relation, false);
                 let parents = self.relations.subjects(object, tupleset);
-                let mut parents: Vec<_> = parents.iter().flat_map(|subjects| &subjects.direct).collect();
+                let parents = parents.iter().flat_map(|subjects| &subjects.direct);
+                // One more, to see that there are more.
+                let mut parents: Vec<_> = parents.take(self.left + 1).collect();
                 parents.sort_unstable();
                 for parent in parents {
                     if self.left == 0 {

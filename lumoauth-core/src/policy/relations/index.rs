@@ -1,9 +1,13 @@
 //! All tuples of an organization, from both ends.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    borrow::Borrow,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    hash::Hash,
+};
 
 use super::{
-    Entity, Namespace, Rewrite, Subject, Tuple,
+    Entity, Namespace, Rewrite, Tuple,
     namespace::{COMMON, usual},
 };
 use crate::id::Label;
@@ -11,12 +15,12 @@ use crate::id::Label;
 /// The tuples and namespaces of one organization. Adding or removing one touches nothing but its own entries.
 #[derive(Clone, Debug, Default)]
 pub(in crate::policy) struct Relations {
-    /// object → relation → who stands in it.
-    objects: HashMap<Entity, HashMap<Label, Subjects>>,
-    /// entity of a subject → where it is one.
-    mentions: HashMap<Entity, HashSet<Mention>>,
-    /// subject → the groups that it is a member of.
-    groups: HashMap<Subject, BTreeSet<Label>>,
+    /// object → relation → who stands in it. An object has few relations: to compare them takes less than to hash one.
+    objects: HashMap<Entity, BTreeMap<Label, Subjects>>,
+    /// entity of a subject → namespace → the objects there of whose tuples it is one, and of how many.
+    mentions: HashMap<Entity, BTreeMap<Box<str>, HashMap<Entity, usize>>>,
+    /// namespace of objects → namespaces of the subjects of their tuples, and in how many.
+    leads: HashMap<Box<str>, HashMap<Box<str>, usize>>,
     namespaces: HashMap<Label, Namespace>,
     /// namespace → how many tuples its objects have.
     used: HashMap<Label, usize>,
@@ -29,17 +33,6 @@ pub(super) struct Subjects {
     pub(super) sets: HashSet<(Entity, Label)>,
 }
 
-/// That an entity, or a set of those related to it, stands in a relation.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Mention {
-    pub(super) as_set: Option<Label>,
-    pub(super) object: Entity,
-    pub(super) relation: Label,
-}
-
-/// The namespace and the relation of groups that have roles.
-const GROUP: (&str, &str) = ("group", "member");
-
 impl Relations {
     pub(in crate::policy) fn insert(&mut self, tuple: &Tuple) {
         let Tuple { object, relation, subject } = tuple;
@@ -48,14 +41,13 @@ impl Relations {
             None => subjects.direct.insert(subject.entity.clone()),
             Some(set) => subjects.sets.insert((subject.entity.clone(), set.clone())),
         };
-        let mention =
-            Mention { as_set: subject.relation.clone(), object: object.clone(), relation: relation.clone() };
-        self.mentions.entry(subject.entity.clone()).or_default().insert(mention);
+        let mentions = self.mentions.entry(subject.entity.clone()).or_default();
+        let mentions = mentions.entry(object.namespace().into()).or_default();
+        *mentions.entry(object.clone()).or_default() += 1;
+        let leads = self.leads.entry(object.namespace().into()).or_default();
+        *leads.entry(subject.entity.namespace().into()).or_default() += 1;
         if let Ok(namespace) = Label::parse(object.namespace()) {
             *self.used.entry(namespace).or_default() += 1;
-        }
-        if let Some(group) = group_of(tuple) {
-            self.groups.entry(subject.clone()).or_default().insert(group);
         }
     }
 
@@ -75,30 +67,24 @@ impl Relations {
                 self.objects.remove(object);
             }
         }
-        if let Some(mentions) = self.mentions.get_mut(&subject.entity) {
-            mentions.remove(&Mention {
-                as_set: subject.relation.clone(),
-                object: object.clone(),
-                relation: relation.clone(),
-            });
-            if mentions.is_empty() {
+        if let Some(namespaces) = self.mentions.get_mut(&subject.entity) {
+            if let Some(mentions) = namespaces.get_mut(object.namespace()) {
+                count_down(mentions, object);
+                if mentions.is_empty() {
+                    namespaces.remove(object.namespace());
+                }
+            }
+            if namespaces.is_empty() {
                 self.mentions.remove(&subject.entity);
             }
         }
-        if let Some(count) = self.used.get_mut(object.namespace()) {
-            *count -= 1;
-            if *count == 0 {
-                self.used.remove(object.namespace());
+        if let Some(leads) = self.leads.get_mut(object.namespace()) {
+            count_down(leads, subject.entity.namespace());
+            if leads.is_empty() {
+                self.leads.remove(object.namespace());
             }
         }
-        if let Some(group) = group_of(tuple)
-            && let Some(groups) = self.groups.get_mut(subject)
-        {
-            groups.remove(&group);
-            if groups.is_empty() {
-                self.groups.remove(subject);
-            }
-        }
+        count_down(&mut self.used, object.namespace());
     }
 
     pub(in crate::policy) fn define(&mut self, namespace: &Namespace) {
@@ -122,28 +108,33 @@ impl Relations {
         self.namespaces.get(namespace).is_none_or(|namespace| namespace.relations.contains_key(relation))
     }
 
-    /// Every group that `subject` is a member of, directly or by groups that are members of groups.
-    pub(in crate::policy) fn groups_of(&self, subject: &Subject) -> BTreeSet<Label> {
-        let mut found = BTreeSet::new();
-        let mut left = vec![subject.clone()];
-        while let Some(subject) = left.pop() {
-            for group in self.groups.get(&subject).into_iter().flatten() {
-                if found.len() < MAX_GROUPS && found.insert(group.clone()) {
-                    left.extend(as_subject(group));
+    /// The namespaces of which objects may, over whatever others, be subjects of those of `namespace`; and itself.
+    pub(super) fn leading_to<'a>(&'a self, namespace: &'a str) -> BTreeSet<&'a str> {
+        let mut found = BTreeSet::from([namespace]);
+        let mut left = vec![namespace];
+        while let Some(namespace) = left.pop() {
+            for (from, _) in self.leads.get(namespace).into_iter().flatten() {
+                if found.insert(from) {
+                    left.push(from);
                 }
             }
         }
         found
     }
 
-    /// Who stands in `relation` to `object` by tuples.
-    pub(super) fn subjects(&self, object: &Entity, relation: &Label) -> Option<&Subjects> {
-        self.objects.get(object)?.get(relation)
+    /// Who stands in which relation to `object` by tuples.
+    pub(super) fn tuples_of(&self, object: &Entity) -> Option<&BTreeMap<Label, Subjects>> {
+        self.objects.get(object)
     }
 
-    /// Where `entity` is a subject.
-    pub(super) fn mentions(&self, entity: &Entity) -> impl Iterator<Item = &Mention> {
-        self.mentions.get(entity).into_iter().flatten()
+    /// Who stands in `relation` to `object` by tuples.
+    pub(super) fn subjects(&self, object: &Entity, relation: &Label) -> Option<&Subjects> {
+        self.tuples_of(object)?.get(relation)
+    }
+
+    /// The objects of `namespace` of whose tuples `entity`, or a set of those related to it, is a subject.
+    pub(super) fn mentions(&self, entity: &Entity, namespace: &str) -> impl Iterator<Item = &Entity> {
+        self.mentions.get(entity).and_then(|all| all.get(namespace)).into_iter().flat_map(HashMap::keys)
     }
 
     /// The rule of `relation` for `object`. In a defined namespace, what has no rule is held by nobody.
@@ -155,16 +146,15 @@ impl Relations {
     }
 }
 
-/// More groups than these give nobody any more roles.
-const MAX_GROUPS: usize = 1000;
-
-fn group_of(tuple: &Tuple) -> Option<Label> {
-    ((tuple.object.namespace(), tuple.relation.as_str()) == GROUP)
-        .then(|| Label::parse(tuple.object.id()).ok())
-        .flatten()
-}
-
-fn as_subject(group: &Label) -> Option<Subject> {
-    let entity = Entity::parse(&format!("{}:{group}", GROUP.0)).ok()?;
-    Some(Subject { entity, relation: Label::parse(GROUP.1).ok() })
+fn count_down<K, Q>(counts: &mut HashMap<K, usize>, key: &Q)
+where
+    K: Borrow<Q> + Eq + Hash,
+    Q: Eq + Hash + ?Sized,
+{
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
 }

@@ -1,9 +1,6 @@
 //! How the relations of a namespace follow from each other.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::LazyLock,
-};
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -127,7 +124,7 @@ static THIS: Rewrite = Rewrite::This;
 
 /// The rule of `relation` in a namespace that nobody defined.
 pub(super) fn usual(relation: &str) -> &'static Rewrite {
-    static USUAL: LazyLock<HashMap<&'static str, Rewrite>> = LazyLock::new(|| {
+    static USUAL: LazyLock<[Rewrite; 4]> = LazyLock::new(|| {
         let label = |name: &str| Label::parse(name).ok();
         let rule = |own: &str, stronger: Option<&str>, inherited: bool| {
             let mut rules = vec![Rewrite::This];
@@ -137,12 +134,19 @@ pub(super) fn usual(relation: &str) -> &'static Rewrite {
             }
             Rewrite::Union(rules)
         };
-        HashMap::from([
-            ("owner", rule("owner", None, true)),
-            ("editor", rule("editor", Some("owner"), true)),
-            ("viewer", rule("viewer", Some("editor"), true)),
-            ("member", rule("member", Some("admin"), false)),
-        ])
+        [
+            rule("owner", None, true),
+            rule("editor", Some("owner"), true),
+            rule("viewer", Some("editor"), true),
+            rule("member", Some("admin"), false),
+        ]
     });
-    USUAL.get(relation).unwrap_or(&THIS)
+    let [owner, editor, viewer, member] = &*USUAL;
+    match relation {
+        "owner" => owner,
+        "editor" => editor,
+        "viewer" => viewer,
+        "member" => member,
+        _ => &THIS,
+    }
 }

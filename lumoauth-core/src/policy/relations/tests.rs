@@ -182,11 +182,54 @@ fn work_is_bounded_where_rules_branch() {
     assert!(check(&all, "x:1#r0@user:u").is_held());
     assert_eq!(check(&all, "x:1#r0@user:v"), Check::NotHeld);
 
+    // Each level names the next one many times: the reasons must not multiply.
+    let mut rules: Vec<String> = (0..5)
+        .map(|n| {
+            let parts = vec![format!(r#"{{"computedUserset": "r{}"}}"#, n + 1); 60];
+            format!(r#""r{n}": {{"intersection": [{}]}}"#, parts.join(","))
+        })
+        .collect();
+    rules.push(r#""r5": "this""#.to_owned());
+    all.define(&namespace("x", &format!("{{{}}}", rules.join(","))));
+    all.insert(&Tuple::parse("x:1#r5@user:u").unwrap());
+    let because = vec![Tuple::parse("x:1#r5@user:u").unwrap()];
+    assert_eq!(check(&all, "x:1#r0@user:u"), Check::Held(because));
+
     // Everything is related to everything: a hundred teams that are members of each other.
     let dense: Vec<String> =
         (0..100).flat_map(|n| (0..100).map(move |m| format!("team:{n}#member@team:{m}#member"))).collect();
     let all = relations(&dense.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(!check(&all, "team:0#member@user:nobody").is_held());
+}
+
+/// A look-up is one piece of work, however many checks it takes; and an expansion shows only so much.
+#[test]
+fn work_is_bounded_where_there_is_much_to_find() {
+    let mut tuples: Vec<String> = (0..1000).map(|n| format!("document:{n}#viewer@team:0#member")).collect();
+    // A hundred teams that are members of each other, of all of which the subject is one, but by no relation that counts.
+    tuples.extend((0..100).flat_map(|n| (0..100).map(move |m| format!("team:{n}#member@team:{m}#member"))));
+    tuples.push("team:99#guest@user:u".to_owned());
+    let all = relations(&tuples.iter().map(String::as_str).collect::<Vec<_>>());
+    let user = Subject::from(entity("user:u"));
+    let found = all.reached(&user, &label("viewer"), "document", 1000);
+    assert!(found.objects.is_empty() && found.truncated, "{found:?}");
+    // What cannot lead to the subject costs nothing.
+    let mut tuples: Vec<String> = (0..500).map(|n| format!("document:{n}#viewer@team:0#member")).collect();
+    tuples.extend((0..500).map(|n| format!("document:{n}#viewer@user:v")));
+    tuples.extend((0..100).flat_map(|n| (0..100).map(move |m| format!("team:{n}#member@team:{m}#member"))));
+    let all = relations(&tuples.iter().map(String::as_str).collect::<Vec<_>>());
+    let found = all.reached(&entity("user:v").into(), &label("viewer"), "document", 1000);
+    assert!(found.objects.len() == 500 && !found.truncated, "{}", found.objects.len());
+
+    let mut all = relations(&[]);
+    for n in 0..20_000 {
+        all.insert(&Tuple::parse(&format!("x:1#parent@x:p{n}")).unwrap());
+    }
+    let rules =
+        r#"{"parent": "this", "a": {"tupleToUserset": {"tupleset": "parent", "computedUserset": "none"}}}"#;
+    all.define(&namespace("x", rules));
+    let tree = all.expand(&entity("x:1"), &label("a"));
+    assert!(tree.truncated && tree.children.len() < 10_001, "{}", tree.children.len());
 }
 
 #[test]
@@ -243,15 +286,38 @@ fn an_expansion_shows_rules_and_subjects() {
 
 #[test]
 fn groups_go_into_groups() {
-    let all = relations(&[
+    let mut all = relations(&[
         "group:a#member@user:u",
         "group:b#member@group:a#member",
         "group:a#member@group:b#member",
         "group:c#admin@user:u",
         "group:d#member@user:other",
+        "group:e#member@team:t#member",
+        "team:t#member@user:u",
+        "group:f#viewer@user:u",
+        "document:1#viewer@user:u",
     ]);
-    let groups = all.groups_of(&entity("user:u").into());
-    assert_eq!(groups.iter().map(Label::as_str).collect::<Vec<_>>(), ["a", "b"]);
+    let groups = |all: &Relations| -> Vec<String> {
+        let groups = all.groups_of(&entity("user:u").into(), |group| group.as_str() != "b");
+        groups.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(groups(&all), ["a", "c", "e"]);
+    // Rules of an organization's own count here as well.
+    all.insert(&Tuple::parse("group:e#banned@user:u").unwrap());
+    let rules = r#"{"banned": "this", "member": {"exclusion": ["this", {"computedUserset": "banned"}]}}"#;
+    all.define(&namespace("group", rules));
+    assert_eq!(groups(&all), ["a"]);
+    all.undefine(&label("group"));
+    assert_eq!(groups(&all), ["a", "c", "e"]);
+    // What is too far away for a check is so for a role.
+    for n in 0..30 {
+        all.insert(&Tuple::parse(&format!("group:n{}#member@group:n{n}#member", n + 1)).unwrap());
+    }
+    all.insert(&Tuple::parse("group:n0#member@user:u").unwrap());
+    let held = |n: u32| check(&all, &format!("group:n{n}#member@user:u")).is_held();
+    let found = groups(&all);
+    assert!((0..=30).all(|n| found.contains(&format!("n{n}")) == held(n)), "{found:?}");
+    assert!(held(25) && !held(26));
 }
 
 /// A small world: some objects of two namespaces, one with rules of every sort.

@@ -3,7 +3,8 @@
 //! 1. Everything that needs no key comes first: what the request says about its signer, and the shape of the signature.
 //! 2. Then the party is looked for among those who are registered, then its keys, then the token and the signature are
 //!    checked, and last of all the nonce is used up.
-//! 3. An agent token counts only if the request is signed by the key it is bound to.
+//! 3. Before that, whether the agent may sign, and from where.
+//! 4. An agent token counts only if the request is signed by the key it is bound to.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::{
         fields::{AGENT_AUTH, agent_token, single},
     },
     aauth_resource::AAuthResource,
-    agent::{AAuthIdentity, Agent},
+    agent::{AAuthIdentity, Agent, AuthMethod},
     audit::{Actor, ActorKind},
     clock::Timestamp,
     foreign_keys::KeySource,
@@ -73,6 +74,13 @@ struct Named {
     kid: String,
 }
 
+impl Named {
+    fn verify(self, keys: &PublicKeys) -> Result<httpsig::Verified, AAuthError> {
+        let key = keys.by_kid(&self.kid).ok_or(Unauthenticated::Party)?;
+        Ok(self.presented.verify(key).map_err(Unauthenticated::Signature)?)
+    }
+}
+
 impl AuthorizationServer {
     /// The agent that signed, by its agent token: in `Agent-Auth`, or as `in_body` if the header has none.
     pub(super) async fn signed_agent(
@@ -91,6 +99,7 @@ impl AuthorizationServer {
             SignatureError::Invalid | SignatureError::Key => Unauthenticated::KeyBinding,
             error => Unauthenticated::Signature(error),
         })?;
+        admitted(&claimed.agent, call, refusal)?;
         let _ = self.once(organization, verified, now).await?;
         Ok(claimed.proven(refusal))
     }
@@ -109,10 +118,7 @@ impl AuthorizationServer {
         let org = &organization.id;
         let agent = self.stores().agents.find(org, AgentKey::AAuthIdentifier(token.agent())).await?;
         let agent = agent.filter(|agent| agent.is_active()).ok_or(Unauthenticated::Party)?;
-        let known = agent_actor(&agent);
-        refusal.set(move |event| {
-            event.context.insert("claimed".to_owned(), known.id.to_string().into()).map_or((), drop)
-        });
+        claimed(&agent, refusal);
         let keys = self.keys_of(&agent.jwks, agent.jwks_uri.as_deref(), token.kid(), now).await?;
         let own = self.inner.keys.verifying_keys(org, KeyPurpose::AAuth, now).await?;
         let token = token.verify(&keys, &own, &issuer, now).map_err(Unauthenticated::AgentToken)?;
@@ -140,7 +146,8 @@ impl AuthorizationServer {
         let about = resource.identifier.to_string();
         refusal.set(move |event| drop(event.context.insert("resource".to_owned(), about.into())));
         let keys = self.keys_of(&resource.jwks, resource.jwks_uri.as_deref(), Some(&named.kid), now).await?;
-        self.signed_by(organization, named, &keys, now).await?;
+        let verified = named.verify(&keys)?;
+        let _ = self.once(organization, verified, now).await?;
         let actor = resource_actor(&resource);
         refusal.set(move |event| event.actor = actor);
         Ok(resource)
@@ -158,12 +165,15 @@ impl AuthorizationServer {
         let key = AgentKey::AAuthIdentifier(&named.identifier);
         let agent = self.stores().agents.find(&organization.id, key).await?;
         let agent = agent.filter(|agent| agent.is_active()).ok_or(Unauthenticated::Party)?;
+        claimed(&agent, refusal);
         let identity = agent.aauth.as_deref().ok_or(Unauthenticated::Party)?;
         let keys = self.keys_of(&agent.jwks, agent.jwks_uri.as_deref(), Some(&named.kid), now).await?;
         if let Some(key) = keys.by_kid(&named.kid) {
             check_algorithm(identity, key)?;
         }
-        self.signed_by(organization, named, &keys, now).await?;
+        let verified = named.verify(&keys)?;
+        admitted(&agent, call, refusal)?;
+        let _ = self.once(organization, verified, now).await?;
         let actor = agent_actor(&agent);
         refusal.set(move |event| event.actor = actor);
         Ok(agent)
@@ -183,18 +193,6 @@ impl AuthorizationServer {
             return Err(Unauthenticated::Signature(SignatureError::NotCovered("signature-key")).into());
         }
         Ok(Named { presented, identifier, kid })
-    }
-
-    async fn signed_by(
-        &self,
-        organization: &Organization,
-        named: Named,
-        keys: &PublicKeys,
-        now: Timestamp,
-    ) -> Result<(), AAuthError> {
-        let key = keys.by_kid(&named.kid).ok_or(Unauthenticated::Party)?;
-        let verified = named.presented.verify(key).map_err(Unauthenticated::Signature)?;
-        self.once(organization, verified, now).await.map(drop)
     }
 
     fn presented(&self, call: SignedCall<'_>, now: Timestamp) -> Result<Presented, AAuthError> {
@@ -226,6 +224,20 @@ impl AuthorizationServer {
         };
         Ok(self.inner.foreign_keys.keys(source, kid, now).await.map_err(Unauthenticated::Keys)?)
     }
+}
+
+/// Which agent is claimed, for the log.
+fn claimed(agent: &Agent, refusal: &Refusal) {
+    let id = agent.id.to_string();
+    refusal.set(move |event| drop(event.context.insert("claimed".to_owned(), id.into())));
+}
+
+/// Refuses an agent that may not sign, or not from where it is.
+pub(super) fn admitted(agent: &Agent, call: SignedCall<'_>, refusal: &Refusal) -> Result<(), AAuthError> {
+    agent.check(AuthMethod::Aauth, call.origin.ip).map_err(|barred| {
+        refusal.set(move |event| drop(event.context.insert("cause".to_owned(), barred.to_string().into())));
+        Unauthenticated::Party.into()
+    })
 }
 
 /// A resource, as the log names it.

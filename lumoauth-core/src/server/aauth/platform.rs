@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     SignedCall,
-    door::{SignedAgent, claimed_token},
+    door::{SignedAgent, admitted, claimed_token},
 };
 use crate::{
     aauth::{AAuthError, Unauthenticated},
@@ -96,6 +96,9 @@ impl AuthorizationServer {
         let text = claimed_token(call, Some(agent_token))?.ok_or(Unauthenticated::NoSigner)?;
         let claimed = self.claimed_agent(organization, text, refusal, now).await?;
         let proof = proof.by(claimed.confirmation().jkt);
+        if proof.is_ok() {
+            admitted(&claimed.agent, call, refusal)?;
+        }
         self.spend(&organization.id, proof, now).await.map_err(Unauthenticated::Proof)?;
         Ok(claimed.proven(refusal))
     }

@@ -1,11 +1,12 @@
 //! Telling a callback what a person answered, or that nobody did in time: a signed POST, from maintenance.
 //!
-//! When it is due is written with the request and with the answer, so nothing that stops this server in between loses it. Before each try the try is
-//! noted, so one server tries at a time; a server that stops between the two leaves the next try to whoever comes. So the
-//! receiver hears it once if everything is well, and perhaps again if its own answer got lost.
+//! When it is due is written with the request and with the answer, so nothing that stops this server in between loses it.
+//! Before each try the try is noted, so one server tries at a time; a server that stops between the two leaves the next try
+//! to whoever comes. So the receiver hears it once if everything is well, and perhaps again if its own answer got lost.
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde_json::Value;
 use url::Url;
@@ -25,8 +26,9 @@ use crate::{
 /// How many callbacks are tried in one round.
 const AT_ONCE: u32 = 50;
 
-/// How long after the first try the second one comes; each later one waits four times as long.
-const FIRST_PAUSE: Duration = Duration::from_secs(5);
+/// How long after the first try the second one comes; each later one waits four times as long. Longer than any try takes, so
+/// that nobody else takes up what is under way.
+const FIRST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Why a post was not heard.
 #[derive(Debug, thiserror::Error)]
@@ -42,29 +44,33 @@ pub(in crate::server) enum PostError {
 }
 
 impl AuthorizationServer {
-    /// Tries every callback that is due.
+    /// Tries the callbacks that are due, beside each other: whoever is slow to answer holds up no other.
     pub(in crate::server) async fn deliver_callbacks(&self) -> Result<(), StoreError> {
+        let due = self.stores().jit.due_callbacks(self.now(), AT_ONCE).await?;
+        let tried = join_all(due.iter().map(|(org, request)| self.try_callback(org, request))).await;
+        tried.into_iter().collect()
+    }
+
+    async fn try_callback(&self, org: &OrgId, request: &JitRequest) -> Result<(), StoreError> {
+        let Some(callback) = &request.callback else { return Ok(()) };
         let now = self.now();
-        for (org, request) in self.stores().jit.due_callbacks(now, AT_ONCE).await? {
-            let Some(callback) = &request.callback else { continue };
-            let tries = callback.tries + 1;
-            let pause = FIRST_PAUSE * 4u32.saturating_pow(callback.tries.min(8));
-            let next = (tries < JitRequest::MAX_TRIES).then(|| now.plus(pause));
-            if !self.stores().jit.note_try(&org, &request, next).await? {
-                continue;
+        let tries = callback.tries + 1;
+        let pause = FIRST_PAUSE * 4u32.saturating_pow(callback.tries.min(8));
+        let next = (tries < JitRequest::MAX_TRIES).then(|| now.plus(pause));
+        if !self.stores().jit.note_try(org, request, next).await? {
+            return Ok(());
+        }
+        let body = view::jit_status(request, request.status(now), false, &self.issuer(org));
+        match self.post_signed(org, &callback.url, &body).await {
+            Ok(()) if next.is_some() => {
+                // Heard, so it is not due again.
+                if let Some(tried) = request.with_try(callback.tries, next) {
+                    let _noted = self.stores().jit.note_try(org, &tried, None).await?;
+                }
             }
-            let body = view::jit_status(&request, request.status(now), false, &self.issuer(&org));
-            match self.post_signed(&org, &callback.url, &body).await {
-                Ok(()) if next.is_some() => {
-                    // Heard, so it is not due again.
-                    if let Some(tried) = request.with_try(callback.tries, next) {
-                        let _noted = self.stores().jit.note_try(&org, &tried, None).await?;
-                    }
-                }
-                Ok(()) => {}
-                Err(error) => {
-                    tracing::warn!(%error, request = %request.id, tries, "a callback does not answer");
-                }
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(%error, request = %request.id, tries, "a callback does not answer");
             }
         }
         Ok(())

@@ -1,12 +1,12 @@
 //! A person answers what an agent asked for.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use serde::Deserialize;
 
 use super::request::about;
 use crate::{
-    audit::EventKind,
+    audit::{EventKind, cleaned},
     id::OrgId,
     jit::{JitRequest, RequestStatus, Rule, Ruling},
     server::{
@@ -22,7 +22,7 @@ use crate::{
 pub struct JitApproval {
     /// For how many seconds, if not for as many as were asked for.
     pub ttl: Option<u64>,
-    /// For people; never shown to the agent.
+    /// For people, in the audit log; never shown to the agent.
     pub notes: Option<String>,
     /// What the agent is to know.
     pub agent_message: Option<String>,
@@ -34,10 +34,12 @@ pub struct JitApproval {
 #[derive(Debug, Default, Deserialize)]
 #[non_exhaustive]
 pub struct JitDenial {
-    /// For people; never shown to the agent.
+    /// For people, in the audit log; never shown to the agent.
     pub reason: Option<String>,
     /// What the agent is to know.
     pub agent_message: Option<String>,
+    /// Names what the person saw. If it is there, only that is denied.
+    pub action_hash: Option<String>,
 }
 
 /// What a person says.
@@ -58,8 +60,20 @@ impl AuthorizationServer {
         reviewer: &Reviewer,
         page: Page,
     ) -> Result<Listing<Arc<JitRequest>>, ApiError> {
-        let of = reviewer.sees_jit_of()?;
-        Ok(self.stores().jit.pending(reviewer.org(), of, self.now(), page).await?)
+        let (org, of, now) = (reviewer.org(), reviewer.sees_jit_of()?, self.now());
+        let mut found = self.stores().jit.pending(org, of, now, page).await?;
+        // What is part of something that is over waits no more. Only the parts know of what.
+        let mut over = HashMap::new();
+        for request in &found.items {
+            if !over.contains_key(&request.task) {
+                let is_over = self.open_task_of(org, &request.task, now).await?.is_none();
+                over.insert(request.task.clone(), is_over);
+            }
+        }
+        let listed = found.items.len();
+        found.items.retain(|request| !over.get(&request.task).is_some_and(|over| *over));
+        found.total = found.total.saturating_sub((listed - found.items.len()) as u64);
+        Ok(found)
     }
 
     /// A request, for a person who may decide on it.
@@ -92,7 +106,8 @@ impl AuthorizationServer {
             return Err(ApiError::Forbidden("This is not what was shown."));
         }
         let org = reviewer.org();
-        // Not from a cache: an agent that was stopped a moment ago gets no more yes.
+        // Not from a cache: an agent that was stopped a moment ago gets no more yes, nor does one that nobody allows any
+        // more.
         let stores = self.stores().uncached();
         let agent = stores.agents.find(org, AgentKey::Id(request.agent)).await?;
         let Some(agent) = agent.filter(|agent| agent.is_active()) else {
@@ -100,7 +115,7 @@ impl AuthorizationServer {
         };
         if let Some(user) = request.on_behalf_of
             && user != reviewer.user().id
-            && self.consent(org, user, &agent).await?.is_none()
+            && Self::consent(&stores, org, user, &agent).await?.is_none()
         {
             return Err(ApiError::Forbidden("Whom this is for has not agreed to the agent."));
         }
@@ -116,7 +131,7 @@ impl AuthorizationServer {
     /// Denies a request, once and in time.
     ///
     /// # Errors
-    /// [`ApiError`] if somebody else decides on it, or it does not wait any more.
+    /// [`ApiError`] if somebody else decides on it, it does not wait any more, or it is not what the person saw.
     pub async fn deny_permission(
         &self,
         reviewer: &Reviewer,
@@ -125,6 +140,10 @@ impl AuthorizationServer {
         caller: &Caller,
     ) -> Result<JitRequest, ApiError> {
         let request = self.asked_permission(reviewer, id).await?;
+        let seen = denial.action_hash.as_deref().filter(|hash| !hash.is_empty());
+        if seen.is_some_and(|hash| hash != request.action_hash.as_str()) {
+            return Err(ApiError::Forbidden("This is not what was shown."));
+        }
         let said = Said {
             approved: false,
             ttl: None,
@@ -147,7 +166,8 @@ impl AuthorizationServer {
             return Err(not_pending());
         }
         let text = |member, text: Option<&str>| match text {
-            None | Some("") => Ok(None),
+            None => Ok(None),
+            Some(text) if text.trim().is_empty() => Ok(None),
             Some(text) => readable(member, text, JitRequest::MAX_TEXT, Lines::Several).map(Some),
         };
         let user = reviewer.user();
@@ -166,8 +186,11 @@ impl AuthorizationServer {
             (EventKind::JitDenied, "permission denied")
         };
         let event = about(request, caller.event(kind, message, now));
+        let event = event.with("notes", ruling.notes.as_deref().map(cleaned));
         let event = if said.approved { event.with("granted_ttl", ruling.ttl) } else { event };
-        let suspended = about(request, caller.event(kind, message, now)).with("task_suspended", true);
+        let suspended = about(request, caller.event(kind, message, now))
+            .with("notes", ruling.notes.as_deref().map(cleaned))
+            .with("task_suspended", true);
         let on = RequestEvents { done: &event, suspended: &suspended };
         match self.stores().jit.rule(org, request, &ruling, now, on).await? {
             Rule::Ruled | Rule::Suspended => Ok(request.with_ruling(ruling)),

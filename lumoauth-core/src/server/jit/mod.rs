@@ -10,19 +10,20 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ApiError, AuthorizationServer, Caller,
+    ApiError, AuthorizationServer, Caller, RequestFacts,
     approvals::{Lines, readable, refuse_test_tokens},
 };
 use crate::{
-    agent::{Agent, DelegationConsent},
+    agent::Agent,
     audit::{Event, EventKind, Target, cleaned},
     clock::Timestamp,
     id::{OrgId, TaskId, UserId},
     jit::{CloseTask, Closing, JitRequest, Task, TaskOutcome},
+    jwks::Thumbprint,
     organization::Organization,
     principal::{Principal, Represented},
     spending::{Payers, Remaining},
-    store::{ConsentKey, Insert, StoreError},
+    store::{ConsentKey, Insert, StoreError, Stores},
     token::{Act, ConsentEpoch, Lineage, Subject, token_handle},
 };
 
@@ -53,7 +54,7 @@ pub struct TaskRequest {
 pub struct TaskEvaluation {
     /// `completed`, `failed` or `cancelled`.
     pub result: Option<String>,
-    /// For the log of whoever closes it.
+    /// Why, in words for people: it stands in the audit log with the end of the task.
     pub notes: Option<String>,
 }
 
@@ -67,6 +68,16 @@ pub struct OpenedTask {
     pub remaining: Remaining,
 }
 
+/// A task, after somebody looked at it or ended it.
+#[derive(Clone, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "a result, read by transports")]
+pub struct EndedTask {
+    /// The task.
+    pub task: Arc<Task>,
+    /// Whether something can still be asked in it: it is open, and so is everything that it is part of.
+    pub is_open: bool,
+}
+
 /// What tokens of a task stand on: the claims that it was opened with.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Standing {
@@ -75,6 +86,31 @@ struct Standing {
     depth: Option<u8>,
     /// The subject of the chain.
     subject: Option<String>,
+    /// Whether it was opened with a delegated token.
+    #[serde(default)]
+    delegated: bool,
+    /// The key that the token was bound to that it was opened with.
+    key: Option<Thumbprint>,
+}
+
+impl Standing {
+    fn of(task: &Task) -> Result<Self, StoreError> {
+        serde_json::from_value(task.standing.clone())
+            .map_err(|error| StoreError::corrupt("jit.find_task", error))
+    }
+
+    /// Whoever goes on with a task has what it was opened with: the chain, the budgets and the key. Otherwise its tokens
+    /// would carry an authority that its payers never heard of, and be worth something without the key.
+    fn check(&self, principal: &Principal) -> Result<(), ApiError> {
+        let same_chain = !self.delegated
+            || principal.delegation.is_some()
+                && principal.claims.as_ref().is_some_and(|claims| {
+                    claims.act == self.act && Some(&claims.sub) == self.subject.as_ref()
+                });
+        let same_budgets = self.lin.budgets.iter().all(|budget| principal.envelopes().contains(budget));
+        let same_key = self.key.is_none() || self.key == principal.key();
+        if same_chain && same_budgets && same_key { Ok(()) } else { Err(OTHER_AUTHORITY) }
+    }
 }
 
 impl AuthorizationServer {
@@ -82,8 +118,8 @@ impl AuthorizationServer {
     /// stands on that token, and ends with it at the latest.
     ///
     /// # Errors
-    /// [`ApiError`] if the token is a test token, a member is not acceptable, the agent may not act for whom it names, or the
-    /// budget is used up.
+    /// [`ApiError`] if the token is a test token, a member is not acceptable, the agent may not act for whom it names, or
+    /// the budget is used up.
     pub async fn open_task(
         &self,
         organization: &Organization,
@@ -102,7 +138,7 @@ impl AuthorizationServer {
         (task.name, task.kind) = (text("name", &request.name)?, text("type", &request.kind)?);
         let payers = Payers::of_caller(principal, agent);
         let remaining = payers.charge_call(self.stores(), org, &caller.origin, now).await??;
-        if let Some(parent) = request.parent_task_id.as_deref() {
+        if let Some(parent) = request.parent_task_id.as_deref().filter(|id| !id.is_empty()) {
             self.nest(org, &mut task, parent, agent, now).await?;
         }
         let standing = self.task_standing(organization, principal, agent, request, &mut task).await?;
@@ -176,6 +212,8 @@ impl AuthorizationServer {
                     act: claims.act.clone(),
                     depth: claims.delegation_depth,
                     subject: Some(claims.sub.clone()),
+                    delegated: true,
+                    key: None,
                 }
             }
             (claims, _) => {
@@ -188,12 +226,9 @@ impl AuthorizationServer {
                             return Err(ApiError::DelegationNotAllowed);
                         }
                         let user = user.ok_or_else(no_such)?;
-                        let consent = self.consent(org, user.id, agent).await?;
-                        match consent {
-                            Some(consent) => lin.consents.push(consent),
-                            None if agent.delegation_consent == DelegationConsent::Implicit => {}
-                            None => return Err(no_such()),
-                        }
+                        // Whoever hands an agent a token has agreed, where that is enough; here nobody handed it any.
+                        let consent = Self::consent(self.stores(), org, user.id, agent).await?;
+                        lin.consents.push(consent.ok_or_else(no_such)?);
                         lin.epochs.insert(1, user.epoch);
                         lin.subject = Some(Subject::User);
                         lin.act_order = organization.act_order;
@@ -205,24 +240,31 @@ impl AuthorizationServer {
                             act: None,
                         };
                         let subject = Some(user.id.to_string());
-                        Standing { lin, act: Some(Box::new(act)), depth: Some(1), subject }
+                        Standing {
+                            lin,
+                            act: Some(Box::new(act)),
+                            depth: Some(1),
+                            subject,
+                            ..Standing::default()
+                        }
                     }
                 }
             }
         };
         standing.lin.tasks = task.lineage();
+        standing.key = principal.key();
         Ok(standing)
     }
 
     /// What a person allowed an agent, as it holds now.
     async fn consent(
-        &self,
+        stores: &Stores,
         org: &OrgId,
         user: UserId,
         agent: &Agent,
     ) -> Result<Option<ConsentEpoch>, StoreError> {
         let key = ConsentKey::Between(user, &agent.client_id);
-        let consent = self.stores().consents.find(org, key).await?;
+        let consent = stores.consents.find(org, key).await?;
         let consent = consent.filter(|consent| consent.holds_for(agent.created_at));
         Ok(consent.map(|consent| ConsentEpoch { id: consent.id, epoch: consent.epoch }))
     }
@@ -231,22 +273,27 @@ impl AuthorizationServer {
     /// requests. Ending what is over changes nothing.
     ///
     /// # Errors
-    /// [`ApiError`] if there is no such task, it is of another agent, or the result is none.
+    /// [`ApiError`] if the token is a test token, there is no such task, it is of another agent, or the result is none.
     pub async fn end_task(
         &self,
         principal: &Principal,
         id: &str,
         evaluation: &TaskEvaluation,
+        facts: RequestFacts<'_>,
         caller: &Caller,
-    ) -> Result<Arc<Task>, ApiError> {
+    ) -> Result<EndedTask, ApiError> {
+        refuse_test_tokens(principal)?;
         let (org, now) = (&principal.org, self.now());
         let task = self.found_task(org, id).await?;
         match principal.agent() {
             Some(agent) if agent.id == task.agent => {}
             Some(_) => return Err(ANOTHERS_TASK),
-            None => self.reviewer(principal).await?.check_jit_of(task.on_behalf_of)?,
+            None => self.reviewer(principal, facts, &caller.origin).await?.check_jit_of(task.on_behalf_of)?,
         }
-        let Some(result) = evaluation.result.as_deref() else { return Ok(task) };
+        let Some(result) = evaluation.result.as_deref() else {
+            let is_open = task.is_open(now) && self.stores().jit.tasks_open(org, &task.ancestors).await?;
+            return Ok(EndedTask { task, is_open });
+        };
         let outcome = TaskOutcome::named(result).ok_or_else(|| ApiError::Invalid {
             member: "result",
             problem: "must be completed, failed or cancelled".to_owned(),
@@ -257,12 +304,16 @@ impl AuthorizationServer {
         };
         let closing = Closing { outcome, at: now, notes };
         let event = caller.event(EventKind::JitTaskClosed, "task closed", now);
-        let event = principal.in_context(about_task(&task, event).with("outcome", outcome.as_str()));
-        match self.stores().jit.close_task(org, &task, &closing, &event).await? {
-            CloseTask::Closed => Ok(Arc::new(Task { closed: Some(closing), ..(*task).clone() })),
-            CloseTask::AlreadyClosed => self.found_task(org, id).await,
-            CloseTask::Missing => Err(NO_TASK),
-        }
+        let event = about_task(&task, event)
+            .with("outcome", outcome.as_str())
+            .with("notes", closing.notes.as_deref().map(cleaned));
+        let event = principal.in_context(event);
+        let task = match self.stores().jit.close_task(org, &task, &closing, &event).await? {
+            CloseTask::Closed => Arc::new(Task { closed: Some(closing), ..(*task).clone() }),
+            CloseTask::AlreadyClosed => self.found_task(org, id).await?,
+            CloseTask::Missing => return Err(NO_TASK),
+        };
+        Ok(EndedTask { task, is_open: false })
     }
 
     async fn own_task(&self, org: &OrgId, id: &str, agent: &Agent) -> Result<Arc<Task>, ApiError> {
@@ -278,6 +329,9 @@ impl AuthorizationServer {
 
 const NO_TASK: ApiError = ApiError::NotFound("task");
 const ANOTHERS_TASK: ApiError = ApiError::Forbidden("This task is of another agent.");
+const OTHER_AUTHORITY: ApiError = ApiError::Forbidden(
+    "This task goes on only with the delegation, the budgets and the key that it was opened with.",
+);
 
 /// `event`, about this task.
 fn about_task(task: &Task, event: Event) -> Event {
@@ -286,3 +340,6 @@ fn about_task(task: &Task, event: Event) -> Event {
         .with("agent_id", task.agent.to_string())
         .with("on_behalf_of", task.on_behalf_of.map(|user| user.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
-use super::{ANOTHERS_TASK, NO_TASK};
+use super::{ANOTHERS_TASK, NO_TASK, Standing};
 use crate::{
     agent::Agent,
     audit::{Event, EventKind, Target, cleaned},
@@ -136,17 +136,18 @@ impl AuthorizationServer {
         let task_id = request.task_id.as_deref().filter(|id| !id.is_empty()).ok_or_else(required)?;
         let wanted = Wanted::read(request)?;
         self.target_of(org, agent, &wanted.detail).await?;
-        self.own_task(org, task_id, agent).await?;
+        Standing::of(&*self.own_task(org, task_id, agent).await?)?.check(principal)?;
         let payers = Payers::of_caller(principal, agent);
         let remaining = payers.charge_call(self.stores(), org, &caller.origin, now).await??;
         // Asked of the task as it is, and again if it did something else in the meantime.
         let made = retrying(|| async {
             let task = self.own_task(org, task_id, agent).await?;
             let history = task.history(now);
-            let budgets = principal.chain(agent);
-            let budgets = budgets.iter().map(|agent| &agent.budget);
+            let budgets = payers.iter().map(|payer| payer.policy);
             let risk = assess(&wanted.detail, &organization.jit_risk, history, budgets);
             let made = wanted.as_request(&task, risk, now);
+            // Before it is made: what is made is answered.
+            let needs_consent = self.needs_consent(org, &made, agent).await?;
             let about = |kind, text| {
                 let event = about(&made, caller.event(kind, text, now))
                     .with("score", risk.score)
@@ -162,19 +163,22 @@ impl AuthorizationServer {
                 return Err(over());
             }
             match stores.jit.insert_request(org, &made, history, now, on).await? {
-                NewRequest::Inserted | NewRequest::Suspended => Ok(Some(made)),
+                NewRequest::Inserted | NewRequest::Suspended => Ok(Some((made, needs_consent))),
                 NewRequest::Stale => Ok(None),
                 NewRequest::TooMany => Err(ApiError::TooManyPending),
                 NewRequest::TaskClosed => Err(over()),
                 NewRequest::Missing => Err(NO_TASK),
             }
         });
-        let request = Arc::new(made.await?);
+        let (request, needs_consent) = made.await?;
+        let request = Arc::new(request);
         let status = request.status(now);
         if status == RequestStatus::Pending {
-            self.announce_request(organization, agent, &request).await?;
+            // The request is made, and waits where people find it, whether or not somebody is told of it.
+            if let Err(error) = self.announce_request(organization, agent, &request).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "nobody is told of what waits");
+            }
         }
-        let needs_consent = self.needs_consent(org, &request, agent).await?;
         Ok(JitPermission { request, status, needs_consent, remaining })
     }
 
@@ -230,7 +234,7 @@ impl AuthorizationServer {
         agent: &Agent,
     ) -> Result<bool, StoreError> {
         match request.on_behalf_of {
-            Some(user) => Ok(self.consent(org, user, agent).await?.is_none()),
+            Some(user) => Ok(Self::consent(self.stores(), org, user, agent).await?.is_none()),
             None => Ok(false),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Standing;
 use crate::{
     agent::Agent,
-    audit::{EventKind, Target},
+    audit::EventKind,
     capability::Scope,
     clock::Timestamp,
     id::TokenId,
@@ -66,6 +66,8 @@ impl AuthorizationServer {
             return Err(ENDED);
         }
         let task = self.open_task_of(org, &request.task, now).await?.ok_or(ENDED)?;
+        let standing = Standing::of(&task)?;
+        standing.check(principal)?;
         let ends = request.granted_until().ok_or(NOT_GRANTED)?.min(task.expires_at);
         if ends.unix_seconds() <= now.unix_seconds() {
             return Err(ENDED);
@@ -76,8 +78,13 @@ impl AuthorizationServer {
             ApiError::Invalid { .. } => ENDED,
             other => other,
         })?;
-        let claims = self.claims_of(organization, principal, agent, &task, &request, now, ends)?;
-        let claims = AccessClaims { mcp_server_id: server.map(|server| server.server_id.clone()), ..claims };
+        let claims = AccessClaims {
+            mcp_server_id: server.map(|server| server.server_id.clone()),
+            exp: ends.unix_seconds(),
+            // Whoever must prove a key to ask must prove it to use what they got.
+            cnf: principal.key().map(|jkt| KeyBinding { jkt }),
+            ..self.claims_of(organization, agent, &task, standing, &request, now)
+        };
         // As the stores themselves say it: what ended a moment ago issues nothing.
         let stores = self.stores().uncached();
         let claims = Arc::new(claims);
@@ -88,7 +95,6 @@ impl AuthorizationServer {
         }
         let event = about(&request, caller.event(EventKind::JitTokenIssued, "token issued for a task", now))
             .with("jti", claims.jti.as_str());
-        let event = event.on(Target::new("jit_request", request.id.as_str()));
         self.stores().audit.append(org, &[principal.in_context(event)]).await?;
         let signer = self.inner.keys.signer(org, KeyPurpose::AccessToken, now).await?;
         let access_token = Secret::from(token::sign(&*signer, "at+jwt", &*claims).await?);
@@ -96,21 +102,18 @@ impl AuthorizationServer {
         Ok(JitToken { access_token, token_type, expires_in, request, remaining })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "everything that the claims of one token come from")]
+    /// What a token for `request` says, of anybody who asks for one.
     fn claims_of(
         &self,
         organization: &Organization,
-        principal: &Principal,
         agent: &Agent,
         task: &Task,
+        standing: Standing,
         request: &JitRequest,
         now: Timestamp,
-        ends: Timestamp,
-    ) -> Result<AccessClaims, ApiError> {
-        let standing: Standing = serde_json::from_value(task.standing.clone())
-            .map_err(|error| crate::store::StoreError::corrupt("jit.find_task", error))?;
+    ) -> AccessClaims {
         let aud = request.detail.locations().first().map_or(agent.client_id.as_str(), |location| location);
-        Ok(AccessClaims {
+        AccessClaims {
             iss: self.issuer(&organization.id),
             sub: format!("{}:task:{}", agent.subject(), task.id),
             aud: Audience::One(aud.to_owned()),
@@ -128,8 +131,7 @@ impl AuthorizationServer {
             organization: organization.id.clone(),
             tenant: organization.id.clone(),
             mcp_server_id: None,
-            // Whoever must prove a key to ask must prove it to use what they got.
-            cnf: principal.key().map(|jkt| KeyBinding { jkt }),
+            cnf: None,
             test: false,
             jit: true,
             task_id: Some(task.id.clone()),
@@ -141,9 +143,9 @@ impl AuthorizationServer {
             on_behalf_of: standing.subject,
             iat: now.unix_seconds(),
             nbf: now.unix_seconds(),
-            exp: ends.unix_seconds(),
+            exp: task.expires_at.unix_seconds(),
             jti: TokenId::generate().to_string(),
             lin: standing.lin,
-        })
+        }
     }
 }

@@ -19,12 +19,15 @@ use crate::{
     organization::Organization,
     server::AuthorizationServer,
     store::{
-        ApprovalStore, AuditFilter, Decide, Insert, JitStore, MemoryStore, OrganizationStore, Page,
-        RequestEvents, Stores,
+        ApprovalStore, AuditFilter, Decide, Insert, JitStore, MemoryStore, NewApproval, OrganizationStore,
+        Page, RequestEvents, Stores,
     },
 };
 
 const LIFE: Duration = Duration::from_secs(300);
+
+/// Takes every post, and never answers.
+const SLOW: &str = "slow.example";
 
 /// Hears every post.
 #[derive(Debug, Default)]
@@ -33,6 +36,10 @@ struct Ears(Mutex<Vec<(String, Value)>>);
 #[async_trait]
 impl Fetch for Ears {
     async fn fetch(&self, request: FetchRequest) -> Result<Vec<u8>, FetchError> {
+        if request.url.host_str() == Some(SLOW) {
+            // Nobody answers.
+            std::future::pending::<()>().await;
+        }
         let body = request.json.expect("a post of JSON");
         let body = serde_json::from_str(body.expose()).expect("JSON");
         self.0.lock().unwrap().push((request.url.to_string(), body));
@@ -66,6 +73,22 @@ impl Setting {
         Self { server, store, clock, ears, org }
     }
 
+    /// A request that nobody answers, of an agent that wants to hear of it.
+    async fn waits(&self, url: &str) -> JitRequest {
+        let now = self.clock.now();
+        let task = Task::new(AgentId::generate(), ClientId::generate_for_agent(), now);
+        let added = self.store.insert_task(&self.org, &task, &some_event(now)).await.unwrap();
+        assert_eq!(added, Insert::Inserted);
+        let detail = AuthorizationDetail::new(json!({ "type": "files", "actions": ["delete"] })).unwrap();
+        let mut request = JitRequest::new(&task, detail, now, now.plus(LIFE));
+        request.callback = Some(Callback { url: url.to_owned(), tries: 0, due: Some(request.expires_at) });
+        let (done, suspended) = (some_event(now), some_event(now));
+        let on = RequestEvents { done: &done, suspended: &suspended };
+        let made = self.store.insert_request(&self.org, &request, History::default(), now, on).await.unwrap();
+        assert_eq!(made, NewRequest::Inserted);
+        request
+    }
+
     async fn told(&self, kind: EventKind) -> usize {
         let filter = AuditFilter { kind: Some(kind.as_str().to_owned()), ..AuditFilter::default() };
         let listing = self.server.audit_log(&self.org, &filter, Page::first(100)).await.unwrap();
@@ -86,9 +109,9 @@ async fn the_end_of_an_approval_that_nobody_decided_is_told_once() {
     for approval in [&silent, &answered] {
         let added =
             ApprovalStore::insert(&*setting.store, &setting.org, approval, &some_event(now)).await.unwrap();
-        assert_eq!(added, Insert::Inserted);
+        assert_eq!(added, NewApproval::Inserted);
     }
-    let yes = Decision { approved: true, by: None, number: None, at: now, note: None };
+    let yes = Decision { approved: true, by: None, number: None, epoch: 0, at: now, note: None };
     let on = some_event(now);
     let said = setting.store.decide(&setting.org, &answered, &yes, now, &on).await.unwrap();
     assert_eq!(said, Decide::Decided);
@@ -106,19 +129,8 @@ async fn the_end_of_an_approval_that_nobody_decided_is_told_once() {
 #[tokio::test]
 async fn whoever_waits_for_a_permission_hears_that_nobody_answered() {
     let setting = Setting::new().await;
-    let now = setting.clock.now();
-    let task = Task::new(AgentId::generate(), ClientId::generate_for_agent(), now);
-    let added = setting.store.insert_task(&setting.org, &task, &some_event(now)).await.unwrap();
-    assert_eq!(added, Insert::Inserted);
-    let detail = AuthorizationDetail::new(json!({ "type": "files", "actions": ["delete"] })).unwrap();
-    let mut request = JitRequest::new(&task, detail, now, now.plus(LIFE));
-    let url = "https://callback.example/heard".to_owned();
-    request.callback = Some(Callback { url: url.clone(), tries: 0, due: Some(request.expires_at) });
-    let (done, suspended) = (some_event(now), some_event(now));
-    let on = RequestEvents { done: &done, suspended: &suspended };
-    let made =
-        setting.store.insert_request(&setting.org, &request, History::default(), now, on).await.unwrap();
-    assert_eq!(made, NewRequest::Inserted);
+    let url = "https://callback.example/heard";
+    let request = setting.waits(url).await;
 
     setting.clock.advance(LIFE.saturating_sub(Duration::from_millis(1)));
     setting.server.maintain_once().await.unwrap();
@@ -128,7 +140,34 @@ async fn whoever_waits_for_a_permission_hears_that_nobody_answered() {
         setting.server.maintain_once().await.unwrap();
         let heard = setting.ears.0.lock().unwrap();
         let [(to, body)] = heard.as_slice() else { panic!("one post: {heard:?}") };
-        assert_eq!(*to, url);
+        assert_eq!(to, url);
         assert_eq!((&body["request_id"], &body["status"]), (&json!(request.id.as_str()), &json!("expired")));
     }
+}
+
+#[tokio::test]
+async fn a_callback_that_never_answers_holds_up_no_other() {
+    let setting = Setting::new().await;
+    let slow = setting.waits("https://slow.example/").await;
+    let heard = setting.waits("https://callback.example/heard").await;
+    setting.clock.advance(LIFE);
+    let all = setting.server.deliver_callbacks();
+    let told = async {
+        while setting.ears.0.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = all => panic!("one never answers"),
+        () = told => {}
+        () = tokio::time::sleep(Duration::from_secs(30)) => panic!("nobody was told"),
+    }
+    let said = setting.ears.0.lock().unwrap()[0].1["request_id"].clone();
+    assert_eq!(said, heard.id.as_str());
+    // While it is under way it is nobody else's: no try takes as long as the pause until the next one.
+    setting.clock.advance(Duration::from_secs(9));
+    assert_eq!(setting.store.due_callbacks(setting.clock.now(), 10).await.unwrap(), []);
+    setting.clock.advance(Duration::from_secs(1));
+    let due = setting.store.due_callbacks(setting.clock.now(), 10).await.unwrap();
+    assert!(due.iter().any(|(_, request)| request.id == slow.id), "{due:?}");
 }

@@ -1,7 +1,5 @@
 //! Attributes: what there are, and what they are of people, agents and resources.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -9,9 +7,14 @@ use super::{ApiError, AuthorizationServer, Caller, Plan, description, invalid, l
 use crate::{
     agent::checked_text,
     audit::{EventKind, Target},
+    authorize::person_claims,
+    capability::Scope,
     id::{Label, Number, OrgId},
-    policy::{AttributeDefinition, AttributeKind, AttributeOwner, AttributeValue, DataType, Entry, Snapshot},
+    policy::{
+        AttributeDefinition, AttributeKind, AttributeOwner, AttributeValue, DataType, Entry, Holder, Snapshot,
+    },
     principal::{Identity, Principal},
+    server::{RequestFacts, authz::reads_permissions},
 };
 
 /// The members of an attribute's definition. Absent and `null` leave a member as it is.
@@ -137,7 +140,10 @@ impl AuthorizationServer {
                 return Ok(plan);
             }
             definition.updated_at = self.now();
-            let mut plan = plan.put(snapshot, &Entry::Attribute(definition.clone()));
+            let mut plan = plan
+                .with("before", told(old))
+                .with("after", told(&definition))
+                .put(snapshot, &Entry::Attribute(definition.clone()));
             plan.result = definition;
             Ok(plan)
         };
@@ -162,9 +168,14 @@ impl AuthorizationServer {
     ///
     /// # Errors
     /// [`ApiError`] if not.
-    pub async fn check_sets_attributes(&self, principal: &Principal) -> Result<(), ApiError> {
+    pub async fn check_sets_attributes(
+        &self,
+        principal: &Principal,
+        facts: RequestFacts<'_>,
+        caller: &Caller,
+    ) -> Result<(), ApiError> {
         require_scope(principal, &["abac:write"])?;
-        if self.holds_permission(principal, "abac.manage").await? {
+        if self.holds_permission(principal, "abac.manage", facts, &caller.origin).await? {
             return Ok(());
         }
         Err(ApiError::Forbidden("The permission abac.manage is required."))
@@ -181,10 +192,11 @@ impl AuthorizationServer {
         owner: AttributeOwner,
         slug: &str,
         value: &Value,
+        facts: RequestFacts<'_>,
         caller: &Caller,
     ) -> Result<(), ApiError> {
         let org = &principal.org;
-        self.check_sets_attributes(principal).await?;
+        self.check_sets_attributes(principal, facts, caller).await?;
         let kind = match &owner {
             AttributeOwner::Agent(_) => AttributeKind::Agent,
             AttributeOwner::Resource { .. } => AttributeKind::Resource,
@@ -193,16 +205,22 @@ impl AuthorizationServer {
         let missing = || ApiError::NotFound("attribute");
         let slug = Label::parse(slug).map_err(|_| missing())?;
         let plan = |snapshot: &Snapshot| {
-            let definition = snapshot.attribute(kind, &slug).ok_or_else(missing)?;
+            let definition = snapshot.attribute(kind, &slug);
             let target = Target::new("attribute", owner.to_string()).named(slug.as_str());
             let plan = Plan::new(EventKind::AttributeSet, "attribute set", target, ());
             let entry = Entry::Value(AttributeValue::new(owner.clone(), slug.clone(), value.clone()));
             if value.is_null() {
-                return Ok(match snapshot.find(&entry.id()) {
-                    Some(_) => plan.with("value", Value::Null).remove(snapshot, &entry),
-                    None => plan,
-                });
+                // A value outlives the definition of its attribute, and can be taken away all the same.
+                return match (snapshot.find(&entry.id()), definition) {
+                    (Some(_), _) => Ok(plan
+                        .with("slug", slug.as_str())
+                        .with("value", Value::Null)
+                        .remove(snapshot, &entry)),
+                    (None, Some(_)) => Ok(plan),
+                    (None, None) => Err(missing()),
+                };
             }
+            let definition = definition.ok_or_else(missing)?;
             if !definition.data_type.admits(value) {
                 return Err(invalid(
                     "value",
@@ -221,24 +239,60 @@ impl AuthorizationServer {
         self.change_policy(org, caller, plan).await.map(|((), _)| ())
     }
 
-    /// What the organization knows of the caller.
+    /// What policies see of the caller: its own facts, as far as the token's scope shows them, and what the
+    /// organization set.
     ///
     /// # Errors
     /// [`ApiError`] if the caller is neither an agent nor a person, or lacks the scope `abac:read`.
     pub async fn own_attributes(
         &self,
         principal: &Principal,
-    ) -> Result<(String, BTreeMap<Label, Value>), ApiError> {
+    ) -> Result<(String, Map<String, Value>), ApiError> {
         require_scope(principal, &["abac:read", "abac:write"])?;
-        let (id, owner) = match &principal.identity {
-            Identity::Agent(agent) => (agent.id.to_string(), AttributeOwner::Agent(agent.id)),
-            Identity::User(person) => (person.user.id.to_string(), AttributeOwner::User(person.user.id)),
+        let (id, mut own, owner, holder) = match &principal.identity {
+            Identity::Agent(agent) => {
+                let own = vec![
+                    ("agent_id", agent.id.to_string().into()),
+                    ("type", agent.kind.as_str().into()),
+                    ("slug", agent.slug.as_str().into()),
+                    ("name", (*agent.name).into()),
+                    ("identityType", agent.identity_type.as_str().into()),
+                    ("capabilities", json!(agent.capabilities)),
+                ];
+                let holder = Some(Holder::Agent(agent.id));
+                (agent.id.to_string(), own, AttributeOwner::Agent(agent.id), holder)
+            }
+            Identity::User(person) => {
+                let user = &person.user;
+                let scope = principal.token_scope().unwrap_or_default();
+                let mut shown = person_claims(user, &Scope::new(scope.iter().cloned()));
+                let mut own = vec![("type", Value::from("user"))];
+                own.extend(
+                    ["email", "name"].into_iter().filter_map(|name| Some((name, shown.remove(name)?))),
+                );
+                let told = reads_permissions(person, scope);
+                if told {
+                    own.push(("isAdmin", user.is_admin.into()));
+                }
+                let holder = told.then_some(Holder::User(user.id));
+                (user.id.to_string(), own, AttributeOwner::User(user.id), holder)
+            }
             Identity::Client(_) | Identity::ApiKey(_) | Identity::Remote(_) => {
                 return Err(crate::server::me::FOR_AGENTS_AND_PEOPLE);
             }
         };
-        let values = self.with_policy(&principal.org, |snapshot| snapshot.values_of(&owner)).await?;
-        Ok((id, values))
+        own.push(("id", (*id).into()));
+        let mut attributes: Map<String, Value> =
+            own.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        self.with_policy(&principal.org, |snapshot| {
+            if let Some(holder) = &holder {
+                attributes.insert("roles".to_owned(), json!(super::grants(snapshot, holder).0));
+            }
+            let values = snapshot.values_of(&owner).into_iter();
+            attributes.extend(values.map(|(slug, value)| (slug.to_string(), value)));
+        })
+        .await?;
+        Ok((id, attributes))
     }
 
     /// What the organization knows of a resource.
@@ -282,6 +336,12 @@ fn found<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a AttributeDefiniti
         Err(_) => name.split_once(':') == Some((it.kind.as_str(), it.slug.as_str())),
     };
     snapshot.attributes().find(wanted).ok_or(ApiError::NotFound("attribute"))
+}
+
+/// What the log says of an attribute.
+fn told(definition: &AttributeDefinition) -> Value {
+    let AttributeDefinition { name, description, data_type, .. } = definition;
+    json!({ "name": name, "description": description, "data_type": data_type.as_str() })
 }
 
 fn target(definition: &AttributeDefinition) -> Target {

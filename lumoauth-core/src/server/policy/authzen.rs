@@ -5,12 +5,12 @@ use serde_json::{Map, Value, json};
 
 use super::{ApiError, AuthorizationServer, Caller, invalid};
 use crate::{
-    authz::{parties, subject_parties},
+    audit::{Event, EventKind, Target, cleaned},
     capability::Capability,
     organization::Organization,
-    policy::{Environment, Question, Resource, Verdict},
-    principal::{Identity, Principal},
-    server::{RequestFacts, Subject, SubjectRef},
+    policy::{DecidedBy, Environment, Question, Resource, Verdict},
+    principal::Principal,
+    server::{RequestFacts, SubjectRef},
     spending::{Payers, Remaining},
 };
 
@@ -41,6 +41,15 @@ pub struct AuthZenBatch {
     pub options: Option<Map<String, Value>>,
 }
 
+/// An answer, and to what.
+struct Evaluated {
+    /// As the log names it.
+    question: Value,
+    verdict: Verdict,
+    /// What is wrong with the question.
+    error: Option<Value>,
+}
+
 impl AuthorizationServer {
     /// Evaluates one question.
     ///
@@ -56,14 +65,15 @@ impl AuthorizationServer {
         caller: &Caller,
     ) -> Result<(Value, Remaining), ApiError> {
         let remaining = self.charge_evaluation(organization, principal, caller).await?;
-        let verdict = self.evaluated(organization, principal, request, facts, caller).await?;
-        Ok((view(&verdict), remaining))
+        let one = self.evaluated(organization, principal, request, facts, caller).await?;
+        self.record_evaluations(organization, principal, std::slice::from_ref(&one), caller).await?;
+        Ok((view(&one), remaining))
     }
 
-    /// Evaluates several questions; how far it goes is for `options` to say.
+    /// Evaluates several questions; how far it goes is for `options` to say. What is wrong with one is its answer.
     ///
     /// # Errors
-    /// As [`Self::evaluate`], and if there are more than 100.
+    /// [`ApiError`] if there are more than 100, or the budget is used up.
     pub async fn evaluate_all(
         &self,
         organization: &Organization,
@@ -98,13 +108,42 @@ impl AuthorizationServer {
                 resource: either(&evaluation.resource, &common.resource),
                 context: either(&evaluation.context, &common.context),
             };
-            let verdict = self.evaluated(organization, principal, &whole, facts, caller).await?;
-            answers.push(view(&verdict));
-            if stop_at == Some(verdict.allowed) {
+            let evaluated = match self.evaluated(organization, principal, &whole, facts, caller).await {
+                Ok(evaluated) => evaluated,
+                Err(error) if error.is_outage() => return Err(error),
+                Err(error) => Evaluated::wrong(&error),
+            };
+            let allowed = evaluated.verdict.allowed;
+            answers.push(evaluated);
+            if stop_at == Some(allowed) {
                 break;
             }
         }
+        self.record_evaluations(organization, principal, &answers, caller).await?;
+        let answers: Vec<_> = answers.iter().map(view).collect();
         Ok((json!({ "evaluations": answers }), remaining))
+    }
+
+    /// What an agent asked stands in the log, as in every other form of the question.
+    async fn record_evaluations(
+        &self,
+        organization: &Organization,
+        principal: &Principal,
+        answers: &[Evaluated],
+        caller: &Caller,
+    ) -> Result<(), ApiError> {
+        let Some(agent) = principal.agent() else { return Ok(()) };
+        let results = answers.iter().map(|Evaluated { question, verdict, .. }| {
+            let mut told = question.clone();
+            told["allowed"] = verdict.allowed.into();
+            told
+        });
+        let event = Event::new(EventKind::AgentAction, principal.actor(), "evaluation", self.now())
+            .on(Target::new("agent", agent.id.to_string()))
+            .from_origin(&caller.origin)
+            .with("action", "authzen.evaluation")
+            .with("results", results.collect::<Value>());
+        Ok(self.stores().audit.append(&organization.id, &[principal.in_context(event)]).await?)
     }
 
     async fn charge_evaluation(
@@ -125,7 +164,7 @@ impl AuthorizationServer {
         request: &AuthZenEvaluation,
         facts: RequestFacts<'_>,
         caller: &Caller,
-    ) -> Result<Verdict, ApiError> {
+    ) -> Result<Evaluated, ApiError> {
         let org = &organization.id;
         let text = |part: &Option<Map<String, Value>>, name: &str| {
             let text = part.as_ref().and_then(|part| part.get(name)).and_then(Value::as_str);
@@ -138,30 +177,21 @@ impl AuthorizationServer {
         let (subject_kind, subject_id) = named.ok_or_else(|| invalid("subject", "has no type or no id"))?;
         let named = SubjectRef::Parts { kind: subject_kind, id: subject_id.into() };
         // The word of somebody who may ask about others counts, also about the resource.
-        let trusted = self.asks_about_others(principal).await?;
-        let subject = self.subject(org, principal, Some(&named)).await?;
+        let trusted = self.asks_about_others(principal, facts, &caller.origin).await?;
+        let subject = self.subject(org, principal, Some(&named), facts, &caller.origin).await?;
         let given = Environment::separate(request.context.clone().unwrap_or_default());
         let properties =
             request.resource.as_ref().and_then(|it| it.get("properties")).and_then(Value::as_object);
         let asked = super::Asked { given: &given, facts, caller, now: self.now() };
         let relation = self.relation_in(org, &given).await?;
         let forms = [format!("{kind}.{name}"), format!("{kind}:{name}"), name];
-        let actions: Vec<_> = forms.iter().filter_map(|form| Capability::parse(form).ok()).collect();
+        let actions = forms.iter().filter_map(|form| Capability::parse(form).ok());
+        let actions: Vec<_> = actions.filter(|action| !action.is_wildcard()).collect();
         if actions.is_empty() {
             return Err(invalid("action", "must be made of A-Z a-z 0-9 _ . : / -"));
         }
-        let own = match (&subject, &principal.identity) {
-            (Subject::Agent(agent), Identity::Agent(caller)) => agent.id == caller.id,
-            (Subject::User(user), Identity::User(person)) => user.id == person.user.id,
-            _ => false,
-        };
         let ask = |action| {
-            let parties = match &subject {
-                _ if own => parties(principal, action),
-                Subject::Agent(agent) if agent.is_active() => subject_parties(Some(agent), None, action),
-                Subject::User(user) if user.is_active() => subject_parties(None, Some(user), action),
-                Subject::Agent(_) | Subject::User(_) | Subject::Caller(_) => Vec::new(),
-            };
+            let parties = subject.parties(principal, action);
             let mut question = Question::new(action, parties, asked.environment());
             question.resource = Resource::new(Some(&kind), Some(&id));
             question.resource.given = properties.filter(|_| trusted);
@@ -170,12 +200,28 @@ impl AuthorizationServer {
         };
         let questions: Vec<_> = actions.iter().map(ask).collect();
         let verdicts = self.verdicts(org, &questions).await?;
-        Ok(super::decisions::any_form(verdicts).1)
+        let question = json!({
+            "subject": { "type": subject.kind(), "id": subject.id() },
+            "action": cleaned(&forms[0]),
+            "resource": cleaned(&id),
+        });
+        let verdict = super::decisions::any_form(&questions, verdicts).1;
+        Ok(Evaluated { question, verdict, error: None })
     }
 }
 
-fn view(verdict: &Verdict) -> Value {
-    json!({
+impl Evaluated {
+    /// Nobody may do what makes no sense.
+    fn wrong(error: &ApiError) -> Self {
+        let wire = error.to_wire();
+        let verdict = Verdict::deny(DecidedBy::Default, wire.description.to_string());
+        let error = json!({ "status": wire.status.as_u16(), "message": verdict.reason });
+        Self { question: json!({ "error": error["message"] }), verdict, error: Some(error) }
+    }
+}
+
+fn view(Evaluated { verdict, error, .. }: &Evaluated) -> Value {
+    let mut view = json!({
         "decision": verdict.allowed,
         "context": {
             "reason_admin": { "en": verdict.reason },
@@ -183,5 +229,9 @@ fn view(verdict: &Verdict) -> Value {
             "decided_by": verdict.decided_by,
             "path": verdict.path_view(),
         },
-    })
+    });
+    if let Some(error) = error {
+        view["context"]["error"] = error.clone();
+    }
+    view
 }

@@ -8,12 +8,11 @@ use serde_json::{Map, Value, json};
 use super::{ApiError, Asked, AuthorizationServer, Caller, invalid, require_scope};
 use crate::{
     audit::{Event, EventKind, Target, cleaned},
-    authz::parties,
     capability::Capability,
     organization::Organization,
     policy::{AttributeVerdict, Environment, Policy, Question, Resource},
     principal::Principal,
-    server::RequestFacts,
+    server::{RequestFacts, SubjectRef},
     spending::{Payers, Remaining},
 };
 
@@ -32,9 +31,12 @@ pub struct AttributeCheckRequest {
     pub resource_id: Option<Value>,
     /// In the older form: `{"type", "id"}`.
     pub resource: Option<Map<String, Value>>,
+    /// In the older form: whom it is about; the caller if absent.
+    pub subject: Option<SubjectRef>,
     /// What else is known of the request.
-    #[serde(alias = "context")]
     pub environment: Option<Map<String, Value>>,
+    /// Another name of the same.
+    pub context: Option<Map<String, Value>>,
 }
 
 /// Several questions about one request.
@@ -43,8 +45,12 @@ pub struct AttributeCheckRequest {
 pub struct BulkAttributeCheckRequest {
     /// 1 to 100 questions.
     pub checks: Option<Vec<Value>>,
+    /// Whom all of them are about; the caller if absent.
+    pub subject: Option<SubjectRef>,
     /// What else is known of the request.
     pub environment: Option<Map<String, Value>>,
+    /// Another name of the same.
+    pub context: Option<Map<String, Value>>,
 }
 
 /// A question that can be asked.
@@ -63,6 +69,8 @@ pub struct AttributeCheck {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AttributeChecked {
+    /// The id of whom they are about.
+    pub subject: String,
     /// Each question with its answer, or what is wrong with it.
     pub results: Vec<Result<(AttributeCheck, AttributeVerdict), String>>,
     /// Whether the caller may see whole policies.
@@ -97,13 +105,27 @@ impl AttributeCheckRequest {
     }
 }
 
+/// What else is known: under either name, and under both if it is the same.
+fn environment(
+    environment: &Option<Map<String, Value>>,
+    context: &Option<Map<String, Value>>,
+) -> Result<Map<String, Value>, ApiError> {
+    match (environment, context) {
+        (Some(one), Some(other)) if one != other => Err(invalid("context", "and environment differ")),
+        (Some(known), _) | (None, Some(known)) => Ok(known.clone()),
+        (None, None) => Ok(Map::new()),
+    }
+}
+
 impl AuthorizationServer {
-    /// Asks the attribute policies one question about the caller.
+    /// Asks the attribute policies one question about the caller, or about somebody else if the caller may ask about others.
     ///
     /// An agent that asks is charged one API call.
     ///
     /// # Errors
-    /// [`ApiError`] if the question makes no sense, the caller lacks the scope `abac:read`, or the budget is used up.
+    /// [`ApiError`] if the question makes no sense, the caller lacks the scope `abac:read` or may not ask about this
+    /// subject,
+    /// there is none, or the budget is used up.
     pub async fn attribute_check(
         &self,
         organization: &Organization,
@@ -113,14 +135,15 @@ impl AuthorizationServer {
         caller: &Caller,
     ) -> Result<AttributeChecked, ApiError> {
         let check = request.read()?;
-        let given = request.environment.clone().unwrap_or_default();
-        self.attribute_checks(organization, principal, vec![Ok(check)], given, facts, caller).await
+        let given = environment(&request.environment, &request.context)?;
+        let about = (request.subject.as_ref(), given);
+        self.attribute_checks(organization, principal, vec![Ok(check)], about, facts, caller).await
     }
 
-    /// Asks the attribute policies several questions about the caller. What is wrong with one is its answer.
+    /// Asks the attribute policies several questions about one subject. What is wrong with one is its answer.
     ///
     /// # Errors
-    /// [`ApiError`] if they are no list of 1 to 100, the caller lacks the scope `abac:read`, or the budget is used up.
+    /// [`ApiError`] if they are no list of 1 to 100, and as [`Self::attribute_check`].
     pub async fn bulk_attribute_check(
         &self,
         organization: &Organization,
@@ -135,11 +158,15 @@ impl AuthorizationServer {
         }
         let read = |value: &Value| {
             let request = AttributeCheckRequest::deserialize(value).map_err(|_| "malformed".to_owned())?;
+            if request.subject.is_some() {
+                return Err("subject is the same for all checks, and stands beside them".to_owned());
+            }
             request.read().map_err(|error| error.to_string())
         };
         let checks = checks.iter().map(read).collect();
-        let given = request.environment.clone().unwrap_or_default();
-        self.attribute_checks(organization, principal, checks, given, facts, caller).await
+        let given = environment(&request.environment, &request.context)?;
+        let about = (request.subject.as_ref(), given);
+        self.attribute_checks(organization, principal, checks, about, facts, caller).await
     }
 
     async fn attribute_checks(
@@ -147,33 +174,35 @@ impl AuthorizationServer {
         organization: &Organization,
         principal: &Principal,
         checks: Vec<Result<AttributeCheck, String>>,
-        given: Map<String, Value>,
+        (subject, given): (Option<&SubjectRef>, Map<String, Value>),
         facts: RequestFacts<'_>,
         caller: &Caller,
     ) -> Result<AttributeChecked, ApiError> {
         let (org, now) = (&organization.id, self.now());
         require_scope(principal, &["abac:read", "abac:write"])?;
+        let subject = self.subject(org, principal, subject, facts, &caller.origin).await?;
         let mut remaining = Remaining::default();
         if let Some(agent) = principal.agent() {
             let payers = Payers::of_caller(principal, agent);
             remaining = payers.charge_call(self.stores(), org, &caller.origin, now).await??;
         }
-        let sees_policies = self.holds_permission(principal, "policies.view").await?;
+        let sees_policies = self.holds_permission(principal, "policies.view", facts, &caller.origin).await?;
         let given = Environment::separate(given);
         let asked = Asked { given: &given, facts, caller, now };
         let kept = self.policy_of(org).await?;
-        let results: Vec<_> = kept.read(|snapshot| {
-            let answer = |check: AttributeCheck| {
-                // Only its parts are looked for, so what an action may not contain does no harm.
-                let action = Capability::parse(&check.action)
-                    .map_err(|_| "action must be made of A-Z a-z 0-9 _ . : / -".to_owned())?;
-                let mut question = Question::new(&action, parties(principal, &action), asked.environment());
-                question.resource = Resource::new(Some(&check.resource_type), check.resource_id.as_deref());
-                let verdict = snapshot.attribute_verdict(&question);
-                Ok((check, verdict))
-            };
-            checks.into_iter().map(|check| check.and_then(answer)).collect()
-        });
+        let answer = |check: AttributeCheck| {
+            // `*` is none: some of it may be denied.
+            let action = Capability::parse(&check.action).ok().filter(|action| !action.is_wildcard());
+            let action = action.ok_or_else(|| "action must be made of A-Z a-z 0-9 _ . : / -".to_owned())?;
+            let mut question =
+                Question::new(&action, subject.parties(principal, &action), asked.environment());
+            question.resource = Resource::new(Some(&check.resource_type), check.resource_id.as_deref());
+            question.verb = Some(&check.action);
+            // Each on its own: whoever changes the policy does not wait for all of them.
+            let verdict = kept.read(|snapshot| snapshot.attribute_verdict(&question));
+            Ok((check, verdict))
+        };
+        let results: Vec<_> = checks.into_iter().map(|check| check.and_then(answer)).collect();
         if let Some(agent) = principal.agent() {
             let shown = results.iter().flatten().map(|(check, verdict)| {
                 let question = cleaned(&format!("{}.{}", check.resource_type, check.action));
@@ -186,7 +215,7 @@ impl AuthorizationServer {
                 .with("results", shown.collect::<Value>());
             self.stores().audit.append(org, &[principal.in_context(event)]).await?;
         }
-        Ok(AttributeChecked { results, sees_policies, remaining })
+        Ok(AttributeChecked { subject: subject.id(), results, sees_policies, remaining })
     }
 }
 

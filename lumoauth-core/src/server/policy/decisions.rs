@@ -4,8 +4,9 @@ use serde_json::{Map, Value};
 
 use super::{ApiError, AuthorizationServer, Caller};
 use crate::{
+    audit::Origin,
     authz::{parties, subject_parties},
-    capability::Capability,
+    capability::{Capability, DenyReason},
     clock::Timestamp,
     id::{Label, OrgId},
     policy::{DecidedBy, Entity, Environment, Party, Question, Verdict},
@@ -24,15 +25,18 @@ pub(in crate::server) struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     pub(in crate::server) fn environment(&self) -> Environment<'a> {
-        Environment {
-            given: self.given,
-            ip: self.caller.origin.ip,
-            user_agent: self.caller.origin.user_agent.as_deref(),
-            method: self.facts.method,
-            path: self.facts.path,
-            now: self.now,
-        }
+        environment(self.given, self.facts, &self.caller.origin, self.now)
     }
+}
+
+fn environment<'a>(
+    given: &'a Map<String, Value>,
+    facts: RequestFacts<'a>,
+    origin: &'a Origin,
+    now: Timestamp,
+) -> Environment<'a> {
+    let (ip, user_agent) = (origin.ip, origin.user_agent.as_deref());
+    Environment { given, ip, user_agent, method: facts.method, path: facts.path, now }
 }
 
 impl AuthorizationServer {
@@ -55,26 +59,32 @@ impl AuthorizationServer {
         Ok(questions.iter().map(bounded).collect())
     }
 
-    /// Whether somebody in person has this permission.
+    /// Whether somebody in person has this permission, for the request that they make.
     pub(in crate::server) async fn holds_permission(
         &self,
         principal: &Principal,
         permission: &'static str,
+        facts: RequestFacts<'_>,
+        origin: &Origin,
     ) -> Result<bool, ApiError> {
         if principal.person().is_none() {
             return Ok(false);
         }
-        self.is_permitted(&principal.org, permission, |action| parties(principal, action)).await
+        let parties = |action: &Capability| parties(principal, action);
+        self.is_permitted(&principal.org, permission, parties, facts, origin).await
     }
 
-    /// Whether a person has this permission, in person and whatever application they use.
+    /// Whether a person has this permission, in person and whatever application they use, for the request that they make.
     pub(in crate::server) async fn may(
         &self,
         org: &OrgId,
         user: &User,
         permission: &'static str,
+        facts: RequestFacts<'_>,
+        origin: &Origin,
     ) -> Result<bool, ApiError> {
-        self.is_permitted(org, permission, |action| subject_parties(None, Some(user), action)).await
+        let parties = |action: &Capability| subject_parties(None, Some(user), action);
+        self.is_permitted(org, permission, parties, facts, origin).await
     }
 
     async fn is_permitted<'a>(
@@ -82,11 +92,12 @@ impl AuthorizationServer {
         org: &OrgId,
         permission: &'static str,
         parties: impl FnOnce(&Capability) -> Vec<Party<'a>> + Send,
+        facts: RequestFacts<'_>,
+        origin: &Origin,
     ) -> Result<bool, ApiError> {
         let Ok(action) = Capability::parse(permission) else { return Ok(false) };
         let given = Map::new();
-        let (ip, user_agent, method, path) = (None, None, "", "");
-        let environment = Environment { given: &given, ip, user_agent, method, path, now: self.now() };
+        let environment = environment(&given, facts, origin, self.now());
         let question = Question::new(&action, parties(&action), environment);
         let verdicts = self.verdicts(org, &[question]).await?;
         Ok(verdicts.first().is_some_and(|verdict| verdict.allowed))
@@ -103,7 +114,7 @@ impl AuthorizationServer {
         let found = match (entity.namespace(), entity.id()) {
             ("agent", name) => self.find_agent(org, name).await?.map(|agent| format!("agent:{}", agent.id)),
             // A person by e-mail address or number.
-            ("user", name) if name.contains('@') => {
+            ("user", name) if name.contains('@') || name.bytes().all(|byte| byte.is_ascii_digit()) => {
                 self.find_user(org, name).await?.map(|user| format!("user:{}", user.id))
             }
             _ => None,
@@ -124,12 +135,21 @@ impl AuthorizationServer {
     }
 }
 
-/// The verdict about an action that has several forms, and the place of the form it is about: a policy that denies any form
-/// denies it; otherwise any that is allowed is enough, and of several refusals the first one counts.
-pub(in crate::server) fn any_form(verdicts: Vec<Verdict>) -> (usize, Verdict) {
+/// The verdict about an action that has several forms, and the place of the form it is about. What stops one form stops
+/// all: a policy that denies it, a list of tools, and a token that leaves it out, unless the token covers another form.
+/// Otherwise any that is allowed is enough, and of several refusals the first one counts.
+pub(in crate::server) fn any_form(questions: &[Question<'_>], verdicts: Vec<Verdict>) -> (usize, Verdict) {
+    let stopped_by = |reason| questions.iter().position(|question| question.is_stopped_by(reason));
     let denied =
         verdicts.iter().position(|verdict| !verdict.allowed && verdict.decided_by == DecidedBy::Abac);
-    let place = denied.or_else(|| verdicts.iter().position(|verdict| verdict.allowed)).unwrap_or(0);
+    let allowed = verdicts.iter().position(|verdict| verdict.allowed);
+    let in_token =
+        questions.iter().zip(&verdicts).any(|(question, verdict)| verdict.allowed && question.is_in_scope());
+    let place = denied
+        .or_else(|| stopped_by(DenyReason::ToolNotAllowed))
+        .or_else(|| stopped_by(DenyReason::NotInToken).filter(|_| !in_token))
+        .or(allowed)
+        .unwrap_or(0);
     let verdict = verdicts.into_iter().nth(place);
     (place, verdict.unwrap_or_else(|| Verdict::deny(DecidedBy::Default, "It was not decided.")))
 }

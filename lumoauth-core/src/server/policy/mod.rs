@@ -9,6 +9,8 @@ mod permissions;
 mod policies;
 mod relations;
 mod roles;
+mod sweep;
+mod tuples;
 
 use std::sync::Arc;
 
@@ -31,12 +33,18 @@ pub use checks::{AttributeCheck, AttributeCheckRequest, AttributeChecked, BulkAt
 pub(super) use decisions::{Asked, any_form};
 pub use permissions::PermissionRequest;
 pub use policies::{PolicyRequest, TargetRequest};
-pub use relations::{Consistent, NamespaceRequest, RelationRequest, TupleRequest};
-pub(super) use roles::named_role_source;
+pub use relations::{Consistent, NamespaceRequest, RelationRequest};
+pub(super) use roles::sources_of_permissions;
 pub use roles::{RoleRequest, RoleView};
+pub use tuples::TupleRequest;
 
 /// The most records of one organization: what a server keeps of it stays in memory.
 const MAX_RECORDS: usize = 500_000;
+
+/// The most memory of one organization's policy, about.
+const MAX_BYTES: u64 = 256 << 20;
+
+const FULL: ApiError = ApiError::Conflict("The organization has as much policy as it may.");
 
 /// How often a change is decided anew when others change the same records.
 const ATTEMPTS: usize = 8;
@@ -76,9 +84,25 @@ impl<T> Plan<T> {
         self
     }
 
+    /// What else is to be written for it.
+    fn also(mut self, changes: Vec<PolicyChange>) -> Self {
+        self.changes.extend(changes);
+        self
+    }
+
     fn with(mut self, name: &'static str, value: impl Into<serde_json::Value>) -> Self {
         self.context.push((name, value.into()));
         self
+    }
+
+    /// Notes names, if there are any.
+    fn with_names<N: std::fmt::Display>(
+        self,
+        name: &'static str,
+        names: impl IntoIterator<Item = N>,
+    ) -> Self {
+        let names: Vec<_> = names.into_iter().map(|name| name.to_string()).collect();
+        if names.is_empty() { self } else { self.with(name, names) }
     }
 
     fn event(&self, caller: &Caller, now: Timestamp) -> Event {
@@ -98,7 +122,8 @@ impl AuthorizationServer {
         Ok(self.policy_of(org).await?.read(look))
     }
 
-    /// Carries out what `plan` decides on the newest snapshot; decides anew if others were faster. Without changes nothing is
+    /// Carries out what `plan` decides on the newest snapshot; decides anew if others were faster. Without changes
+    /// nothing is
     /// written.
     async fn change_policy<T>(
         &self,
@@ -111,14 +136,16 @@ impl AuthorizationServer {
     {
         for _ in 0..ATTEMPTS {
             let kept = self.policy_of(org).await?;
-            let (decided, revision, full) =
-                kept.read(|snapshot| (plan(snapshot), snapshot.revision(), snapshot.len() >= MAX_RECORDS));
+            // What is kept may be a moment old: too old to say that there is nothing to change.
+            kept.update(&*self.stores().uncached().policies, org).await?;
+            let (decided, revision, records, bytes) =
+                kept.read(|snapshot| (plan(snapshot), snapshot.revision(), snapshot.len(), snapshot.bytes()));
             let decided = decided?;
             if decided.changes.is_empty() {
                 return Ok((decided.result, revision));
             }
-            if full && decided.changes.iter().any(|change| change.expect == Expect::Absent) {
-                return Err(ApiError::Conflict("The organization has as many policy records as it may."));
+            if is_too_much(records, bytes, &decided.changes) {
+                return Err(FULL);
             }
             let now = self.now();
             let event = decided.event(caller, now);
@@ -148,22 +175,38 @@ impl AuthorizationServer {
         org: &OrgId,
         holder: &Holder,
     ) -> Result<(Vec<Label>, Vec<Capability>), ApiError> {
-        self.with_policy(org, |snapshot| {
-            let mut roles: Vec<_> =
-                snapshot.roles_of(holder).into_iter().map(|held| held.role.slug.clone()).collect();
-            roles.sort();
-            roles.dedup();
-            let permissions = snapshot.permissions_of(holder);
-            let own = permissions.into_iter().filter(|(_, via)| via.is_none());
-            (roles, own.map(|(slug, _)| slug).collect())
-        })
-        .await
+        self.with_policy(org, |snapshot| grants(snapshot, holder)).await
+    }
+
+    /// The same of several, in their order.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the store cannot answer.
+    pub async fn grants_of_each(
+        &self,
+        org: &OrgId,
+        holders: &[Holder],
+    ) -> Result<Vec<(Vec<Label>, Vec<Capability>)>, ApiError> {
+        self.with_policy(org, |snapshot| holders.iter().map(|holder| grants(snapshot, holder)).collect())
+            .await
     }
 }
 
-/// Refuses people without one of `scopes` in their token. Agents are judged by what they hold, and not by scopes.
+/// Whether changes add to a policy that is full. What only removes is always possible.
+fn is_too_much(records: usize, bytes: u64, changes: &[PolicyChange]) -> bool {
+    let adds = changes.iter().any(|change| change.expect == Expect::Absent);
+    let grows = changes.iter().any(|change| change.body.is_some());
+    adds && records >= MAX_RECORDS || grows && bytes >= MAX_BYTES
+}
+
+/// Refuses people and applications without one of `scopes` in their token. Agents are judged by what they hold, and not by
+/// scopes; others have no business here.
 fn require_scope(principal: &Principal, scopes: &[&str]) -> Result<(), ApiError> {
-    let Identity::User(_) = &principal.identity else { return Ok(()) };
+    match &principal.identity {
+        Identity::Agent(_) => return Ok(()),
+        Identity::User(_) | Identity::Client(_) => {}
+        Identity::ApiKey(_) | Identity::Remote(_) => return Err(crate::server::me::FOR_AGENTS_AND_PEOPLE),
+    }
     let holds = |name: &&str| Capability::parse(name).is_ok_and(|scope| principal.decide(&scope).is_allow());
     if scopes.iter().chain(&["admin"]).any(holds) {
         return Ok(());
@@ -171,6 +214,16 @@ fn require_scope(principal: &Principal, scopes: &[&str]) -> Result<(), ApiError>
     let granted = principal.token_scope().unwrap_or_default().iter().map(ToString::to_string).collect();
     let required = scopes.iter().take(1).map(|scope| (*scope).to_owned()).collect();
     Err(ApiError::InsufficientScope { required, granted })
+}
+
+fn grants(snapshot: &Snapshot, holder: &Holder) -> (Vec<Label>, Vec<Capability>) {
+    let mut roles: Vec<_> =
+        snapshot.roles_of(holder).into_iter().map(|held| held.role.slug.clone()).collect();
+    roles.sort();
+    roles.dedup();
+    let permissions = snapshot.permissions_of(holder);
+    let own = permissions.into_iter().filter(|(_, via)| via.is_none());
+    (roles, own.map(|(slug, _)| slug).collect())
 }
 
 fn invalid(member: &'static str, problem: impl Into<String>) -> ApiError {

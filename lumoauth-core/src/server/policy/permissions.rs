@@ -125,7 +125,13 @@ impl AuthorizationServer {
                 target(old),
                 permission.clone(),
             );
-            Ok(if permission == *old { plan } else { plan.put(snapshot, &Entry::Permission(permission)) })
+            if permission == *old {
+                return Ok(plan);
+            }
+            Ok(plan
+                .with("before", told(old))
+                .with("after", told(&permission))
+                .put(snapshot, &Entry::Permission(permission)))
         };
         self.change_policy(org, caller, plan).await.map(|(permission, _)| permission)
     }
@@ -140,14 +146,17 @@ impl AuthorizationServer {
             let old = own(snapshot, name)?;
             let plan =
                 Plan::new(EventKind::PermissionDeleted, "permission taken off the list", target(old), ());
-            let mut plan = plan.remove(snapshot, &Entry::Permission(old.clone()));
+            let grant = Grant::Permission(old.slug.clone());
+            let mut plan = plan
+                .with_names("roles", roles_with(snapshot, &old.slug).take(MOST_TOLD).map(|role| &role.slug))
+                .with_names("holders", snapshot.holders_of(&grant).take(MOST_TOLD))
+                .remove(snapshot, &Entry::Permission(old.clone()));
             for role in roles_with(snapshot, &old.slug) {
                 let mut role = Role::clone(role);
                 role.permissions.remove(&old.slug);
                 role.updated_at = self.now();
                 plan = plan.put(snapshot, &Entry::Role(Arc::new(role)));
             }
-            let grant = Grant::Permission(old.slug.clone());
             for holder in snapshot.holders_of(&grant) {
                 let assignment = Assignment::new(holder.clone(), grant.clone(), self.now());
                 plan = plan.remove(snapshot, &Entry::Assignment(assignment));
@@ -163,6 +172,14 @@ impl AuthorizationServer {
 
 /// From how many roles and holders a permission is taken in one step.
 const MOST_HOLDERS: usize = 2000;
+
+/// How many of each of them the log names.
+const MOST_TOLD: usize = 100;
+
+/// What the log says of a permission.
+fn told(permission: &Permission) -> Value {
+    json!({ "name": permission.name, "description": permission.description })
+}
 
 fn own<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Permission, ApiError> {
     let missing = || if system_named(name).is_some() { SYSTEM } else { ApiError::NotFound("permission") };

@@ -35,7 +35,9 @@ pub struct PolicyRequest {
     pub priority: Option<u64>,
     /// Where it applies.
     pub conditions: Option<Value>,
-    /// The only agents that it is about: ids or slugs.
+    /// The only agents that it is about: ids or slugs of at least one. Who takes the last one off means no policy, and
+    /// not one
+    /// about everybody.
     #[serde(alias = "agent_ids")]
     pub agent_ids: Option<Vec<String>>,
     /// Whether it counts at all.
@@ -192,6 +194,12 @@ impl AuthorizationServer {
         request: &PolicyRequest,
     ) -> Result<Option<Vec<AgentId>>, ApiError> {
         let Some(names) = &request.agent_ids else { return Ok(None) };
+        if names.is_empty() {
+            return Err(invalid(
+                "agentIds",
+                "must name an agent; a policy that names none is about everybody",
+            ));
+        }
         if names.len() > Policy::MAX_NAMES {
             return Err(invalid("agentIds", format!("are more than {}", Policy::MAX_NAMES)));
         }
@@ -233,12 +241,14 @@ fn change(
         policy.description = description(request.description.as_deref())?;
     }
     let target = request.target.as_ref();
-    let types = target.and_then(|target| target.resources.clone());
-    if let Some(types) = types.or_else(|| request.resource_type.clone().map(|kind| vec![kind])) {
+    let types = target.and_then(|target| target.resources.as_ref());
+    if let Some(types) =
+        several("resourceType", types, request.resource_type.as_ref(), &policy.resource_types)?
+    {
         policy.resource_types = names("resourceType", types)?;
     }
-    let actions = target.and_then(|target| target.actions.clone());
-    if let Some(actions) = actions.or_else(|| request.action.clone().map(|action| vec![action])) {
+    let actions = target.and_then(|target| target.actions.as_ref());
+    if let Some(actions) = several("action", actions, request.action.as_ref(), &policy.actions)? {
         policy.actions = names("action", actions)?;
     }
     if let Some(text) = &request.effect {
@@ -250,7 +260,12 @@ fn change(
     }
     if let Some(conditions) = &request.conditions {
         Condition::parse(conditions).map_err(|problem| invalid("conditions", problem.to_string()))?;
-        policy.conditions = conditions.clone();
+        let empty = match conditions {
+            Value::Array(all) => all.is_empty(),
+            Value::Object(members) => members.is_empty(),
+            _ => false,
+        };
+        policy.conditions = if empty { Value::Null } else { conditions.clone() };
     }
     if let Some(agents) = agents {
         policy.agent_ids = agents;
@@ -259,6 +274,26 @@ fn change(
         policy.active = active;
     }
     Ok(())
+}
+
+/// Which types or actions are meant by somebody who names several, or one, or both: an object that was read has both, and
+/// whoever edited one of them means that one.
+fn several(
+    member: &'static str,
+    several: Option<&Vec<String>>,
+    one: Option<&String>,
+    now: &[String],
+) -> Result<Option<Vec<String>>, ApiError> {
+    Ok(match (several, one) {
+        (None, None) => None,
+        (Some(several), None) => Some(several.clone()),
+        (None, Some(one)) => Some(vec![one.clone()]),
+        (Some(several), Some(one)) if several.first() == Some(one) || now.first() == Some(one) => {
+            Some(several.clone())
+        }
+        (Some(several), Some(one)) if several == now => Some(vec![one.clone()]),
+        (Some(_), Some(_)) => return Err(invalid(member, "and target differ")),
+    })
 }
 
 /// Types or actions: `*` is all, and nothing else is a pattern.
@@ -276,6 +311,12 @@ fn names(member: &'static str, names: Vec<String>) -> Result<Vec<String>, ApiErr
 impl Policy {
     /// As administrators see it.
     pub fn view(&self) -> Value {
+        let conditions = match &self.conditions {
+            Value::Null => json!({}),
+            Value::Array(all) => json!({ "all": all }),
+            other => other.clone(),
+        };
+        let agents: Vec<_> = self.agent_ids.iter().map(ToString::to_string).collect();
         json!({
             "id": self.number,
             "name": self.name,
@@ -286,8 +327,8 @@ impl Policy {
             "target": { "resources": self.resource_types, "actions": self.actions },
             "effect": self.effect.as_str(),
             "priority": self.priority,
-            "conditions": if self.conditions.is_array() { json!({ "all": self.conditions }) } else if self.conditions.is_null() { json!({}) } else { self.conditions.clone() },
-            "agentIds": self.agent_ids.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "conditions": conditions,
+            "agentIds": (!agents.is_empty()).then_some(agents),
             "isActive": self.active,
             "isSystem": false,
             "createdAt": self.created_at.to_string(),

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{ApiError, AuthorizationServer, Caller, Plan, invalid};
 use crate::{
-    audit::{Event, EventKind, Target},
+    audit::{Event, EventKind, Origin, Target},
     authz::Kept,
     capability::Capability,
     id::{Label, OrgId},
@@ -16,8 +16,8 @@ use crate::{
         Check, Entity, Entry, ExpandedNode, Namespace, Reached, RecordKind, Rewrite, Snapshot, Subject, Tuple,
     },
     principal::{Identity, Principal},
+    server::RequestFacts,
     spending::{Payers, Remaining},
-    store::{Expect, PolicyChange},
 };
 
 /// A question about relations, or a tuple: `object`, `relation`, `subject`, or the parts apart.
@@ -29,8 +29,9 @@ pub struct RelationRequest {
     /// The relation.
     pub relation: Option<String>,
     /// `namespace:id` or `namespace:id#relation`.
-    #[serde(alias = "user")]
     pub subject: Option<String>,
+    /// Another name of the subject: tuples that were read have both.
+    pub user: Option<String>,
     /// The namespace of the object.
     #[serde(alias = "objectType", alias = "namespace")]
     pub object_type: Option<String>,
@@ -49,19 +50,6 @@ pub struct RelationRequest {
     /// An answer that is at least as new as this token of an earlier one.
     #[serde(alias = "consistencyToken", alias = "zookie")]
     pub consistency_token: Option<String>,
-}
-
-/// Tuples to write or remove: one, or up to 100 that are written together or not at all.
-#[derive(Debug, Default, Deserialize)]
-#[non_exhaustive]
-pub struct TupleRequest {
-    /// One, as text.
-    pub tuple: Option<String>,
-    /// Several: as objects or as text.
-    pub tuples: Option<Vec<Value>>,
-    /// One, by its parts.
-    #[serde(flatten)]
-    pub one: RelationRequest,
 }
 
 /// The rules of a namespace.
@@ -84,28 +72,52 @@ pub struct Consistent<T> {
     pub remaining: Remaining,
 }
 
-const UNKNOWN: ApiError = ApiError::RelationCheckFailed;
+pub(super) const UNKNOWN: ApiError = ApiError::RelationCheckFailed;
 
-fn token(revision: u64) -> String {
+pub(super) fn token(revision: u64) -> String {
     format!("zk_{revision:x}")
 }
 
 impl RelationRequest {
-    fn object(&self) -> Option<String> {
-        let split = || Some(format!("{}:{}", self.object_type.as_ref()?, self.object_id.as_ref()?));
-        self.object.clone().or_else(split).filter(|text| !text.is_empty())
+    pub(super) fn object(&self) -> Result<Option<String>, ApiError> {
+        let parts = match (present(&self.object_type), present(&self.object_id)) {
+            (Some(namespace), Some(id)) => Some(format!("{namespace}:{id}")),
+            (None, Some(_)) if present(&self.object).is_none() => return Err(ApiError::MissingFields),
+            _ => None,
+        };
+        the_one([present(&self.object).map(str::to_owned), parts])
     }
 
-    fn subject(&self) -> Option<String> {
-        let split = || {
-            let mut text = format!("{}:{}", self.user_type.as_ref()?, self.user_id.as_ref()?);
-            if let Some(relation) = &self.user_relation {
-                text = format!("{text}#{relation}");
-            }
-            Some(text)
+    pub(super) fn subject(&self) -> Result<Option<String>, ApiError> {
+        let whole = [present(&self.subject), present(&self.user)].map(|text| text.map(str::to_owned));
+        let parts = match (present(&self.user_type), present(&self.user_id), present(&self.user_relation)) {
+            (Some(namespace), Some(id), None) => Some(format!("{namespace}:{id}")),
+            (Some(namespace), Some(id), Some(relation)) => Some(format!("{namespace}:{id}#{relation}")),
+            (_, None, None) => None,
+            // Half a name is none, and is no reason to answer about everybody.
+            _ if whole.iter().all(Option::is_none) => return Err(ApiError::MissingFields),
+            _ => None,
         };
-        self.subject.clone().or_else(split).filter(|text| !text.is_empty())
+        let [subject, user] = whole;
+        the_one([subject, user, parts])
     }
+
+    pub(super) fn names_something(&self) -> bool {
+        [&self.object, &self.relation, &self.subject, &self.user, &self.object_id, &self.user_id]
+            .into_iter()
+            .any(|member| present(member).is_some())
+    }
+}
+
+fn present(member: &Option<String>) -> Option<&str> {
+    member.as_deref().filter(|text| !text.is_empty())
+}
+
+/// What is named in several ways, if it is the same in all of them.
+fn the_one<const N: usize>(named: [Option<String>; N]) -> Result<Option<String>, ApiError> {
+    let mut named = named.into_iter().flatten();
+    let Some(first) = named.next() else { return Ok(None) };
+    if named.all(|other| other == first) { Ok(Some(first)) } else { Err(UNKNOWN) }
 }
 
 impl AuthorizationServer {
@@ -121,13 +133,14 @@ impl AuthorizationServer {
         organization: &Organization,
         principal: &Principal,
         request: &RelationRequest,
+        facts: RequestFacts<'_>,
         caller: &Caller,
     ) -> Result<Consistent<Check>, ApiError> {
         let org = &organization.id;
         let (object, relation) = self.object_and_relation(org, request).await?;
-        let subject = request.subject().ok_or(ApiError::MissingFields)?;
+        let subject = request.subject()?.ok_or(ApiError::MissingFields)?;
         let subject = self.subject_of_relation(org, &subject).await?;
-        self.may_ask_about(principal, Some(&subject)).await?;
+        self.may_ask_about(principal, Some(&subject), facts, caller).await?;
         let remaining = self.charged(org, principal, caller).await?;
         let kept = self.consistent(org, request).await?;
         let (answer, revision) = kept.read(|snapshot| {
@@ -155,11 +168,12 @@ impl AuthorizationServer {
         organization: &Organization,
         principal: &Principal,
         request: &RelationRequest,
+        facts: RequestFacts<'_>,
         caller: &Caller,
     ) -> Result<Consistent<ExpandedNode>, ApiError> {
         let org = &organization.id;
         let (object, relation) = self.object_and_relation(org, request).await?;
-        self.may_ask_about(principal, None).await?;
+        self.may_ask_about(principal, None, facts, caller).await?;
         let remaining = self.charged(org, principal, caller).await?;
         let kept = self.consistent(org, request).await?;
         let (answer, revision) = kept.read(|snapshot| {
@@ -178,15 +192,16 @@ impl AuthorizationServer {
         organization: &Organization,
         principal: &Principal,
         request: &RelationRequest,
+        facts: RequestFacts<'_>,
         caller: &Caller,
     ) -> Result<Consistent<Reached>, ApiError> {
         let org = &organization.id;
         let namespace = request.object_type.as_deref().ok_or(ApiError::MissingFields)?;
         let relation = request.relation.as_deref().ok_or(ApiError::MissingFields)?;
         let relation = Label::parse(relation).map_err(|_| UNKNOWN)?;
-        let subject = request.subject().ok_or(ApiError::MissingFields)?;
+        let subject = request.subject()?.ok_or(ApiError::MissingFields)?;
         let subject = self.subject_of_relation(org, &subject).await?;
-        self.may_ask_about(principal, Some(&subject)).await?;
+        self.may_ask_about(principal, Some(&subject), facts, caller).await?;
         let remaining = self.charged(org, principal, caller).await?;
         let kept = self.consistent(org, request).await?;
         let (answer, revision) = kept.read(|snapshot| {
@@ -195,91 +210,16 @@ impl AuthorizationServer {
             }
             Ok((snapshot.reached(&subject, &relation, namespace, 1000), snapshot.revision()))
         })?;
+        if principal.agent().is_some() {
+            let event =
+                Event::new(EventKind::AgentAction, principal.actor(), "objects of a relation", self.now())
+                    .on(Target::new("relation", format!("{namespace}#{relation}@{subject}")))
+                    .from_origin(&caller.origin)
+                    .with("action", "zanzibar.objects")
+                    .with("objects", answer.objects.len());
+            self.stores().audit.append(org, &[principal.in_context(event)]).await?;
+        }
         Ok(Consistent { answer, token: token(revision), remaining })
-    }
-
-    /// The tuples that match: those of an object, of a relation, of a subject; the namespace alone is enough for an object.
-    ///
-    /// # Errors
-    /// [`ApiError`] if the store cannot answer.
-    pub async fn tuples(&self, org: &OrgId, filter: &RelationRequest) -> Result<Vec<Tuple>, ApiError> {
-        let object = match filter.object() {
-            Some(text) => Some(self.entity(org, &text).await?.ok_or(UNKNOWN)?),
-            None => None,
-        };
-        let subject = match filter.subject() {
-            Some(text) => Some(self.subject_of_relation(org, &text).await?),
-            None => None,
-        };
-        let wanted = |tuple: &Tuple| {
-            object.as_ref().is_none_or(|object| tuple.object == *object)
-                && subject.as_ref().is_none_or(|subject| tuple.subject == *subject)
-                && filter.relation.as_deref().is_none_or(|relation| tuple.relation.as_str() == relation)
-                && filter.object_type.as_deref().is_none_or(|name| tuple.object.namespace() == name)
-                && filter.user_type.as_deref().is_none_or(|name| tuple.subject.entity.namespace() == name)
-        };
-        self.with_policy(org, |snapshot| {
-            let tuples = snapshot.all(RecordKind::Tuple).filter_map(|entry| match entry {
-                Entry::Tuple(tuple) if wanted(tuple) => Some(tuple.clone()),
-                _ => None,
-            });
-            tuples.collect()
-        })
-        .await
-    }
-
-    /// Writes tuples: all of them or none. Those that are there already stay. Which are new, and the token of the result.
-    ///
-    /// # Errors
-    /// [`ApiError`] if one is malformed, or of a relation that its namespace does not have.
-    pub async fn write_tuples(
-        &self,
-        org: &OrgId,
-        request: &TupleRequest,
-        caller: &Caller,
-    ) -> Result<(Vec<Tuple>, Vec<Tuple>, String), ApiError> {
-        let tuples = self.named_tuples(org, request).await?;
-        let plan = |snapshot: &Snapshot| {
-            let odd = tuples
-                .iter()
-                .find(|it| !snapshot.takes_relation(it.object.namespace(), it.relation.as_str()));
-            if odd.is_some() {
-                return Err(UNKNOWN);
-            }
-            let new: Vec<_> =
-                tuples.iter().filter(|it| snapshot.find(&it.record_id()).is_none()).cloned().collect();
-            let plan = plan_of(EventKind::RelationWritten, "relations written", &new);
-            Ok(new.iter().fold(plan, |plan, tuple| plan.insert(&Entry::Tuple(tuple.clone()))))
-        };
-        let (new, revision) = self.change_policy(org, caller, plan).await?;
-        Ok((tuples, new, token(revision)))
-    }
-
-    /// Removes tuples: all of them or none. Those that are not there are no matter, if one of them is. Which were there, and
-    /// the token of the result.
-    ///
-    /// # Errors
-    /// [`ApiError`] if one is malformed, or none of them is there.
-    pub async fn remove_tuples(
-        &self,
-        org: &OrgId,
-        request: &TupleRequest,
-        caller: &Caller,
-    ) -> Result<(Vec<Tuple>, String), ApiError> {
-        let tuples = self.named_tuples(org, request).await?;
-        let plan = |snapshot: &Snapshot| {
-            let there: Vec<_> =
-                tuples.iter().filter(|it| snapshot.find(&it.record_id()).is_some()).cloned().collect();
-            if there.is_empty() {
-                return Err(ApiError::NotFound("relation"));
-            }
-            let mut plan = plan_of(EventKind::RelationDeleted, "relations removed", &there);
-            let changes = there.iter().map(|it| PolicyChange::remove(it.record_id(), Expect::Anything));
-            plan.changes.extend(changes);
-            Ok(plan)
-        };
-        let (there, revision) = self.change_policy(org, caller, plan).await?;
-        Ok((there, token(revision)))
     }
 
     /// The namespaces that the organization defined.
@@ -342,62 +282,19 @@ impl AuthorizationServer {
         self.change_policy(org, caller, plan).await.map(|((), _)| ())
     }
 
-    async fn named_tuples(&self, org: &OrgId, request: &TupleRequest) -> Result<Vec<Tuple>, ApiError> {
-        let mut wanted = Vec::new();
-        match (&request.tuples, &request.tuple) {
-            (Some(several), _) if (1..=100).contains(&several.len()) => {
-                for value in several {
-                    wanted.push(match value {
-                        Value::String(text) => self.tuple_of_text(org, text).await?,
-                        other => {
-                            let one =
-                                RelationRequest::deserialize(other).map_err(|_| ApiError::MissingFields)?;
-                            self.tuple_of_parts(org, &one).await?
-                        }
-                    });
-                }
-            }
-            (Some(_), _) => return Err(invalid("tuples", "must be a list of 1 to 100")),
-            (None, Some(text)) => wanted.push(self.tuple_of_text(org, text).await?),
-            (None, None) => wanted.push(self.tuple_of_parts(org, &request.one).await?),
-        }
-        let mut seen = std::collections::HashSet::new();
-        wanted.retain(|tuple| seen.insert(tuple.clone()));
-        Ok(wanted)
-    }
-
-    async fn tuple_of_text(&self, org: &OrgId, text: &str) -> Result<Tuple, ApiError> {
-        let tuple = Tuple::parse(text).map_err(|_| UNKNOWN)?;
-        let (object, subject) = (tuple.object.to_string(), tuple.subject.to_string());
-        let relation = Some(tuple.relation.to_string());
-        let parts = RelationRequest {
-            object: Some(object),
-            relation,
-            subject: Some(subject),
-            ..RelationRequest::default()
-        };
-        self.tuple_of_parts(org, &parts).await
-    }
-
-    async fn tuple_of_parts(&self, org: &OrgId, request: &RelationRequest) -> Result<Tuple, ApiError> {
-        let (object, relation) = self.object_and_relation(org, request).await?;
-        let subject = request.subject().ok_or(ApiError::MissingFields)?;
-        Ok(Tuple { object, relation, subject: self.subject_of_relation(org, &subject).await? })
-    }
-
-    async fn object_and_relation(
+    pub(super) async fn object_and_relation(
         &self,
         org: &OrgId,
         request: &RelationRequest,
     ) -> Result<(Entity, Label), ApiError> {
-        let object = request.object().ok_or(ApiError::MissingFields)?;
+        let object = request.object()?.ok_or(ApiError::MissingFields)?;
         let relation = request.relation.as_deref().filter(|text| !text.is_empty());
         let relation = relation.ok_or(ApiError::MissingFields)?;
         let object = self.entity(org, &object).await?.ok_or(UNKNOWN)?;
         Ok((object, Label::parse(relation).map_err(|_| UNKNOWN)?))
     }
 
-    async fn subject_of_relation(&self, org: &OrgId, text: &str) -> Result<Subject, ApiError> {
+    pub(super) async fn subject_of_relation(&self, org: &OrgId, text: &str) -> Result<Subject, ApiError> {
         let subject = Subject::parse(text).map_err(|_| UNKNOWN)?;
         let entity = self.entity(org, subject.entity.as_str()).await?.ok_or(UNKNOWN)?;
         Ok(Subject { entity, ..subject })
@@ -405,14 +302,20 @@ impl AuthorizationServer {
 
     /// Whether the caller may ask about `subject`: about itself anybody may; about others and about everybody, people and
     /// keys with `authz:check`, and people with the permission `authz.check`.
-    async fn may_ask_about(&self, principal: &Principal, subject: Option<&Subject>) -> Result<(), ApiError> {
+    async fn may_ask_about(
+        &self,
+        principal: &Principal,
+        subject: Option<&Subject>,
+        facts: RequestFacts<'_>,
+        caller: &Caller,
+    ) -> Result<(), ApiError> {
         let own = match &principal.identity {
             Identity::Agent(agent) => Some(format!("agent:{}", agent.id)),
             Identity::User(person) => Some(format!("user:{}", person.user.id)),
             Identity::Client(_) | Identity::ApiKey(_) | Identity::Remote(_) => None,
         };
         let itself = subject.is_some_and(|subject| Some(subject.to_string()) == own);
-        if itself || self.asks_about_others(principal).await? {
+        if itself || self.asks_about_others(principal, facts, &caller.origin).await? {
             return Ok(());
         }
         Err(ApiError::InsufficientPermissions)
@@ -420,12 +323,17 @@ impl AuthorizationServer {
 
     /// Whether the caller may ask what others may do. It is a door for people and keys: whatever its capabilities, an agent
     /// asks about itself.
-    pub(in crate::server) async fn asks_about_others(&self, principal: &Principal) -> Result<bool, ApiError> {
+    pub(in crate::server) async fn asks_about_others(
+        &self,
+        principal: &Principal,
+        facts: RequestFacts<'_>,
+        origin: &Origin,
+    ) -> Result<bool, ApiError> {
         let scope = Capability::parse("authz:check").is_ok_and(|scope| principal.decide(&scope).is_allow());
         if principal.agent().is_some() {
             return Ok(false);
         }
-        Ok(scope || self.holds_permission(principal, "authz.check").await?)
+        Ok(scope || self.holds_permission(principal, "authz.check", facts, origin).await?)
     }
 
     async fn charged(
@@ -464,10 +372,4 @@ impl AuthorizationServer {
 fn known(snapshot: &Snapshot, object: &Entity, relation: &Label) -> Result<(), ApiError> {
     let known = snapshot.knows_relation(object.namespace(), relation.as_str());
     if known { Ok(()) } else { Err(UNKNOWN) }
-}
-
-fn plan_of(kind: EventKind, message: &'static str, tuples: &[Tuple]) -> Plan<Vec<Tuple>> {
-    let texts: Vec<_> = tuples.iter().map(ToString::to_string).collect();
-    let target = Target::new("relation", texts.first().cloned().unwrap_or_default());
-    Plan::new(kind, message, target, tuples.to_vec()).with("tuples", texts)
 }

@@ -10,8 +10,9 @@ use crate::{
     agent::checked_text,
     audit::{EventKind, Target},
     capability::Capability,
+    clock::Timestamp,
     id::OrgId,
-    policy::{Assignment, Entry, Grant, Holder, Permission, RecordKind, Role, Snapshot},
+    policy::{Entry, Grant, Holder, Permission, RecordKind, Role, Snapshot},
     store::{Expect, Listing, Page, PolicyChange},
 };
 
@@ -36,8 +37,12 @@ pub struct RoleRequest {
 pub struct RoleView {
     /// The role.
     pub role: Arc<Role>,
-    /// How many have it directly.
-    pub holders: usize,
+    /// How many people have it directly.
+    pub users: usize,
+    /// How many agents have it directly.
+    pub agents: usize,
+    /// How many groups have it.
+    pub groups: usize,
     /// What it permits.
     pub permissions: Vec<Permission>,
 }
@@ -47,12 +52,21 @@ impl RoleView {
         let listed = |slug| {
             snapshot.permission(Capability::as_str(slug)).cloned().or_else(|| permissions::system(slug))
         };
-        let holders = snapshot.holders_of(&Grant::Role(role.number)).len();
-        Self {
+        let mut view = Self {
             role: role.clone(),
-            holders,
+            users: 0,
+            agents: 0,
+            groups: 0,
             permissions: role.permissions.iter().filter_map(listed).collect(),
+        };
+        for holder in snapshot.holders_of(&Grant::Role(role.number)) {
+            *match holder {
+                Holder::Agent(_) => &mut view.agents,
+                Holder::Group(_) => &mut view.groups,
+                Holder::User(_) => &mut view.users,
+            } += 1;
         }
+        view
     }
 
     /// As administrators see it.
@@ -64,7 +78,9 @@ impl RoleView {
             "slug": role.slug,
             "description": role.description,
             "isSystem": false,
-            "userCount": self.holders,
+            "userCount": self.users,
+            "agentCount": self.agents,
+            "groupCount": self.groups,
             "permissions": self.permissions.iter().map(permissions::view).collect::<Vec<_>>(),
             "createdAt": role.created_at.to_string(),
             "updatedAt": role.updated_at.to_string(),
@@ -119,6 +135,9 @@ impl AuthorizationServer {
         let name = request.name.as_deref().or(request.slug.as_deref()).unwrap_or_default();
         let name = checked_text("name", name, 1, 128)?;
         let slug = label("slug", request.slug.as_deref(), &name)?;
+        if slug.as_str().bytes().all(|digit| digit.is_ascii_digit()) {
+            return Err(invalid("slug", "must not be a number: that is an id"));
+        }
         let mut role = Role::new(slug, name, self.now());
         role.description = description(request.description.as_deref())?;
         let plan = |snapshot: &Snapshot| {
@@ -126,15 +145,15 @@ impl AuthorizationServer {
             if snapshot.find(&Role::record_id(&role.slug)).is_some() {
                 return Err(ApiError::Conflict("A role with this slug exists."));
             }
-            let (slugs, new) =
-                named(snapshot, request.permissions.as_deref().unwrap_or_default(), self.now())?;
-            role.permissions = slugs;
+            let wanted = request.permissions.as_deref().unwrap_or_default();
+            let named = named(snapshot, wanted, &BTreeSet::new(), self.now())?;
+            role.permissions = named.slugs;
             let role = Arc::new(role);
-            let mut plan = Plan::new(EventKind::RoleCreated, "role made", target(&role), role.clone())
+            Ok(Plan::new(EventKind::RoleCreated, "role made", target(&role), role.clone())
                 .with("permissions", json!(role.permissions))
-                .insert(&Entry::Role(role));
-            plan.changes.extend(new);
-            Ok(plan)
+                .with_names("listed", &named.listed)
+                .insert(&Entry::Role(role))
+                .also(named.changes))
         };
         let (role, _) = self.change_policy(org, caller, plan).await?;
         self.role(org, role.slug.as_str()).await
@@ -161,10 +180,10 @@ impl AuthorizationServer {
             if request.description.is_some() {
                 role.description = description(request.description.as_deref())?;
             }
-            let Some(wanted) = &request.permissions else { return Ok(Vec::new()) };
-            let (slugs, new) = named(snapshot, wanted, self.now())?;
-            role.permissions = slugs;
-            Ok(new)
+            let Some(wanted) = &request.permissions else { return Ok(None) };
+            let named = named(snapshot, wanted, &role.permissions, self.now())?;
+            role.permissions.clone_from(&named.slugs);
+            Ok(Some(named))
         })
         .await
     }
@@ -181,9 +200,9 @@ impl AuthorizationServer {
         caller: &Caller,
     ) -> Result<RoleView, ApiError> {
         self.change_role(org, name, caller, |snapshot, role| {
-            let (slugs, new) = named(snapshot, wanted, self.now())?;
-            role.permissions.extend(slugs);
-            Ok(new)
+            let named = named(snapshot, wanted, &role.permissions, self.now())?;
+            role.permissions.extend(named.slugs.iter().cloned());
+            Ok(Some(named))
         })
         .await
     }
@@ -203,7 +222,7 @@ impl AuthorizationServer {
             let slug = snapshot.permission(permission).map(|it| it.slug.clone());
             let slug = slug.or_else(|| Capability::parse(permission).ok());
             let removed = slug.is_some_and(|slug| role.permissions.remove(&slug));
-            if removed { Ok(Vec::new()) } else { Err(ApiError::NotFound("permission of this role")) }
+            if removed { Ok(None) } else { Err(ApiError::NotFound("permission of this role")) }
         })
         .await
     }
@@ -216,17 +235,14 @@ impl AuthorizationServer {
         let plan = |snapshot: &Snapshot| {
             let role = found(snapshot, name)?;
             let grant = Grant::Role(role.number);
-            let plan = Plan::new(EventKind::RoleDeleted, "role removed", target(role), ());
-            let holders = snapshot.holders_of(&grant);
-            let plan = plan.with("holders", holders.len()).remove(snapshot, &Entry::Role(role.clone()));
-            // The id of the role is never used again, so what is left of many assignments gives nothing.
-            let swept = snapshot.holders_of(&grant).take(SWEPT);
-            Ok(swept.fold(plan, |plan, holder: &Holder| {
-                let assignment = Assignment::new(holder.clone(), grant.clone(), self.now());
-                plan.remove(snapshot, &Entry::Assignment(assignment))
-            }))
+            let holders = snapshot.holders_of(&grant).len();
+            let plan = Plan::new(EventKind::RoleDeleted, "role removed", target(role), (target(role), grant));
+            Ok(plan.with("holders", holders).remove(snapshot, &Entry::Role(role.clone())))
         };
-        self.change_policy(org, caller, plan).await.map(|((), _)| ())
+        let ((target, grant), _) = self.change_policy(org, caller, plan).await?;
+        // The id of the role is never used again, so what is left of it gives nothing.
+        self.forget_role(org, target, &grant, caller).await;
+        Ok(())
     }
 
     async fn change_role(
@@ -234,53 +250,67 @@ impl AuthorizationServer {
         org: &OrgId,
         name: &str,
         caller: &Caller,
-        change: impl Fn(&Snapshot, &mut Role) -> Result<Vec<PolicyChange>, ApiError> + Send + Sync,
+        change: impl Fn(&Snapshot, &mut Role) -> Result<Option<Named>, ApiError> + Send + Sync,
     ) -> Result<RoleView, ApiError> {
         let plan = |snapshot: &Snapshot| {
             let old = found(snapshot, name)?;
             let mut role = Role::clone(old);
-            let new = change(snapshot, &mut role)?;
+            let named = change(snapshot, &mut role)?;
             if role.permissions.len() > Role::MAX_PERMISSIONS {
                 return Err(invalid("permissions", format!("are more than {}", Role::MAX_PERMISSIONS)));
             }
             let plan = Plan::new(EventKind::RoleUpdated, "role changed", target(old), old.slug.clone());
-            if role == **old && new.is_empty() {
+            let (listed, changes) = named.map(|named| (named.listed, named.changes)).unwrap_or_default();
+            if role == **old && changes.is_empty() {
                 return Ok(plan);
             }
             role.updated_at = self.now();
-            let mut plan = plan
-                .with("before", json!({ "name": old.name, "permissions": old.permissions }))
-                .with("after", json!({ "name": role.name, "permissions": role.permissions }))
-                .put(snapshot, &Entry::Role(Arc::new(role)));
-            plan.changes.extend(new);
-            Ok(plan)
+            Ok(plan
+                .with("before", told(old))
+                .with("after", told(&role))
+                .with_names("listed", listed)
+                .put(snapshot, &Entry::Role(Arc::new(role)))
+                .also(changes))
         };
         let (slug, _) = self.change_policy(org, caller, plan).await?;
         self.role(org, slug.as_str()).await
     }
 }
 
-/// How many assignments are removed with their role.
-const SWEPT: usize = 500;
-
 pub(super) fn found<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Arc<Role>, ApiError> {
     snapshot.role(name).ok_or(ApiError::NotFound("role"))
+}
+
+/// What the log says of a role.
+fn told(role: &Role) -> Value {
+    json!({ "name": role.name, "description": role.description, "permissions": role.permissions })
 }
 
 pub(super) fn target(role: &Role) -> Target {
     Target::new("role", role.slug.as_str()).named(&*role.name)
 }
 
-/// The permissions that are named, and what has to be written so that they are listed.
+/// Permissions that a request names.
+pub(super) struct Named {
+    pub(super) slugs: BTreeSet<Capability>,
+    /// Which of them nobody has listed yet.
+    pub(super) listed: Vec<Capability>,
+    /// What is to be written so that all of them are listed, and still are when it is written.
+    pub(super) changes: Vec<PolicyChange>,
+}
+
+/// The permissions that are named. Those that are `held` already are there to be taken away whenever they are taken off the
+/// list; of every other one the record is written again, so that it is not taken off meanwhile.
 pub(super) fn named(
     snapshot: &Snapshot,
     wanted: &[Value],
-    now: crate::clock::Timestamp,
-) -> Result<(BTreeSet<Capability>, Vec<PolicyChange>), ApiError> {
+    held: &BTreeSet<Capability>,
+    now: Timestamp,
+) -> Result<Named, ApiError> {
     if wanted.len() > Role::MAX_PERMISSIONS {
         return Err(invalid("permissions", format!("are more than {}", Role::MAX_PERMISSIONS)));
     }
-    let (mut slugs, mut new) = (BTreeSet::new(), Vec::new());
+    let mut named = Named { slugs: BTreeSet::new(), listed: Vec::new(), changes: Vec::new() };
     for value in wanted {
         let name = match value {
             Value::Object(members) => members.get("slug").or(members.get("id")).unwrap_or(&Value::Null),
@@ -299,17 +329,24 @@ pub(super) fn named(
             }
             None => permissions::slug("permissions", &name)?,
         };
-        if !snapshot.lists(&slug) && !slugs.contains(&slug) {
-            let permission = Permission::new(slug.clone(), slug.to_string(), now);
-            new.push(PolicyChange::put(&Entry::Permission(permission), Expect::Absent));
+        if !named.slugs.insert(slug.clone()) {
+            continue;
         }
-        slugs.insert(slug);
+        if !snapshot.lists(&slug) {
+            let permission = Permission::new(slug.clone(), slug.to_string(), now);
+            named.changes.push(PolicyChange::put(&Entry::Permission(permission), Expect::Absent));
+            named.listed.push(slug);
+        } else if !held.contains(&slug)
+            && let Some((revision, entry)) = snapshot.find(&Permission::record_id(&slug))
+        {
+            named.changes.push(PolicyChange::put(entry, Expect::At(revision)));
+        }
     }
-    Ok((slugs, new))
+    Ok(named)
 }
 
 /// Every permission that `holder` has, with or without a role: its slug, what it permits, and where it comes from.
-pub(in crate::server) fn named_role_source(
+pub(in crate::server) fn sources_of_permissions(
     snapshot: &Snapshot,
     holder: &Holder,
 ) -> Vec<(Capability, String, String)> {

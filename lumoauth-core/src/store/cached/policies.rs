@@ -26,7 +26,10 @@ impl PolicyStore for Cached {
         self.change(org, ChangedRecord::Policy, change).await
     }
 
+    /// Whoever asks begins to read everything. What others commit meanwhile must be told afterwards, so nothing that was kept
+    /// before may answer for it.
     async fn revision(&self, org: &OrgId) -> Result<u64, StoreError> {
+        self.kept_revisions.forget(org);
         self.policies.revision(org).await
     }
 

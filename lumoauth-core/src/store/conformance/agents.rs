@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{ALL, RACERS, aauth_resources::identifier, count, now, race, some_event, some_org};
 use crate::{
-    agent::{AAuthIdentity, Agent, AgentKind, AgentStatus, DelegationConsent, IdentityType},
+    agent::{AAuthIdentity, Agent, AgentKind, AgentStatus, AuthMethod, DelegationConsent, IdentityType},
     capability::Capability,
     client::Secrets,
     id::{AgentId, ClientId, OrgId, Slug},
@@ -52,6 +52,9 @@ pub async fn round_trip(store: &dyn AgentStore) {
     full.kind = AgentKind::AiAssistant;
     full.status = AgentStatus::Suspended;
     full.identity_type = IdentityType::Custom;
+    full.auth_methods = AuthMethod::ALL.into();
+    full.allowed_ips =
+        ["10.0.0.0/8", "2001:db8::/33", "::1", "0.0.0.0/0"].map(|text| text.parse().unwrap()).into();
     full.capabilities = ["read:*", "tool:search"].map(|text| Capability::parse(text).unwrap()).into();
     full.requested_capabilities = vec![Capability::parse("write:a").unwrap()];
     full.allowed_tools = vec!["search".to_owned()];

@@ -6,10 +6,10 @@ use serde_json::json;
 
 use super::{ALL, RACERS, count, now, race, some_event, some_org};
 use crate::{
-    approval::{Approval, ApprovalToken, Decision, Impact},
+    approval::{Approval, ApprovalToken, Decision, Epochs, Impact},
     clock::Timestamp,
     id::{AgentId, ClientId, Number, OrgId, UserId},
-    store::{ApprovalStore, Consume, Decide, Insert, Page, Unique},
+    store::{ApprovalStore, Consume, Decide, NewApproval, Page},
 };
 
 const MOMENT: Duration = Duration::from_millis(1);
@@ -25,11 +25,11 @@ pub(super) fn some_approval() -> Approval {
 /// What somebody says.
 pub(super) fn some_decision(approved: bool) -> Decision {
     let (by, number) = (Some(UserId::generate()), Some(Number::generate()));
-    Decision { approved, by, number, at: now(), note: None }
+    Decision { approved, by, number, epoch: 1, at: now(), note: None }
 }
 
 async fn inserted(store: &dyn ApprovalStore, org: &OrgId, approval: &Approval) {
-    assert_eq!(store.insert(org, approval, &some_event()).await.unwrap(), Insert::Inserted);
+    assert_eq!(store.insert(org, approval, &some_event()).await.unwrap(), NewApproval::Inserted);
 }
 
 async fn decided(
@@ -54,6 +54,7 @@ pub async fn round_trip(store: &dyn ApprovalStore) {
     full.task_id = "\u{1f4b8} \"'\\%_ t-9".to_owned();
     full.reason = "Pay\ninvoice\t88 \u{e9}".to_owned();
     full.impact = Impact::Critical;
+    full.epochs = Epochs { organization: 1, agent: u32::MAX };
     full.reservation = Some("key \u{0} of a reservation".to_owned());
     for (name, value) in [
         ("amount", json!("12.500000")),
@@ -88,17 +89,73 @@ pub async fn one_token_once(store: &dyn ApprovalStore) {
         (0..RACERS).map(|n| Approval { task_id: format!("racer {n}"), ..wanted.clone() }).collect();
     let outcomes = race(RACERS, async |n| store.insert(&org, &racers[n], &some_event()).await.unwrap()).await;
 
-    assert_eq!(count(&outcomes, &Insert::Inserted), 1, "{outcomes:?}");
-    assert_eq!(count(&outcomes, &Insert::Taken(Unique::Id)), RACERS - 1, "{outcomes:?}");
-    let winner = outcomes.iter().position(|outcome| *outcome == Insert::Inserted).unwrap();
+    assert_eq!(count(&outcomes, &NewApproval::Inserted), 1, "{outcomes:?}");
+    assert_eq!(count(&outcomes, &NewApproval::Taken), RACERS - 1, "{outcomes:?}");
+    let winner = outcomes.iter().position(|outcome| *outcome == NewApproval::Inserted).unwrap();
     assert_eq!(found(store, &org, &wanted).await.as_ref(), Some(&racers[winner]));
     assert_eq!(store.pending(&org, None, now(), ALL).await.unwrap().total, 1);
 
     // It stays so once it was decided.
     let winner = &racers[winner];
     assert_eq!(decided(store, &org, winner, &some_decision(true), now()).await, Decide::Decided);
-    assert_eq!(store.insert(&org, winner, &some_event()).await.unwrap(), Insert::Taken(Unique::Id));
+    assert_eq!(store.insert(&org, winner, &some_event()).await.unwrap(), NewApproval::Taken);
     assert!(found(store, &org, winner).await.unwrap().decision.is_some());
+}
+
+/// "If as many of the same agent for the same person are pending at its `created_at`, it is [`NewApproval::TooMany`]"; "any
+/// number of calls at once leave no more than that".
+pub async fn so_many_wait_at_a_time(store: &dyn ApprovalStore) {
+    const MOST: usize = Approval::MAX_PENDING as usize;
+    let org = some_org();
+    let asking = |like: &Approval| Approval { token: ApprovalToken::generate(), ..like.clone() };
+    let insert =
+        async |org: &OrgId, approval: &Approval| store.insert(org, approval, &some_event()).await.unwrap();
+    let pending = async |org: &OrgId, at| store.pending(org, None, at, Page::first(0)).await.unwrap().total;
+    let first = some_approval();
+    for like in [first.clone(), Approval { on_behalf_of: None, ..first.clone() }] {
+        let org = some_org();
+        let racers: Vec<_> = (0..MOST + RACERS).map(|_| asking(&like)).collect();
+        let outcomes = race(racers.len(), async |n| insert(&org, &racers[n]).await).await;
+        assert_eq!(count(&outcomes, &NewApproval::Inserted), MOST, "{outcomes:?}");
+        assert_eq!(count(&outcomes, &NewApproval::TooMany), RACERS, "{outcomes:?}");
+        assert_eq!(pending(&org, now()).await, MOST as u64);
+    }
+
+    let mut waiting = Vec::new();
+    for _ in 0..MOST {
+        let approval = asking(&first);
+        inserted(store, &org, &approval).await;
+        waiting.push(approval);
+    }
+    let over = asking(&first);
+    assert_eq!(insert(&org, &over).await, NewApproval::TooMany);
+    assert_eq!(found(store, &org, &over).await, None);
+    // A repetition is none of them, nor is what others ask, or are asked, or what is asked elsewhere.
+    assert_eq!(insert(&org, &waiting[0]).await, NewApproval::Taken);
+    for other in [
+        Approval { agent: AgentId::generate(), ..asking(&first) },
+        Approval { on_behalf_of: Some(UserId::generate()), ..asking(&first) },
+        Approval { on_behalf_of: None, ..asking(&first) },
+    ] {
+        inserted(store, &org, &other).await;
+    }
+    inserted(store, &some_org(), &over).await;
+
+    // What was decided makes room, and what has ended, told or not.
+    assert_eq!(decided(store, &org, &waiting[0], &some_decision(false), now()).await, Decide::Decided);
+    inserted(store, &org, &over).await;
+    assert_eq!(insert(&org, &asking(&first)).await, NewApproval::TooMany);
+    let later = |at: Timestamp| Approval {
+        created_at: at,
+        expires_at: at.plus(Duration::from_secs(300)),
+        ..asking(&first)
+    };
+    assert_eq!(insert(&org, &later(first.expires_at.minus(MOMENT))).await, NewApproval::TooMany);
+    assert!(store.lapse(&org, &waiting[1], first.expires_at, &some_event()).await.unwrap());
+    for _ in 0..MOST {
+        inserted(store, &org, &later(first.expires_at)).await;
+    }
+    assert_eq!(insert(&org, &later(first.expires_at)).await, NewApproval::TooMany);
 }
 
 /// "A record of one organization is never found, changed, counted or removed through another."

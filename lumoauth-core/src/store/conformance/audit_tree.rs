@@ -38,7 +38,7 @@ async fn assert_whole(store: &dyn AuditStore, org: &OrgId) -> LogHead {
     let (mut tree, mut blocks) = (Frontier::default(), Vec::new());
     for (entry, seq) in raw.iter().zip(1..) {
         assert_eq!(entry.seq, seq);
-        assert!(entry.recomputed().is_none_or(|leaf| leaf == entry.leaf), "{entry:?}");
+        assert!(entry.recomputed(org).is_none_or(|leaf| leaf == entry.leaf), "{entry:?}");
         blocks.extend(tree.push(entry.leaf));
     }
     assert_eq!(head.tree, tree);
@@ -122,7 +122,7 @@ pub async fn raw_entries_hash_to_their_leaves(store: &dyn AuditStore) {
     for (entry, event) in raw.iter().zip(&events) {
         assert_eq!((entry.event_id, entry.at), (event.id, event.at));
         assert_eq!(serde_json::from_str::<Event>(entry.body.as_ref().unwrap()).unwrap(), *event);
-        assert_eq!(entry.recomputed(), Some(entry.leaf));
+        assert_eq!(entry.recomputed(&org), Some(entry.leaf));
     }
     assert_eq!(store.raw(&org, 6, 9).await.unwrap(), raw[6..]);
     assert_eq!(store.raw(&org, 0, 0).await.unwrap(), []);
@@ -145,6 +145,10 @@ pub async fn checkpoints_stay_as_they_are(store: &dyn AuditStore) {
     assert_eq!(store.checkpoints(&org, 3, 9).await.unwrap(), []);
     assert_eq!(store.head(&org).await.unwrap().signed, 3);
     assert_eq!(store.checkpoints(&some_org(), 0, 9).await.unwrap(), []);
+    // Whoever lost entries must be able to see it.
+    store.sign_off(&org, &of(7, "g")).await.unwrap();
+    let head = store.head(&org).await.unwrap();
+    assert_eq!((head.signed, head.tree.size()), (7, 3));
 
     let raced = some_org();
     store.append(&raced, &[some_event()]).await.unwrap();
@@ -156,10 +160,10 @@ pub async fn checkpoints_stay_as_they_are(store: &dyn AuditStore) {
     assert_eq!(store.checkpoints(&raced, 0, 9).await.unwrap(), first);
 }
 
-/// "Organizations whose log is at least `by` entries longer than its largest signed head."
+/// "Organizations whose log is at least `by` entries longer than its largest signed head, in the order of their ids."
 pub async fn unsigned_logs(store: &dyn AuditStore) {
     let org = some_org();
-    let listed = async |by| store.unsigned(by, ALL.limit).await.unwrap().contains(&org);
+    let listed = async |by| store.unsigned(by, None, ALL.limit).await.unwrap().contains(&org);
     assert!(!listed(1).await);
     store.append(&org, &[some_event(), some_event(), some_event()]).await.unwrap();
     settle(store, &org).await;
@@ -169,11 +173,35 @@ pub async fn unsigned_logs(store: &dyn AuditStore) {
     store.sign_off(&org, &Checkpoint { size: 3, signed: "c".to_owned() }).await.unwrap();
     store.sign_off(&org, &Checkpoint { size: 1, signed: "a".to_owned() }).await.unwrap();
     assert!(!listed(1).await);
-    assert_eq!(store.unsigned(1, 0).await.unwrap(), []);
+    assert_eq!(store.unsigned(1, None, 0).await.unwrap(), []);
+
+    let mut ours = [some_org(), some_org(), some_org()];
+    for org in &ours {
+        store.append(org, &[some_event()]).await.unwrap();
+        settle(store, org).await;
+    }
+    ours.sort();
+    let (mut all, mut last): (Vec<OrgId>, Option<OrgId>) = (Vec::new(), None);
+    loop {
+        let page = store.unsigned(1, last.as_ref(), 2).await.unwrap();
+        assert!(page.len() <= 2);
+        last = page.last().cloned();
+        all.extend(page);
+        if last.is_none() {
+            break;
+        }
+    }
+    assert!(all.is_sorted_by(|one, next| one < next), "{all:?}");
+    assert!(ours.iter().all(|org| all.contains(org)) && !all.contains(&org));
 }
 
-/// "Drops the bodies of all entries up to this number, and returns how many had one. Numbers, leaves, totals and proofs stay
-/// as they are."
+/// What retention says.
+fn drop_event() -> Event {
+    Event::new(EventKind::AuditBodiesDropped, Actor::system(), "dropped", now())
+}
+
+/// "Drops the bodies, writes `on` with them, and returns how many those were. Numbers, leaves, totals and proofs stay as they
+/// are."
 pub async fn bodies_are_dropped_from_the_oldest_on(store: &dyn AuditStore) {
     let org = some_org();
     let mut events: Vec<_> = (0..5)
@@ -189,17 +217,21 @@ pub async fn bodies_are_dropped_from_the_oldest_on(store: &dyn AuditStore) {
     let stats = store.stats(&org, &AuditFilter::default()).await.unwrap();
     let leaves = store.nodes(&org, TreeLevel::Leaves, 0..9).await.unwrap();
 
-    assert_eq!(store.drop_bodies(&some_org(), 9).await.unwrap(), 0);
-    for (up_to, dropped) in [(0, 0), (1, 1), (2, 1), (1, 0), (2, 0)] {
-        assert_eq!(store.drop_bodies(&org, up_to).await.unwrap(), dropped);
+    let mut reasons = [drop_event(), drop_event()];
+    for (n, reason) in (0..).zip(&mut reasons) {
+        assert_eq!(store.drop_bodies(&org, n, n + 1, reason).await.unwrap(), 1);
+        settle(store, &org).await;
     }
 
     let after = assert_whole(store, &org).await;
-    assert_eq!((after.tree, after.dropped), (before.tree, 2));
-    assert_eq!(store.nodes(&org, TreeLevel::Leaves, 0..9).await.unwrap(), leaves);
-    assert_eq!(store.stats(&org, &AuditFilter::default()).await.unwrap(), stats);
+    assert_eq!((after.tree.size(), after.dropped), (before.tree.size() + 2, 2));
+    assert_eq!(store.nodes(&org, TreeLevel::Leaves, 0..5).await.unwrap(), leaves);
     let bodies: Vec<_> = raw_log(store, &org, 9).await.iter().map(|entry| entry.body.is_some()).collect();
-    assert_eq!(bodies, [false, false, true, true, true]);
+    assert_eq!(bodies, [false, false, true, true, true, true, true]);
+    events.extend(reasons);
+    let mut stats_now = stats;
+    events[5..].iter().for_each(|event| stats_now.count(event));
+    assert_eq!(store.stats(&org, &AuditFilter::default()).await.unwrap(), stats_now);
 
     let left = |event: &Event| dropped_event(event.id, event.at, event.kind, event.outcome);
     let wanted: Vec<_> = (1..)
@@ -218,13 +250,32 @@ pub async fn bodies_are_dropped_from_the_oldest_on(store: &dyn AuditStore) {
     assert_eq!(total(&|filter| filter.actor = Some("ada".to_owned())).await, 3);
     assert_eq!(total(&|filter| filter.target = Some("a-1".to_owned())).await, 3);
     assert_eq!(total(&|filter| filter.search = Some("canary".to_owned())).await, 3);
-    assert_eq!(total(&|filter| filter.search = Some(String::new())).await, 5);
+    assert_eq!(total(&|filter| filter.search = Some(String::new())).await, 7);
     assert_eq!(total(&|filter| filter.kind = Some("agent.action".to_owned())).await, 5);
     assert_eq!(total(&|filter| filter.outcome = Some(EventOutcome::Failure)).await, 1);
 
     // The same event again is still known.
     store.append(&org, &events[..1]).await.unwrap();
-    assert_eq!(assert_whole(store, &org).await.tree.size(), 5);
-    assert_eq!(store.drop_bodies(&org, u64::MAX).await.unwrap(), 3);
-    assert_eq!(assert_whole(store, &org).await.dropped, 5);
+    assert_eq!(assert_whole(store, &org).await.tree.size(), 7);
+    assert_eq!(store.drop_bodies(&org, 2, 7, &drop_event()).await.unwrap(), 5);
+    assert_eq!(assert_whole(store, &org).await.dropped, 7);
+}
+
+/// "Unless the bodies up to `from`, and no others, are dropped, and the log has `up_to` entries, nothing happens, and the
+/// answer is 0: of several servers one drops them, and it is said once."
+pub async fn bodies_are_dropped_once(store: &dyn AuditStore) {
+    let org = some_org();
+    store.append(&org, &[some_event(), some_event(), some_event()]).await.unwrap();
+    let before = assert_whole(store, &org).await;
+    for (from, up_to) in [(0, 0), (1, 2), (1, 0), (0, 4), (0, u64::MAX), (u64::MAX, u64::MAX)] {
+        assert_eq!(store.drop_bodies(&org, from, up_to, &drop_event()).await.unwrap(), 0, "{from} {up_to}");
+    }
+    assert_eq!(store.drop_bodies(&some_org(), 0, 9, &drop_event()).await.unwrap(), 0);
+    assert_eq!(assert_whole(store, &org).await, before);
+
+    let answers = race(RACERS, async |_| store.drop_bodies(&org, 0, 2, &drop_event()).await.unwrap()).await;
+    assert_eq!(answers.into_iter().filter(|dropped| *dropped != 0).collect::<Vec<_>>(), [2]);
+    let after = assert_whole(store, &org).await;
+    assert_eq!((after.tree.size(), after.dropped), (4, 2));
+    assert_eq!(store.drop_bodies(&org, 0, 3, &drop_event()).await.unwrap(), 0);
 }

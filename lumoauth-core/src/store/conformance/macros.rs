@@ -61,7 +61,7 @@ macro_rules! store_conformance {
     (@role approvals $make:expr) => {
         $crate::store_conformance!(@cases approvals $make;
             round_trip, one_token_once, organizations_are_apart, decided_once, racing_approvals,
-            approve_and_deny_race, expired_is_not_decided, used_once, racing_uses, ends_are_told_once, pending);
+            approve_and_deny_race, expired_is_not_decided, used_once, racing_uses, ends_are_told_once, pending, so_many_wait_at_a_time);
     };
     (@role audit $make:expr) => {
         $crate::store_conformance!(@cases audit $make;
@@ -73,7 +73,7 @@ macro_rules! store_conformance {
         $crate::store_conformance!(@cases audit_tree $make;
             grows_with_the_log, racing_appends_keep_the_tree, blocks_are_roots_of_leaves,
             raw_entries_hash_to_their_leaves, checkpoints_stay_as_they_are, unsigned_logs,
-            bodies_are_dropped_from_the_oldest_on);
+            bodies_are_dropped_from_the_oldest_on, bodies_are_dropped_once);
     };
     (@role budgets $make:expr) => {
         $crate::store_conformance!(@cases budgets $make;

@@ -18,6 +18,7 @@ use crate::{
     aauth_resource::AAuthResource,
     agent::Agent,
     api_key::ApiKey,
+    approval::{Approval, ApprovalToken},
     audit::Event,
     capability::Scope,
     client::Client,
@@ -32,9 +33,9 @@ use crate::{
     store::{
         AAuthResourceStore, AgentStore, ApiKeyStore, Apply, ApprovalStore, AuditStore, ClientStore,
         ConsentStore, Consume, Decide, Expect, GrantStore, Handle, Insert, JitStore, KeyStore,
-        McpServerStore, OrganizationStore, Outbox, PolicyChange, PolicyStore, ROTATION_GRACE, RefreshToken,
-        Remove, RequestEvents, Revoked, Rotation, SealedKey, Ticket, TicketUse, Unique, Update, UseEvents,
-        UserStore,
+        McpServerStore, NewApproval, OrganizationStore, Outbox, PolicyChange, PolicyStore, ROTATION_GRACE,
+        RefreshToken, Remove, RequestEvents, Revoked, Rotation, SealedKey, Ticket, TicketUse, Unique, Update,
+        UseEvents, UserStore,
     },
     user::User,
 };
@@ -223,9 +224,15 @@ async fn approvals(store: &dyn ApprovalStore, org: &OrgId, on: &mut Script) {
         async |approval, at, on| store.decide(org, approval, &some_decision(true), at, &on).await.unwrap();
     assert_eq!(decide(&approval, now(), nothing()).await, Decide::Missing);
     for approval in [&approval, &ended, &raced] {
-        assert_eq!(store.insert(org, approval, &on.change()).await.unwrap(), Insert::Inserted);
-        assert_eq!(store.insert(org, approval, &nothing()).await.unwrap(), Insert::Taken(Unique::Id));
+        assert_eq!(store.insert(org, approval, &on.change()).await.unwrap(), NewApproval::Inserted);
+        assert_eq!(store.insert(org, approval, &nothing()).await.unwrap(), NewApproval::Taken);
     }
+    let busy = some_approval();
+    let another = || Approval { token: ApprovalToken::generate(), ..busy.clone() };
+    for _ in 0..Approval::MAX_PENDING {
+        assert_eq!(store.insert(org, &another(), &on.change()).await.unwrap(), NewApproval::Inserted);
+    }
+    assert_eq!(store.insert(org, &another(), &nothing()).await.unwrap(), NewApproval::TooMany);
     assert_eq!(decide(&approval, now(), on.change()).await, Decide::Decided);
     assert_eq!(decide(&approval, now(), nothing()).await, Decide::AlreadyDecided);
     assert_eq!(decide(&ended, ended.expires_at, nothing()).await, Decide::Expired);
@@ -259,7 +266,8 @@ async fn jit(store: &dyn JitStore, org: &OrgId, on: &mut Script) {
         assert_eq!(ask(request, history().await, on.change(), nothing()).await, NewRequest::Inserted);
         assert_eq!(ask(request, history().await, nothing(), nothing()).await, NewRequest::Missing);
     }
-    let stale = ask(&requests[4], History::default(), nothing(), nothing()).await;
+    let other = History { denials: 1, ..History::default() };
+    let stale = ask(&requests[4], other, nothing(), nothing()).await;
     assert_eq!(stale, NewRequest::Stale);
     let rule = async |request: &JitRequest, approved, done: Event, suspended: Event| {
         let on = RequestEvents { done: &done, suspended: &suspended };

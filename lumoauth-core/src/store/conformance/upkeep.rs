@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     approvals::{some_approval, some_decision},
     grants::{next_of, rotate, some_refresh, some_ticket, use_ticket},
+    jit::{asked, closed, found, ruled, some_request, some_ruling, some_task},
     now, some_event, some_org,
 };
 use crate::{
@@ -12,11 +13,12 @@ use crate::{
     budget::{Account, Line, Meter, Resolution, Window},
     clock::Timestamp,
     id::AgentId,
+    jit::{CloseTask, JitRequest, Load, NewRequest, Rule, TASK_GRACE, Task, TaskOutcome},
     random::random_bytes,
     store::{
         ApprovalStore, BudgetStore, Charge, ChargeId, Charged, Decide, GrantStore, Handle, HoldId, Insert,
-        NewHold, REPLAY_GRACE, RateLimit, RateLimitStore, RefreshToken, Remembered, ReplayStore, Resolved,
-        Revoked, Rotation, Store, Ticket, TicketUse, Upkeep,
+        JitStore, NewApproval, NewHold, REPLAY_GRACE, RateLimit, RateLimitStore, RefreshToken, Remembered,
+        ReplayStore, Resolved, Revoked, Rotation, Store, Ticket, TicketUse, Upkeep,
     },
 };
 
@@ -36,6 +38,7 @@ pub async fn purge_keeps_what_counts(store: &dyn Store) {
     purge_keeps_tickets(store, store).await;
     purge_keeps_refresh_tokens(store, store).await;
     purge_keeps_approvals(store, store).await;
+    purge_keeps_tasks(store, store).await;
     purge_keeps_charge_ids(store, store).await;
     purge_keeps_parked_holds(store, store).await;
     purge_keeps_counters(store, store).await;
@@ -179,7 +182,7 @@ pub async fn purge_keeps_approvals(approvals: &dyn ApprovalStore, store: &dyn Up
     let gone: Vec<_> = (0..4).map(|_| ending(last.minus(MOMENT))).collect();
     for approval in gone.iter().chain([&open, &ended, &decided]) {
         let outcome = approvals.insert(&org, approval, &some_event()).await.unwrap();
-        assert_eq!(outcome, Insert::Inserted);
+        assert_eq!(outcome, NewApproval::Inserted);
     }
     for approval in [&decided, &gone[0]] {
         let outcome = approvals.decide(&org, approval, &some_decision(true), early, &some_event()).await;
@@ -195,10 +198,58 @@ pub async fn purge_keeps_approvals(approvals: &dyn ApprovalStore, store: &dyn Up
     // What was dropped makes room.
     for approval in &gone {
         let outcome = approvals.insert(&org, approval, &some_event()).await.unwrap();
-        assert_eq!(outcome, Insert::Inserted);
+        assert_eq!(outcome, NewApproval::Inserted);
     }
     let outcome = approvals.decide(&org, &gone[0], &some_decision(true), early, &some_event()).await;
     assert_eq!(outcome.unwrap(), Decide::Decided);
+}
+
+/// "Tasks and what was asked in them past their `keep_until`, what of an agent waited for people once all of it has ended" are
+/// dropped, closed or not, and nothing else: what still waits counts as before.
+pub async fn purge_keeps_tasks(jit: &dyn JitStore, store: &dyn Upkeep) {
+    let org = some_org();
+    let last = then().minus(TASK_GRACE);
+    let early = last.minus(HOUR);
+    let ending = |at: Timestamp| Task { created_at: early, expires_at: at, ..some_task() };
+    let asking = |task: &Task, at: Timestamp| JitRequest { expires_at: at, ..some_request(task) };
+    let (open, ended, gone) = (ending(now()), ending(last), ending(last.minus(MOMENT)));
+    for task in [&open, &ended, &gone] {
+        assert_eq!(jit.insert_task(&org, task, &some_event()).await.unwrap(), Insert::Inserted);
+    }
+    let (old, waits) = (asking(&gone, last.minus(MOMENT)), asking(&ended, last));
+    for request in [&old, &waits] {
+        assert_eq!(asked(jit, &org, request, early).await, NewRequest::Inserted);
+    }
+    // As many as there may be; all but one wait beyond the purge.
+    let mut held = vec![asking(&open, then().minus(MOMENT))];
+    held.extend((1..Load::MAX_PER_TASK).map(|_| asking(&open, then().plus(HOUR))));
+    for request in &held {
+        assert_eq!(asked(jit, &org, request, early).await, NewRequest::Inserted);
+    }
+    assert_eq!(asked(jit, &org, &asking(&open, now()), early).await, NewRequest::TooMany);
+    assert_eq!(closed(jit, &org, &ended, TaskOutcome::Completed).await, CloseTask::Closed);
+
+    purge(store).await;
+
+    assert!(jit.find_task(&org, &gone.id).await.unwrap().is_none());
+    assert!(found(jit, &org, &old).await.is_none());
+    for task in [&open, &ended] {
+        assert!(jit.find_task(&org, &task.id).await.unwrap().is_some());
+    }
+    for request in held.iter().chain([&waits]) {
+        assert!(found(jit, &org, request).await.is_some());
+    }
+    let mut left = 0;
+    while asked(jit, &org, &asking(&open, now()), then()).await == NewRequest::Inserted {
+        left += 1;
+    }
+    assert_eq!(left, 1, "what waits was forgotten");
+    // Somebody of whom nothing is known any more begins anew, and what was dropped makes room.
+    let again = Task { expires_at: now(), ..gone };
+    assert_eq!(jit.insert_task(&org, &again, &some_event()).await.unwrap(), Insert::Inserted);
+    let request = JitRequest { expires_at: now(), ..old };
+    assert_eq!(asked(jit, &org, &request, then()).await, NewRequest::Inserted);
+    assert_eq!(ruled(jit, &org, &request, &some_ruling(true), then()).await, Rule::Ruled);
 }
 
 /// "Until its `keep_until`, a repetition changes nothing."

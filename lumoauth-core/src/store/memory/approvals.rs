@@ -1,7 +1,7 @@
 //! Approvals in memory.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, hash_map::Entry},
     sync::Arc,
 };
 
@@ -12,8 +12,8 @@ use crate::{
     approval::{Approval, ApprovalStatus, ApprovalToken, Decision},
     audit::Event,
     clock::Timestamp,
-    id::{OrgId, UserId},
-    store::{ApprovalStore, Consume, Decide, Insert, Listing, Page, StoreError, Unique},
+    id::{AgentId, OrgId, UserId},
+    store::{ApprovalStore, Consume, Decide, Listing, NewApproval, Page, StoreError},
 };
 
 /// The approvals of one organization.
@@ -23,20 +23,32 @@ pub(super) struct Approvals {
     by_end: BTreeSet<(Timestamp, ApprovalToken)>,
     /// Those that nobody decided and whose end nobody told.
     open: BTreeSet<(Timestamp, ApprovalToken)>,
+    /// By who asks whom, what was open when it last asked.
+    asked: HashMap<Pair, Vec<(Timestamp, ApprovalToken)>>,
 }
 
+/// Who asks whom.
+type Pair = (AgentId, Option<UserId>);
+
 impl Approvals {
-    fn insert(&mut self, approval: &Approval) -> Insert {
+    fn insert(&mut self, approval: &Approval) -> NewApproval {
         if self.by_token.contains_key(&approval.token) {
-            return Insert::Taken(Unique::Id);
+            return NewApproval::Taken;
         }
         let end = (approval.expires_at, approval.token.clone());
         if approval.decision.is_none() {
+            let now = approval.created_at;
+            let asked = self.asked.entry((approval.agent, approval.on_behalf_of)).or_default();
+            asked.retain(|other| other.0 > now && self.open.contains(other));
+            if asked.len() >= Approval::MAX_PENDING as usize {
+                return NewApproval::TooMany;
+            }
+            asked.push(end.clone());
             self.open.insert(end.clone());
         }
         self.by_end.insert(end);
         self.by_token.insert(approval.token.clone(), Arc::new(approval.clone()));
-        Insert::Inserted
+        NewApproval::Inserted
     }
 
     fn decide(&mut self, token: &ApprovalToken, decision: &Decision, now: Timestamp) -> Decide {
@@ -99,11 +111,25 @@ impl Approvals {
         {
             if let Some(end) = self.by_end.pop_first() {
                 self.open.remove(&end);
-                self.by_token.remove(&end.1);
+                if let Some(approval) = self.by_token.remove(&end.1)
+                    && let Entry::Occupied(mut asked) =
+                        self.asked.entry((approval.agent, approval.on_behalf_of))
+                {
+                    asked.get_mut().retain(|other| *other != end);
+                    if asked.get().is_empty() {
+                        asked.remove();
+                    }
+                }
             }
             dropped += 1;
         }
         dropped
+    }
+}
+
+impl Outcome for NewApproval {
+    fn is_change(&self) -> bool {
+        *self == Self::Inserted
     }
 }
 
@@ -128,7 +154,7 @@ impl Outcome for bool {
 
 #[async_trait]
 impl ApprovalStore for MemoryStore {
-    async fn insert(&self, org: &OrgId, approval: &Approval, on: &Event) -> Result<Insert, StoreError> {
+    async fn insert(&self, org: &OrgId, approval: &Approval, on: &Event) -> Result<NewApproval, StoreError> {
         Ok(self.recorded(&self.approvals, org, on, |approvals| approvals.insert(approval)))
     }
 

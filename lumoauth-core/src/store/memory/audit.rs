@@ -3,7 +3,7 @@
 //! Entries are hashed when somebody asks for the tree: nothing outside of this process can change them until then.
 
 use std::{
-    collections::{BTreeMap, HashMap, btree_map, hash_map},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map, hash_map},
     ops::Range,
     sync::{Arc, Mutex},
 };
@@ -125,19 +125,19 @@ impl Log {
     }
 
     /// The tree with every entry in it.
-    fn grown(&mut self) -> Result<&Tree, StoreError> {
+    fn grown(&mut self, org: &OrgId) -> Result<&Tree, StoreError> {
         let tree = &mut self.tree;
         for event in self.events.iter().skip(tree.leaves.len()) {
             let seq = tree.frontier.size() + 1;
-            let leaf = entry_leaf(seq, event.id, event.at, body_of(event)?.as_bytes());
+            let leaf = entry_leaf(org, seq, event.id, event.at, body_of(event)?.as_bytes());
             tree.blocks.extend(tree.frontier.push(leaf));
             tree.leaves.push(leaf);
         }
         Ok(tree)
     }
 
-    fn raw(&mut self, after: u64, max: u32) -> Result<Vec<RawEntry>, StoreError> {
-        self.grown()?;
+    fn raw(&mut self, org: &OrgId, after: u64, max: u32) -> Result<Vec<RawEntry>, StoreError> {
+        self.grown(org)?;
         let range = after..after.saturating_add(u64::from(max));
         let (events, leaves) = (part(&self.events, range.clone()), part(&self.tree.leaves, range));
         let entries = events.iter().zip(leaves).zip(after.saturating_add(1)..).map(|((event, leaf), seq)| {
@@ -147,15 +147,18 @@ impl Log {
         entries.collect()
     }
 
-    fn drop_bodies(&mut self, up_to: u64) -> Result<u64, StoreError> {
-        self.grown()?;
-        let (first, end) = (self.dropped, up_to.min(self.last()));
+    fn drop_bodies(&mut self, org: &OrgId, from: u64, up_to: u64, on: Arc<Event>) -> Result<u64, StoreError> {
+        if from != self.dropped || up_to <= from || up_to > self.last() {
+            return Ok(0);
+        }
+        self.grown(org)?;
         let place = |seq: u64| usize::try_from(seq).unwrap_or(usize::MAX);
-        for event in self.events.get_mut(place(first)..place(end)).unwrap_or_default() {
+        for event in self.events.get_mut(place(from)..place(up_to)).unwrap_or_default() {
             *event = Arc::new(dropped_event(event.id, event.at, event.kind, event.outcome));
         }
-        self.dropped = first.max(end);
-        Ok(self.dropped - first)
+        self.dropped = up_to;
+        self.push(on);
+        Ok(up_to - from)
     }
 
     fn signed(&self) -> u64 {
@@ -245,7 +248,7 @@ impl AuditStore for MemoryStore {
             return Ok(LogHead::default());
         }
         self.journal.logs.write(org, |log| {
-            let tree = log.grown()?.frontier.clone();
+            let tree = log.grown(org)?.frontier.clone();
             Ok(LogHead { tree, dropped: log.dropped, signed: log.signed() })
         })
     }
@@ -255,7 +258,7 @@ impl AuditStore for MemoryStore {
             return Ok(Vec::new());
         }
         self.journal.logs.write(org, |log| {
-            let tree = log.grown()?;
+            let tree = log.grown(org)?;
             let all = match level {
                 TreeLevel::Leaves => &tree.leaves,
                 TreeLevel::Blocks => &tree.blocks,
@@ -268,7 +271,7 @@ impl AuditStore for MemoryStore {
         if self.journal.logs.read(org, Log::last) == 0 {
             return Ok(Vec::new());
         }
-        self.journal.logs.write(org, |log| log.raw(after, max))
+        self.journal.logs.write(org, |log| log.raw(org, after, max))
     }
 
     async fn sign_off(&self, org: &OrgId, checkpoint: &Checkpoint) -> Result<(), StoreError> {
@@ -286,22 +289,22 @@ impl AuditStore for MemoryStore {
         }))
     }
 
-    async fn unsigned(&self, by: u64, max: u32) -> Result<Vec<OrgId>, StoreError> {
-        let max = usize::try_from(max).unwrap_or(usize::MAX);
-        let mut found = Vec::new();
+    async fn unsigned(&self, by: u64, after: Option<&OrgId>, max: u32) -> Result<Vec<OrgId>, StoreError> {
+        let mut found = BTreeSet::new();
         self.journal.logs.read_each(|org, log| {
-            if found.len() < max && log.last().saturating_sub(log.signed()) >= by.max(1) {
-                found.push(org.clone());
+            let is_next = after.is_none_or(|after| org > after);
+            if is_next && log.last().saturating_sub(log.signed()) >= by.max(1) {
+                found.insert(org.clone());
             }
         });
-        Ok(found)
+        Ok(found.into_iter().take(usize::try_from(max).unwrap_or(usize::MAX)).collect())
     }
 
-    async fn drop_bodies(&self, org: &OrgId, up_to: u64) -> Result<u64, StoreError> {
+    async fn drop_bodies(&self, org: &OrgId, from: u64, up_to: u64, on: &Event) -> Result<u64, StoreError> {
         if self.journal.logs.read(org, Log::last) == 0 {
             return Ok(0);
         }
-        self.journal.logs.write(org, |log| log.drop_bodies(up_to))
+        self.journal.logs.write(org, |log| log.drop_bodies(org, from, up_to, Arc::new(on.clone())))
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::setting::{Cast, refused};
-use crate::audit::{EventKind, EventOutcome};
+use crate::audit::{EventKind, EventOutcome, Origin};
 
 #[tokio::test]
 async fn a_delegation_is_an_action_with_its_chain() {
@@ -65,8 +65,10 @@ async fn what_a_chain_does_is_logged_with_the_chain() {
     let token = cast.delegated("read:a").await;
     let credential = crate::server::Credential::Bearer(&token);
     let server = &cast.on.server;
-    let principal =
-        server.authenticate(&cast.on.organization, credential, crate::server::Door::Own).await.unwrap();
+    let principal = server
+        .authenticate(&cast.on.organization, credential, crate::server::Door::Own, &Origin::default())
+        .await
+        .unwrap();
     let caller = crate::server::Caller { actor: principal.actor(), origin: Default::default() };
     let permission = ["read:a".to_owned()];
     let (request, facts) =

@@ -1,5 +1,6 @@
 //! Exchanges over a memory store, through the token endpoint.
 
+mod addresses;
 mod audit;
 mod cascade;
 mod delegation;

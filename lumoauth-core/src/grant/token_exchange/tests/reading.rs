@@ -14,7 +14,11 @@ use crate::{
 impl Cast {
     async fn principal(&self, token: &str) -> Principal {
         let credential = Credential::Bearer(token);
-        self.on.server.authenticate(&self.on.organization, credential, Door::Own).await.unwrap()
+        self.on
+            .server
+            .authenticate(&self.on.organization, credential, Door::Own, &Origin::default())
+            .await
+            .unwrap()
     }
 
     async fn ask(&self, principal: &Principal, action: &str) -> bool {

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use crate::{
-    agent::{Agent, IdentityType},
+    agent::{Agent, AuthMethod, IdentityType},
     audit::{Actor, Event, EventKind, Origin},
     capability::Capability,
     clock::{ManualClock, Timestamp},

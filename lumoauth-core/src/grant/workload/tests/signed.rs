@@ -129,6 +129,19 @@ async fn a_request_is_used_once() {
 }
 
 #[tokio::test]
+async fn a_request_of_an_agent_that_is_elsewhere_is_neither_sent_nor_used_up() {
+    let bench = Bench::new().await;
+    let agent = bench.agent("bot", trust()).await;
+    bench.aws_answers(answer(SESSION, "123456789012"));
+    let request = encode(&signed(&bench, 'a'));
+    bench.change(&agent, |agent| agent.allowed_ips = vec!["192.0.2.0/24".parse().unwrap()]).await;
+    Bench::refused(bench.sign_in(&agent, &request).await);
+    assert_eq!(bench.asked(), 0);
+    bench.change(&agent, |agent| agent.allowed_ips.clear()).await;
+    assert!(bench.sign_in(&agent, &request).await.is_ok());
+}
+
+#[tokio::test]
 async fn whatever_is_not_exactly_that_request_is_never_sent() {
     let bench = Bench::new().await;
     let agent = bench.agent("bot", trust()).await;

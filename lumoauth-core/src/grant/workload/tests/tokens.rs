@@ -464,3 +464,30 @@ async fn an_agent_attests_itself() {
         assert!(!serde_json::to_string(&event).unwrap().contains(&bench.key.token(&json!({}))[..20]));
     }
 }
+
+#[tokio::test]
+async fn an_agent_that_may_be_elsewhere_only_or_may_not_use_its_platform_gets_nothing() {
+    let bench = Bench::new().await;
+    let agent = bench.agent("bot", cluster_trust()).await;
+    let token = bench.key.token(&cluster_claims(&bench));
+    let listed = |networks: &[&str]| networks.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
+    // Where these requests come from is not known.
+    bench.change(&agent, |agent| agent.allowed_ips = listed(&["0.0.0.0/0", "::/0"])).await;
+    Bench::refused(bench.exchange(&token, &[]).await);
+    let event = bench.logged().await;
+    assert_eq!(event.context["cause"], "the address is none of those that the agent may come from");
+    assert_eq!(*event.target.unwrap().id, agent.id.to_string());
+    bench.change(&agent, |agent| agent.allowed_ips.clear()).await;
+    assert!(bench.exchange(&token, &[]).await.is_ok());
+    for (methods, works) in [
+        (vec![AuthMethod::PrivateKeyJwt], false),
+        (vec![AuthMethod::ApiKey, AuthMethod::WorkloadIdentity], true),
+    ] {
+        let change = |agent: &mut Agent| {
+            agent.identity_type = IdentityType::Custom;
+            agent.auth_methods = methods;
+        };
+        bench.change(&agent, change).await;
+        assert_eq!(bench.exchange(&token, &[]).await.is_ok(), works);
+    }
+}
