@@ -49,7 +49,7 @@ async fn without_its_log_a_server_in_memory_refuses_what_must_be_on_record() {
 async fn without_its_log_a_server_on_a_file_refuses_what_must_be_on_record() {
     let dir = std::env::temp_dir().join(unique("lumoauth-apart"));
     std::fs::create_dir_all(&dir).expect("a directory");
-    let store = EmbeddedStore::open_with_outbox(&dir.join("data")).expect("a store");
+    let store = EmbeddedStore::open_with_outbox(dir.join("data")).expect("a store");
     nothing_happens_off_the_record(Arc::new(store)).await;
     std::fs::remove_dir_all(&dir).expect("the directory can go");
 }
