@@ -132,8 +132,8 @@ impl Asks {
         });
     }
 
-    /// What was acknowledged holds, what was not answered is pending, anything else is one of the two, and the log says the same.
-    /// What is pending can be answered still, and whoever wants to hear of an answer does.
+    /// What was acknowledged holds, what was not answered is pending, anything else is one of the two, and the log says the
+    /// same. What is pending can be answered still, and whoever wants to hear of an answer does.
     pub(crate) fn check(&self, server: &Server, auditor: &Auditor) -> Fates {
         let mut fates = Fates::default();
         let events = auditor.check(&server.acme());

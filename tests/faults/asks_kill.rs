@@ -1,5 +1,5 @@
-//! SIGKILL right after an answer of a person is written, and right before (security JI-12): the agent sees the answer, or that
-//! there is none, and never half of it.
+//! SIGKILL right after an answer of a person is written, and right before (security JI-12): the agent sees the answer, or
+//! that there is none, and never half of it.
 
 use std::{env, thread, time::Duration};
 

@@ -1,5 +1,5 @@
-//! People who answer at the same moment on two servers with one database (security JI-01 and JI-02): one answer, which everybody
-//! sees, one event about it, and one word to whoever wants to hear.
+//! People who answer at the same moment on two servers with one database (security JI-01 and JI-02): one answer, which
+//! everybody sees, one event about it, and one word to whoever wants to hear.
 
 use std::{env, thread::sleep, time::Duration};
 

@@ -204,8 +204,8 @@ pub async fn purge_keeps_approvals(approvals: &dyn ApprovalStore, store: &dyn Up
     assert_eq!(outcome.unwrap(), Decide::Decided);
 }
 
-/// "Tasks and what was asked in them past their `keep_until`, what of an agent waited for people once all of it has ended" are
-/// dropped, closed or not, and nothing else: what still waits counts as before.
+/// "Tasks and what was asked in them past their `keep_until`, what of an agent waited for people once all of it has ended"
+/// are dropped, closed or not, and nothing else: what still waits counts as before.
 pub async fn purge_keeps_tasks(jit: &dyn JitStore, store: &dyn Upkeep) {
     let org = some_org();
     let last = then().minus(TASK_GRACE);
