@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     clock::Timestamp,
     id::{AgentId, ClientId, Number, ParseIdError, UserId},
+    jit::ActionHash,
     secret::{Secret, SecretHash},
 };
 
@@ -42,6 +43,9 @@ pub struct Approval {
     pub meta: Map<String, Value>,
     /// The key of the agent's budget reservation that waits for it, if one does.
     pub reservation: Option<String>,
+    /// Names all of what was asked, as it was when it was opened by the server; see [`Approval::is_as_asked`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action_hash: Option<ActionHash>,
     /// When it was opened.
     pub created_at: Timestamp,
     /// From this instant on nobody can decide it.
@@ -83,6 +87,9 @@ pub struct Decision {
     /// The epoch of the same person then: a block since ends what they agreed to.
     #[serde(default)]
     pub epoch: u32,
+    /// The epoch of whom it is for, if it is for somebody else than whoever agreed, with the same meaning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch_of_whom: Option<u32>,
     /// When.
     pub at: Timestamp,
     /// What they want the agent to know; at most [`Approval::MAX_REASON`] characters.
@@ -159,6 +166,12 @@ impl Approval {
     /// which people see what others ask.
     pub const MAX_PENDING: u32 = 100;
 
+    /// Whether [`Approval::MAX_PENDING`] bounds it, and counts it. What waits for a reservation is bounded by who pays for it: a
+    /// service reserves for many callers, and none of them takes this from the others.
+    pub fn is_bounded(&self) -> bool {
+        self.reservation.is_none()
+    }
+
     /// A request of this agent, of impact `medium`, that says nothing yet.
     pub fn new(agent: AgentId, client_id: ClientId, now: Timestamp, expires_at: Timestamp) -> Self {
         Self {
@@ -171,6 +184,7 @@ impl Approval {
             on_behalf_of: None,
             meta: Map::new(),
             reservation: None,
+            action_hash: None,
             created_at: now,
             expires_at,
             decision: None,
@@ -223,6 +237,12 @@ impl Approval {
             "impact": self.impact.as_str(),
             "meta": self.meta,
         })
+    }
+
+    /// Whether it still says what was asked. What somebody changed in the store since is agreed to and used no more. One
+    /// without a hash, of a host that opened it itself, is taken as it is.
+    pub fn is_as_asked(&self) -> bool {
+        self.action_hash.as_ref().is_none_or(|hash| *hash == ActionHash::of(&self.action()))
     }
 
     /// From when on it may be forgotten.
@@ -330,7 +350,7 @@ mod tests {
 
     fn decision(approved: bool) -> Decision {
         let (by, number) = (Some(UserId::generate()), Some(Number::generate()));
-        Decision { approved, by, number, epoch: 0, at: AT(200), note: None }
+        Decision { approved, by, number, epoch: 0, epoch_of_whom: None, at: AT(200), note: None }
     }
 
     #[test]

@@ -77,6 +77,13 @@ pub trait Fetch: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`FetchError`] for everything else.
     async fn fetch(&self, request: FetchRequest) -> Result<Vec<u8>, FetchError>;
+
+    /// Whether JSON may be posted to `url`, as far as that can be told without a look-up: whoever names a place that is
+    /// refused for certain hears it at once. What is said to be possible here is looked at again when it is posted. If an
+    /// implementation says nothing, everything is.
+    fn may_post_to(&self, _url: &Url) -> bool {
+        true
+    }
 }
 
 /// Fetches nothing: for servers whose host lets nothing out.

@@ -66,15 +66,15 @@ impl Notice {
     /// A subject line.
     pub fn title(&self) -> String {
         match self.about {
-            Subject::Approval => format!("{} asks for your approval", one_line(&self.agent)),
-            Subject::Permission => format!("{} asks for a permission", one_line(&self.agent)),
-            Subject::Unreached => format!("{} tried to reach you", one_line(&self.agent)),
+            Subject::Approval => format!("{} asks for your approval", linkless(&self.agent)),
+            Subject::Permission => format!("{} asks for a permission", linkless(&self.agent)),
+            Subject::Unreached => format!("{} tried to reach you", linkless(&self.agent)),
         }
     }
 
     /// Plain text for people.
     pub fn text(&self) -> String {
-        let (agent, organization) = (one_line(&self.agent), one_line(&self.organization));
+        let (agent, organization) = (linkless(&self.agent), one_line(&self.organization));
         match self.about {
             Subject::Approval | Subject::Permission => {
                 let page = match &self.page {
@@ -102,11 +102,31 @@ fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || crate::approval::is_deceptive(c) { ' ' } else { c }).collect()
 }
 
+/// Text of agents for a message that people trust, as one line without links: programs make them of bare host names too, so
+/// each dot before a letter is one in brackets.
+fn linkless(text: &str) -> String {
+    let line = one_line(text).replace("://", " ");
+    let mut shown = String::with_capacity(line.len());
+    let mut letters = line.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '.' | '\u{3002}' | '\u{ff0e}' | '\u{ff61}'
+                if letters.peek().is_some_and(|next| next.is_alphabetic()) =>
+            {
+                shown.push_str("[.]");
+            }
+            '@' => shown.push_str("[at]"),
+            _ => shown.push(letter),
+        }
+    }
+    shown
+}
+
 /// The beginning of what an agent wants, for a message that people trust: no more than a line, and no link beside ours.
 fn brief(text: &str) -> String {
     const LONGEST: usize = 80;
     let text = text.trim();
-    let line = one_line(text.lines().next().unwrap_or_default()).replace("://", " ");
+    let line = linkless(text.lines().next().unwrap_or_default());
     let mut brief: String = line.chars().take(LONGEST).collect();
     if brief.len() < line.len() || text.lines().nth(1).is_some() {
         brief.push_str(" ...");
@@ -171,10 +191,18 @@ mod tests {
     #[test]
     fn a_message_shows_a_line_and_no_link_of_others() {
         let text = notice("Bot", "Pay at https://evil.test/login\nnow").text();
-        assert!(text.contains("    Pay at https evil.test/login ...\n") && !text.contains("now"), "{text}");
+        assert!(text.contains("    Pay at https evil[.]test/login ...\n") && !text.contains("now"), "{text}");
         assert_eq!(text.matches("://").count(), 1, "{text}");
         let long = notice("Bot", &"\u{e9}".repeat(480)).text();
         assert!(long.contains(&format!("    {} ...\n", "\u{e9}".repeat(80))), "{long}");
+        for about in [Subject::Approval, Subject::Permission, Subject::Unreached] {
+            let hostile = "Acme: www.evil.test https://evil.test/a a@evil.test";
+            let notice = Notice { about, page: None, ..notice(hostile, hostile) };
+            for text in [notice.title(), notice.text()] {
+                assert!(!["evil.test", "www.", "://", "@"].iter().any(|part| text.contains(part)), "{text}");
+            }
+        }
+        assert!(notice("Bot", "4500.00 for No. 7").text().contains("    4500.00 for No. 7\n"));
         assert!(notice("Bot", "Pay invoice 88").text().contains("    Pay invoice 88\n"));
     }
 }

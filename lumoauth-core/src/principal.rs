@@ -253,8 +253,8 @@ impl Principal {
 
     /// Whether the caller holds `capability`: an agent by its own grants within its token, a client within its
     /// token, an API key by its scopes (of which `admin` covers everything that a key can hold), a person within the token
-    /// and, for what only administrators do, as one and in person. Of whom only the token is known holds what the token says,
-    /// and administers nothing.
+    /// and, for what only administrators do, as one and in person; what others may do is asked in person too. Of whom only
+    /// the token is known holds what the token says, and administers nothing.
     ///
     /// An agent's list of allowed tools narrows its `tool:` capabilities. Where an agent acts for somebody, every agent of
     /// the chain must hold it.
@@ -276,12 +276,15 @@ impl Principal {
             Identity::User(person) => {
                 let granted = self.token_scope().unwrap_or_default();
                 let wanted = capability.as_str();
-                if wanted.starts_with("admin") || wanted.starts_with("authz:") {
-                    if !person.acts_in_person() || !person.user.is_admin {
+                let administers = wanted.starts_with("admin");
+                if administers || wanted.starts_with("authz:") {
+                    let is_admin = person.user.is_admin;
+                    if !person.acts_in_person() || (administers && !is_admin) {
                         return Decision::Deny(DenyReason::NotGranted);
                     }
-                    let everything = |scope: &Capability| scope.as_str() == "admin";
-                    if granted.iter().any(everything) && person.client_scopes().iter().any(everything) {
+                    let everything =
+                        |scopes: &[Capability]| scopes.iter().any(|scope| scope.as_str() == "admin");
+                    if is_admin && everything(granted) && everything(person.client_scopes()) {
                         return Decision::Allow;
                     }
                 }

@@ -91,7 +91,7 @@ CREATE TABLE consent (
 );
 
 -- `decided` and `consumed` are only ever set, together with what the record says of it. `open` ends with the decision, or
--- when somebody told that its time had ended without one.
+-- when somebody told that its time had ended without one. How many of an agent may be open is counted of what is `bounded`.
 CREATE TABLE approval (
     org_id text COLLATE "C" NOT NULL,
     token text COLLATE "C" NOT NULL,
@@ -102,11 +102,12 @@ CREATE TABLE approval (
     open boolean NOT NULL,
     decided boolean NOT NULL,
     consumed boolean NOT NULL,
+    bounded boolean NOT NULL,
     record json NOT NULL,
     CONSTRAINT approval_token PRIMARY KEY (org_id, token)
 );
 CREATE INDEX approval_pending ON approval (org_id, expires_at, token) WHERE open;
-CREATE INDEX approval_asked ON approval (org_id, agent) WHERE open;
+CREATE INDEX approval_asked ON approval (org_id, agent) WHERE open AND bounded;
 CREATE INDEX approval_purge ON approval (keep_until);
 
 -- What of an agent waits for people in its tasks, the last of it until `keep_until`, which is 0 where nothing waits. It is
@@ -267,8 +268,6 @@ CREATE TABLE audit_head (
     peaks bytea NOT NULL,
     -- Up to which number bodies were dropped.
     dropped bigint NOT NULL,
-    -- The largest size that was signed.
-    signed bigint NOT NULL,
     CONSTRAINT audit_head_org PRIMARY KEY (org_id)
 );
 

@@ -22,13 +22,13 @@ use crate::{
 
 const INSERT: &str = recorded!(
     "INSERT INTO approval
-        (org_id, token, agent, on_behalf_of, expires_at, keep_until, open, decided, consumed, record)
-    VALUES ($1, $5, $6, $7, $8, $9, NOT $10, $10, $11, $12::json)
+        (org_id, token, agent, on_behalf_of, expires_at, keep_until, open, decided, consumed, record, bounded)
+    VALUES ($1, $5, $6, $7, $8, $9, NOT $10, $10, $11, $12::json, $13)
     ON CONFLICT DO NOTHING"
 );
 
 const COUNT: &str = "SELECT count(*) FROM approval WHERE org_id = $1 AND agent = $2 \
-    AND on_behalf_of IS NOT DISTINCT FROM $3 AND open AND expires_at > $4";
+    AND on_behalf_of IS NOT DISTINCT FROM $3 AND open AND bounded AND expires_at > $4";
 
 const FIND: &str = "SELECT record::text FROM approval WHERE org_id = $1 AND token = $2";
 
@@ -191,10 +191,14 @@ impl Transaction for Open {
             .bind(millis(approval.keep_until()))
             .bind(approval.decision.is_some())
             .bind(approval.consumed_at.is_some())
-            .bind(record.as_str());
+            .bind(record.as_str())
+            .bind(approval.is_bounded());
         let inserted: i64 = insert.fetch_one(&mut *connection).await?.try_get(0)?;
         if inserted == 0 {
             return Ok(End::RollBack(NewApproval::Taken));
+        }
+        if !approval.is_bounded() {
+            return Ok(End::Commit(NewApproval::Inserted));
         }
         let count = sqlx::query(COUNT).bind(org.as_str()).bind(agent).bind(user);
         let count = count.bind(millis(approval.created_at)).fetch_one(connection).await?;

@@ -26,11 +26,12 @@ pub(crate) const CHECKPOINTS: &str = "audit.checkpoints";
 pub(crate) const UNSIGNED: &str = "audit.unsigned";
 pub(crate) const DROP_BODIES: &str = "audit.drop_bodies";
 
-/// What was signed is asked of the signed heads themselves: one that is about more entries than there are must be found.
+/// What was signed is asked of the signed heads themselves: one that is about more entries than there are must be found,
+/// also if the log is gone.
 const SELECT_HEAD: &str = "\
-    SELECT size, peaks, dropped, \
+    SELECT coalesce(size, 0) AS size, coalesce(peaks, '') AS peaks, coalesce(dropped, 0) AS dropped, \
         (SELECT coalesce(max(size), 0) FROM audit_checkpoint AS signed WHERE signed.org_id = $1) AS signed \
-    FROM audit_head WHERE org_id = $1";
+    FROM (VALUES (1)) AS one LEFT JOIN audit_head ON org_id = $1";
 
 const SELECT_LEAVES: &str =
     "SELECT leaf AS node FROM audit_log WHERE org_id = $1 AND seq > $2 AND seq <= $3 ORDER BY seq";
@@ -45,14 +46,16 @@ const SELECT_RAW: &str = "\
 const INSERT_CHECKPOINT: &str =
     "INSERT INTO audit_checkpoint (org_id, size, signed) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
 
-const RAISE_SIGNED: &str =
-    "UPDATE audit_head SET signed = greatest(signed, $2) WHERE org_id = $1 AND signed < $2";
-
 const SELECT_CHECKPOINTS: &str = "\
     SELECT size, signed FROM audit_checkpoint WHERE org_id = $1 AND size > $2 ORDER BY size LIMIT $3";
 
+/// What is signed is looked up for each log, so that nothing beside the signed heads says that there is nothing to do.
 const SELECT_UNSIGNED: &str = "\
-    SELECT org_id FROM audit_head WHERE size - signed >= $1 AND org_id > $2 ORDER BY org_id LIMIT $3";
+    SELECT org_id FROM ( \
+        SELECT org_id, size, \
+            (SELECT coalesce(max(size), 0) FROM audit_checkpoint AS signed WHERE signed.org_id = head.org_id) AS signed \
+        FROM audit_head AS head WHERE org_id > $2) AS log \
+    WHERE abs(size - signed) >= $1 ORDER BY org_id LIMIT $3";
 
 const LOCK_DROPPED: &str = "SELECT size, dropped FROM audit_head WHERE org_id = $1 FOR UPDATE";
 
@@ -132,10 +135,8 @@ pub(crate) async fn sign_off(pool: &Pool, org: &OrgId, checkpoint: &Checkpoint) 
     let size = stored(SIGN_OFF, checkpoint.size)?;
     let insert =
         || sqlx::query(INSERT_CHECKPOINT).bind(org.as_str()).bind(size).bind(checkpoint.signed.clone());
-    // The first of its size stays, so it may be repeated; and if only the first statement happens, the next head of this
-    // log is signed a little early.
+    // The first of its size stays, so it may be repeated.
     pool.repeatable(SIGN_OFF, insert).await?;
-    pool.repeatable(SIGN_OFF, || sqlx::query(RAISE_SIGNED).bind(org.as_str()).bind(size)).await?;
     Ok(())
 }
 

@@ -27,7 +27,7 @@ const ANY_WAITING: &str = "SELECT 1 FROM outbox WHERE org_id = $1 LIMIT 1";
 /// Does not wait: whoever waits in PostgreSQL occupies a connection.
 const LOCK_HEAD: &str = "SELECT size, peaks FROM audit_head WHERE org_id = $1 FOR UPDATE SKIP LOCKED";
 
-const INSERT_HEAD: &str = "INSERT INTO audit_head (org_id, size, peaks, dropped, signed) VALUES ($1, 0, '', 0, 0) ON CONFLICT (org_id) DO NOTHING";
+const INSERT_HEAD: &str = "INSERT INTO audit_head (org_id, size, peaks, dropped) VALUES ($1, 0, '', 0) ON CONFLICT (org_id) DO NOTHING";
 
 const SELECT_WAITING: &str = "\
     SELECT arrived, event_id, at, body FROM outbox WHERE org_id = $1 ORDER BY arrived, nth, event_id LIMIT $2";

@@ -137,17 +137,24 @@ impl GuardedFetch {
 
     /// The client that may do what `request` says, if one may.
     fn client_for(&self, request: &FetchRequest) -> Option<&Client> {
-        let url = &request.url;
+        let allowed = if request.json.is_some() { &self.posted } else { &self.allowed };
+        self.client_to(&request.url, allowed)
+    }
+
+    fn client_to(&self, url: &Url, allowed: &HashSet<String>) -> Option<&Client> {
         if !url.username().is_empty() || url.password().is_some() {
             return None;
         }
-        let allowed = if request.json.is_some() { &self.posted } else { &self.allowed };
         if allowed.contains(&url.origin().ascii_serialization()) {
             return Some(&self.open);
         }
         let public = match url.host()? {
-            // Where names lead is decided when they are looked up. Addresses never are.
-            Host::Domain(_) => true,
+            // Where names lead is decided when they are looked up, but for the one that leads to this machine. Addresses
+            // never are.
+            Host::Domain(name) => {
+                let name = name.trim_end_matches('.');
+                name != "localhost" && !name.ends_with(".localhost")
+            }
             Host::Ipv4(address) => is_public(address.into()),
             Host::Ipv6(address) => is_public(address.into()),
         };
@@ -185,6 +192,10 @@ impl Fetch for GuardedFetch {
             Ok(outcome) => outcome,
             Err(elapsed) => Err(FetchError::Unreachable(Box::new(elapsed))),
         }
+    }
+
+    fn may_post_to(&self, url: &Url) -> bool {
+        self.client_to(url, &self.posted).is_some()
     }
 }
 

@@ -10,7 +10,8 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{
-    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request::Parts,
+    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
+    request::Parts,
 };
 use http_body::Body;
 use http_body_util::Full;
@@ -113,11 +114,23 @@ impl LumoauthService {
     }
 
     /// Answers, and says in the extensions which route it was.
-    async fn serve<B>(&self, mut request: Request<B>) -> Reply
-    where
-        B: Body + Send + 'static,
-        B::Data: Send,
-    {
+    ///
+    /// The body is read first, also of what is refused then: where a client still writes, the transport would close the
+    /// connection after the answer, and whatever the client sent on it next would be lost. Where it is not read to its end,
+    /// the answer says that the connection ends.
+    async fn serve<B: Body>(&self, request: Request<B>) -> Reply {
+        let (parts, body) = request.into_parts();
+        let persistent = parts.version == Version::HTTP_11;
+        let body = body::read(&parts.headers, body).await;
+        let unread = body.is_err();
+        let mut reply = self.serve_read(Request::from_parts(parts, body)).await;
+        if unread && persistent {
+            reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        reply
+    }
+
+    async fn serve_read(&self, request: Request<Result<Bytes, WireError>>) -> Reply {
         // What serves GET serves HEAD (RFC 9110 section 9.3.2); the transport leaves the body out.
         let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
         let uri = request.uri().clone();
@@ -135,6 +148,11 @@ impl LumoauthService {
             Found::Route(route, params) => (route, params),
             Found::OtherMethods(methods) => return other_method(&method, table, &rest, &methods),
             Found::Nothing => return not_found(),
+        };
+        let (parts, body) = request.into_parts();
+        let mut request = match body {
+            Ok(body) => Request::from_parts(parts, body),
+            Err(error) => return stop(route, &parts.headers, &error),
         };
         let mut reply = match org {
             None => self.serve_route(request, route, params).await,
@@ -171,11 +189,12 @@ impl LumoauthService {
         Ok(Location { org: Some(org.into()), prefix: "", rest })
     }
 
-    async fn serve_route<B>(&self, request: Request<B>, route: &'static Route, params: Vec<String>) -> Reply
-    where
-        B: Body + Send + 'static,
-        B::Data: Send,
-    {
+    async fn serve_route(
+        &self,
+        request: Request<Bytes>,
+        route: &'static Route,
+        params: Vec<String>,
+    ) -> Reply {
         let endpoint = EndpointService { service: self.clone(), route, params };
         let authenticate = || AuthenticateLayer::new(self.server.clone());
         let result = match route.access {
@@ -203,9 +222,9 @@ impl LumoauthService {
     }
 }
 
-async fn drive<S, B>(mut service: S, request: Request<B>) -> Result<Reply, Infallible>
+async fn drive<S>(mut service: S, request: Request<Bytes>) -> Result<Reply, Infallible>
 where
-    S: Service<Request<B>, Response = Reply, Error = Infallible>,
+    S: Service<Request<Bytes>, Response = Reply, Error = Infallible>,
 {
     std::future::poll_fn(|cx| service.poll_ready(cx)).await?;
     service.call(request).await
@@ -239,11 +258,10 @@ struct RouteGate<S> {
     inner: S,
 }
 
-impl<S, B> Service<Request<B>> for RouteGate<S>
+impl<S> Service<Request<Bytes>> for RouteGate<S>
 where
-    S: Service<Request<B>, Response = Reply, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Bytes>, Response = Reply, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
-    B: Send + 'static,
 {
     type Response = Reply;
     type Error = Infallible;
@@ -253,7 +271,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
         let mut inner = take_ready(&mut self.inner);
         let (server, route) = (self.service.server.clone(), self.route);
         Box::pin(async move {
@@ -288,7 +306,7 @@ where
     }
 }
 
-/// One endpoint, behind the layers its route asks for: it reads the body and calls the handler.
+/// One endpoint, behind the layers its route asks for: it calls the handler.
 #[derive(Clone)]
 struct EndpointService {
     service: LumoauthService,
@@ -296,11 +314,7 @@ struct EndpointService {
     params: Vec<String>,
 }
 
-impl<B> Service<Request<B>> for EndpointService
-where
-    B: Body + Send + 'static,
-    B::Data: Send,
-{
+impl Service<Request<Bytes>> for EndpointService {
     type Response = Reply;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Reply, Infallible>>;
@@ -309,24 +323,16 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
         let endpoint = self.clone();
         Box::pin(async move { endpoint.run(request).await })
     }
 }
 
 impl EndpointService {
-    async fn run<B>(self, request: Request<B>) -> Result<Reply, Infallible>
-    where
-        B: Body + Send + 'static,
-        B::Data: Send,
-    {
+    async fn run(self, request: Request<Bytes>) -> Result<Reply, Infallible> {
         let (mut parts, body) = request.into_parts();
         let principal = parts.extensions.remove::<Principal>();
-        let body = match body::read(&parts.headers, body).await {
-            Ok(body) => body,
-            Err(error) => return Ok(stop(self.route, &parts.headers, &error)),
-        };
         let organization = match self.organization_of(&mut parts, principal.as_ref()).await {
             Ok(organization) => organization,
             Err(error) => return Ok(stop(self.route, &parts.headers, &outage(&error))),

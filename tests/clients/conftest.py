@@ -1,5 +1,6 @@
 """A running server for the real clients: started per backend, or the one that LUMOAUTH_URL names."""
 
+import contextlib
 import os
 import pathlib
 import subprocess
@@ -72,9 +73,8 @@ def read_variables(path, process, log):
     raise AssertionError(f"the server does not come up: {log.read_text()}")
 
 
-@pytest.fixture(scope="session")
-def services():
-    """The stores of the backends that need a service: started here, or those that DATABASE_URL and REDIS_URL name."""
+def private_services():
+    """The stores of the backends that need a service: started here, or made where DATABASE_URL and REDIS_URL say."""
     command = [binary("lumoauth-services", "lumoauth-tests")]
     # It ends what it started when its standard input closes, so also when this process is killed.
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -91,13 +91,43 @@ def services():
         process.wait(timeout=60)
 
 
-def store_of(backend, directory, request):
+services = pytest.fixture(private_services, scope="session", name="services")
+# For servers that must not share what they keep with those of the session.
+other_services = pytest.fixture(private_services, scope="session", name="other_services")
+
+
+def store_of(backend, directory, request, services="services"):
     """The store of a server whose files are in the directory."""
     if backend == "memory":
         return "memory"
     if backend == "embedded":
         return f"embedded:{directory / 'data'}"
-    return request.getfixturevalue("services")[backend]
+    return request.getfixturevalue(services)[backend]
+
+
+@contextlib.contextmanager
+def running(directory, store, *options):
+    """A server whose files are in the directory. It must not have panicked, nor have died, when its user is done."""
+    variables, log = directory / "env.txt", directory / "server.log"
+    program = binary("lumoauth-server", "lumoauth-server")
+    command = [program, "dev", "--listen", "127.0.0.1:0", "--store", store, "--fixtures", "full", *options]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command + ["--env-out", str(variables)],
+            cwd=directory,
+            # Where `dev` keeps its secrets when the store is no file that they could lie beside.
+            env={**os.environ, "XDG_STATE_HOME": str(directory)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield Server(read_variables(variables, process, log), log)
+            assert process.poll() is None, f"the server died: {log.read_text()}"
+            assert "panicked" not in log.read_text()
+        finally:
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture(scope="session", params=BACKENDS if "LUMOAUTH_URL" not in os.environ else ["given"])
@@ -108,27 +138,8 @@ def server(request):
         return
     with tempfile.TemporaryDirectory(prefix="lumoauth-clients-") as name:
         directory = pathlib.Path(name)
-        store = store_of(request.param, directory, request)
-        variables, log = directory / "env.txt", directory / "server.log"
-        program = binary("lumoauth-server", "lumoauth-server")
-        command = [program, "dev", "--listen", "127.0.0.1:0", "--store", store, "--fixtures", "full"]
-        with log.open("w") as output:
-            process = subprocess.Popen(
-                command + ["--env-out", str(variables)],
-                cwd=directory,
-                # Where `dev` keeps its secrets when the store is no file that they could lie beside.
-                env={**os.environ, "XDG_STATE_HOME": name},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-            try:
-                yield Server(read_variables(variables, process, log), log)
-                assert process.poll() is None, f"the server died: {log.read_text()}"
-                assert "panicked" not in log.read_text()
-            finally:
-                process.kill()
-                process.wait()
+        with running(directory, store_of(request.param, directory, request)) as server:
+            yield server
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """The official SDK's approvals, unmodified: it asks, alice decides in person, and it hears what she said."""
 
-import pathlib
-import subprocess
-import tempfile
+import os
 import threading
 import time
 import uuid
@@ -11,7 +9,7 @@ from urllib.parse import urlencode
 import pytest
 import requests
 from browser import Browser, allow
-from conftest import Server, binary, read_variables
+from conftest import BACKENDS, running, store_of
 from lumoauth import LumoAuth, LumoAuthAgent, require_approval
 from lumoauth.errors import (
     LumoAuthApiError,
@@ -172,22 +170,12 @@ def test_the_bot_of_the_environment_asks_alice(environment, alice):
     assert result.status == "approved"
 
 
-def test_with_mail_somebody_without_a_channel_is_told_and_the_agent_hears_202():
+@pytest.mark.parametrize("backend", BACKENDS if "LUMOAUTH_URL" not in os.environ else BACKENDS[:1])
+def test_with_mail_somebody_without_a_channel_is_told_and_the_agent_hears_202(backend, tmp_path, request):
     mail = MailServer()
-    with tempfile.TemporaryDirectory(prefix="lumoauth-mail-") as name:
-        directory = pathlib.Path(name)
-        variables, log = directory / "env.txt", directory / "server.log"
-        program = binary("lumoauth-server", "lumoauth-server")
-        command = [program, "dev", "--listen", "127.0.0.1:0", "--store", "memory", "--fixtures", "full"]
-        command += ["--mail-url", mail.url, "--mail-from", "LumoAuth <no-reply@auth.test>", "--env-out", str(variables)]
-        with log.open("w") as output:
-            process = subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-            try:
-                told(Server(read_variables(variables, process, log), log), mail)
-                assert "panicked" not in log.read_text()
-            finally:
-                process.kill()
-                process.wait()
+    store = store_of(backend, tmp_path, request, "other_services")
+    with running(tmp_path, store, "--mail-url", mail.url, "--mail-from", "LumoAuth <no-reply@auth.test>") as server:
+        told(server, mail)
 
 
 def told(server, mail):
@@ -199,31 +187,40 @@ def told(server, mail):
     assert agent.authenticate()
     email = f"{uuid.uuid4().hex}@people.test"
     assert server.admin("POST", "/users", json={"email": email, "name": "P"}).status_code == 201
-    bodies = []
-    for who in [email, "nobody@people.test"]:
+
+    def asked(who):
         arguments = {"task_id": "t-9", "reason": "Pay invoice 88", "impact": "high", "on_behalf_of": who}
-        with pytest.raises(LumoAuthApprovalNotDeliveredError) as caught:
-            require_approval(agent, **arguments)
-        assert caught.value.reason == "email_fallback_sent"
         answer = requests.post(
             f"{server.url}/orgs/{server.org}/api/v1/agents/me/approvals",
             json=arguments,
             headers={"Authorization": f"Bearer {agent.access_token}"},
             timeout=30,
         )
-        assert answer.status_code == 202
-        bodies.append(answer.json())
-    assert bodies[0] == bodies[1], "nobody is answered like somebody"
+        assert answer.status_code == 202, answer.text
+        return answer.json()
+
+    for who in [email, "nobody@people.test"]:
+        with pytest.raises(LumoAuthApprovalNotDeliveredError) as caught:
+            require_approval(agent, task_id="t-9", reason="Pay invoice 88", impact="high", on_behalf_of=who)
+        assert caught.value.reason == "email_fallback_sent"
+    first = asked("nobody@people.test")
+    # One person is told twenty times an hour; whoever asks hears the same, whether they were told or not.
+    for _ in range(20):
+        assert asked(email) == first, "somebody is answered like nobody"
     client = LumoAuth(base_url=server.url, org_id=server.org, token_provider=lambda: agent.access_token)
     alice = server.variables["USER_EMAIL"]
     created = client.approvals.create(task_id="t", reason="Pay\nBcc: x@evil.test", impact="high", on_behalf_of=alice)
+
+    def to():
+        return [recipients[0].lower() for recipients, _ in mail.mails]
+
     end = time.monotonic() + 20
-    while len(mail.mails) < 3 and time.monotonic() < end:
+    while (len(mail.mails) < 21 or not any(alice in line for line in to())) and time.monotonic() < end:
         time.sleep(0.1)
-    assert len(mail.mails) == 3, mail.mails
-    to = [recipients[0].lower() for recipients, _ in mail.mails]
-    assert sum(email in line for line in to) == 2 and sum(alice in line for line in to) == 1
-    assert all(len(recipients) == 1 for recipients, _ in mail.mails)
+    # Whatever should not come would have come by now: hers was the last to be asked for.
+    time.sleep(0.3)
+    assert sum(email in line for line in to()) == 20 and sum(alice in line for line in to()) == 1, to()
+    assert len(mail.mails) == 21 and all(len(recipients) == 1 for recipients, _ in mail.mails), to()
     content = next(content for recipients, content in mail.mails if alice in recipients[0].lower())
     head, body = content.replace("=\r\n", "").split("\r\n\r\n", 1)
     assert "bcc" not in head.lower() and "/oauth/approvals" in body

@@ -25,7 +25,7 @@ def tree_hash(leaves):
 
 
 def leaf_hash(org, entry):
-    lines = ["lumoauth-audit-1", org, str(entry["seq"]), entry["event_id"], str(entry["at"]), entry["body"]]
+    lines = ["lumoauth-audit-2", org, str(entry["seq"]), entry["event_id"], str(entry["at"]), entry["body"]]
     return hashlib.sha256(b"\x00" + "\n".join(lines).encode()).digest()
 
 
@@ -44,7 +44,7 @@ def verify(text, keys, org):
     for line in text.splitlines():
         line = json.loads(line)
         if line["type"] == "log":
-            assert (line["format"], line["org"]) == ("lumoauth-audit-1", org)
+            assert (line["format"], line["org"]) == ("lumoauth-audit-2", org)
         elif line["type"] == "entry":
             assert line["seq"] == len(leaves) + 1
             if line["body"] is not None:

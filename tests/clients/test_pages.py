@@ -165,6 +165,10 @@ def test_a_person_decides_what_agents_ask(server, agent_of, viewport):
     for text in ["Pay invoice 88", "<b>today</b>", "4500.00", "\ufffd", "0" * 300, "q" * 200, "They are old.", "critical"]:
         assert text in waiting.replace("\n", "") or text in waiting, text
     assert "\u202e" not in waiting
+    # What was decided is said, and gone; what was not waits on.
+    approved, denied = result["seen"]["approve-0"], result["seen"]["deny-1"]
+    assert "Approved." in approved and "4500.00" not in approved and "They are old." in approved
+    assert "Denied." in denied and "They are old." not in denied and agent.record["name"] not in denied
     assert client.approvals.get_status(approval)["status"] == "approved"
     assert client.approvals.get_status(approval)["decision_note"] == "Seen in a browser."
     assert client.jit.get_status(permission)["deny_reason"] == "Seen in a browser."

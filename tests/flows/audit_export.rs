@@ -1,7 +1,7 @@
 //! Exporting the audit log (contract 2.14).
 
 use lumoauth_tests::{Server, int, list, on_each_backend, unique};
-use serde_json::json;
+use serde_json::{Value, json};
 
 on_each_backend!(
     json_export_has_detailed_entries,
@@ -75,6 +75,14 @@ fn get_and_post_export_the_same(server: &Server) {
     let got = agent.org.admin("GET", &path).send().expect(200).json();
     let posted = agent.org.admin("POST", &path).send().expect(200).json();
     assert_eq!(got["data"], posted["data"]);
+    let export = |body: Value| agent.org.admin("POST", "/audit-logs/export").json(body).send();
+    let body = json!({ "format": "json", "targetId": agent.agent_id, "search": null });
+    assert_eq!(export(body).expect(200).json()["data"], got["data"]);
+    for body in [json!({ "format": "xml" }), json!({ "format": ["json"] }), json!([])] {
+        export(body).refused(400, "invalid_request");
+    }
+    let broken = agent.org.admin("POST", "/audit-logs/export").body("application/json", "{").send();
+    broken.expect(400);
 }
 
 fn unknown_format_is_refused(server: &Server) {

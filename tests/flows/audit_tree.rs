@@ -149,6 +149,8 @@ fn a_tampered_export_is_found_out(server: &Server) {
     let org = server.globex();
     let agent = org.agent(&["read:a"]);
     let early = get(&org, "head");
+    // Two entries, so that what is cut off later is a range.
+    agent.token();
     agent.token();
     let log = exported(&org, 10_000);
     let files = Files::new();

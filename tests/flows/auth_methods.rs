@@ -12,6 +12,7 @@ on_each_backend!(
     credentials_are_those_of_the_list,
     tokens_end_with_the_method_that_may_have_given_them,
     refusals_are_in_the_log,
+    what_leaked_is_replaced_while_its_method_is_off,
     administrator_registers_lists_and_agent_does_not,
 );
 
@@ -250,7 +251,7 @@ fn refusals_are_in_the_log(server: &Server) {
         .filter(|row| row["context"]["cause"] == "the agent may not authenticate by this method")
         .map(|row| text(&row["authMethod"]))
         .collect();
-    assert_eq!(barred, ["api_key", "client_credentials"], "{rows:?}");
+    assert_eq!(barred, ["workload_identity", "api_key", "client_credentials"], "{rows:?}");
     let claimed = |row: &&Value| row["context"]["claimed"] == agent.agent.agent_id.as_str();
     let signed = agent.agent.org.audit("action=aauth.refused");
     assert_eq!(signed.iter().filter(claimed).count(), 1, "{signed:?}");
@@ -258,6 +259,22 @@ fn refusals_are_in_the_log(server: &Server) {
     agent.agent.token_request("guess", &[]).send().refused(401, "invalid_client");
     let rows = agent.agent.org.audit(&format!("status=failure&targetId={}", agent.agent.agent_id));
     assert_eq!(rows[0]["context"]["cause"], Value::Null, "{rows:?}");
+}
+
+fn what_leaked_is_replaced_while_its_method_is_off(server: &Server) {
+    let agent = Everything::new(server);
+    agent.may_use(&["private_key_jwt"]);
+    for (route, member) in [("/rotate-credentials", "/data/secret"), ("/rotate-key", "/api_key")] {
+        let rotated = agent.agent.admin("POST", route).send().ok();
+        assert!(text(rotated.pointer(member).expect("it is shown")).len() > 20, "{route}");
+        assert_eq!(agent.working(), ["private_key_jwt"], "{route}");
+    }
+    agent.may_use(&[]);
+    // The old secret and the old key are dead.
+    assert_eq!(agent.working(), ["private_key_jwt", "workload_identity", "aauth"]);
+    // Nobody is given what the list leaves out.
+    let body = json!({ "name": unique("Agent"), "authMethods": ["private_key_jwt"], "issueSecret": true });
+    agent.agent.org.admin("POST", "/agents").json(body).send().refused(400, "validation_error");
 }
 
 fn administrator_registers_lists_and_agent_does_not(server: &Server) {

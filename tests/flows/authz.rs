@@ -3,6 +3,8 @@
 use lumoauth_tests::{Request, Response, Server, int, list, on_each_backend, text, unique};
 use serde_json::{Value, json};
 
+use crate::policy::some_role;
+
 on_each_backend!(
     agent_is_answered_for_itself,
     denial_is_a_plain_answer,
@@ -13,6 +15,7 @@ on_each_backend!(
     agent_may_not_ask_about_another,
     agent_may_name_itself_as_subject,
     key_without_the_scope_may_not_ask_about_others,
+    people_ask_about_others_by_scope_or_by_permission,
     key_without_a_subject_is_answered,
     top_level_user_id_is_ignored,
     missing_permission_has_its_code,
@@ -132,6 +135,29 @@ fn key_without_the_scope_may_not_ask_about_others(server: &Server) {
     assert_eq!(refusal["code"], "INSUFFICIENT_PERMISSIONS");
     let key = agent.org.api_key(&["authz:check"]);
     assert_eq!(check(server, "check").api_key(&key).json(body).send().ok()["allowed"], true);
+}
+
+fn people_ask_about_others_by_scope_or_by_permission(server: &Server) {
+    let org = server.acme();
+    let agent = org.agent(&["a:1"]);
+    let ask = |held: &str| {
+        // An agent has several names.
+        let id = format!("agent_{}", agent.agent_id);
+        let body = json!({ "permission": "a:1", "subject": { "type": "agent", "id": id } });
+        check(server, "check").bearer(held).json(body).send()
+    };
+    let (person, admin) = (org.person(), org.person_with(json!({ "isAdmin": true })));
+    for somebody in [&person, &admin] {
+        let refusal = ask(&somebody.in_person("openid")).refused(403, "forbidden");
+        assert_eq!(refusal["code"], "INSUFFICIENT_PERMISSIONS");
+        assert_eq!(ask(&somebody.in_person("openid authz:check")).ok()["allowed"], true);
+    }
+    assert_eq!(ask(&admin.in_person("openid admin")).ok()["allowed"], true);
+    // Who is no administrator is none with the scope either.
+    ask(&person.in_person("openid admin")).refused(403, "forbidden");
+    let role = some_role(&org, &["authz.check"]);
+    org.admin("POST", &format!("/users/{}/roles", person.id)).json(json!({ "role": role })).send().ok();
+    assert_eq!(ask(&person.in_person("openid")).ok()["allowed"], true);
 }
 
 fn key_without_a_subject_is_answered(server: &Server) {

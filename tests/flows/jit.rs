@@ -258,6 +258,11 @@ fn bad_requests_are_refused(server: &Server) {
         ("callback_url", json!("https://user@cb.test")),
         ("callback_url", json!("https://cb.test/#x")),
         ("callback_url", json!("javascript:alert(1)")),
+        ("callback_url", json!("https://10.0.0.1/cb")),
+        ("callback_url", json!("https://169.254.169.254/cb")),
+        ("callback_url", json!("https://[::1]/cb")),
+        ("callback_url", json!("https://localhost./cb")),
+        ("callback_url", json!("http://127.0.0.1:1/cb")),
     ] {
         let mut body = good.clone();
         body[member] = value.clone();

@@ -2,7 +2,7 @@
 
 use std::{thread::sleep, time::Duration};
 
-use lumoauth_tests::{KeySite, Org, Server, at_once, list, on_each_backend, text};
+use lumoauth_tests::{KeySite, Org, Server, at_once, int, list, on_each_backend, text};
 use serde_json::{Value, json};
 
 use crate::{
@@ -147,14 +147,23 @@ fn role_decides_for_others(server: &Server) {
     let (org, agent, token, id) = pending(server);
     let desk = org.person();
     let (scoped, plain) = (desk.in_person("openid jit:approve"), desk.in_person("openid"));
-    let role = some_role(&org, &["jit.approve"]);
-    org.admin("POST", &format!("/users/{}/roles", desk.id)).json(json!({ "role": role })).send().ok();
+    // The scope by itself is for what is asked of oneself.
+    let listed = |held: &str| org.get("/jit/pending").bearer(held).send();
+    assert_eq!(listed(&scoped).ok()["count"], 0);
+    says(&org, &scoped, "approve", &id, json!({})).refused(403, "forbidden");
     let refused = says(&org, &plain, "approve", &id, json!({})).refused(403, "forbidden");
     assert_eq!(refused["details"]["required_scopes"], json!(["jit:approve"]));
-    says(&org, &scoped, "approve", &id, json!({})).ok();
+    listed(&plain).refused(403, "forbidden");
+    let role = some_role(&org, &["jit.approve"]);
+    org.admin("POST", &format!("/users/{}/roles", desk.id)).json(json!({ "role": role })).send().ok();
+    for held in [&scoped, &plain] {
+        assert!(int(&listed(held).ok()["count"]) > 0);
+    }
+    // A permission by name is theirs, whatever application they use.
+    says(&org, &plain, "approve", &id, json!({})).ok();
     assert_eq!(status(&agent, &token, &id)["status"], "approved");
     // It is for this and nothing else.
-    let approvals = org.get("/approvals/pending").bearer(&scoped).send().ok();
+    let approvals = org.get("/approvals/pending").bearer(&plain).send().ok();
     assert_eq!(approvals["meta"]["total"], 0);
 }
 

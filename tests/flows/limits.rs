@@ -1,6 +1,6 @@
 //! Bounds on what a request may carry: at the limit it is served, one beyond it is a clear 4xx.
 
-use lumoauth_tests::{Request, Response, Server, Token, b64, on_each_backend, raw_exchange};
+use lumoauth_tests::{Connection, Request, Response, Server, Token, b64, on_each_backend, raw_exchange};
 use serde_json::json;
 
 on_each_backend!(
@@ -14,6 +14,7 @@ on_each_backend!(
     oversized_headers_are_refused,
     oversized_paths_are_refused,
     many_headers_are_refused,
+    connection_goes_on_after_a_refusal,
 );
 
 const KIB: usize = 1024;
@@ -173,4 +174,26 @@ fn many_headers_are_refused(server: &Server) {
 fn assert_too_large(response: &Response) {
     assert!(matches!(response.status, 400 | 413), "{response}");
     response.refused_somehow();
+}
+
+fn connection_goes_on_after_a_refusal(server: &Server) {
+    let org = server.acme();
+    let body = json!({ "action": "read:a" });
+    let refused = [
+        org.post("/agents/ask").bearer("nobody").json(body.clone()),
+        org.post("/agents/ask").json(body.clone()),
+        org.post("/no/such/path").json(body.clone()),
+        org.admin("PUT", "/agents").json(body.clone()),
+        org.agent(&[]).org.post("/admin/agents").api_key("wrong").json(body),
+    ];
+    let mut connection = Connection::open(server.authority()).expect("the server listens");
+    for request in &refused {
+        let answer = connection.send_body_late(request).expect("an answer");
+        assert!((400..500).contains(&answer.status), "{answer}");
+        assert_eq!(answer.header("connection"), None, "{answer}");
+    }
+    assert_eq!(connection.send(&org.get("/.well-known/jwks.json")).expect("an answer").status, 200);
+    // What is too large is not read, and whoever sends it is told that the connection ends.
+    let large = org.post("/agents/ask").bearer("nobody").body("application/json", vec![b' '; 80 * KIB]);
+    assert_eq!(connection.send(&large).expect("an answer").header("connection"), Some("close"));
 }

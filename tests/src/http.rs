@@ -4,6 +4,7 @@ use std::{
     fmt::Write as _,
     io::{self, BufRead, BufReader, Read, Write},
     net::TcpStream,
+    thread,
     time::Duration,
 };
 
@@ -149,9 +150,27 @@ impl Connection {
     /// # Errors
     /// When the connection breaks before the answer is complete.
     pub fn send(&mut self, request: &Request) -> io::Result<Response> {
+        self.send_in(request, &request.bytes(), &[])
+    }
+
+    /// The same, with the body in a packet of its own after a while, as many clients send it.
+    ///
+    /// # Errors
+    /// When the connection breaks before the answer is complete.
+    pub fn send_body_late(&mut self, request: &Request) -> io::Result<Response> {
+        let bytes = request.bytes();
+        let (head, body) = bytes.split_at(bytes.len() - request.body.as_ref().map_or(0, Vec::len));
+        self.send_in(request, head, body)
+    }
+
+    fn send_in(&mut self, request: &Request, head: &[u8], body: &[u8]) -> io::Result<Response> {
         // A server may answer and close before it has read an oversized body, so a failed write is no reason not to
         // read.
-        let written = self.reader.get_mut().write_all(&request.bytes());
+        let mut written = self.reader.get_mut().write_all(head);
+        if written.is_ok() && !body.is_empty() {
+            thread::sleep(Duration::from_millis(30));
+            written = self.reader.get_mut().write_all(body);
+        }
         match read_response(&mut self.reader, request.method == "HEAD") {
             Ok(response) => Ok(response),
             Err(error) => written.and(Err(error)),

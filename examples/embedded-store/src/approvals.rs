@@ -54,18 +54,20 @@ impl ApprovalStore for EmbeddedStore {
         let pending = pending_key(org, approval.expires_at, approval.token.as_str());
         let keep_until = approval.keep_until();
         let (asked, others) = (asked_key(org, approval), asked_from(org, approval, approval.created_at));
-        let (org, event) = (org.clone(), EncodedEvent::of(on)?);
+        let (org, event, bounded) = (org.clone(), EncodedEvent::of(on)?, approval.is_bounded());
         let decide = move |batch: &mut Batch<'_>| {
             const MOST: usize = Approval::MAX_PENDING as usize;
             if batch.has(Table::Approvals, &key)? {
                 return Ok(NewApproval::Taken);
             }
-            if batch.first_keys(Table::AskedApprovals, others.clone(), MOST)?.len() >= MOST {
-                return Ok(NewApproval::TooMany);
+            if bounded {
+                if batch.first_keys(Table::AskedApprovals, others.clone(), MOST)?.len() >= MOST {
+                    return Ok(NewApproval::TooMany);
+                }
+                batch.put(Table::AskedApprovals, &asked, &[])?;
             }
             batch.put(Table::Approvals, &key, &json)?;
             batch.put(Table::PendingApprovals, &pending, &key)?;
-            batch.put(Table::AskedApprovals, &asked, &[])?;
             batch.expires(Table::Approvals, &key, None, keep_until)?;
             batch.record(&org, &event)?;
             Ok(NewApproval::Inserted)

@@ -115,11 +115,8 @@ impl AuditStore for EmbeddedStore {
 
     async fn head(&self, org: &OrgId) -> Result<LogHead, StoreError> {
         let snapshot = self.latest();
-        let mut head = log_head(&snapshot, org)?;
-        if let Some(key) = snapshot.last_key(Table::AuditCheckpoints, all_of(org))? {
-            head.signed = number_of(&key).ok_or_else(|| malformed(Table::AuditCheckpoints))?;
-        }
-        Ok(head)
+        let signed = last_signed(&snapshot, org)?;
+        Ok(LogHead { signed, ..log_head(&snapshot, org)? })
     }
 
     async fn nodes(&self, org: &OrgId, level: TreeLevel, range: Range<u64>) -> Result<Vec<Node>, StoreError> {
@@ -189,20 +186,21 @@ impl AuditStore for EmbeddedStore {
 
     async fn unsigned(&self, by: u64, after: Option<&OrgId>, max: u32) -> Result<Vec<OrgId>, StoreError> {
         let max = usize::try_from(max).unwrap_or(usize::MAX);
-        let mut found = Vec::new();
+        let (snapshot, mut found) = (self.latest(), Vec::new());
         let visit = |key: &[u8], value: &[u8]| {
             if found.len() >= max {
                 return Ok(Visit::Stop);
             }
-            let head = head_of(value).ok_or_else(|| malformed(Table::AuditHeads))?;
-            if head.tree.size().saturating_sub(head.signed) >= by.max(1) {
-                found.push(org_of(key).ok_or_else(|| malformed(Table::AuditHeads))?);
+            let size = head_of(value).ok_or_else(|| malformed(Table::AuditHeads))?.tree.size();
+            let org = org_of(key).ok_or_else(|| malformed(Table::AuditHeads))?;
+            if size.abs_diff(last_signed(&snapshot, &org)?) >= by.max(1) {
+                found.push(org);
             }
             Ok(Visit::Next)
         };
         let start = after.map_or_else(Vec::new, |after| all_of(after).end);
         // Every slug begins with a letter or digit.
-        self.latest().walk(Table::AuditHeads, start..vec![u8::MAX], Order::Ascending, visit).await?;
+        snapshot.walk(Table::AuditHeads, start..vec![u8::MAX], Order::Ascending, visit).await?;
         Ok(found)
     }
 
@@ -275,6 +273,14 @@ fn log_head(snapshot: &Snapshot, org: &OrgId) -> Result<LogHead, StoreError> {
     match snapshot.get(Table::AuditHeads, &prefix(org))? {
         Some(row) => head_of(row.value()).ok_or_else(|| malformed(Table::AuditHeads)),
         None => Ok(LogHead::default()),
+    }
+}
+
+/// The size of the largest signed head.
+fn last_signed(snapshot: &Snapshot, org: &OrgId) -> Result<u64, StoreError> {
+    match snapshot.last_key(Table::AuditCheckpoints, all_of(org))? {
+        Some(key) => number_of(&key).ok_or_else(|| malformed(Table::AuditCheckpoints)),
+        None => Ok(0),
     }
 }
 

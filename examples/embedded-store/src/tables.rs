@@ -293,7 +293,7 @@ pub(crate) fn pending_until(org: &OrgId, now: Timestamp) -> Range<Vec<u8>> {
     all_of(org).start..pending_approvals_from(org, now).start
 }
 
-/// The key in [`Table::AskedApprovals`] of an approval.
+/// The key in [`Table::AskedApprovals`] of an approval that is bounded.
 pub(crate) fn asked_key(org: &OrgId, approval: &Approval) -> Vec<u8> {
     [asked_of(org, approval, approval.expires_at).as_slice(), approval.token.as_str().as_bytes()].concat()
 }

@@ -37,8 +37,13 @@ fn verify(
     keys: Option<Vec<PublicKey>>,
     earlier: &[String],
 ) -> Result<Report, Failure> {
+    let own_keys = keys.is_none();
     let mut verifier = Verifier::new(keys);
     let mut earlier = Some(earlier);
+    let expect = |verifier: &mut Verifier, heads: &[String]| {
+        let mut heads = heads.iter();
+        heads.try_for_each(|head| verifier.expect(head)).map_err(|finding| bad_head(&finding, own_keys))
+    };
     for file in files {
         let file = file.as_ref();
         let mut lines = BufReader::new(opened(file)?);
@@ -48,13 +53,13 @@ fn verify(
                 && !line.starts_with(br#"{"type":"key""#)
                 && let Some(heads) = earlier.take()
             {
-                heads.iter().try_for_each(|head| verifier.expect(head)).map_err(bad_head)?;
+                expect(&mut verifier, heads)?;
             }
             verifier.line(&line).map_err(bad)?;
         }
     }
     if let Some(heads) = earlier {
-        heads.iter().try_for_each(|head| verifier.expect(head)).map_err(bad_head)?;
+        expect(&mut verifier, heads)?;
     }
     verifier.finish().map_err(bad)
 }
@@ -63,8 +68,10 @@ fn bad(finding: Finding) -> Failure {
     Failure::new(format!("the log is not what was signed: {finding}"))
 }
 
-fn bad_head(finding: Finding) -> Failure {
-    Failure::new(format!("the earlier head: {}", finding.problem))
+/// Where the file brings the keys, those that come after its first entry are not known yet.
+fn bad_head(finding: &Finding, own_keys: bool) -> Failure {
+    let hint = if own_keys { " (of those before the first entry; `--jwks` brings all)" } else { "" };
+    Failure::new(format!("the earlier head: {}{hint}", finding.problem))
 }
 
 fn shown(report: &Report, earlier: usize) -> String {

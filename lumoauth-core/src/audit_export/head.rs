@@ -60,6 +60,9 @@ struct Header {
 }
 
 impl HeadClaims {
+    /// Why a head cannot be checked whose key is gone.
+    pub(crate) const UNKNOWN_KEY: &str = "the head is signed by an unknown key";
+
     /// What `jws` says, without a look at its signature: for what our own store kept.
     pub(crate) fn unverified(jws: &str) -> Option<Self> {
         let payload = URL_SAFE_NO_PAD.decode(jws.split('.').nth(1)?).ok()?;
@@ -74,7 +77,7 @@ impl HeadClaims {
 
 impl DropClaims {
     /// What `jws` says, if one of `keys` signed it as a reason of retention.
-    pub(super) fn verified(jws: &str, keys: &[PublicKey]) -> Option<Self> {
+    pub(crate) fn verified(jws: &str, keys: &[PublicKey]) -> Option<Self> {
         verified(jws, DROP_TYPE, keys).ok()
     }
 }
@@ -100,10 +103,7 @@ fn verified<T: DeserializeOwned>(jws: &str, typ: &str, keys: &[PublicKey]) -> Re
     }
     let algorithm =
         JwsAlgorithm::from_wire(&header.alg).ok_or("the head has an algorithm that is not accepted")?;
-    let key = keys
-        .iter()
-        .find(|key| key.kid() == Some(&header.kid))
-        .ok_or("the head is signed by an unknown key")?;
+    let key = keys.iter().find(|key| key.kid() == Some(&header.kid)).ok_or(HeadClaims::UNKNOWN_KEY)?;
     let signed = jws.as_bytes().get(..signed).ok_or(MALFORMED)?;
     if !key.verifies_by(algorithm) || !key.verify(algorithm, signed, &signature?) {
         return Err("the signature of the head is wrong");

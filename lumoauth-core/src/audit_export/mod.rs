@@ -1,9 +1,10 @@
 //! An audit log as a file that anybody can check without the server: its lines, signed heads, and the [`Verifier`].
 //!
-//! The file is JSON lines, each (but those of keys) exactly as compact JSON writes its members in the order below, UTF-8, ended by `\n`:
+//! The file is JSON lines, each (but those of keys) exactly as compact JSON writes its members in the order below, UTF-8,
+//! ended by `\n`:
 //!
 //! ```text
-//! {"type":"log","format":"lumoauth-audit-1","org":"acme"}
+//! {"type":"log","format":"lumoauth-audit-2","org":"acme"}
 //! {"type":"key","jwk":{"kty":"OKP","use":"sig","alg":"EdDSA","kid":"..","crv":"Ed25519","x":".."}}
 //! {"type":"entry","seq":1,"event_id":"<uuid>","at":1790000000123,"body":"{..}","leaf":"<64 hex digits>"}
 //! {"type":"head","jws":"<compact JWS>"}
@@ -15,7 +16,8 @@
 //!    What `leaf` is the hash of: [`entry_leaf`](crate::merkle::entry_leaf). Of an entry without a body only the
 //!    number and the hash can be checked. Only an entry of the kind `audit.bodies_dropped` further down explains why it has
 //!    none: its `context.signed` is a JWS like a head, with `"typ":"audit-drop+jwt"` and the claims `iss`, `org`, `up_to`, and
-//!    `before` in milliseconds; `up_to` is a smaller number than its own.
+//!    `before` in milliseconds; `up_to` is a smaller number than its own. They were older than `before`, so a head of fewer
+//!    than `up_to` entries that was signed a day or more after `before` contradicts it.
 //! 3. A head stands right behind the last entry that it is about. It is a JWS with exactly `alg`, `kid` and
 //!    `"typ":"audit-head+jwt"`, and these claims: `iss`, `org`, `size`, `root` (hexadecimal), and `at` in milliseconds. The root
 //!    is that of the Merkle tree (RFC 9162 section 2.1.1) over the leaves of the first `size` entries. After the last entry
@@ -42,7 +44,7 @@ use crate::{
 };
 
 /// The version of the file, and of how entries are hashed.
-pub const FORMAT: &str = "lumoauth-audit-1";
+pub const FORMAT: &str = "lumoauth-audit-2";
 
 /// One line of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -13,6 +13,11 @@ use crate::{
 const ENTRIES: u64 = 40;
 const HEADS: [u64; 5] = [1, 8, 13, 30, ENTRIES];
 
+/// When they were signed.
+const SIGNED: u64 = 1_790_000_000_000;
+
+const DAY: u64 = 86_400_000;
+
 /// A log as it was exported, line by line, and the heads of it.
 struct Setting {
     key: TestKey,
@@ -85,7 +90,7 @@ impl Setting {
 
 fn head(key: &TestKey, tree: &Frontier, org: &str) -> String {
     let claims = json!({
-        "iss": "https://auth.example", "org": org, "size": tree.size(), "root": tree.root(), "at": 1_790_000_000_000_u64,
+        "iss": "https://auth.example", "org": org, "size": tree.size(), "root": tree.root(), "at": SIGNED,
     });
     let header = json!({"alg": "EdDSA", "kid": "k", "typ": HEAD_TYPE});
     key.raw(&header.to_string(), &claims.to_string())
@@ -111,6 +116,21 @@ fn what_was_not_touched_is_whole() {
     let at = setting.line(20);
     let joined = [&setting.lines[..at], &setting.lines[..2], &setting.lines[at..]].concat();
     assert_eq!(setting.check(&joined).unwrap(), report);
+    // One head says no more however often it is there.
+    let head = Line::Head { jws: setting.last_head() };
+    let repeated = [setting.lines.clone(), vec![text(&head); 9]].concat();
+    assert_eq!(setting.check(&repeated).unwrap(), report);
+}
+
+#[test]
+fn a_file_in_which_nothing_is_signed_is_nothing() {
+    let log = text(&Line::Log { format: FORMAT.to_owned(), org: acme() });
+    let finding = check(None, std::slice::from_ref(&log), None).unwrap_err();
+    assert!(finding.problem.contains("signed"), "{finding}");
+    // Nor with a head about nothing.
+    let key = TestKey::new(JwsAlgorithm::EdDsa, "k");
+    let nothing = text(&Line::Head { jws: head(&key, &Frontier::default(), "acme") });
+    check(None, &[log, text(&Line::Key { jwk: key.jwk() }), nothing], None).unwrap_err();
 }
 
 #[test]
@@ -199,9 +219,12 @@ fn heads_of_others_and_by_others_are_refused() {
 
 /// What retention leaves in the log, signed for this organization with this `typ`.
 fn reason(key: &TestKey, typ: &str, org: &str, up_to: u64) -> String {
+    reason_before(key, typ, org, up_to, SIGNED)
+}
+
+fn reason_before(key: &TestKey, typ: &str, org: &str, up_to: u64, before: u64) -> String {
     let header = json!({"alg": "EdDSA", "kid": "k", "typ": typ}).to_string();
-    let claims =
-        json!({"iss": "https://auth.example", "org": org, "up_to": up_to, "before": 1_790_000_000_000_u64});
+    let claims = json!({"iss": "https://auth.example", "org": org, "up_to": up_to, "before": before});
     let signed = key.raw(&header, &claims.to_string());
     json!({"kind": "audit.bodies_dropped", "context": {"up_to": up_to, "signed": signed}}).to_string()
 }
@@ -228,6 +251,43 @@ fn missing_bodies_need_a_reason_in_the_log() {
     let mut lines = whole.lines.clone();
     lines[whole.line(20)] = text(&Line::entry(entry(20, None)));
     assert_eq!(whole.check(&lines).unwrap_err().first, 20);
+}
+
+/// The ninth entry was numbered after the head of eight was signed, so it is not older than that.
+#[test]
+fn a_reason_that_a_head_contradicts_explains_nothing() {
+    let of =
+        |count: u64, before: u64| dropped(count, |key| reason_before(key, DROP_TYPE, "acme", count, before));
+    for (count, before, is_good) in [
+        (9, SIGNED + DAY, true),
+        (9, SIGNED - DAY + 1, true),
+        (9, SIGNED - DAY, false),
+        (9, 0, false),
+        (8, SIGNED - DAY, false),
+        // No head is about less.
+        (1, 0, true),
+        (1, u64::MAX, true),
+    ] {
+        let setting = of(count, before);
+        match setting.check(&setting.lines) {
+            Ok(report) => assert!(is_good && report.dropped == count, "{count} {before}"),
+            Err(finding) => {
+                assert!(!is_good, "{count} {before}: {finding}");
+                assert_eq!((finding.first, finding.last), (1, count), "{finding}");
+                assert!(finding.problem.contains("contradicts"), "{finding}");
+            }
+        }
+    }
+    // Those who took the heads away have not got the one that was kept.
+    let setting = of(9, SIGNED - DAY);
+    let kept = Line::parse(setting.lines[setting.line(8) + 1].as_bytes()).unwrap();
+    let Line::Head { jws: kept } = kept else { panic!("{kept:?}") };
+    let is_early = |at: usize, line: &str| at < setting.line(9) && line.starts_with("{\"type\":\"head\"");
+    let left = setting.lines.iter().enumerate().filter(|(at, line)| !is_early(*at, line));
+    let left: Vec<_> = left.map(|(_, line)| line.clone()).collect();
+    assert_eq!(setting.check(&left).unwrap().dropped, 9);
+    let finding = check(Some(setting.keys()), &left, Some(&kept)).unwrap_err();
+    assert!(finding.problem.contains("contradicts"), "{finding}");
 }
 
 #[test]

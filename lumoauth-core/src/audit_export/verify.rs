@@ -11,6 +11,10 @@ use crate::{
     merkle::{Frontier, Node, entry_leaf},
 };
 
+/// For how long an event waits for its number at most, in milliseconds. They are numbered within seconds; this is for stores
+/// that could not be reached, and clocks that differ.
+const LONGEST_WAIT: u64 = 86_400_000;
+
 /// Why a file is not the log that was signed, and between which entries that is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -46,7 +50,7 @@ pub struct Report {
     pub root: Node,
     /// How many entries have lost their bodies to retention: of them only the hash is known.
     pub dropped: u64,
-    /// How many signed heads agree.
+    /// With how many of its sizes a signed head agrees.
     pub heads: u64,
     /// Whether the keys came from the file itself. Then nothing is said about who signed: whoever can change the file can
     /// sign it with a key of their own.
@@ -55,10 +59,11 @@ pub struct Report {
 
 /// Checks a file. It stops at the first finding.
 ///
-/// What it finds: an entry that was changed, added, removed or moved; a hash, a number, a time or an id that was; a head that
-/// was changed or contradicts the entries; entries that no head is about, and heads about entries that are not there; bodies
-/// that are missing without a signed reason. An entry that was changed together with its hash is found by the next head, so
-/// it is named only up to the entries since the head before.
+/// What it finds: an entry that was changed, added, removed or moved; a hash, a number, a time or an id that was; a head
+/// that was changed or contradicts the entries; entries that no head is about, and heads about entries that are not there;
+/// bodies that are missing without a signed reason, or with one that a head contradicts: what the head is not about was
+/// numbered after it was signed, and an event does not wait a day for its number. An entry that was changed together with
+/// its hash is found by the next head, so it is named only up to the entries since the head before.
 ///
 /// What a file alone cannot show:
 ///
@@ -66,8 +71,8 @@ pub struct Report {
 ///    takes away the heads from some entry on can write the rest anew, and the server signs what it finds: it compares with
 ///    the newest head that is left, and with what it signed itself since it started. A head that was kept elsewhere shows
 ///    it ([`Verifier::expect`]), for all entries that it is about.
-/// 2. That what an event says is true. Whoever has the database can put an event among those that wait for a number, and
-///    it is numbered, hashed and signed like any other.
+/// 2. That what an event says is true. Whoever has the database can put an event among those that wait for a number, where
+///    it is numbered, hashed and signed like any other, and can change or take away one that waits there.
 /// 3. Anything but number and hash of an entry whose body retention has taken: nobody can say any more whether id and time
 ///    are what was hashed.
 #[derive(Debug)]
@@ -79,12 +84,18 @@ pub struct Verifier {
     /// Up to which entry a head agreed.
     agreed: u64,
     heads: u64,
-    /// Roots of heads about entries that are still to come.
-    awaited: BTreeMap<u64, Node>,
+    /// Roots of heads about entries that are still to come, and when they were signed.
+    awaited: BTreeMap<u64, (Node, u64)>,
+    /// When the newest of the heads that agreed was signed.
+    signed_at: u64,
     /// How many entries have no body.
     dropped: u64,
+    /// When the newest head was signed that is about fewer entries than those: the last of them was numbered after it.
+    dropped_after: u64,
     /// Up to which entry the log itself says that bodies were dropped.
     explained: u64,
+    /// A signed reason says that entries were old which were not.
+    contradicted: bool,
 }
 
 impl Verifier {
@@ -98,8 +109,11 @@ impl Verifier {
             agreed: 0,
             heads: 0,
             awaited: BTreeMap::new(),
+            signed_at: 0,
             dropped: 0,
+            dropped_after: 0,
             explained: 0,
+            contradicted: false,
         }
     }
 
@@ -148,10 +162,14 @@ impl Verifier {
                         if entry_leaf(org, seq, event_id, time(at), body.as_bytes()) != leaf {
                             return Err(self.at_next("its content does not have its hash"));
                         }
-                        let explained = explained_by(&body, org, seq, &self.keys);
-                        self.explained = self.explained.max(explained.unwrap_or(0));
+                        if let Some(reason) = reason_in(&body, org, seq, &self.keys) {
+                            self.explain(&reason);
+                        }
                     }
-                    None if self.dropped + 1 == seq => self.dropped = seq,
+                    None if self.dropped + 1 == seq => {
+                        self.dropped = seq;
+                        self.dropped_after = self.signed_at;
+                    }
                     None => {
                         return Err(
                             self.at_next("its content is missing, while that of an older one is there")
@@ -160,7 +178,7 @@ impl Verifier {
                 }
                 self.tree.push(leaf);
                 match self.awaited.remove(&seq) {
-                    Some(root) => self.agree(root),
+                    Some((root, at)) => self.agree(root, at),
                     None => Ok(()),
                 }
             }
@@ -172,7 +190,7 @@ impl Verifier {
                         last: self.tree.size(),
                         problem: "before it, a signed head is not in its place",
                     }),
-                    Ordering::Equal => self.agree(claims.root),
+                    Ordering::Equal => self.agree(claims.root, claims.at),
                     Ordering::Greater => self.await_head(&claims),
                 }
             }
@@ -192,12 +210,19 @@ impl Verifier {
             let problem = "missing: the end of the log was cut off, a signed head is about more entries";
             return Err(Finding { first: size + 1, last: *last, problem });
         }
+        if self.heads == 0 {
+            return Err(self.at_next("nothing in it is signed"));
+        }
         if self.agreed < size {
             let problem = "no signed head is about it: it was added, or heads were removed";
             return Err(Finding { first: self.agreed + 1, last: size, problem });
         }
         if self.explained < self.dropped {
-            let problem = "its content is missing, and no signed reason in the log says why";
+            let problem = if self.contradicted {
+                "its content is missing, and a signed head contradicts the reason: it was too young for that"
+            } else {
+                "its content is missing, and no signed reason in the log says why"
+            };
             return Err(Finding { first: self.explained + 1, last: self.dropped, problem });
         }
         Ok(Report {
@@ -238,8 +263,8 @@ impl Verifier {
         if claims.size == 0 || claims.size <= self.tree.size() {
             return Err(self.at_next("the head comes after the entries that it is about"));
         }
-        match self.awaited.insert(claims.size, claims.root) {
-            Some(other) if other != claims.root => {
+        match self.awaited.insert(claims.size, (claims.root, claims.at)) {
+            Some((other, _)) if other != claims.root => {
                 let problem = "two signed heads contradict each other";
                 Err(Finding { first: self.agreed + 1, last: claims.size, problem })
             }
@@ -247,13 +272,26 @@ impl Verifier {
         }
     }
 
-    fn agree(&mut self, root: Node) -> Result<(), Finding> {
+    fn agree(&mut self, root: Node, at: u64) -> Result<(), Finding> {
         if root != self.tree.root() {
             return Err(self.since_agreed("changed together with its hash: a signed head says otherwise"));
         }
-        self.agreed = self.tree.size();
-        self.heads += 1;
+        // The same head may be there any number of times.
+        if self.agreed < self.tree.size() {
+            self.agreed = self.tree.size();
+            self.heads += 1;
+        }
+        self.signed_at = self.signed_at.max(at);
         Ok(())
+    }
+
+    /// Takes in a signed reason of retention. All entries without a body came before it.
+    fn explain(&mut self, reason: &DropClaims) {
+        if reason.up_to >= self.dropped && reason.before.saturating_add(LONGEST_WAIT) <= self.dropped_after {
+            self.contradicted = true;
+        } else {
+            self.explained = self.explained.max(reason.up_to);
+        }
     }
 
     /// A finding about the next entry.
@@ -269,8 +307,8 @@ impl Verifier {
     }
 }
 
-/// Up to which entry the bodies were dropped, if that is what the entry `seq` says, and one of `keys` signed it.
-fn explained_by(body: &str, org: &OrgId, seq: u64, keys: &[PublicKey]) -> Option<u64> {
+/// The reason of retention, if that is what the entry `seq` says, and one of `keys` signed it.
+fn reason_in(body: &str, org: &OrgId, seq: u64, keys: &[PublicKey]) -> Option<DropClaims> {
     #[derive(Deserialize)]
     struct Dropped {
         kind: String,
@@ -286,5 +324,5 @@ fn explained_by(body: &str, org: &OrgId, seq: u64, keys: &[PublicKey]) -> Option
     let event: Dropped = serde_json::from_str(body).ok()?;
     let claims = DropClaims::verified(&event.context.signed, keys)?;
     let fits = event.kind == "audit.bodies_dropped" && claims.org == *org && claims.up_to < seq;
-    fits.then_some(claims.up_to)
+    fits.then_some(claims)
 }

@@ -18,8 +18,8 @@ pub struct Load(Vec<Waiting>);
 pub struct Waiting {
     /// Which.
     pub request: JitRequestId,
-    /// In which task.
-    pub task: TaskId,
+    /// In which task, which is the last, and what that is part of.
+    pub within: Vec<TaskId>,
     /// Until when.
     pub until: Timestamp,
 }
@@ -36,13 +36,14 @@ impl Load {
     }
 
     fn has_room(&self, task: &TaskId) -> bool {
-        let of_task = self.0.iter().filter(|waiting| waiting.task == *task).count();
+        let of_task = self.0.iter().filter(|waiting| waiting.within.last() == Some(task)).count();
         self.0.len() < Self::MAX_PER_AGENT && of_task < Self::MAX_PER_TASK
     }
 
-    /// Takes out what waits in `task`.
+    /// Takes out what waits in `task` and in what is part of it: tasks are nested in tasks of the same agent only.
     fn drop_task(&mut self, task: &TaskId) -> Vec<Waiting> {
-        let (dropped, kept) = std::mem::take(&mut self.0).into_iter().partition(|it| it.task == *task);
+        let (dropped, kept) =
+            std::mem::take(&mut self.0).into_iter().partition(|it| it.within.contains(task));
         self.0 = kept;
         dropped
     }
@@ -139,7 +140,7 @@ impl Step<NewRequest> {
             }
             self.load.0.push(Waiting {
                 request: request.id.clone(),
-                task: request.task.clone(),
+                within: self.task.lineage(),
                 until: request.expires_at,
             });
         }
@@ -177,7 +178,7 @@ impl Step<Rule> {
 }
 
 impl Step<CloseTask> {
-    /// `task` is closed. What waits in it waits no more.
+    /// `task` is closed. What waits in it, or in what is part of it, waits no more.
     pub fn close(task: &Task, load: &Load, closing: &Closing) -> Self {
         let mut step = Self::of(CloseTask::AlreadyClosed, task, load);
         if task.closed.is_none() {
@@ -274,6 +275,31 @@ mod tests {
         let late = Step::rule(&task, &Load::default(), &requests[3], &ruling(true, now), now);
         assert_eq!(late.outcome, Rule::TaskClosed);
         assert_eq!(inserted(&task, &Load::default(), &request(&task, now)).outcome, NewRequest::TaskClosed);
+    }
+
+    #[test]
+    fn what_ends_takes_what_waits_below_it_along() {
+        let (root, now) = (task(), AT(1001));
+        let below = |parent: &Task| {
+            let ancestors = parent.lineage();
+            Task { id: crate::id::TaskId::generate(), ancestors, ..root.clone() }
+        };
+        let child = below(&root);
+        let (grandchild, beside) = (below(&child), below(&root));
+        let mut load = Load::default();
+        let asked: Vec<_> = [&root, &child, &grandchild, &beside]
+            .map(|task| {
+                let one = request(task, now);
+                load = inserted(task, &load, &one).load;
+                one.id
+            })
+            .into();
+        let closing = Closing { outcome: TaskOutcome::Cancelled, at: now, notes: None };
+        let step = Step::close(&child, &load, &closing);
+        let dropped = step.dropped.into_iter().map(|it| it.request);
+        assert_eq!(dropped.collect::<Vec<_>>(), asked[1..3]);
+        let rest = Step::close(&root, &step.load, &closing);
+        assert_eq!((rest.dropped.len(), rest.load), (2, Load::default()));
     }
 
     #[test]

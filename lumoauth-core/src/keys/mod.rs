@@ -113,7 +113,8 @@ pub trait KeyProvider: fmt::Debug + Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Arc<dyn Signer>, KeyError>;
 
-    /// The keys that verify at `now`: upcoming, active and retiring.
+    /// The keys that verify at `now`: upcoming, active and retiring; of [`KeyPurpose::AuditHead`] all that ever signed, as the
+    /// heads of the audit log are kept for ever.
     ///
     /// # Errors
     /// [`KeyError`] if they cannot be read.

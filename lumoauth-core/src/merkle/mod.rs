@@ -141,7 +141,7 @@ impl<'de> Deserialize<'de> for Node {
 /// The leaf of an entry of an audit log. Its bytes are six lines, joined by `\n` and without one at the end:
 ///
 /// ```text
-/// lumoauth-audit-1
+/// lumoauth-audit-2
 /// <the organization>
 /// <the number of the entry, decimal>
 /// <the id of the event, lower-case with hyphens>
@@ -152,7 +152,7 @@ impl<'de> Deserialize<'de> for Node {
 /// The first five hold no line break, so no two entries have the same bytes, of whichever organization they are.
 pub fn entry_leaf(org: &OrgId, seq: u64, event: EventId, at: Timestamp, body: &[u8]) -> Node {
     let (event, at) = (event.uuid().hyphenated(), at.unix_millis());
-    let head = format!("lumoauth-audit-1\n{org}\n{seq}\n{event}\n{at}\n");
+    let head = format!("lumoauth-audit-2\n{org}\n{seq}\n{event}\n{at}\n");
     Node::leaf(&[head.as_bytes(), body])
 }
 

@@ -104,7 +104,7 @@ fn the_bytes_of_an_entry_are_what_the_documentation_says() {
     let event = EventId::parse("01890a5d-ac96-774b-bcce-b302099a8057").unwrap();
     let org = OrgId::parse("acme").unwrap();
     let leaf = entry_leaf(&org, 7, event, Timestamp::from_unix_millis(1_790_000_000_123), b"{\"a\":1}");
-    let bytes = b"lumoauth-audit-1\nacme\n7\n01890a5d-ac96-774b-bcce-b302099a8057\n1790000000123\n{\"a\":1}";
+    let bytes = b"lumoauth-audit-2\nacme\n7\n01890a5d-ac96-774b-bcce-b302099a8057\n1790000000123\n{\"a\":1}";
     assert_eq!(leaf, Node::leaf(&[bytes]));
 }
 

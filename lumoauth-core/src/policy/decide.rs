@@ -320,16 +320,11 @@ impl Snapshot {
         if is_reserved(action) {
             return None;
         }
-        if let Who::User(user) = party.who
-            && party.in_person
-            && user.is_admin
-            && administrative
-        {
-            return Some(Basis::Administrator);
-        }
         let permitted = self.by_permission(&party.who, action);
         if administrative {
-            return permitted;
+            // What one has by name counts for more.
+            let administers = matches!(party.who, Who::User(user) if user.is_admin) && party.in_person;
+            return permitted.or_else(|| administers.then_some(Basis::Administrator));
         }
         permitted
             .or_else(|| self.by_policy(question, party).map(Basis::Policy))
@@ -364,13 +359,13 @@ impl Snapshot {
         let first =
             |names: &[(&str, &str)], facts: &Facts<'_>| self.policies.first(Effect::Deny, names, facts);
         let looks = question.is_looked_at_by(party);
-        looks.then(|| self.look(Effect::Deny, question, party, first).flatten().next()).flatten()
+        looks.then(|| foremost(self.look(Effect::Deny, question, party, first).flatten())).flatten()
     }
 
     fn by_policy(&self, question: &Question<'_>, party: &Party<'_>) -> Option<Arc<Policy>> {
         let first =
             |names: &[(&str, &str)], facts: &Facts<'_>| self.policies.first(Effect::Allow, names, facts);
-        self.look(Effect::Allow, question, party, first).flatten().next()
+        foremost(self.look(Effect::Allow, question, party, first).flatten())
     }
 
     /// What the attribute policies alone say: a policy that denies it to any of the parties denies it, and a policy must
@@ -418,8 +413,7 @@ impl Snapshot {
             Who::Agent(agent) => Some(agent),
             Who::User(_) | Who::Other => None,
         };
-        let sought = question.sought(effect);
-        sought.kinds.into_iter().map(move |kind| {
+        question.sought(effect).into_iter().map(move |sought| {
             let roles = |who: Who<'_>| -> Vec<Label> {
                 let held = who.holder().map(|holder| self.roles_of(&holder)).unwrap_or_default();
                 held.iter().map(|held| held.role.slug.clone()).collect()
@@ -427,7 +421,7 @@ impl Snapshot {
             let of_user = || person.map(|user| roles(Who::User(user))).unwrap_or_default();
             let of_agent = || agent.map(|agent| roles(Who::Agent(agent))).unwrap_or_default();
             let mut resource = question.resource;
-            resource.kind = kind;
+            resource.kind = sought.kind;
             let facts = Facts {
                 values: &self.values,
                 user: person.map(|user| (user, &of_user as &dyn Fn() -> Vec<Label>)),
@@ -438,4 +432,9 @@ impl Snapshot {
             look(&sought.names, &facts)
         })
     }
+}
+
+/// The one that is named if several policies say the same.
+fn foremost(policies: impl Iterator<Item = Arc<Policy>>) -> Option<Arc<Policy>> {
+    policies.max_by_key(|policy| (policy.priority, Reverse(policy.number)))
 }

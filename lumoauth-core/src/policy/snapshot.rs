@@ -228,6 +228,25 @@ impl Snapshot {
         })
     }
 
+    /// The next `limit` permissions that the organization made whose slugs continue `stem`, after the slug `after`, in
+    /// ascending order.
+    pub(crate) fn permissions_under<'s>(
+        &'s self,
+        stem: &'s str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> impl Iterator<Item = &'s Capability> {
+        let from = RecordId::of_parts(RecordKind::Permission, after.unwrap_or(stem).to_owned());
+        let records = self.records.range((Bound::Excluded(from), Bound::Unbounded));
+        let under = move |id: &RecordId| id.kind() == RecordKind::Permission && id.key().starts_with(stem);
+        let permissions = records.take_while(move |(id, _)| under(id)).map(|(_, kept)| &kept.entry);
+        let permissions = permissions.filter_map(|entry| match entry {
+            Entry::Permission(permission) => Some(&permission.slug),
+            _ => None,
+        });
+        permissions.take(limit)
+    }
+
     /// The attribute policy with this id.
     pub fn policy(&self, number: Number) -> Option<&Arc<Policy>> {
         match self.find(&Policy::record_id(number))?.1 {

@@ -328,3 +328,19 @@ fn a_record_that_cannot_be_read_is_an_error() {
     assert!(RecordId::new(RecordKind::Policy, "a\0").is_err());
     assert!(RecordId::new(RecordKind::Policy, "a".repeat(1025)).is_err());
 }
+
+#[test]
+fn permissions_below_a_stem_are_walked_in_steps() {
+    let mut world = World::default();
+    for slug in ["a", "a.b", "a.b.c", "a.c", "ab", "b.a"] {
+        world.permission(slug);
+    }
+    let under = |stem: &str, after: Option<&str>, limit| -> Vec<String> {
+        world.snapshot.permissions_under(stem, after, limit).map(ToString::to_string).collect()
+    };
+    assert_eq!(under("a.", None, 9), ["a.b", "a.b.c", "a.c"]);
+    assert_eq!(under("a.", None, 2), ["a.b", "a.b.c"]);
+    assert_eq!(under("a.", Some("a.b.c"), 2), ["a.c"]);
+    assert_eq!(under("", None, 9).len(), 6);
+    assert!(under("c.", None, 9).is_empty() && under("a.", Some("a.c"), 9).is_empty());
+}

@@ -122,6 +122,11 @@ impl AuthorizationServer {
         patch.apply(&mut agent)?;
         self.check_workload(org, &agent)?;
         let asked = patch.issue_secret == Some(true);
+        let listed = |method| agent.auth_methods.is_empty() || agent.auth_methods.contains(&method);
+        if asked && !listed(AuthMethod::ClientCredentials) {
+            let problem = "asks for what the list of methods leaves out".to_owned();
+            return Err(ApiError::Invalid { member: "issueSecret", problem });
+        }
         let secret = (agent.may_use(AuthMethod::ClientCredentials) || asked).then(|| {
             let secret = Secret::generate("lms_");
             agent.secrets = Secrets::one(&secret);
@@ -337,7 +342,10 @@ impl AuthorizationServer {
     ) -> Result<(Arc<Agent>, Secret), ApiError> {
         let now = self.now();
         self.modify_agent(org, name, now, |agent| {
-            if !agent.may_use(AuthMethod::ClientCredentials) {
+            // One that is there also while its list leaves the method out: what leaked must not work when it is widened.
+            let method = AuthMethod::ClientCredentials;
+            let has_one = agent.identity_type.may_use(method) && !agent.secrets.is_empty();
+            if !agent.may_use(method) && !has_one {
                 let text = "An agent that authenticates like this one has no client secret.";
                 return Err(ApiError::InvalidRequest(text.to_owned()));
             }
@@ -359,7 +367,9 @@ impl AuthorizationServer {
     ) -> Result<(Arc<Agent>, Secret), ApiError> {
         let now = self.now();
         self.modify_agent(org, name, now, |agent| {
-            if !agent.may_use(AuthMethod::ApiKey) {
+            let method = AuthMethod::ApiKey;
+            let has_one = agent.identity_type.may_use(method) && agent.api_key.is_some();
+            if !agent.may_use(method) && !has_one {
                 let text = "An agent that authenticates like this one has no API key.";
                 return Err(ApiError::InvalidRequest(text.to_owned()));
             }

@@ -197,6 +197,7 @@ impl AuthorizationServer {
         let org = &principal.org;
         let organization = self.organization(org).await?;
         approval.epochs = Epochs { organization: organization.epoch, agent: agent.epoch };
+        approval.action_hash = Some(ActionHash::of(&approval.action()));
         let event = caller.event(EventKind::ApprovalRequested, "approval requested", approval.created_at);
         let event = principal.in_context(about(&approval, event));
         match self.stores().approvals.insert(org, &approval, &event).await? {
@@ -263,8 +264,9 @@ impl AuthorizationServer {
     /// `approvals.manage` and a scope, as [`Reviewer`] says.
     ///
     /// # Errors
-    /// [`ApiError`] if another one is asked, there is no such approval, it was decided or has expired,
-    /// the note is not acceptable, or it is approved and its agent is not active any more.
+    /// [`ApiError`] if another one is asked, there is no such approval, it was decided or has expired, the note is not
+    /// acceptable, it is not what the person saw, or it is approved and is not what was asked any more, or its organization,
+    /// its agent or whom it is for was stopped since.
     pub async fn decide_approval(
         &self,
         reviewer: &Reviewer,
@@ -276,7 +278,9 @@ impl AuthorizationServer {
         let (org, user, now) = (reviewer.org(), reviewer.user(), self.now());
         let approval = self.approval(reviewer, token).await?;
         let seen = request.action_hash.as_deref().filter(|hash| !hash.is_empty());
-        if seen.is_some_and(|hash| hash != ActionHash::of(&approval.action()).as_str()) {
+        if seen.is_some_and(|hash| hash != ActionHash::of(&approval.action()).as_str())
+            || approved && !approval.is_as_asked()
+        {
             return Err(ApiError::Forbidden("This is not what was shown."));
         }
         let note = match request.note.as_deref() {
@@ -285,9 +289,16 @@ impl AuthorizationServer {
             }
             _ => None,
         };
+        let mut epoch_of_whom = None;
         if approved && approval.status(now) == ApprovalStatus::Pending {
             // Not from a cache: an agent that was stopped a moment ago gets no more yes.
-            if !stands(&self.stores().uncached(), org, &approval).await? {
+            let stores = self.stores().uncached();
+            if let Some(whom) = approval.on_behalf_of.filter(|whom| *whom != user.id) {
+                let whom = stores.users.find(org, UserKey::Id(whom)).await?;
+                epoch_of_whom = whom.map(|whom| whom.epoch);
+            }
+            // Afterwards: whoever is blocked between the two is seen here, and later has another epoch.
+            if !stands(&stores, org, &approval).await? {
                 return Err(ApiError::Conflict(
                     "The agent that asked, or whom it is for, was stopped since.",
                 ));
@@ -301,7 +312,8 @@ impl AuthorizationServer {
         let event =
             about(&approval, caller.event(kind, text, now)).with("agent_id", approval.agent.to_string());
         let (by, number) = (Some(user.id), Some(user.number));
-        let decision = Decision { approved, by, number, epoch: user.epoch, at: now, note };
+        let epoch = user.epoch;
+        let decision = Decision { approved, by, number, epoch, epoch_of_whom, at: now, note };
         match self.stores().approvals.decide(org, &approval, &decision, now, &event).await? {
             Decide::Decided => {}
             Decide::AlreadyDecided => return Err(ApiError::Conflict("This approval was decided before.")),
@@ -332,7 +344,15 @@ impl AuthorizationServer {
         }
         let event = caller.event(EventKind::ApprovalWithdrawn, "request for approval taken back", now);
         let event = principal.in_context(about(&approval, event));
-        let decision = Decision { approved: false, by: None, number: None, epoch: 0, at: now, note: None };
+        let decision = Decision {
+            approved: false,
+            by: None,
+            number: None,
+            epoch: 0,
+            epoch_of_whom: None,
+            at: now,
+            note: None,
+        };
         match approvals.decide(org, &approval, &decision, now, &event).await? {
             // Somebody may have been faster: what they said is about nothing now.
             Decide::Decided | Decide::AlreadyDecided | Decide::Expired | Decide::Missing => Ok(()),
@@ -380,9 +400,13 @@ impl AuthorizationServer {
     }
 }
 
-/// Whether everybody whom `approval` rests on is as they were: the organization and the agent as when it was asked, whoever
-/// agreed as when they did, and whom it is for active. Who was stopped since ended it for good, as they ended their tokens.
+/// Whether `approval` is what was asked, and everybody whom it rests on is as they were: the organization and the agent as
+/// when it was asked, whoever agreed and whom it is for as when it was agreed to, and until then active. Who was stopped since
+/// ended it for good, as they ended their tokens.
 pub(super) async fn stands(stores: &Stores, org: &OrgId, approval: &Approval) -> Result<bool, StoreError> {
+    if !approval.is_as_asked() {
+        return Ok(false);
+    }
     let Epochs { organization, agent } = approval.epochs;
     let found = stores.organizations.find(org).await?;
     if !found.is_some_and(|found| found.status == OrganizationStatus::Active && found.epoch == organization) {
@@ -394,7 +418,7 @@ pub(super) async fn stands(stores: &Stores, org: &OrgId, approval: &Approval) ->
     }
     let decision = approval.decision.as_ref();
     let by = decision.and_then(|decision| Some((decision.by?, Some(decision.epoch))));
-    let whom = approval.on_behalf_of.map(|user| (user, None));
+    let whom = approval.on_behalf_of.map(|user| (user, decision.and_then(|decision| decision.epoch_of_whom)));
     for (user, epoch) in by.into_iter().chain(whom) {
         let found = stores.users.find(org, UserKey::Id(user)).await?;
         if !found.is_some_and(|found| found.is_active() && epoch.is_none_or(|epoch| found.epoch == epoch)) {
@@ -413,3 +437,6 @@ fn about(approval: &Approval, event: Event) -> Event {
         .with("on_behalf_of", approval.on_behalf_of.as_ref().map(UserId::to_string))
         .with("action_hash", ActionHash::of(&approval.action()).as_str())
 }
+
+#[cfg(test)]
+mod tests;

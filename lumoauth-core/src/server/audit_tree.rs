@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use serde_json::Value;
+
 use super::{ApiError, AuthorizationServer};
 use crate::{
     audit::{Actor, Event, EventKind},
@@ -16,7 +18,7 @@ use crate::{
     jwks::PublicKey,
     keys::{Jwk, KeyError, KeyPurpose},
     merkle::{self, BLOCK, Node},
-    store::{Checkpoint, LogHead, StoreError, StoreErrorKind, TreeLevel},
+    store::{AuditFilter, Checkpoint, LogEntry, LogHead, Page, StoreError, StoreErrorKind, TreeLevel},
     token,
 };
 
@@ -231,6 +233,8 @@ impl AuthorizationServer {
     /// Signs the head of the log unless that is done. The signed head; `None` if the log has no entries.
     async fn sign_head(&self, org: &OrgId) -> Result<Option<String>, ApiError> {
         let audit = &self.stores().audit;
+        // Before the log is looked at: what is signed here meanwhile is about more than was there then.
+        let known = self.inner.signed_heads.last(org);
         let head = audit.head(org).await?;
         let size = head.tree.size();
         if head.signed > size {
@@ -240,7 +244,7 @@ impl AuthorizationServer {
             return Ok(None);
         }
         if head.signed != size {
-            self.compare_with_what_was_signed(org, &head).await?;
+            self.compare_with_what_was_signed(org, &head, known, Strangers::Believed).await?;
             let now = self.now();
             let (iss, root) = (self.issuer(org), head.tree.root());
             let claims = HeadClaims { iss, org: org.clone(), size, root, at: now.unix_millis() };
@@ -252,34 +256,55 @@ impl AuthorizationServer {
         // Another server may have been first, and its head stays.
         let kept = audit.checkpoints(org, size - 1, 1).await?.into_iter().next();
         let kept = kept.filter(|kept| kept.size == size).ok_or_else(incomplete)?;
+        let says = HeadClaims::unverified(&kept.signed);
+        if says.is_none_or(|says| (&says.org, says.size, says.root) != (org, size, head.tree.root())) {
+            return Err(contradicted(org, "the signed head of this size is that of something else").into());
+        }
         Ok(Some(kept.signed))
     }
 
-    /// Fails unless the log that is to be signed goes on from the newest signed head that is kept, and from the one that
-    /// was signed here last: what was rewritten is not signed again.
-    async fn compare_with_what_was_signed(&self, org: &OrgId, head: &LogHead) -> Result<(), ApiError> {
+    /// Fails unless the log goes on from the newest signed head that is kept, and from the one that was `known` here before
+    /// the log was looked at: what was rewritten is not signed again.
+    async fn compare_with_what_was_signed(
+        &self,
+        org: &OrgId,
+        head: &LogHead,
+        known: Option<(u64, Node)>,
+        strangers: Strangers,
+    ) -> Result<(), ApiError> {
         let mut said = vec![(head.tree.size(), head.tree.root())];
         let newest = match head.signed {
             0 => Vec::new(),
             signed => self.stores().audit.checkpoints(org, signed - 1, 1).await?,
         };
         if let Some(newest) = newest.first() {
-            let keys = self.audit_keys(org).await?;
-            let keys = keys.iter().filter_map(|key| PublicKey::from_jwk(&serde_json::to_value(key).ok()?));
-            let claims = HeadClaims::verified(&newest.signed, &keys.collect::<Vec<_>>());
+            let claims = match HeadClaims::verified(&newest.signed, &self.public_audit_keys(org).await?) {
+                Err(problem @ HeadClaims::UNKNOWN_KEY) if strangers == Strangers::Believed => {
+                    // Whoever can write heads can take them away as well, so a log whose keys were lost goes on.
+                    tracing::warn!(%org, problem, "the newest signed head cannot be checked");
+                    HeadClaims::unverified(&newest.signed).ok_or(problem)
+                }
+                verified => verified,
+            };
             let claims = claims.map_err(|problem| contradicted(org, problem))?;
             if claims.org != *org || claims.size != newest.size {
                 return Err(contradicted(org, "the newest signed head is that of something else").into());
             }
             said.push((claims.size, claims.root));
         }
-        said.extend(self.inner.signed_heads.last(org));
+        said.extend(known);
         let (ranges, roots): (Vec<_>, Vec<_>) = said.into_iter().map(|(size, root)| (0..size, root)).unzip();
         let longest = ranges.iter().map(|range| range.end).max();
         if longest != Some(head.tree.size()) || self.hashes(org, &ranges).await? != roots {
             return Err(contradicted(org, "what was signed contradicts what is there").into());
         }
         Ok(())
+    }
+
+    async fn public_audit_keys(&self, org: &OrgId) -> Result<Vec<PublicKey>, KeyError> {
+        let keys = self.audit_keys(org).await?;
+        let keys = keys.iter().filter_map(|key| PublicKey::from_jwk(&serde_json::to_value(key).ok()?));
+        Ok(keys.collect())
     }
 
     /// Signs the heads of logs that have grown: by any number, or only those that have grown much.
@@ -313,11 +338,15 @@ impl AuthorizationServer {
         // Whole days, so that it happens once a day.
         let before = Timestamp::from_unix_seconds(now.minus(kept).unix_seconds() / DAY * DAY);
         for _ in 0..MAX_DROPS {
+            let known = self.inner.signed_heads.last(org);
             let dropped = self.stores().audit.head(org).await?.dropped;
-            let up_to = self.old_entries(org, dropped, before).await?;
+            // The reason of what was dropped last may still wait for its number.
+            self.sequence(org).await?;
+            let (up_to, leaves) = self.old_entries(org, dropped, before).await?;
             if up_to == dropped {
                 break;
             }
+            self.check_what_is_dropped(org, dropped, &leaves, known).await?;
             let (iss, org_id) = (self.issuer(org), org.clone());
             let claims = DropClaims { iss, org: org_id, up_to, before: before.unix_millis() };
             let signer = self.inner.keys.signer(org, KeyPurpose::AuditHead, now).await?;
@@ -335,10 +364,64 @@ impl AuthorizationServer {
         Ok(())
     }
 
-    /// Up to which entry those after the first `dropped` may lose their bodies now. What was changed stays as it is: without
-    /// its body nobody could see that any more.
-    async fn old_entries(&self, org: &OrgId, dropped: u64, before: Timestamp) -> Result<u64, StoreError> {
-        let mut up_to = dropped;
+    /// Fails unless `leaves`, those after the first `dropped`, are what was signed, and what was dropped before them was
+    /// dropped here: a reason is signed for nothing that somebody else took away or wrote.
+    async fn check_what_is_dropped(
+        &self,
+        org: &OrgId,
+        dropped: u64,
+        leaves: &[Node],
+        known: Option<(u64, Node)>,
+    ) -> Result<(), ApiError> {
+        let audit = &self.stores().audit;
+        let kind = Some(EventKind::AuditBodiesDropped.as_str().to_owned());
+        let reasons = AuditFilter { kind, ..AuditFilter::default() };
+        let last = audit.page(org, &reasons, Page::first(1)).await?.items.pop();
+        let explained = match last {
+            None => 0,
+            Some(LogEntry { event, .. }) => {
+                let signed = event.context.get("signed").and_then(Value::as_str).unwrap_or_default();
+                let claims = DropClaims::verified(signed, &self.public_audit_keys(org).await?);
+                let claims = claims.filter(|claims| claims.org == *org);
+                claims.ok_or_else(|| contradicted(org, "the last reason of retention is not signed"))?.up_to
+            }
+        };
+        // More is explained if another server was first, which is found when it is dropped.
+        if explained < dropped {
+            return Err(contradicted(org, "contents are missing that nobody has dropped").into());
+        }
+        let head = audit.head(org).await?;
+        self.compare_with_what_was_signed(org, &head, known, Strangers::Refused).await?;
+        // The roots of whole blocks were compared, and so are those of what is dropped, with the leaves in them.
+        let end = dropped + leaves.len() as u64;
+        // The heads that there were when these were judged may be gone.
+        if end > head.signed {
+            return Err(contradicted(org, "what is old enough to be dropped is not signed any more").into());
+        }
+        let (first, last) = (dropped / BLOCK, end.div_ceil(BLOCK));
+        // In this order: a block may become whole meanwhile.
+        let blocks = audit.nodes(org, TreeLevel::Blocks, first..last).await?;
+        let there = audit.nodes(org, TreeLevel::Leaves, first * BLOCK..last * BLOCK).await?;
+        let skipped = usize::try_from(dropped - first * BLOCK).unwrap_or(usize::MAX);
+        let whole = usize::try_from(BLOCK).unwrap_or(usize::MAX);
+        let roots = there.chunks_exact(whole).map(|leaves| merkle::range_root(&[], leaves));
+        let same = there.get(skipped..).is_some_and(|there| there.starts_with(leaves));
+        if !same || !roots.take(blocks.len()).eq(blocks) {
+            return Err(contradicted(org, "what is old enough to be dropped is not what was signed").into());
+        }
+        Ok(())
+    }
+
+    /// Up to which entry those after the first `dropped` may lose their bodies now, and their hashes. What was changed stays
+    /// as it is: without its body nobody could see that any more. What no signed head is about stays as well.
+    async fn old_entries(
+        &self,
+        org: &OrgId,
+        dropped: u64,
+        before: Timestamp,
+    ) -> Result<(u64, Vec<Node>), StoreError> {
+        let (mut up_to, mut leaves) = (dropped, Vec::new());
+        let signed = self.stores().audit.head(org).await?.signed;
         // Mostly there is nothing to do, and one entry tells.
         let mut step = 1;
         while up_to - dropped < MOST_DROPPED {
@@ -348,18 +431,28 @@ impl AuthorizationServer {
             }
             step = STEP;
             for entry in entries {
-                if entry.at >= before {
-                    return Ok(up_to);
+                if entry.at >= before || entry.seq > signed {
+                    return Ok((up_to, leaves));
                 }
                 if entry.recomputed(org) != Some(entry.leaf) {
                     tracing::error!(%org, seq = entry.seq, "an audit entry was changed; nothing is dropped from it on");
-                    return Ok(up_to);
+                    return Ok((up_to, leaves));
                 }
                 up_to = entry.seq;
+                leaves.push(entry.leaf);
             }
         }
-        Ok(up_to)
+        Ok((up_to, leaves))
     }
+}
+
+/// What a head that was signed with a key that is not known any more is good for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Strangers {
+    /// To go on from.
+    Believed,
+    /// For nothing.
+    Refused,
 }
 
 /// The heads that this process signed last: what it knows even if somebody rewrites all that is stored.
@@ -383,7 +476,7 @@ impl SignedHeads {
 
 /// The log is not what was signed of it. The administrator must look.
 fn contradicted(org: &OrgId, problem: &'static str) -> StoreError {
-    tracing::error!(%org, problem, "the audit log is not what was signed; its head is not signed");
+    tracing::error!(%org, problem, "the audit log is not what was signed; nothing about it is signed");
     StoreError::corrupt("audit.sign", problem)
 }
 

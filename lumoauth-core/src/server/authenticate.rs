@@ -150,7 +150,7 @@ impl AuthorizationServer {
     }
 
     /// Records the live tokens of other organizations that a refused request presents, as subject or
-    /// actor, as those at a door are: both sides want to know.
+    /// actor, as those at a door are: both sides want to know. One that is bound to a key proves nothing without it.
     ///
     /// # Errors
     /// [`TokenError`] if that cannot be found out or recorded.
@@ -160,12 +160,14 @@ impl AuthorizationServer {
         presented: &Params,
         origin: &Origin,
     ) -> Result<(), TokenError> {
-        for token in ["subject_token", "actor_token"].into_iter().filter_map(|name| presented.get(name)) {
+        let [subject, actor] = ["subject_token", "actor_token"].map(|name| presented.get(name));
+        for token in subject.into_iter().chain(actor.filter(|_| actor != subject)) {
             let Some(home) = self.elsewhere(organization, Credential::Bearer(token)).await? else { continue };
             if !home.is_active() {
                 continue;
             }
             match self.access_token(&home, token, Door::Own, origin, self.now()).await {
+                Ok(stranger) if stranger.key().is_some() => {}
                 Ok(stranger) => self.record_stranger(organization, &home, &stranger, origin).await?,
                 Err(AuthenticateError::Store(error)) => return Err(error.into()),
                 Err(AuthenticateError::Key(error)) => return Err(error.into()),

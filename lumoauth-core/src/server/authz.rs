@@ -364,19 +364,18 @@ impl SubjectRef {
     fn parts(&self) -> Result<(&str, String), ApiError> {
         let malformed =
             || ApiError::Invalid { member: "subject", problem: "must name an agent or a user".to_owned() };
-        match self {
-            Self::Text(text) => Ok(match text.split_once(':') {
-                Some((kind, id)) => (kind, id.to_owned()),
-                None => ("agent", text.strip_prefix("agent_").unwrap_or(text).to_owned()),
-            }),
+        let (kind, id) = match self {
+            Self::Text(text) => text.split_once(':').unwrap_or(("agent", text)),
             Self::Parts { kind, id } => match id {
                 Value::String(text) => {
                     let text = text.strip_prefix("agent:").or(text.strip_prefix("user:")).unwrap_or(text);
-                    Ok((kind, text.to_owned()))
+                    (kind.as_str(), text)
                 }
-                Value::Number(number) => Ok((kind, number.to_string())),
-                Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => Err(malformed()),
+                Value::Number(number) => return Ok((kind, number.to_string())),
+                Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return Err(malformed()),
             },
-        }
+        };
+        let bare = id.strip_prefix("agent_").filter(|_| kind == "agent");
+        Ok((kind, bare.unwrap_or(id).to_owned()))
     }
 }

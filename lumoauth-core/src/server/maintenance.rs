@@ -85,15 +85,16 @@ impl AuthorizationServer {
     /// One round of everything, now: what [`AuthorizationServer::maintenance`] does over time.
     ///
     /// # Errors
-    /// [`StoreError`] if the audit log cannot be brought up to date, of all organizations or of one. What can be done is
-    /// done all the same.
+    /// The first [`StoreError`]: reservations cannot be freed, callbacks cannot be tried, an audit log cannot be brought up
+    /// to date, of all organizations or of one, or logs to sign cannot be found. What can be done is done all the same.
     pub async fn maintain_once(&self) -> Result<(), StoreError> {
         self.upkeep_round().await;
-        self.expire_parked().await?;
-        self.deliver_callbacks().await?;
+        let freed = self.expire_parked().await;
+        let told = self.deliver_callbacks().await;
         let _more = self.deliver_notices().await;
-        self.audit_round().await?;
-        self.sign_heads(true).await
+        let numbered = self.audit_round().await;
+        let signed = self.sign_heads(true).await;
+        freed.and(told).and(numbered).and(signed)
     }
 
     /// Does what can be done, whatever fails, and returns the first failure.

@@ -15,6 +15,11 @@ use crate::{
     wire::view,
 };
 
+/// How much of the vocabulary an agent is told that its wildcards reach.
+const MOST_REACHED: usize = 10_000;
+/// How many permissions are looked at at once.
+const STEP: usize = 1000;
+
 /// The answer to a client that acts for itself, where agents and people ask about themselves.
 pub(super) const FOR_AGENTS_AND_PEOPLE: ApiError =
     ApiError::Forbidden("This route is for agents and people.");
@@ -23,8 +28,7 @@ impl AuthorizationServer {
     /// The userinfo of a caller with an access token (OpenID Connect Core section 5.3, extended for agents).
     ///
     /// Reading it is free: it is neither counted nor refused by a budget. A person's roles are told to a client that
-    /// was given
-    /// `authz:read`.
+    /// was given `authz:read`.
     ///
     /// # Errors
     /// [`ApiError`] if the stores cannot answer, or a person's token lacks `openid`.
@@ -167,22 +171,41 @@ impl AuthorizationServer {
         }))
     }
 
-    /// The agent's grants, then what its wildcards come to in the organization's vocabulary: clients test for
-    /// exact strings.
+    /// The agent's grants, then what its wildcards come to in the organization's vocabulary, at most [`MOST_REACHED`] of it:
+    /// clients test for exact strings.
     async fn listed_capabilities(&self, org: &OrgId, agent: &Agent) -> Result<Vec<Capability>, ApiError> {
         let granted = agent.effective_capabilities();
         if !granted.iter().any(Capability::is_wildcard) {
             return Ok(granted.into_owned());
         }
         let servers = self.stores().mcp_servers.all(org).await?;
-        let is_reached =
-            |scope: &&Capability| agent.allows_tool(scope) && granted.iter().any(|grant| grant.covers(scope));
+        let wildcards: Vec<_> = granted.iter().filter(|grant| grant.is_wildcard()).collect();
+        let is_reached = |scope: &&Capability| {
+            agent.allows_tool(scope) && wildcards.iter().any(|wildcard| wildcard.covers(scope))
+        };
         let mut reached: Vec<_> =
             servers.iter().flat_map(|server| &server.scopes_supported).filter(is_reached).cloned().collect();
-        self.policy_of(org).await?.read(|snapshot| {
-            let permissions = snapshot.permissions().map(|permission| &permission.slug);
-            reached.extend(permissions.filter(is_reached).cloned());
-        });
+        let policy = self.policy_of(org).await?;
+        let mut stems: Vec<_> = wildcards.iter().filter_map(|it| it.as_str().strip_suffix('*')).collect();
+        stems.sort_unstable();
+        // What continues one stem is not looked for again under a longer one.
+        stems.dedup_by(|longer, stem| longer.starts_with(*stem));
+        for stem in stems {
+            let mut last: Option<Capability> = None;
+            while reached.len() < MOST_REACHED {
+                // A step at a time: whoever changes the policy does not wait for all of them.
+                let step: Vec<_> = policy.read(|snapshot| {
+                    let after = last.as_ref().map(Capability::as_str);
+                    snapshot.permissions_under(stem, after, STEP).cloned().collect()
+                });
+                let room = MOST_REACHED - reached.len();
+                reached.extend(step.iter().filter(is_reached).take(room).cloned());
+                match step.last() {
+                    Some(slug) if step.len() == STEP => last = Some(slug.clone()),
+                    Some(_) | None => break,
+                }
+            }
+        }
         Ok(Scope::new(granted.iter().cloned().chain(reached)).as_slice().to_vec())
     }
 }

@@ -10,24 +10,26 @@ use crate::{
     audit::Origin,
     capability::Capability,
     id::{OrgId, UserId},
+    policy::DecidedBy,
     principal::Principal,
     user::User,
 };
 
 /// A person in person, and what they and the way by which they came let them decide.
 ///
-/// What one decides for others needs a permission: `approvals.manage` for approvals, `jit.approve` for what agents ask for just
-/// in time. Administrators have both, others by a role or as a permission of their own. And it needs a scope of the application that
-/// they came by, which bounds what it does for them, and gives them nothing: a permission is of the person, a scope of what
-/// they use, and neither stands for the other. What agents ask for just in time needs the scope even where it is for
-/// oneself.
+/// What one is asked oneself one decides by any application; what agents ask for just in time, by one with the scope
+/// `jit:approve`. What others are asked, and what nobody in particular is asked, takes a permission: `approvals.manage` for
+/// approvals, `jit.approve` for what agents ask for just in time. Whoever has it by name, by a role or as a permission of
+/// their own, needs no scope. Administrators have both because they are administrators, and that counts for as much as
+/// the application says with its scope: they administer by no application that did not ask for it. A scope by itself gives
+/// nothing that is of others.
 #[derive(Clone, Debug)]
 pub struct Reviewer {
     org: OrgId,
     user: Arc<User>,
     /// What others are asked, and what nobody in particular is asked.
     approvals: Reach,
-    /// What agents ask for just in time, of others and of nobody in particular; of themselves it takes the scope alone.
+    /// What agents ask for just in time.
     jit: Reach,
     granted: Vec<String>,
 }
@@ -37,13 +39,17 @@ pub struct Reviewer {
 struct Reach {
     /// Whether the way by which they came lets them.
     scope: bool,
-    /// Whether the policy of the organization lets them.
-    permitted: bool,
+    /// What of the organization lets them, if anything does.
+    permitted: Option<DecidedBy>,
 }
 
 impl Reach {
     fn is_whole(self) -> bool {
-        self.scope && self.permitted
+        match self.permitted {
+            None => false,
+            Some(DecidedBy::Administrator) => self.scope,
+            Some(_) => true,
+        }
     }
 }
 
@@ -99,12 +105,12 @@ impl AuthorizationServer {
         granted: Vec<String>,
         (facts, origin): (RequestFacts<'_>, &Origin),
     ) -> Result<Reviewer, ApiError> {
-        let may = |permission| self.may(org, user, permission, facts, origin);
+        let permitted = |permission| self.permitted_by(org, user, permission, facts, origin);
         Ok(Reviewer {
             org: org.clone(),
             user: user.clone(),
-            approvals: Reach { scope: approvals, permitted: may("approvals.manage").await? },
-            jit: Reach { scope: jit, permitted: may("jit.approve").await? },
+            approvals: Reach { scope: approvals, permitted: permitted("approvals.manage").await? },
+            jit: Reach { scope: jit, permitted: permitted("jit.approve").await? },
             granted,
         })
     }
@@ -129,12 +135,12 @@ impl Reviewer {
     /// Whose requests of tasks they see; `None` for everybody's.
     ///
     /// # Errors
-    /// [`ApiError::InsufficientScope`] if they came without the scope for it.
+    /// [`ApiError::InsufficientScope`] if neither the way by which they came nor a permission lets them.
     pub(super) fn sees_jit_of(&self) -> Result<Option<UserId>, ApiError> {
-        if !self.jit.scope {
-            return Err(self.lacks(&DECIDE_JIT[..1]));
+        if self.jit.is_whole() {
+            return Ok(None);
         }
-        Ok((!self.jit.is_whole()).then_some(self.user.id))
+        if self.jit.scope { Ok(Some(self.user.id)) } else { Err(self.lacks(&DECIDE_JIT[..1])) }
     }
 
     /// What one is asked oneself one decides by any application.
@@ -142,18 +148,16 @@ impl Reviewer {
         if asked == Some(self.user.id) || self.approvals.is_whole() {
             return Ok(());
         }
-        if self.approvals.permitted {
+        if self.approvals.permitted.is_some() {
             return Err(self.lacks(&MANAGE_APPROVALS));
         }
         Err(ApiError::Forbidden("Somebody else is asked for this approval."))
     }
 
-    /// What agents ask for just in time needs the scope, whoever is asked.
+    /// What agents ask for just in time for oneself needs the scope.
     pub(super) fn check_jit_of(&self, asked: Option<UserId>) -> Result<(), ApiError> {
-        if !self.jit.scope {
-            return Err(self.lacks(&DECIDE_JIT[..1]));
-        }
-        if asked == Some(self.user.id) || self.jit.is_whole() {
+        let seen = self.sees_jit_of()?;
+        if seen.is_none() || seen == asked {
             return Ok(());
         }
         Err(ApiError::Forbidden("Somebody else decides on what is asked here."))

@@ -62,9 +62,10 @@ pub trait ApprovalStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// # To be correct
     /// - What is there already is [`NewApproval::Taken`], however many wait. Checked by `conformance::approvals::one_token_once`.
-    /// - If [`Approval::MAX_PENDING`] of the same agent for the same person (or for nobody in particular) are pending at its
-    ///   `created_at`, it is [`NewApproval::TooMany`]. They are counted in the same atomic step, so any number of calls at
-    ///   once leave no more than that. Checked by `conformance::approvals::so_many_wait_at_a_time`.
+    /// - If it [is bounded](Approval::is_bounded), and [`Approval::MAX_PENDING`] of those that are, of the same agent for the
+    ///   same person (or for nobody in particular), are pending at its `created_at`, it is [`NewApproval::TooMany`]. They are
+    ///   counted in the same atomic step, so any number of calls at once leave no more than that. Checked by
+    ///   `conformance::approvals::so_many_wait_at_a_time`.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer.

@@ -156,8 +156,9 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
     async fn stats(&self, org: &OrgId, filter: &AuditFilter) -> Result<AuditStats, StoreError>;
 
     /// How far the log has come, and the tree over it. A number, its leaf and its place in the tree are given in one step,
-    /// so the tree has every entry that can be read and no other. Signed heads of more entries are told, too. Checked by `conformance::audit_tree::grows_with_the_log`
-    /// and `racing_appends_keep_the_tree`.
+    /// so the tree has every entry that can be read and no other. Signed heads of more entries are told, too, also where
+    /// there are no entries. Checked by `conformance::audit_tree::grows_with_the_log`, `checkpoints_stay_as_they_are` and
+    /// `racing_appends_keep_the_tree`.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer.
@@ -191,8 +192,9 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError`] if the backend cannot answer.
     async fn checkpoints(&self, org: &OrgId, after: u64, max: u32) -> Result<Vec<Checkpoint>, StoreError>;
 
-    /// Up to `max` organizations after this one whose log is at least `by` entries longer than its largest signed head, in
-    /// the order of their ids. For maintenance. Checked by `conformance::audit_tree::unsigned_logs`.
+    /// Up to `max` organizations after this one whose log is by at least `by` entries longer than its largest signed head,
+    /// or shorter, in the order of their ids. Which head is the largest is asked of the signed heads themselves. For
+    /// maintenance. Checked by `conformance::audit_tree::unsigned_logs`.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer.

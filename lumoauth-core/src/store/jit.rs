@@ -50,9 +50,9 @@ pub trait JitStore: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError`] if the backend cannot answer.
     async fn tasks_open(&self, org: &OrgId, ids: &[TaskId]) -> Result<bool, StoreError>;
 
-    /// Closes `task`, which is as it was found, and writes `on`: [`Step::close`](crate::jit::Step::close). What waited in it is
-    /// not listed as pending any more. Of any number of calls at once exactly one is [`CloseTask::Closed`]; of a closing and
-    /// an answer to a request of the task, the later one sees the earlier one.
+    /// Closes `task`, which is as it was found, and writes `on`: [`Step::close`](crate::jit::Step::close). What waited in it,
+    /// or in what is part of it, is not listed as pending any more. Of any number of calls at once exactly one is
+    /// [`CloseTask::Closed`]; of a closing and an answer to a request of the task, the later one sees the earlier one.
     /// Checked by `conformance::jit::closed_once`, `closed_tasks_take_nothing` and `closing_and_answering_race`.
     ///
     /// # Errors
@@ -117,8 +117,8 @@ pub trait JitStore: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Rule, StoreError>;
 
     /// The requests that wait at `now` in tasks that are not closed: for `user`, or all of the organization. Those first that
-    /// expire first; of the same instant, in ascending order of id. What became of the tasks that those are part of is not
-    /// looked at. Checked by `conformance::jit::pending`.
+    /// expire first; of the same instant, in ascending order of id. Checked by `conformance::jit::pending` and
+    /// `closed_tasks_take_nothing`.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer.

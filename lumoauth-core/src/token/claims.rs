@@ -13,6 +13,12 @@ use crate::{
     organization::ActOrder,
 };
 
+/// What a task is part of, if it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+#[expect(clippy::exhaustive_structs, reason = "a claim")]
+pub struct ParentTask(pub Option<TaskId>);
+
 /// The claims of an access token of ours (RFC 9068, RFC 8693).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -73,9 +79,9 @@ pub struct AccessClaims {
     /// The task that it ends with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_id: Option<TaskId>,
-    /// The task that that one is part of.
+    /// The task that that one is part of: with the token of a task always said, and `null` if it is part of none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parent_task_id: Option<TaskId>,
+    pub parent_task_id: Option<ParentTask>,
     /// What it was granted for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jit_request_id: Option<JitRequestId>,

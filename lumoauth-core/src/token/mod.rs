@@ -12,7 +12,7 @@ mod liveness;
 mod remote;
 mod verified;
 
-pub use claims::{AccessClaims, Act, Audience, KeyBinding, MayAct};
+pub use claims::{AccessClaims, Act, Audience, KeyBinding, MayAct, ParentTask};
 pub use dpop::{DPOP_ALGORITHMS, DpopRequest, InvalidProof};
 pub use jwt::{InvalidToken, MAX_TOKEN_BYTES, verify};
 pub use lineage::{ClientEpoch, ConsentEpoch, Lineage, Subject};

@@ -71,9 +71,10 @@ pub(crate) async fn stats(call: Call) -> Result<Reply, WireError> {
     })))
 }
 
-/// GET, POST `admin/audit-logs/export`: CSV, or JSON with `format=json`; at most 10000 entries and 16 MiB, newest first.
+/// GET, POST `admin/audit-logs/export`: CSV, or JSON with `format=json`; at most 10000 entries and 16 MiB, newest first. A
+/// body says the same as a query.
 pub(crate) async fn export(call: Call) -> Result<Reply, WireError> {
-    let query = call.query();
+    let query = call.posted_query()?;
     let as_json = match query.get(&["format"]) {
         None | Some("csv") => false,
         Some("json") => true,

@@ -39,7 +39,7 @@ use lumoauth_core::{
     wire::{InvalidParams, Params, WireError, view},
 };
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     authenticate::dpop,
@@ -145,6 +145,27 @@ impl Call {
     fn query(&self) -> Query {
         let text = self.parts.uri.query().unwrap_or_default();
         Query(url::form_urlencoded::parse(text.as_bytes()).into_owned().collect())
+    }
+
+    /// The same with the members of a JSON object in the body, if there is one: who posts a search may write it there. The
+    /// query comes first.
+    fn posted_query(&self) -> Result<Query, WireError> {
+        let mut query = self.query();
+        if self.body.is_empty() {
+            return Ok(query);
+        }
+        for (name, value) in self.json::<Map<String, Value>>()? {
+            let text = match value {
+                Value::Null => continue,
+                Value::String(text) => text,
+                Value::Bool(_) | Value::Number(_) => value.to_string(),
+                Value::Array(_) | Value::Object(_) => {
+                    return Err(WireError::invalid_request(format!("`{name}` must be a plain value.")));
+                }
+            };
+            query.0.entry(name).or_insert(text);
+        }
+        Ok(query)
     }
 }
 

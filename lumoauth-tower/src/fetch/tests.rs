@@ -335,3 +335,26 @@ fn an_allowed_origin_is_one_and_nothing_more() {
             && !goes("http://localhost:8080/x")
     );
 }
+
+#[test]
+fn a_post_into_this_machine_or_network_is_refused_before_any_look_up() {
+    let fetch = GuardedFetch::new().unwrap().allow_posts_to("https://localhost:8443").unwrap();
+    let may = |url: &str| fetch.may_post_to(&url.parse().unwrap());
+    for url in ["https://localhost:8443/cb", "https://example.com/cb", "https://localhost.example.com/cb"] {
+        assert!(may(url), "{url}");
+    }
+    for host in [
+        "localhost",
+        "localhost:8444",
+        "localhost.",
+        "localhost.:8443",
+        "a.localhost",
+        "a.LOCALHOST.",
+        "10.0.0.1",
+        "127.1",
+        "[::1]",
+    ] {
+        assert!(!may(&format!("https://{host}/cb")), "{host}");
+    }
+    assert!(!may("http://example.com/cb") && !may("https://u@example.com/cb"));
+}

@@ -133,7 +133,8 @@ async fn a_plain_approval_passes_a_dry_run_as_far_as_it_names_amount_and_model()
         let now = bench.clock.now();
         let approval = bench.stores.approvals.find(&bench.org, &token).await.unwrap().unwrap();
         let (by, number) = (Some(bench.alice.id), Some(bench.alice.number));
-        let decision = Decision { approved: true, by, number, epoch: 0, at: now, note: None };
+        let decision =
+            Decision { approved: true, by, number, epoch: 0, epoch_of_whom: None, at: now, note: None };
         let on = Event::new(EventKind::ApprovalApproved, Actor::system(), "decided", now);
         let _ = bench.stores.approvals.decide(&bench.org, &approval, &decision, now, &on).await.unwrap();
         text

@@ -70,7 +70,7 @@ impl Setting {
     async fn decide(&self, approval: &Approval, approved: bool) {
         let now = self.clock.now();
         let (by, number) = (Some(UserId::generate()), Some(Number::new(1)));
-        let decision = Decision { approved, by, number, epoch: 0, at: now, note: None };
+        let decision = Decision { approved, by, number, epoch: 0, epoch_of_whom: None, at: now, note: None };
         let event = Event::new(EventKind::ApprovalApproved, Actor::system(), "decided", now);
         let decided = self.stores.approvals.decide(&self.org, approval, &decision, now, &event).await;
         assert_eq!(decided.unwrap(), Decide::Decided);

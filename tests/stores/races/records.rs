@@ -109,7 +109,7 @@ pub(super) fn approval() -> Approval {
 /// What one of the callers says: half of them yes, half of them no.
 pub(super) fn decision(caller: usize) -> Decision {
     let (by, number) = (Some(UserId::generate()), Some(Number::generate()));
-    Decision { approved: caller % 4 < 2, by, number, epoch: 0, at: now(), note: None }
+    Decision { approved: caller % 4 < 2, by, number, epoch: 0, epoch_of_whom: None, at: now(), note: None }
 }
 
 fn ticket(family: Option<Handle>) -> Ticket {

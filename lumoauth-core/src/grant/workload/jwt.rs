@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Named, TokenError, check_address, claimed, refused, refused_because, trust_of};
+use super::{Named, TokenError, admit, claimed, refused, refused_because, trust_of};
 use crate::{
-    agent::Agent,
+    agent::{Agent, AuthMethod},
     foreign_keys::{ForeignKeyError, KeySource},
     grant::GrantContext,
     token::{
@@ -79,11 +79,15 @@ pub(super) async fn prove(
             Err(error) => cause = cause.or(Some(error)),
         }
     }
+    // One that may not use its platform is in nobody's way, and by itself it is told apart in the log.
+    if fitting.iter().any(|agent| agent.may_use(AuthMethod::WorkloadIdentity)) {
+        fitting.retain(|agent| agent.may_use(AuthMethod::WorkloadIdentity));
+    }
     let proven = fitting.pop();
     match (proven, cause) {
         (Some(agent), _) if fitting.is_empty() => {
             claimed(context, &agent);
-            check_address(context, &agent)?;
+            admit(context, &agent)?;
             Ok(agent)
         }
         (Some(_), _) => {

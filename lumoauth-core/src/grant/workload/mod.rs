@@ -181,16 +181,17 @@ fn claimed(context: &GrantContext<'_>, agent: &Agent) {
     context.refusal.set(move |event| event.target = Some(target));
 }
 
-/// The trust of an agent that may prove itself by its platform.
+/// The trust of an agent that is active and of a type that has one.
 fn trust_of(agent: &Agent) -> Option<&WorkloadTrust> {
-    agent.workload.as_ref().filter(|_| agent.is_active() && agent.may_use(AuthMethod::WorkloadIdentity))
+    let proves = agent.is_active() && agent.identity_type.may_use(AuthMethod::WorkloadIdentity);
+    agent.workload.as_ref().filter(|_| proves)
 }
 
-/// Refuses an agent that is where it may not be.
-fn check_address(context: &GrantContext<'_>, agent: &Agent) -> Result<(), TokenError> {
+/// Refuses an agent that may not prove itself by its platform, or is where it may not be.
+fn admit(context: &GrantContext<'_>, agent: &Agent) -> Result<(), TokenError> {
     agent
-        .check_address(context.origin.ip)
-        .map_err(|barred| refused_because(context, "the agent is somewhere else", barred.to_string()))
+        .check(AuthMethod::WorkloadIdentity, context.origin.ip)
+        .map_err(|barred| refused_because(context, "the agent is barred", barred.to_string()))
 }
 
 /// A normal token for the agent that was proven.

@@ -29,7 +29,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::{Named, TokenError, check_address, claimed, refused, trust_of};
+use super::{Named, TokenError, admit, claimed, refused, trust_of};
 use crate::{
     agent::Agent,
     clock::Timestamp,
@@ -104,7 +104,7 @@ pub(super) async fn prove(
         }
         _ => return Err(refused(context, "the agent trusts no role that such a request can be of")),
     };
-    check_address(context, &agent)?;
+    admit(context, &agent)?;
     // Remembered before it is sent: of two at once, one is.
     let first_seen = request.signed_at.minus(SKEW);
     let until = request.signed_at.plus(MAX_AGE);

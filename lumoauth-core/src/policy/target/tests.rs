@@ -81,7 +81,7 @@ fn another_type_takes_no_denial_away() {
 
 #[test]
 fn another_type_adds_nothing_that_allows() {
-    for (kind, action) in [("note", "*"), ("note", "execute_code"), ("note", "tool:execute_code")] {
+    for (kind, action) in [("note", "*"), ("note", "execute_code"), ("note", "tool:execute")] {
         let snapshot = policy(Effect::Allow, kind, action, Value::Null);
         for question in ["tool:execute_code", "database.execute_code"] {
             assert!(!asked(&snapshot, NOT_GRANTED, question, Some("note")), "{kind} {action}: {question}");
@@ -117,6 +117,50 @@ fn another_type_hides_no_attribute() {
         snapshot.apply(&Record::of(&Entry::Value(value), 2)).unwrap();
         let standing = if effect == Effect::Deny { ALLOW } else { NOT_GRANTED };
         assert_eq!(asked(&snapshot, standing, "document.read", Some("x")), expected, "{effect:?}");
+    }
+    for (kind, action, question) in [
+        ("document", "read", "document.read"),
+        ("document", "*", "document.read.all"),
+        ("document.read", "all", "document.read.all"),
+        ("documents", "read", "read:documents"),
+        ("*", "*", "read:documents"),
+    ] {
+        let of = if kind == "*" { "documents" } else { kind };
+        let owner = AttributeOwner::resource(of, "1").unwrap();
+        let value = AttributeValue::new(owner, Label::parse("classification").unwrap(), json!("secret"));
+        let mut snapshot = policy(Effect::Deny, kind, action, secret.clone());
+        assert!(asked(&snapshot, ALLOW, question, None), "nothing is known of it");
+        snapshot.apply(&Record::of(&Entry::Value(value), 2)).unwrap();
+        for given in
+            [None, Some("x"), Some(""), Some(of), Some("document"), Some("document.read"), Some("read")]
+        {
+            assert!(!asked(&snapshot, ALLOW, question, given), "{kind} {action}: {question} of {given:?}");
+        }
+    }
+    let typed = json!({ "attribute": "resource.type", "operator": "equals", "value": "documents" });
+    let snapshot = policy(Effect::Deny, "*", "*", typed);
+    for given in [None, Some("x"), Some("read"), Some("documents")] {
+        assert!(!asked(&snapshot, ALLOW, "read:documents", given), "{given:?}");
+    }
+    // A denial of what is not public does not deny what is, by taking the verb for its type.
+    let closed =
+        json!({ "attribute": "resource.classification", "operator": "not_equals", "value": "secret" });
+    for kind in ["documents", "*"] {
+        let mut snapshot = policy(Effect::Deny, kind, "read", closed.clone());
+        let owner = AttributeOwner::resource("documents", "1").unwrap();
+        let value = AttributeValue::new(owner, Label::parse("classification").unwrap(), json!("secret"));
+        snapshot.apply(&Record::of(&Entry::Value(value), 2)).unwrap();
+        assert!(asked(&snapshot, ALLOW, "read:documents", Some("documents")), "{kind}");
+    }
+}
+
+/// Whoever writes the whole action into a policy about a type has said that it is of that type.
+#[test]
+fn an_administrator_may_say_of_what_type_an_action_is() {
+    for (action, expected) in [("doc.read", true), ("read", false), ("*", false)] {
+        let snapshot = policy(Effect::Allow, "document", action, Value::Null);
+        assert_eq!(asked(&snapshot, NOT_GRANTED, "doc.read", Some("document")), expected, "{action}");
+        assert!(!asked(&snapshot, NOT_GRANTED, "doc.read", Some("other")));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::{
@@ -166,6 +167,10 @@ enum Edit {
     Rewrite(u64),
     /// This entry has another body.
     Body(u64),
+    /// The entries up to this have no bodies, and the log says that they were dropped.
+    Emptied(u64),
+    /// The newest signed head is the oldest one once more.
+    OldHead,
 }
 
 /// A store that was edited.
@@ -175,6 +180,8 @@ struct Edited {
     edit: Mutex<Option<Edit>>,
     /// Heads of more entries are gone.
     heads_until: Mutex<u64>,
+    /// Whoever asks for heads next waits for this.
+    gate: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
 impl Edited {
@@ -193,6 +200,7 @@ impl Edited {
                 Some(Edit::Body(seq)) if seq == entry.seq => {
                     entry.body = entry.body.take().map(|body| body.replace("canary", "forged"));
                 }
+                Some(Edit::Emptied(up_to)) if up_to >= entry.seq => entry.body = None,
                 _ => {}
             }
         }
@@ -239,10 +247,12 @@ impl AuditStore for Edited {
 
     async fn head(&self, org: &OrgId) -> Result<LogHead, StoreError> {
         let mut head = self.memory.head(org).await?;
-        let signed = self.checkpoints(org, 0, u32::MAX).await?;
-        head.signed = signed.last().map_or(0, |head| head.size);
+        let until = *self.heads_until.lock().unwrap();
+        let signed = self.memory.checkpoints(org, 0, u32::MAX).await?;
+        head.signed = signed.iter().map(|head| head.size).filter(|size| *size <= until).max().unwrap_or(0);
         match self.edit() {
-            None | Some(Edit::Cut(_, false)) => {}
+            None | Some(Edit::Cut(_, false) | Edit::OldHead) => {}
+            Some(Edit::Emptied(up_to)) => head.dropped = up_to,
             Some(_) => head.tree = self.all(org).await?.1,
         }
         Ok(head)
@@ -272,8 +282,17 @@ impl AuditStore for Edited {
     }
 
     async fn checkpoints(&self, org: &OrgId, after: u64, max: u32) -> Result<Vec<Checkpoint>, StoreError> {
+        let gate = self.gate.lock().unwrap().take();
+        if let Some(gate) = gate {
+            gate.await.unwrap();
+        }
         let until = *self.heads_until.lock().unwrap();
-        let heads = self.memory.checkpoints(org, after, max).await?;
+        let mut heads = self.memory.checkpoints(org, after, max).await?;
+        if let (Some(Edit::OldHead), Some(newest)) = (self.edit(), heads.last_mut())
+            && newest.size == 30
+        {
+            newest.signed = self.memory.checkpoints(org, 0, 1).await?.remove(0).signed;
+        }
         Ok(heads.into_iter().filter(|head| head.size <= until).collect())
     }
 
@@ -282,6 +301,7 @@ impl AuditStore for Edited {
     }
 
     async fn drop_bodies(&self, org: &OrgId, from: u64, up_to: u64, on: &Event) -> Result<u64, StoreError> {
+        let from = if matches!(self.edit(), Some(Edit::Emptied(_))) { 0 } else { from };
         self.memory.drop_bodies(org, from, up_to, on).await
     }
 }
@@ -290,7 +310,8 @@ impl AuditStore for Edited {
 async fn edited(retention: Option<Duration>) -> (Setting, Arc<Edited>) {
     let memory = Arc::new(MemoryStore::new());
     let heads_until = Mutex::new(u64::MAX);
-    let edited = Arc::new(Edited { memory: memory.clone(), edit: Mutex::default(), heads_until });
+    let (edit, gate) = (Mutex::default(), Mutex::default());
+    let edited = Arc::new(Edited { memory: memory.clone(), edit, heads_until, gate });
     let mut stores = Stores::all(memory.clone());
     stores.audit = edited.clone();
     let setting = Setting::on(memory, stores, retention).await;
@@ -354,6 +375,79 @@ async fn retention_drops_nothing_that_was_changed() {
     assert_eq!(setting.store.head(&setting.org).await.unwrap().dropped, 16);
     let finding = setting.verified().await.unwrap_err();
     assert_eq!((finding.first, finding.last), (17, 17), "{finding}");
+}
+
+/// Nobody gets a reason signed for what they took away, or for what they wrote to be taken away.
+#[tokio::test]
+async fn retention_signs_no_reason_for_what_others_did() {
+    for edit in [Edit::Emptied(20), Edit::Rewrite(17)] {
+        let (setting, edited) = edited(Some(2 * DAY)).await;
+        *edited.edit.lock().unwrap() = Some(edit.clone());
+        setting.clock.advance(4 * DAY);
+        setting.server.maintain_once().await.unwrap();
+        assert_eq!(setting.store.head(&setting.org).await.unwrap().dropped, 0, "{edit:?}");
+        let finding = setting.verified().await.unwrap_err();
+        assert!(finding.first <= 20, "{finding}");
+        // Everything is there again, and is dropped with a reason.
+        *edited.edit.lock().unwrap() = None;
+        setting.server.maintain_once().await.unwrap();
+        assert_eq!(setting.store.head(&setting.org).await.unwrap().dropped, 30);
+        setting.server.maintain_once().await.unwrap();
+        assert_eq!(setting.verify().await.dropped, 30);
+    }
+}
+
+/// Heads that are gone since the entries were judged cover nothing.
+#[tokio::test]
+async fn retention_signs_no_reason_beyond_the_newest_head() {
+    let (setting, edited) = edited(Some(2 * DAY)).await;
+    let leaves = edited.nodes(&setting.org, TreeLevel::Leaves, 0..30).await.unwrap();
+    let check = async |count: usize| {
+        setting.server.check_what_is_dropped(&setting.org, 0, &leaves[..count], None).await.is_ok()
+    };
+    assert!(check(30).await);
+    *edited.heads_until.lock().unwrap() = 15;
+    assert!(check(15).await && !check(16).await);
+    *edited.heads_until.lock().unwrap() = 0;
+    assert!(!check(1).await);
+}
+
+#[tokio::test]
+async fn an_older_head_in_place_of_the_newest_is_found() {
+    let (setting, edited) = edited(None).await;
+    *edited.edit.lock().unwrap() = Some(Edit::OldHead);
+    assert!(setting.server.audit_head(&setting.org).await.is_err());
+    setting.verified().await.unwrap_err();
+}
+
+/// Of two who ask at once, the first looked at the log before the second one signed a longer one.
+#[tokio::test]
+async fn two_who_ask_for_the_head_at_once_get_one() {
+    let (setting, edited) = edited(None).await;
+    setting.act(1).await;
+    let (go_on, gate) = oneshot::channel();
+    *edited.gate.lock().unwrap() = Some(gate);
+    let second = async {
+        setting.act(1).await;
+        let second = setting.server.audit_head(&setting.org).await;
+        go_on.send(()).unwrap();
+        second.unwrap().0.size
+    };
+    let (first, second) = tokio::join!(setting.server.audit_head(&setting.org), second);
+    assert!(first.unwrap().0.size <= second);
+    assert_eq!(setting.verify().await.entries, 32);
+}
+
+/// Without the keys of before, nobody can check the heads of before; the log goes on.
+#[tokio::test]
+async fn a_log_whose_keys_were_lost_goes_on() {
+    let (setting, _) = edited(None).await;
+    let keys = KeyRing::new(Arc::new(MemoryStore::new()), MasterKey::generate(), KeyRingConfig::default());
+    let stores = Stores::all(setting.store.clone());
+    let builder = AuthorizationServer::builder("https://auth.example", stores, Arc::new(keys));
+    let server = builder.with_clock(setting.clock.clone()).build().unwrap();
+    setting.act(1).await;
+    assert_eq!(server.audit_head(&setting.org).await.unwrap().0.size, 31);
 }
 
 #[tokio::test]

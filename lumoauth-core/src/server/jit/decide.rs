@@ -1,6 +1,6 @@
 //! A person answers what an agent asked for.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -61,19 +61,7 @@ impl AuthorizationServer {
         page: Page,
     ) -> Result<Listing<Arc<JitRequest>>, ApiError> {
         let (org, of, now) = (reviewer.org(), reviewer.sees_jit_of()?, self.now());
-        let mut found = self.stores().jit.pending(org, of, now, page).await?;
-        // What is part of something that is over waits no more. Only the parts know of what.
-        let mut over = HashMap::new();
-        for request in &found.items {
-            if !over.contains_key(&request.task) {
-                let is_over = self.open_task_of(org, &request.task, now).await?.is_none();
-                over.insert(request.task.clone(), is_over);
-            }
-        }
-        let listed = found.items.len();
-        found.items.retain(|request| !over.get(&request.task).is_some_and(|over| *over));
-        found.total = found.total.saturating_sub((listed - found.items.len()) as u64);
-        Ok(found)
+        Ok(self.stores().jit.pending(org, of, now, page).await?)
     }
 
     /// A request, for a person who may decide on it.

@@ -11,6 +11,7 @@ use crate::{
     agent::Agent,
     audit::{Event, EventKind, Target, cleaned},
     clock::Timestamp,
+    fetch::Fetch,
     id::{JitRequestId, OrgId, TaskId},
     jit::{
         Assessment, AuthorizationDetail, Callback, JitRequest, NewRequest, RequestStatus, Ruling, Task,
@@ -67,7 +68,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn read(request: &JitPermissionRequest) -> Result<Self, ApiError> {
+    fn read(request: &JitPermissionRequest, fetch: &dyn Fetch) -> Result<Self, ApiError> {
         let invalid = |problem: &str| ApiError::Invalid {
             member: "authorization_details",
             problem: problem.to_owned(),
@@ -87,13 +88,20 @@ impl Wanted {
         };
         let callback = match request.callback_url.as_deref() {
             None | Some("") => None,
-            Some(url) => Some(callback_url("callback_url", url)?),
+            Some(url) => {
+                let url = callback_url("callback_url", url)?;
+                if !Url::parse(&url).is_ok_and(|url| fetch.may_post_to(&url)) {
+                    let problem = "is no address that this server posts to".to_owned();
+                    return Err(ApiError::Invalid { member: "callback_url", problem });
+                }
+                Some(url)
+            }
         };
         Ok(Self { detail, ttl: JitRequest::clamped(request.requested_ttl), justification, callback })
     }
 }
 
-/// An address that this server may be told to post to. Whether it may be reached is decided when it is.
+/// An address that this server may be told to post to, by its form.
 pub(in crate::server) fn callback_url(member: &'static str, text: &str) -> Result<String, ApiError> {
     const MOST: usize = 2048;
     let is_good = text.len() <= MOST
@@ -134,7 +142,7 @@ impl AuthorizationServer {
         let (org, now) = (&organization.id, self.now());
         let required = || ApiError::Invalid { member: "task_id", problem: "is required".to_owned() };
         let task_id = request.task_id.as_deref().filter(|id| !id.is_empty()).ok_or_else(required)?;
-        let wanted = Wanted::read(request)?;
+        let wanted = Wanted::read(request, &*self.inner.fetch)?;
         self.target_of(org, agent, &wanted.detail).await?;
         Standing::of(&*self.own_task(org, task_id, agent).await?)?.check(principal)?;
         let payers = Payers::of_caller(principal, agent);

@@ -16,7 +16,7 @@ use crate::{
     secret::Secret,
     server::{ApiError, AuthorizationServer, Caller, approvals::refuse_test_tokens},
     spending::{Payers, Remaining},
-    token::{self, AccessClaims, Audience, KeyBinding},
+    token::{self, AccessClaims, Audience, KeyBinding, ParentTask},
 };
 
 use super::request::about;
@@ -135,7 +135,7 @@ impl AuthorizationServer {
             test: false,
             jit: true,
             task_id: Some(task.id.clone()),
-            parent_task_id: task.ancestors.last().cloned(),
+            parent_task_id: Some(ParentTask(task.ancestors.last().cloned())),
             jit_request_id: Some(request.id.clone()),
             authorization_details: vec![request.detail.clone()],
             action_hash: Some(request.action_hash.clone()),

@@ -111,7 +111,15 @@ async fn the_end_of_an_approval_that_nobody_decided_is_told_once() {
             ApprovalStore::insert(&*setting.store, &setting.org, approval, &some_event(now)).await.unwrap();
         assert_eq!(added, NewApproval::Inserted);
     }
-    let yes = Decision { approved: true, by: None, number: None, epoch: 0, at: now, note: None };
+    let yes = Decision {
+        approved: true,
+        by: None,
+        number: None,
+        epoch: 0,
+        epoch_of_whom: None,
+        at: now,
+        note: None,
+    };
     let on = some_event(now);
     let said = setting.store.decide(&setting.org, &answered, &yes, now, &on).await.unwrap();
     assert_eq!(said, Decide::Decided);

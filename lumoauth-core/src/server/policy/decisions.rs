@@ -59,7 +59,8 @@ impl AuthorizationServer {
         Ok(questions.iter().map(bounded).collect())
     }
 
-    /// Whether somebody in person has this permission, for the request that they make.
+    /// Whether somebody in person has this permission, for the request that they make; administrators have it whatever
+    /// application they use.
     pub(in crate::server) async fn holds_permission(
         &self,
         principal: &Principal,
@@ -67,40 +68,51 @@ impl AuthorizationServer {
         facts: RequestFacts<'_>,
         origin: &Origin,
     ) -> Result<bool, ApiError> {
-        if principal.person().is_none() {
-            return Ok(false);
-        }
-        let parties = |action: &Capability| parties(principal, action);
-        self.is_permitted(&principal.org, permission, parties, facts, origin).await
+        Ok(self.permission_of(principal, permission, facts, origin).await?.is_some())
     }
 
-    /// Whether a person has this permission, in person and whatever application they use, for the request that they make.
-    pub(in crate::server) async fn may(
+    /// By what somebody in person has this permission, for the request that they make.
+    pub(in crate::server) async fn permission_of(
+        &self,
+        principal: &Principal,
+        permission: &'static str,
+        facts: RequestFacts<'_>,
+        origin: &Origin,
+    ) -> Result<Option<DecidedBy>, ApiError> {
+        if principal.person().is_none() {
+            return Ok(None);
+        }
+        let parties = |action: &Capability| parties(principal, action);
+        self.permitted(&principal.org, permission, parties, facts, origin).await
+    }
+
+    /// By what a person has this permission, in person and whatever application they use, for the request that they make.
+    pub(in crate::server) async fn permitted_by(
         &self,
         org: &OrgId,
         user: &User,
         permission: &'static str,
         facts: RequestFacts<'_>,
         origin: &Origin,
-    ) -> Result<bool, ApiError> {
+    ) -> Result<Option<DecidedBy>, ApiError> {
         let parties = |action: &Capability| subject_parties(None, Some(user), action);
-        self.is_permitted(org, permission, parties, facts, origin).await
+        self.permitted(org, permission, parties, facts, origin).await
     }
 
-    async fn is_permitted<'a>(
+    async fn permitted<'a>(
         &self,
         org: &OrgId,
         permission: &'static str,
         parties: impl FnOnce(&Capability) -> Vec<Party<'a>> + Send,
         facts: RequestFacts<'_>,
         origin: &Origin,
-    ) -> Result<bool, ApiError> {
-        let Ok(action) = Capability::parse(permission) else { return Ok(false) };
+    ) -> Result<Option<DecidedBy>, ApiError> {
+        let Ok(action) = Capability::parse(permission) else { return Ok(None) };
         let given = Map::new();
         let environment = environment(&given, facts, origin, self.now());
         let question = Question::new(&action, parties(&action), environment);
         let verdicts = self.verdicts(org, &[question]).await?;
-        Ok(verdicts.first().is_some_and(|verdict| verdict.allowed))
+        Ok(verdicts.first().filter(|verdict| verdict.allowed).map(|verdict| verdict.decided_by))
     }
 
     /// `text` as an object or a subject of relations. An agent by its slug is the agent that has it now, so that no later

@@ -13,7 +13,8 @@ use crate::{
     id::{Label, OrgId},
     organization::Organization,
     policy::{
-        Check, Entity, Entry, ExpandedNode, Namespace, Reached, RecordKind, Rewrite, Snapshot, Subject, Tuple,
+        Check, DecidedBy, Entity, Entry, ExpandedNode, Namespace, Reached, RecordKind, Rewrite, Snapshot,
+        Subject, Tuple,
     },
     principal::{Identity, Principal},
     server::RequestFacts,
@@ -301,7 +302,7 @@ impl AuthorizationServer {
     }
 
     /// Whether the caller may ask about `subject`: about itself anybody may; about others and about everybody, people and
-    /// keys with `authz:check`, and people with the permission `authz.check`.
+    /// keys with the scope `authz:check`, and people with the permission `authz.check`.
     async fn may_ask_about(
         &self,
         principal: &Principal,
@@ -322,7 +323,8 @@ impl AuthorizationServer {
     }
 
     /// Whether the caller may ask what others may do. It is a door for people and keys: whatever its capabilities, an agent
-    /// asks about itself.
+    /// asks about itself. The permission counts for whoever has it by name; to be an administrator counts with the scope only,
+    /// as it does for everything that is administered.
     pub(in crate::server) async fn asks_about_others(
         &self,
         principal: &Principal,
@@ -333,7 +335,11 @@ impl AuthorizationServer {
         if principal.agent().is_some() {
             return Ok(false);
         }
-        Ok(scope || self.holds_permission(principal, "authz.check", facts, origin).await?)
+        if scope {
+            return Ok(true);
+        }
+        let permission = self.permission_of(principal, "authz.check", facts, origin).await?;
+        Ok(permission.is_some_and(|by| by != DecidedBy::Administrator))
     }
 
     async fn charged(

@@ -9,6 +9,7 @@ use crate::{
     approval::{Approval, ApprovalToken, Decision, Epochs, Impact},
     clock::Timestamp,
     id::{AgentId, ClientId, Number, OrgId, UserId},
+    jit::ActionHash,
     store::{ApprovalStore, Consume, Decide, NewApproval, Page},
 };
 
@@ -25,7 +26,7 @@ pub(super) fn some_approval() -> Approval {
 /// What somebody says.
 pub(super) fn some_decision(approved: bool) -> Decision {
     let (by, number) = (Some(UserId::generate()), Some(Number::generate()));
-    Decision { approved, by, number, epoch: 1, at: now(), note: None }
+    Decision { approved, by, number, epoch: 1, epoch_of_whom: None, at: now(), note: None }
 }
 
 async fn inserted(store: &dyn ApprovalStore, org: &OrgId, approval: &Approval) {
@@ -56,6 +57,7 @@ pub async fn round_trip(store: &dyn ApprovalStore) {
     full.impact = Impact::Critical;
     full.epochs = Epochs { organization: 1, agent: u32::MAX };
     full.reservation = Some("key \u{0} of a reservation".to_owned());
+    full.action_hash = Some(ActionHash::of(&full.action()));
     for (name, value) in [
         ("amount", json!("12.500000")),
         ("deep", json!({ "list": [1, null, { "a": true }] })),
@@ -126,6 +128,8 @@ pub async fn so_many_wait_at_a_time(store: &dyn ApprovalStore) {
         let approval = asking(&first);
         inserted(store, &org, &approval).await;
         waiting.push(approval);
+        // What waits for a reservation takes nothing from it.
+        inserted(store, &org, &Approval { reservation: Some("r-1".to_owned()), ..asking(&first) }).await;
     }
     let over = asking(&first);
     assert_eq!(insert(&org, &over).await, NewApproval::TooMany);
@@ -156,6 +160,9 @@ pub async fn so_many_wait_at_a_time(store: &dyn ApprovalStore) {
         inserted(store, &org, &later(first.expires_at)).await;
     }
     assert_eq!(insert(&org, &later(first.expires_at)).await, NewApproval::TooMany);
+    // What waits for a reservation is bounded by who pays for it.
+    let reservation = Some("r-1".to_owned());
+    inserted(store, &org, &Approval { reservation, ..later(first.expires_at) }).await;
 }
 
 /// "A record of one organization is never found, changed, counted or removed through another."

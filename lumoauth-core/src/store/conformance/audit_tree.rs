@@ -41,10 +41,14 @@ async fn assert_whole(store: &dyn AuditStore, org: &OrgId) -> LogHead {
         assert!(entry.recomputed(org).is_none_or(|leaf| leaf == entry.leaf), "{entry:?}");
         blocks.extend(tree.push(entry.leaf));
     }
-    assert_eq!(head.tree, tree);
+    assert_eq!(head.tree, tree, "the tree has every entry");
     let leaves = store.nodes(org, TreeLevel::Leaves, 0..u64::MAX).await.unwrap();
     assert_eq!(leaves, raw.iter().map(|entry| entry.leaf).collect::<Vec<_>>());
-    assert_eq!(store.nodes(org, TreeLevel::Blocks, 0..u64::MAX).await.unwrap(), blocks);
+    assert_eq!(
+        store.nodes(org, TreeLevel::Blocks, 0..u64::MAX).await.unwrap(),
+        blocks,
+        "blocks are roots of leaves"
+    );
     head
 }
 
@@ -140,7 +144,7 @@ pub async fn checkpoints_stay_as_they_are(store: &dyn AuditStore) {
         store.sign_off(&org, &of(size, signed)).await.unwrap();
     }
     let all = [of(1, "a"), of(2, "b"), of(3, "c")];
-    assert_eq!(store.checkpoints(&org, 0, 9).await.unwrap(), all);
+    assert_eq!(store.checkpoints(&org, 0, 9).await.unwrap(), all, "the first of its size stays");
     assert_eq!(store.checkpoints(&org, 1, 1).await.unwrap(), all[1..2]);
     assert_eq!(store.checkpoints(&org, 3, 9).await.unwrap(), []);
     assert_eq!(store.head(&org).await.unwrap().signed, 3);
@@ -148,7 +152,11 @@ pub async fn checkpoints_stay_as_they_are(store: &dyn AuditStore) {
     // Whoever lost entries must be able to see it.
     store.sign_off(&org, &of(7, "g")).await.unwrap();
     let head = store.head(&org).await.unwrap();
-    assert_eq!((head.signed, head.tree.size()), (7, 3));
+    assert_eq!((head.signed, head.tree.size()), (7, 3), "heads of more entries are told");
+    let gone = some_org();
+    store.sign_off(&gone, &of(5, "e")).await.unwrap();
+    let head = store.head(&gone).await.unwrap();
+    assert_eq!((head.signed, head.tree.size()), (5, 0), "heads of a log that is gone are told");
 
     let raced = some_org();
     store.append(&raced, &[some_event()]).await.unwrap();
@@ -160,7 +168,8 @@ pub async fn checkpoints_stay_as_they_are(store: &dyn AuditStore) {
     assert_eq!(store.checkpoints(&raced, 0, 9).await.unwrap(), first);
 }
 
-/// "Organizations whose log is at least `by` entries longer than its largest signed head, in the order of their ids."
+/// "Organizations whose log is by at least `by` entries longer than its largest signed head, or shorter, in the order of
+/// their ids."
 pub async fn unsigned_logs(store: &dyn AuditStore) {
     let org = some_org();
     let listed = async |by| store.unsigned(by, None, ALL.limit).await.unwrap().contains(&org);
@@ -174,6 +183,12 @@ pub async fn unsigned_logs(store: &dyn AuditStore) {
     store.sign_off(&org, &Checkpoint { size: 1, signed: "a".to_owned() }).await.unwrap();
     assert!(!listed(1).await);
     assert_eq!(store.unsigned(1, None, 0).await.unwrap(), []);
+    let cut = some_org();
+    store.append(&cut, &[some_event()]).await.unwrap();
+    settle(store, &cut).await;
+    store.sign_off(&cut, &Checkpoint { size: 2, signed: "b".to_owned() }).await.unwrap();
+    assert!(store.unsigned(1, None, ALL.limit).await.unwrap().contains(&cut));
+    assert!(!store.unsigned(2, None, ALL.limit).await.unwrap().contains(&cut));
 
     let mut ours = [some_org(), some_org(), some_org()];
     for org in &ours {
@@ -185,6 +200,7 @@ pub async fn unsigned_logs(store: &dyn AuditStore) {
     loop {
         let page = store.unsigned(1, last.as_ref(), 2).await.unwrap();
         assert!(page.len() <= 2);
+        assert!(page.first() > last.as_ref() || page.is_empty(), "{page:?} after {last:?}");
         last = page.last().cloned();
         all.extend(page);
         if last.is_none() {
@@ -224,7 +240,7 @@ pub async fn bodies_are_dropped_from_the_oldest_on(store: &dyn AuditStore) {
     }
 
     let after = assert_whole(store, &org).await;
-    assert_eq!((after.tree.size(), after.dropped), (before.tree.size() + 2, 2));
+    assert_eq!((after.tree.size(), after.dropped), (before.tree.size() + 2, 2), "what was dropped is told");
     assert_eq!(store.nodes(&org, TreeLevel::Leaves, 0..5).await.unwrap(), leaves);
     let bodies: Vec<_> = raw_log(store, &org, 9).await.iter().map(|entry| entry.body.is_some()).collect();
     assert_eq!(bodies, [false, false, true, true, true, true, true]);
@@ -268,10 +284,12 @@ pub async fn bodies_are_dropped_once(store: &dyn AuditStore) {
     store.append(&org, &[some_event(), some_event(), some_event()]).await.unwrap();
     let before = assert_whole(store, &org).await;
     for (from, up_to) in [(0, 0), (1, 2), (1, 0), (0, 4), (0, u64::MAX), (u64::MAX, u64::MAX)] {
-        assert_eq!(store.drop_bodies(&org, from, up_to, &drop_event()).await.unwrap(), 0, "{from} {up_to}");
+        let dropped = store.drop_bodies(&org, from, up_to, &drop_event()).await.unwrap();
+        assert_eq!(dropped, 0, "from {from} up to {up_to}");
+        assert_eq!(assert_whole(store, &org).await, before, "nothing happened");
     }
     assert_eq!(store.drop_bodies(&some_org(), 0, 9, &drop_event()).await.unwrap(), 0);
-    assert_eq!(assert_whole(store, &org).await, before);
+    assert_eq!(assert_whole(store, &org).await, before, "nothing happened");
 
     let answers = race(RACERS, async |_| store.drop_bodies(&org, 0, 2, &drop_event()).await.unwrap()).await;
     assert_eq!(answers.into_iter().filter(|dropped| *dropped != 0).collect::<Vec<_>>(), [2]);

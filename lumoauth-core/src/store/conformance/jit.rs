@@ -180,17 +180,20 @@ pub async fn closed_once(store: &dyn JitStore) {
     assert_eq!(closed(store, &org, &over, TaskOutcome::Completed).await, CloseTask::Closed);
 }
 
-/// "What waited in it is not listed as pending any more", and nothing can be asked or answered in it.
+/// "What waited in it, or in what is part of it, is not listed as pending any more", and nothing can be asked or answered
+/// in it.
 pub async fn closed_tasks_take_nothing(store: &dyn JitStore) {
     let org = some_org();
     let task = opened(store, &org).await;
     let other = Task { id: TaskId::generate(), ..task.clone() };
     assert_eq!(store.insert_task(&org, &other, &some_event()).await.unwrap(), Insert::Inserted);
+    let part = Task { id: TaskId::generate(), ancestors: task.lineage(), ..task.clone() };
+    assert_eq!(store.insert_task(&org, &part, &some_event()).await.unwrap(), Insert::Inserted);
     let [one, two, elsewhere] = [some_request(&task), some_request(&task), some_request(&other)];
-    for request in [&one, &two, &elsewhere] {
+    for request in [&one, &two, &elsewhere, &some_request(&part)] {
         assert_eq!(asked(store, &org, request, now()).await, NewRequest::Inserted);
     }
-    assert_eq!(waiting(store, &org).await, 3);
+    assert_eq!(waiting(store, &org).await, 4);
     assert_eq!(closed(store, &org, &task, TaskOutcome::Completed).await, CloseTask::Closed);
     assert_eq!(waiting(store, &org).await, 1);
     for request in [&one, &two] {

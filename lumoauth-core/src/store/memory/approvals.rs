@@ -23,7 +23,7 @@ pub(super) struct Approvals {
     by_end: BTreeSet<(Timestamp, ApprovalToken)>,
     /// Those that nobody decided and whose end nobody told.
     open: BTreeSet<(Timestamp, ApprovalToken)>,
-    /// By who asks whom, what was open when it last asked.
+    /// By who asks whom, what of that is bounded and was open when it last asked.
     asked: HashMap<Pair, Vec<(Timestamp, ApprovalToken)>>,
 }
 
@@ -37,13 +37,15 @@ impl Approvals {
         }
         let end = (approval.expires_at, approval.token.clone());
         if approval.decision.is_none() {
-            let now = approval.created_at;
-            let asked = self.asked.entry((approval.agent, approval.on_behalf_of)).or_default();
-            asked.retain(|other| other.0 > now && self.open.contains(other));
-            if asked.len() >= Approval::MAX_PENDING as usize {
-                return NewApproval::TooMany;
+            if approval.is_bounded() {
+                let now = approval.created_at;
+                let asked = self.asked.entry((approval.agent, approval.on_behalf_of)).or_default();
+                asked.retain(|other| other.0 > now && self.open.contains(other));
+                if asked.len() >= Approval::MAX_PENDING as usize {
+                    return NewApproval::TooMany;
+                }
+                asked.push(end.clone());
             }
-            asked.push(end.clone());
             self.open.insert(end.clone());
         }
         self.by_end.insert(end);

@@ -244,8 +244,9 @@ impl AuditStore for MemoryStore {
     }
 
     async fn head(&self, org: &OrgId) -> Result<LogHead, StoreError> {
-        if self.journal.logs.read(org, Log::last) == 0 {
-            return Ok(LogHead::default());
+        let (last, signed) = self.journal.logs.read(org, |log| (log.last(), log.signed()));
+        if last == 0 {
+            return Ok(LogHead { signed, ..LogHead::default() });
         }
         self.journal.logs.write(org, |log| {
             let tree = log.grown(org)?.frontier.clone();
@@ -293,7 +294,7 @@ impl AuditStore for MemoryStore {
         let mut found = BTreeSet::new();
         self.journal.logs.read_each(|org, log| {
             let is_next = after.is_none_or(|after| org > after);
-            if is_next && log.last().saturating_sub(log.signed()) >= by.max(1) {
+            if is_next && log.last().abs_diff(log.signed()) >= by.max(1) {
                 found.insert(org.clone());
             }
         });
