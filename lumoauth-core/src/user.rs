@@ -105,6 +105,18 @@ impl User {
         self.status == UserStatus::Active
     }
 
+    /// Says whether the person may administer the organization. What they were given as an administrator never works again,
+    /// also not if they are made one anew. Whether that changed anything.
+    #[must_use]
+    pub fn set_admin(&mut self, is_admin: bool) -> bool {
+        let changed = self.is_admin != is_admin;
+        if self.is_admin && changed {
+            self.epoch += 1;
+        }
+        self.is_admin = is_admin;
+        changed
+    }
+
     /// Blocks the person: nothing issued so far works again, not even after an unblock. Whether that changed
     /// anything.
     #[must_use]

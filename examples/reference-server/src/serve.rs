@@ -18,8 +18,10 @@ use lumoauth_core::{
     secret::Secret,
     server::AuthorizationServer,
     store::{ApiKeyKey, Insert, StoreError, Stores},
+    wire::view,
 };
 use lumoauth_tower::{LumoauthService, RateLimits};
+use serde_json::json;
 
 use crate::{
     accounts::Accounts,
@@ -169,10 +171,12 @@ async fn make_organizations(
         if stores.organizations.find(slug).await.map_err(unreadable)?.is_some() {
             continue;
         }
+        let organization = Organization::new(slug.clone(), name, now);
+        let order = organization.act_order.as_str();
         let event =
             Event::new(EventKind::OrganizationCreated, Actor::system(), "named in the configuration", now)
-                .on(Target::new("organization", slug.as_str()).named(name.as_str()));
-        let organization = Organization::new(slug.clone(), name, now);
+                .on(Target::new("organization", slug.as_str()).named(name.as_str()))
+                .with("after", json!({ "name": name, "active": true, "act_order": order }));
         match stores.organizations.insert(&organization, &event).await.map_err(unreadable)? {
             Insert::Inserted => tracing::info!(org = %slug, "organization made"),
             // Another replica was faster.
@@ -232,7 +236,9 @@ impl BootstrapKey {
         let (mut record, _) = ApiKey::new(&org, "bootstrap", scopes, now);
         record.hash = hash;
         let event = Event::new(EventKind::ApiKeyCreated, Actor::system(), "given as the bootstrap key", now)
-            .on(Target::new("api_key", record.number.to_string()).named("bootstrap"));
+            .on(Target::new("api_key", record.number.to_string()).named("bootstrap"))
+            .with("scopes", json!(record.scopes))
+            .with("after", view::api_key(&record));
         match stores.api_keys.insert(&org, &record, &event).await.map_err(unreadable)? {
             Insert::Inserted => tracing::info!(%org, "bootstrap API key stored"),
             Insert::Taken(_) => {}

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
-use super::{ApiError, AuthorizationServer, Caller, retrying, token::RequestClient, written};
+use super::{ApiError, AuthorizationServer, Caller, retrying, shown::Shows, token::RequestClient, written};
 use crate::{
     agent::{
         Agent, AgentPatch, AgentStatus, AuthMethod, IdentityType, InvalidAgent, StatusChange, Terminal,
@@ -157,7 +157,8 @@ impl AuthorizationServer {
             .with("capabilities", json!(agent.capabilities))
             .with("identity_type", agent.identity_type.as_str())
             .with("auth_methods", json!(agent.auth_methods))
-            .with("allowed_ips", json!(agent.allowed_ips));
+            .with("allowed_ips", json!(agent.allowed_ips))
+            .made(view::agent(agent));
         match self.stores().agents.insert(org, agent, &event).await? {
             Insert::Inserted => Ok(()),
             Insert::Taken(Unique::ClientId) => {
@@ -291,7 +292,7 @@ impl AuthorizationServer {
         };
         let (agent, ()) = self
             .modify_agent(org, name, now, |agent| {
-                let before = agent.status.as_str();
+                let before = view::agent(agent);
                 if !agent.change_status(change)? {
                     return Ok(Change::Keep(()));
                 }
@@ -299,8 +300,7 @@ impl AuthorizationServer {
                     .event(kind, format!("agent {} {mode}d", agent.slug), now)
                     .on(agent_target(agent))
                     .with("mode", mode)
-                    .with("before", json!({ "status": before }))
-                    .with("after", json!({ "status": agent.status.as_str() }));
+                    .changed(&before, &view::agent(agent));
                 event.reason =
                     reason.map(|text| text.chars().filter(|c| !c.is_control()).take(256).collect());
                 Ok(Change::Write(Box::new(event), ()))
@@ -319,7 +319,8 @@ impl AuthorizationServer {
         let event = caller
             .event(EventKind::AgentRevoked, format!("agent {} deleted", agent.slug), now)
             .on(agent_target(&agent))
-            .with("mode", "delete");
+            .with("mode", "delete")
+            .gone(view::agent(&agent));
         match self.stores().agents.remove(org, agent.id, &event).await? {
             Remove::Removed => {
                 self.forget_agent(org, agent.id, caller).await;
@@ -349,8 +350,13 @@ impl AuthorizationServer {
                 let text = "An agent that authenticates like this one has no client secret.";
                 return Err(ApiError::InvalidRequest(text.to_owned()));
             }
-            let secret = agent.rotate_secret(now.plus(grace));
-            Ok(Change::Write(Box::new(rotated(caller, agent, "client_secret", now)), secret))
+            let before = json!({ "hasClientSecret": has_one });
+            let until = now.plus(grace);
+            let secret = agent.rotate_secret(until);
+            let old_until = has_one.then(|| until.to_string());
+            let after = json!({ "hasClientSecret": true, "oldClientSecretUntil": old_until });
+            let event = rotated(caller, agent, "client_secret", now);
+            Ok(Change::Write(Box::new(event.replaced(before, after)), secret))
         })
         .await
     }
@@ -373,8 +379,10 @@ impl AuthorizationServer {
                 let text = "An agent that authenticates like this one has no API key.";
                 return Err(ApiError::InvalidRequest(text.to_owned()));
             }
+            let before = has_key(agent);
             let key = agent.rotate_api_key(org);
-            Ok(Change::Write(Box::new(rotated(caller, agent, "api_key", now)), key))
+            let event = rotated(caller, agent, "api_key", now).replaced(before, has_key(agent));
+            Ok(Change::Write(Box::new(event), key))
         })
         .await
     }
@@ -386,9 +394,13 @@ impl AuthorizationServer {
     pub async fn revoke_agent_key(&self, org: &OrgId, name: &str, caller: &Caller) -> Result<(), ApiError> {
         let now = self.now();
         self.modify_agent(org, name, now, |agent| {
+            let before = has_key(agent);
             Ok(match agent.api_key.take() {
                 None => Change::Keep(()),
-                Some(_) => Change::Write(Box::new(rotated(caller, agent, "api_key", now)), ()),
+                Some(_) => {
+                    let event = rotated(caller, agent, "api_key", now).replaced(before, has_key(agent));
+                    Change::Write(Box::new(event), ())
+                }
             })
         })
         .await?;
@@ -479,10 +491,12 @@ impl AuthorizationServer {
         let now = self.now();
         let (agent, ()) = self
             .modify_agent(org, name, now, |agent| {
+                let before = json!({ "budgetGeneration": agent.budget_generation });
                 agent.budget_generation += 1;
                 let event = caller
                     .event(EventKind::BudgetReset, format!("budget of {} reset", agent.slug), now)
-                    .on(agent_target(agent));
+                    .on(agent_target(agent))
+                    .changed(&before, &json!({ "budgetGeneration": agent.budget_generation }));
                 Ok(Change::Write(Box::new(event), ()))
             })
             .await?;
@@ -626,6 +640,11 @@ pub(super) fn agent_target(agent: &Agent) -> Target {
     Target::new("agent", agent.id.to_string()).named(agent.name.clone())
 }
 
+/// What is told of an API key: whether there is one. One that was replaced by another is told of by its event.
+fn has_key(agent: &Agent) -> Value {
+    json!({ "hasApiKey": agent.api_key.is_some() })
+}
+
 fn rotated(caller: &Caller, agent: &Agent, what: &str, now: Timestamp) -> Event {
     caller
         .event(EventKind::AgentCredentialsRotated, format!("credentials of {} rotated", agent.slug), now)
@@ -647,14 +666,13 @@ fn recorded_as(
     agent: &Agent,
     now: Timestamp,
 ) -> Change<()> {
-    let (old, new) = view::changes(before, &view::agent(agent));
-    if new.is_empty() {
+    let after = view::agent(agent);
+    if view::changes(before, &after).1.is_empty() {
         return Change::Keep(());
     }
     let event = caller
         .event(kind, format!("{message}: {}", agent.slug), now)
         .on(agent_target(agent))
-        .with("before", old)
-        .with("after", new);
+        .changed(before, &after);
     Change::Write(Box::new(event), ())
 }

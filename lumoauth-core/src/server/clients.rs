@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{ApiError, AuthorizationServer, Caller, retrying, written};
+use super::{ApiError, AuthorizationServer, Caller, retrying, shown::Shows, written};
 use crate::{
     agent::{checked_text, https_url, key_set, parse_capabilities, redirect_uris},
     api_key::{ApiKey, ORG_KEY_SCOPES},
-    audit::{EventKind, Target},
+    audit::{ActorKind, EventKind, Target},
     capability::Capability,
     client::{Client, Secrets},
     clock::Timestamp,
@@ -16,6 +16,7 @@ use crate::{
     principal::Principal,
     secret::Secret,
     store::{ApiKeyKey, ClientKey, Insert, Listing, Page},
+    wire::view,
 };
 
 /// What an administrator registers as a client.
@@ -131,7 +132,8 @@ impl AuthorizationServer {
         let event = caller
             .event(EventKind::ClientCreated, format!("client {} registered", client.name), now)
             .on(client_target(client))
-            .with("scopes", serde_json::json!(client.allowed_scopes));
+            .with("scopes", serde_json::json!(client.allowed_scopes))
+            .made(view::client(client));
         match self.stores().clients.insert(org, client, &event).await? {
             Insert::Inserted => Ok(()),
             Insert::Taken(_) => Err(ApiError::Conflict("A client with this id exists.")),
@@ -182,11 +184,14 @@ impl AuthorizationServer {
                 return Err(ApiError::InvalidRequest("A public client has no secret.".to_owned()));
             }
             let secret = Secret::generate("lms_");
+            let before = serde_json::json!({ "hasSecret": !client.secrets.is_empty() });
             client.secrets.rotate(&secret, now);
             client.updated_at = now;
+            let after = serde_json::json!({ "hasSecret": true, "oldSecretUntil": now.to_string() });
             let event = caller
                 .event(EventKind::ClientSecretRotated, format!("secret of {} rotated", client.name), now)
-                .on(client_target(&client));
+                .on(client_target(&client))
+                .replaced(before, after);
             written(self.stores().clients.update(org, &client, &event).await?, "client", || {
                 client.version += 1;
                 (Arc::new(client), secret)
@@ -219,7 +224,8 @@ impl AuthorizationServer {
         let event = caller
             .event(EventKind::ApiKeyCreated, format!("API key {} created", key.name), now)
             .on(Target::new("api_key", key.number.to_string()).named(&*key.name))
-            .with("scopes", serde_json::json!(key.scopes));
+            .with("scopes", serde_json::json!(key.scopes))
+            .made(view::api_key(&key));
         match self.stores().api_keys.insert(org, &key, &event).await? {
             Insert::Inserted => Ok((Arc::new(key), secret)),
             Insert::Taken(_) => Err(ApiError::Conflict("An API key with this id exists.")),
@@ -234,23 +240,29 @@ impl AuthorizationServer {
         Ok(self.stores().api_keys.list(org, page).await?)
     }
 
-    /// Ends an API key; it is refused from the next request on.
+    /// Ends an API key; it is refused from the next request on. No key ends itself.
     ///
     /// # Errors
-    /// [`ApiError::NotFound`] if there is none.
+    /// [`ApiError::NotFound`] if there is none, [`ApiError::OwnAccess`] if it is the caller.
     pub async fn revoke_api_key(&self, org: &OrgId, number: &str, caller: &Caller) -> Result<(), ApiError> {
         let missing = || ApiError::NotFound("API key");
         let number = Number::new(number.parse().map_err(|_| missing())?);
         retrying(|| async {
             let found = self.stores().api_keys.find(org, ApiKeyKey::Number(number)).await?;
             let mut key = (*found.ok_or_else(missing)?).clone();
+            if caller.actor.kind == ActorKind::ApiKey && *caller.actor.id == *key.number.to_string() {
+                // The last one could shut everybody out otherwise.
+                return Err(ApiError::OwnAccess("An API key does not end itself: another administrator does."));
+            }
             if !key.active {
                 return Ok(Some(()));
             }
+            let before = view::api_key(&key);
             key.active = false;
             let event = caller
                 .event(EventKind::ApiKeyRevoked, format!("API key {} revoked", key.name), self.now())
-                .on(Target::new("api_key", key.number.to_string()).named(&*key.name));
+                .on(Target::new("api_key", key.number.to_string()).named(&*key.name))
+                .changed(&before, &view::api_key(&key));
             written(self.stores().api_keys.update(org, &key, &event).await?, "API key", || ())
         })
         .await
@@ -284,7 +296,6 @@ mod tests {
         keys::{KeyRing, KeyRingConfig, MasterKey},
         principal::Identity,
         store::{MemoryStore, Stores},
-        wire::view,
     };
 
     async fn register(body: Value) -> Result<(Arc<Client>, Option<Secret>), ApiError> {

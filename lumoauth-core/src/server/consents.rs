@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{ApiError, AuthorizationServer, Caller, retrying, written};
+use super::{ApiError, AuthorizationServer, Caller, retrying, shown::Shows, written};
 use crate::{
     audit::{EventKind, Target},
     consent::{Consent, Place},
@@ -124,7 +124,8 @@ impl AuthorizationServer {
                 .event(EventKind::ConsentRevoked, "consent taken back", now)
                 .on(Target::new("client", client_id.as_str()))
                 .with("user", user.to_string())
-                .with("consent", consent.id.to_string());
+                .with("consent", consent.id.to_string())
+                .changed(&json!({ "active": true }), &json!({ "active": false }));
             written(consents.update(org, &consent, &event).await?, "consent", || ())
         })
         .await

@@ -44,6 +44,9 @@ pub enum ApiError {
     /// Something like it exists, or its state does not allow the change. The text is safe to show.
     #[error("{0}")]
     Conflict(&'static str),
+    /// The caller would take its own access away. The text is safe to show.
+    #[error("{0}")]
+    OwnAccess(&'static str),
     /// The caller may not do this. The text is safe to show.
     #[error("{0}")]
     Forbidden(&'static str),
@@ -146,6 +149,7 @@ impl ApiError {
                     .with_detail(member, problem.as_str())
             }
             Self::Conflict(text) => WireError::new(S::CONFLICT, "duplicate_resource", *text),
+            Self::OwnAccess(text) => WireError::new(S::CONFLICT, "own_access", *text),
             Self::Forbidden(text) => WireError::forbidden(*text),
             Self::InsufficientPermissions => {
                 WireError::forbidden("Asking about another subject needs authz:check.")

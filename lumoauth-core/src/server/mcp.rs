@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ApiError, AuthorizationServer, Caller, retrying, written};
+use super::{ApiError, AuthorizationServer, Caller, retrying, shown::Shows, written};
 use crate::{
     agent::{checked_text, https_url, scope_list},
     audit::{Event, EventKind, Origin, Target, cleaned},
@@ -126,7 +126,8 @@ impl AuthorizationServer {
         let event = caller
             .event(EventKind::McpServerCreated, format!("MCP server {} registered", server.name), now)
             .on(mcp_target(&server))
-            .with("resource_uri", server.resource_uri.as_str());
+            .with("resource_uri", server.resource_uri.as_str())
+            .made(view::mcp_server(&server));
         match self.stores().mcp_servers.insert(org, &server, &event).await? {
             Insert::Inserted => Ok(NewMcpServer { server: Arc::new(server), resource_client }),
             Insert::Taken(_) => Err(TAKEN),
@@ -193,16 +194,15 @@ impl AuthorizationServer {
             let current = self.mcp_server(org, name).await?;
             let mut next = (*current).clone();
             self.apply_mcp_patch(org, &mut next, patch).await?;
-            let (before, after) = view::changes(&view::mcp_server(&current), &view::mcp_server(&next));
-            if after.is_empty() {
+            let (before, after) = (view::mcp_server(&current), view::mcp_server(&next));
+            if view::changes(&before, &after).1.is_empty() {
                 return Ok(Some(current));
             }
             next.updated_at = now;
             let event = caller
                 .event(EventKind::McpServerUpdated, format!("MCP server {} updated", next.name), now)
                 .on(mcp_target(&next))
-                .with("before", before)
-                .with("after", after);
+                .changed(&before, &after);
             match self.stores().mcp_servers.update(org, &next, &event).await? {
                 Update::Taken(_) => Err(TAKEN),
                 outcome => written(outcome, "MCP server", || {
@@ -222,7 +222,8 @@ impl AuthorizationServer {
         let server = self.mcp_server(org, name).await?;
         let event = caller
             .event(EventKind::McpServerDeleted, format!("MCP server {} removed", server.name), self.now())
-            .on(mcp_target(&server));
+            .on(mcp_target(&server))
+            .gone(view::mcp_server(&server));
         match self.stores().mcp_servers.remove(org, &server.server_id, &event).await? {
             Remove::Removed => Ok(()),
             Remove::Missing => Err(ApiError::NotFound("MCP server")),

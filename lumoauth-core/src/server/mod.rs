@@ -37,6 +37,7 @@ mod policy;
 mod pushed;
 mod reservations;
 mod review;
+mod shown;
 mod spend;
 mod token;
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{ApiError, AuthorizationServer, Caller, retrying, written};
+use serde_json::{Value, json};
+
+use super::{ApiError, AuthorizationServer, Caller, retrying, shown::Shows, written};
 use crate::{
     agent::checked_text,
     api_key::ApiKey,
@@ -13,6 +15,7 @@ use crate::{
     organization::{ActOrder, Organization},
     secret::Secret,
     store::{Insert, Page},
+    wire::view,
 };
 
 impl AuthorizationServer {
@@ -32,7 +35,8 @@ impl AuthorizationServer {
         organization.act_order = act_order;
         let event = caller
             .event(EventKind::OrganizationCreated, format!("organization {org} created"), now)
-            .on(target(&organization));
+            .on(target(&organization))
+            .made(told(&organization));
         match self.stores().organizations.insert(&organization, &event).await? {
             Insert::Inserted => Ok(Arc::new(organization)),
             Insert::Taken(_) => Err(ApiError::Conflict("An organization with this id exists.")),
@@ -59,7 +63,8 @@ impl AuthorizationServer {
         let event = caller
             .event(EventKind::ApiKeyCreated, "first API key created", now)
             .on(Target::new("api_key", key.number.to_string()).named(&*key.name))
-            .with("scopes", serde_json::json!(key.scopes));
+            .with("scopes", json!(key.scopes))
+            .made(view::api_key(&key));
         match self.stores().api_keys.insert(org, &key, &event).await? {
             Insert::Inserted => Ok(Some(secret)),
             Insert::Taken(_) => Err(ApiError::Conflict("An API key with this id exists.")),
@@ -89,7 +94,8 @@ impl AuthorizationServer {
             } else {
                 (EventKind::OrganizationDisabled, "organization disabled")
             };
-            let event = caller.event(kind, text, now).on(target(&next));
+            let event =
+                caller.event(kind, text, now).on(target(&next)).changed(&told(&current), &told(&next));
             written(self.stores().organizations.update(&next, &event).await?, "organization", || {
                 next.version += 1;
                 Arc::new(next)
@@ -130,13 +136,15 @@ impl AuthorizationServer {
         retrying(|| async {
             let current = self.organization(org).await?;
             let mut next = (*current).clone();
+            if next.jit_risk == *table {
+                return Ok(Some(current));
+            }
             next.jit_risk.clone_from(table);
             let shown = |table: &RiskTable| serde_json::to_value(table).unwrap_or_default();
             let event = caller
                 .event(EventKind::JitPolicyUpdated, "risk of permissions changed", now)
                 .on(target(&current))
-                .with("before", shown(&current.jit_risk))
-                .with("after", shown(table));
+                .changed(&shown(&current.jit_risk), &shown(table));
             written(self.stores().organizations.update(&next, &event).await?, "organization", || {
                 next.version += 1;
                 Arc::new(next)
@@ -144,6 +152,15 @@ impl AuthorizationServer {
         })
         .await
     }
+}
+
+/// What the log says of an organization.
+fn told(organization: &Organization) -> Value {
+    json!({
+        "name": organization.name,
+        "active": organization.is_active(),
+        "act_order": organization.act_order.as_str(),
+    })
 }
 
 fn target(organization: &Organization) -> Target {

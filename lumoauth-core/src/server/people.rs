@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{ApiError, AuthorizationServer, Caller, jit::callback_url, retrying, written};
+use super::{ApiError, AuthorizationServer, Caller, jit::callback_url, retrying, shown::Shows, written};
 use crate::{
     agent::checked_text,
     audit::{Actor, ActorKind, Event, EventKind, Origin, Target},
@@ -14,7 +14,7 @@ use crate::{
     clock::Timestamp,
     id::{Number, OrgId, UserId},
     policy::Holder,
-    principal::Principal,
+    principal::{Identity, Principal},
     secret::{Secret, SecretHash, sha256},
     store::{Handle, Insert, Listing, Page, Revoked, StoreError, UserKey},
     user::{User, is_email},
@@ -47,6 +47,54 @@ pub struct UserPatch {
     pub name: Option<String>,
     /// Whether approval requests reach the person; replaces all of it.
     pub approver: Option<Approver>,
+    /// Whether the person administers the organization.
+    #[serde(rename = "isAdmin", alias = "is_admin")]
+    pub is_admin: Option<bool>,
+    /// Whether nothing of theirs works.
+    pub blocked: Option<bool>,
+    /// The contrary of `blocked`.
+    #[serde(rename = "isActive", alias = "is_active")]
+    pub is_active: Option<bool>,
+    /// The e-mail address that they have; it never changes.
+    pub email: Option<String>,
+    /// Not changed here.
+    pub password: Option<Secret>,
+    /// Not changed here: roles have routes of their own.
+    pub roles: Option<Value>,
+}
+
+impl UserPatch {
+    fn apply(&self, user: &mut User) -> Result<(), ApiError> {
+        let refused =
+            |member, problem: &str| Err(ApiError::Invalid { member, problem: problem.to_owned() });
+        if self.email.as_ref().is_some_and(|email| email.to_lowercase() != user.email) {
+            return refused("email", "never changes");
+        }
+        if self.password.is_some() {
+            return refused("password", "is set when the user is made");
+        }
+        if self.roles.is_some() {
+            return refused("roles", "are given and taken at /roles of the user");
+        }
+        if let Some(name) = &self.name {
+            user.name = display_name(name)?;
+        }
+        if let Some(approver) = &self.approver {
+            approver.apply(user)?;
+        }
+        if let Some(is_admin) = self.is_admin {
+            let _ = user.set_admin(is_admin);
+        }
+        let _ = match (self.blocked, self.is_active) {
+            (Some(blocked), Some(active)) if blocked == active => {
+                return refused("blocked", "is the contrary of isActive");
+            }
+            (Some(true), _) | (_, Some(false)) => user.block(),
+            (Some(false), _) | (_, Some(true)) => user.unblock(),
+            (None, None) => false,
+        };
+        Ok(())
+    }
 }
 
 /// The approver channel of a person.
@@ -76,6 +124,39 @@ impl Approver {
 fn channel(user: &User) -> Value {
     let host = user.approver_webhook.as_deref().and_then(|url| Url::parse(url).ok());
     json!({ "enabled": user.approver, "webhook": host.map(|url| url.origin().ascii_serialization()) })
+}
+
+/// What the log says of a person. Not the address: it is personal, and who is meant is clear without it.
+fn told(user: &User) -> Value {
+    json!({
+        "name": user.name,
+        "isAdmin": user.is_admin,
+        "blocked": !user.is_active(),
+        "approver": channel(user),
+        "hasPassword": user.password_hash.is_some(),
+    })
+}
+
+/// Whether `principal` may make `next` of the person `current`, as far as that decides who administers the organization.
+/// Nobody ends their own access: the last administrator could shut everybody out. And nobody who is no full
+/// administrator ends or restores the access of one.
+fn check_standing(principal: &Principal, current: &User, next: &User) -> Result<(), ApiError> {
+    if (current.is_admin, current.status) == (next.is_admin, next.status) {
+        return Ok(());
+    }
+    if let Identity::User(person) = &principal.identity
+        && person.user.id == current.id
+    {
+        return Err(ApiError::OwnAccess("Nobody ends their own access: another administrator does."));
+    }
+    if (current.is_admin || next.is_admin) && !is_full_administrator(principal) {
+        return Err(ApiError::Forbidden("Only a full administrator decides who administers."));
+    }
+    Ok(())
+}
+
+fn is_full_administrator(principal: &Principal) -> bool {
+    Capability::parse("admin").is_ok_and(|admin| principal.decide(&admin).is_allow())
 }
 
 /// A display name, if one is left.
@@ -118,8 +199,7 @@ impl AuthorizationServer {
             user.name = display_name(name)?;
         }
         user.is_admin = request.is_admin == Some(true);
-        let is_admin = Capability::parse("admin").is_ok_and(|admin| principal.decide(&admin).is_allow());
-        if user.is_admin && !is_admin {
+        if user.is_admin && !is_full_administrator(principal) {
             return Err(ApiError::Forbidden("Only a full administrator makes administrators."));
         }
         if let Some(approver) = &request.approver {
@@ -138,7 +218,8 @@ impl AuthorizationServer {
             .event(EventKind::UserCreated, "user created", now)
             .on(user_target(&user))
             .with("is_admin", user.is_admin)
-            .with("approver", channel(&user));
+            .with("approver", channel(&user))
+            .made(told(&user));
         match self.stores().users.insert(org, &user, &event).await? {
             Insert::Inserted => {
                 // In this order: if it stops in between, the person is there and has nothing.
@@ -256,37 +337,38 @@ impl AuthorizationServer {
         Ok(self.stores().users.list(org, search, page).await?)
     }
 
-    /// Changes a person.
+    /// Changes a person. What somebody was given as an administrator ends with that, and stays dead.
     ///
     /// # Errors
-    /// [`ApiError`] if a member is not acceptable, or there is no such person.
+    /// [`ApiError`] if a member is not acceptable, or there is no such person; [`ApiError::OwnAccess`] if people would end
+    /// their own access, [`ApiError::Forbidden`] if somebody else than a full administrator (`admin`) would say who
+    /// administers.
     pub async fn update_user(
         &self,
         org: &OrgId,
         name: &str,
         patch: &UserPatch,
+        principal: &Principal,
         caller: &Caller,
     ) -> Result<Arc<User>, ApiError> {
         let now = self.now();
         retrying(|| async {
             let current = self.user(org, name).await?;
             let mut next = (*current).clone();
-            if let Some(name) = &patch.name {
-                next.name = display_name(name)?;
-            }
-            if let Some(approver) = &patch.approver {
-                approver.apply(&mut next)?;
-            }
+            patch.apply(&mut next)?;
+            check_standing(principal, &current, &next)?;
             if next == *current {
                 return Ok(Some(current));
             }
             next.updated_at = now;
-            let said = |user: &User| json!({ "name": user.name, "approver": channel(user) });
-            let event = caller
-                .event(EventKind::UserUpdated, "user updated", now)
-                .on(user_target(&next))
-                .with("before", said(&current))
-                .with("after", said(&next));
+            // Whoever watches for blocks finds this one too.
+            let (kind, text) = match (current.is_active(), next.is_active()) {
+                (true, false) => (EventKind::UserBlocked, "user updated and blocked"),
+                (false, true) => (EventKind::UserUnblocked, "user updated and unblocked"),
+                (true, true) | (false, false) => (EventKind::UserUpdated, "user updated"),
+            };
+            let event =
+                caller.event(kind, text, now).on(user_target(&next)).changed(&told(&current), &told(&next));
             written(self.stores().users.update(org, &next, &event).await?, "user", || {
                 next.version += 1;
                 Arc::new(next)
@@ -298,12 +380,14 @@ impl AuthorizationServer {
     /// Blocks or unblocks a person. What was issued before a block stays dead.
     ///
     /// # Errors
-    /// [`ApiError::NotFound`] if there is none.
+    /// [`ApiError::NotFound`] if there is none; [`ApiError::OwnAccess`] for whoever would block themselves,
+    /// [`ApiError::Forbidden`] if it is an administrator and the caller no full one (`admin`).
     pub async fn set_user_blocked(
         &self,
         org: &OrgId,
         name: &str,
         blocked: bool,
+        principal: &Principal,
         caller: &Caller,
     ) -> Result<Arc<User>, ApiError> {
         let now = self.now();
@@ -318,8 +402,10 @@ impl AuthorizationServer {
             if !changed {
                 return Ok(Some(current));
             }
+            check_standing(principal, &current, &next)?;
             next.updated_at = now;
-            let event = caller.event(kind, text, now).on(user_target(&next));
+            let event =
+                caller.event(kind, text, now).on(user_target(&next)).changed(&told(&current), &told(&next));
             written(self.stores().users.update(org, &next, &event).await?, "user", || {
                 next.version += 1;
                 Arc::new(next)

@@ -1,5 +1,7 @@
 //! The JSON that records become. No view has a member for a secret.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -380,11 +382,13 @@ pub fn list(resource_type: &str, items: Vec<Value>, total: u64, page: u64, limit
 pub(crate) fn changes(before: &Value, after: &Value) -> (Map<String, Value>, Map<String, Value>) {
     let (mut old, mut new) = (Map::new(), Map::new());
     if let (Value::Object(before), Value::Object(after)) = (before, after) {
-        for (name, value) in after.iter().filter(|(name, _)| *name != "updatedAt" && *name != "updated_at") {
-            let was = before.get(name).unwrap_or(&Value::Null);
-            if was != value {
-                old.insert(name.clone(), was.clone());
-                new.insert(name.clone(), value.clone());
+        let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+        for name in names.into_iter().filter(|name| *name != "updatedAt" && *name != "updated_at") {
+            let member = |of: &Map<String, Value>| of.get(name).cloned().unwrap_or(Value::Null);
+            let (was, is) = (member(before), member(after));
+            if was != is {
+                old.insert(name.clone(), was);
+                new.insert(name.clone(), is);
             }
         }
     }

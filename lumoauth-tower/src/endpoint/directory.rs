@@ -41,8 +41,11 @@ pub(crate) async fn user(call: Call) -> Result<Reply, WireError> {
 /// PATCH `admin/users/{}`.
 pub(crate) async fn update_user(call: Call) -> Result<Reply, WireError> {
     let patch: UserPatch = call.json()?;
-    let user =
-        call.server.update_user(call.org(), call.name(), &patch, &call.caller()).await.map_err(refuse)?;
+    let user = call
+        .server
+        .update_user(call.org(), call.name(), &patch, call.principal()?, &call.caller())
+        .await
+        .map_err(refuse)?;
     let data = users_with_roles(&call, &[user]).await?.pop();
     Ok(reply::ok(&json!({ "data": data, "message": "User updated." })))
 }
@@ -60,7 +63,7 @@ pub(crate) async fn unblock_user(call: Call) -> Result<Reply, WireError> {
 async fn set_blocked(call: Call, blocked: bool, message: &str) -> Result<Reply, WireError> {
     let user = call
         .server
-        .set_user_blocked(call.org(), call.name(), blocked, &call.caller())
+        .set_user_blocked(call.org(), call.name(), blocked, call.principal()?, &call.caller())
         .await
         .map_err(refuse)?;
     let data = users_with_roles(&call, &[user]).await?.pop();

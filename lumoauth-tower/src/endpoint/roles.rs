@@ -149,9 +149,11 @@ pub(crate) async fn users(call: Call) -> Result<Reply, WireError> {
     let (total, mut items) = (people.len() as u64, Vec::new());
     for holder in paging.slice(people) {
         let Holder::User(id) = holder else { continue };
-        // Whoever is gone has it no more.
-        if let Ok(user) = call.server.user(call.org(), &id.to_string()).await {
-            items.push(json!({ "id": user.id, "email": user.email, "name": user.name }));
+        match call.server.user(call.org(), &id.to_string()).await {
+            Ok(user) => items.push(json!({ "id": user.id, "email": user.email, "name": user.name })),
+            // Whoever is gone has it no more.
+            Err(ApiError::NotFound(_)) => {}
+            Err(error) => return Err(refuse(error)),
         }
     }
     Ok(reply::ok(&paging.render("users", items, total)))
@@ -292,9 +294,11 @@ pub(crate) async fn user_permissions(call: Call) -> Result<Reply, WireError> {
     let (_, held) = call.server.grants_of(call.org(), &holder).await.map_err(refuse)?;
     let (total, mut items) = (held.len() as u64, Vec::new());
     for slug in paging.slice(held) {
-        // What is taken off the list meanwhile they have no more.
-        if let Ok((permission, roles)) = call.server.permission(call.org(), slug.as_str()).await {
-            items.push(permission.view(roles));
+        match call.server.permission(call.org(), slug.as_str()).await {
+            Ok((permission, roles)) => items.push(permission.view(roles)),
+            // What is taken off the list meanwhile they have no more.
+            Err(ApiError::NotFound(_)) => {}
+            Err(error) => return Err(refuse(error)),
         }
     }
     Ok(reply::ok(&paging.render("permissions", items, total)))

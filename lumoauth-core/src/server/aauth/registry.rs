@@ -13,7 +13,7 @@ use crate::{
     audit::{EventKind, Target},
     id::{AAuthIdentifier, AAuthResourceId, Number, OrgId},
     keys::{Jwk, KeyError, KeyPurpose},
-    server::{ApiError, AuthorizationServer, Caller, retrying, written},
+    server::{ApiError, AuthorizationServer, Caller, retrying, shown::Shows, written},
     store::{AAuthResourceKey, AgentFilter, AgentKey, Insert, Listing, Page, Remove, Update},
     wire::view,
 };
@@ -279,7 +279,8 @@ impl AuthorizationServer {
                 now,
             )
             .on(target(&resource))
-            .with("resource_identifier", resource.identifier.as_str());
+            .with("resource_identifier", resource.identifier.as_str())
+            .made(view::aauth_resource(&resource));
         match self.stores().aauth_resources.insert(org, &resource, &event).await? {
             Insert::Inserted => Ok(Arc::new(resource)),
             Insert::Taken(_) => Err(ApiError::Conflict("A resource with this identifier exists.")),
@@ -336,17 +337,15 @@ impl AuthorizationServer {
             }
             let mut next = (*current).clone();
             patch.apply(&mut next)?;
-            let (before, after) =
-                view::changes(&view::aauth_resource(&current), &view::aauth_resource(&next));
-            if after.is_empty() {
+            let (before, after) = (view::aauth_resource(&current), view::aauth_resource(&next));
+            if view::changes(&before, &after).1.is_empty() {
                 return Ok(Some(current));
             }
             next.updated_at = now;
             let event = caller
                 .event(EventKind::AAuthResourceUpdated, format!("AAuth resource {} updated", next.name), now)
                 .on(target(&next))
-                .with("before", before)
-                .with("after", after);
+                .changed(&before, &after);
             let outcome: Update = self.stores().aauth_resources.update(org, &next, &event).await?;
             written(outcome, "AAuth resource", || {
                 next.version += 1;
@@ -373,7 +372,8 @@ impl AuthorizationServer {
                 format!("AAuth resource {} removed", resource.name),
                 self.now(),
             )
-            .on(target(&resource));
+            .on(target(&resource))
+            .gone(view::aauth_resource(&resource));
         match self.stores().aauth_resources.remove(org, &resource.id, &event).await? {
             Remove::Removed => Ok(()),
             Remove::Missing => Err(ApiError::NotFound("AAuth resource")),

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
+    api_key::ApiKey,
     capability::Capability,
     client_auth::AuthenticatedClient,
     id::Slug,
@@ -28,6 +29,11 @@ struct Setting {
 
 fn caller() -> Caller {
     Caller { actor: Actor::system(), origin: Origin::default() }
+}
+
+fn administrator(org: &OrgId, now: Timestamp) -> Principal {
+    let (key, _) = ApiKey::new(org, "key", vec![Capability::parse("admin").unwrap()], now);
+    Principal::new(org.clone(), Identity::ApiKey(Arc::new(key)), None)
 }
 
 impl Setting {
@@ -171,7 +177,8 @@ async fn what_was_agreed_to_for_somebody_ends_with_their_block_for_good() {
     assert_eq!(setting.is_good(&agreed).await, [true; 2]);
     for (blocked, during) in [(true, "blocked"), (false, "unblocked")] {
         let (org, name) = (&setting.organization.id, &setting.alice.email);
-        setting.server.set_user_blocked(org, name, blocked, &caller()).await.unwrap();
+        let by = administrator(org, setting.server.now());
+        setting.server.set_user_blocked(org, name, blocked, &by, &caller()).await.unwrap();
         assert_eq!(setting.is_good(&agreed).await, [false; 2], "{during}");
         let said = setting.says_yes(&waiting).await;
         assert_eq!(matches!(said, Err(ApiError::Conflict(_))), blocked, "{during}: {said:?}");

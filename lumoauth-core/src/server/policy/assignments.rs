@@ -2,9 +2,9 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{ApiError, AuthorizationServer, Caller, Plan, roles};
+use super::{ApiError, AuthorizationServer, Caller, Plan, Shows, roles};
 use crate::{
     audit::{EventKind, Target},
     capability::Capability,
@@ -81,6 +81,12 @@ impl AuthorizationServer {
             let mut plan = Plan::new(kind, message, holder_target(holder), ())
                 .with_names("roles", named.iter().map(|role| &role.slug))
                 .with_names("removed", removed.into_iter().flatten().map(|role| &role.slug));
+            if !given.is_empty() {
+                plan = plan.made(roles_named(given.iter().copied()));
+            }
+            if !taken.is_empty() {
+                plan = plan.gone(roles_named(taken.iter().copied()));
+            }
             for role in given {
                 plan = plan.insert(&self.entry_of(holder, Grant::Role(role.number)));
             }
@@ -119,7 +125,10 @@ impl AuthorizationServer {
                         .with_names("holders", several)
                 }
             };
-            let plan = plan.with_names("roles", [&role.slug]);
+            let plan = plan.with_names("roles", [&role.slug]).made(match new.as_slice() {
+                [_] => roles_named([role]),
+                several => json!({ "holders": several.iter().map(ToString::to_string).collect::<Vec<_>>() }),
+            });
             Ok(new.into_iter().fold(plan, |plan, holder| plan.insert(&entry(holder))))
         };
         self.change_policy(org, caller, plan).await.map(|((), _)| ())
@@ -140,7 +149,8 @@ impl AuthorizationServer {
             let roles = distinct(names.iter().map(|name| roles::found(snapshot, name)))?;
             let message = if roles.len() == 1 { "role taken away" } else { "roles taken away" };
             let plan = Plan::new(EventKind::RoleUnassigned, message, holder_target(holder), ())
-                .with_names("roles", roles.iter().map(|role| &role.slug));
+                .with_names("roles", roles.iter().map(|role| &role.slug))
+                .gone(roles_named(roles.iter().copied()));
             roles.iter().try_fold(plan, |plan, role| {
                 let entry = self.entry_of(holder, Grant::Role(role.number));
                 taken(snapshot, plan, &entry, "role of this holder")
@@ -171,6 +181,7 @@ impl AuthorizationServer {
             let plan = Plan::new(EventKind::RoleAssigned, "permissions given", holder_target(holder), ())
                 .with_names("permissions", &given)
                 .with_names("listed", &named.listed)
+                .made(json!({ "permissions": given }))
                 .also(named.changes);
             Ok(given.into_iter().fold(plan, |plan, slug| {
                 // One that was taken off the list and is listed anew may have left something behind.
@@ -197,7 +208,8 @@ impl AuthorizationServer {
             let slug = slug.ok_or(ApiError::NotFound("permission of this holder"))?;
             let target = holder_target(holder);
             let plan = Plan::new(EventKind::RoleUnassigned, "permission taken away", target, ())
-                .with_names("permissions", [&slug]);
+                .with_names("permissions", [&slug])
+                .gone(json!({ "permissions": [slug] }));
             let entry = self.entry_of(holder, Grant::Permission(slug));
             taken(snapshot, plan, &entry, "permission of this holder")
         };
@@ -215,6 +227,11 @@ impl AuthorizationServer {
     pub fn group_holder(name: &str) -> Result<Holder, ApiError> {
         Label::parse(name).map(Holder::Group).map_err(|_| ApiError::NotFound("group"))
     }
+}
+
+/// What the log says of roles that somebody is given, or that are taken away.
+fn roles_named<'a>(roles: impl IntoIterator<Item = &'a Arc<Role>>) -> Value {
+    json!({ "roles": roles.into_iter().map(|role| &role.slug).collect::<Vec<_>>() })
 }
 
 const TOO_MANY_ROLES: ApiError = ApiError::Conflict("Nobody has more than 1000 roles.");

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{ApiError, AuthorizationServer, Caller, Plan, description, invalid, label, require_scope};
+use super::{ApiError, AuthorizationServer, Caller, Plan, Shows, description, invalid, label, require_scope};
 use crate::{
     agent::checked_text,
     audit::{EventKind, Target},
@@ -109,7 +109,7 @@ impl AuthorizationServer {
                 target(&definition),
                 definition.clone(),
             );
-            Ok(plan.insert(&Entry::Attribute(definition.clone())))
+            Ok(plan.made(definition.view()).insert(&Entry::Attribute(definition.clone())))
         };
         self.change_policy(org, caller, plan).await.map(|(definition, _)| definition)
     }
@@ -141,8 +141,7 @@ impl AuthorizationServer {
             }
             definition.updated_at = self.now();
             let mut plan = plan
-                .with("before", told(old))
-                .with("after", told(&definition))
+                .changed(&old.view(), &definition.view())
                 .put(snapshot, &Entry::Attribute(definition.clone()));
             plan.result = definition;
             Ok(plan)
@@ -158,7 +157,7 @@ impl AuthorizationServer {
         let plan = |snapshot: &Snapshot| {
             let old = found(snapshot, name)?;
             let plan = Plan::new(EventKind::AttributeDeleted, "attribute removed", target(old), ());
-            Ok(plan.remove(snapshot, &Entry::Attribute(old.clone())))
+            Ok(plan.gone(old.view()).remove(snapshot, &Entry::Attribute(old.clone())))
         };
         self.change_policy(org, caller, plan).await.map(|((), _)| ())
     }
@@ -209,12 +208,15 @@ impl AuthorizationServer {
             let target = Target::new("attribute", owner.to_string()).named(slug.as_str());
             let plan = Plan::new(EventKind::AttributeSet, "attribute set", target, ());
             let entry = Entry::Value(AttributeValue::new(owner.clone(), slug.clone(), value.clone()));
+            // What it was and is may be personal, and the log is for ever: only whether it is set is told.
+            let is_set = |set: bool| json!({ "isSet": set });
             if value.is_null() {
                 // A value outlives the definition of its attribute, and can be taken away all the same.
                 return match (snapshot.find(&entry.id()), definition) {
                     (Some(_), _) => Ok(plan
                         .with("slug", slug.as_str())
                         .with("value", Value::Null)
+                        .replaced(is_set(true), is_set(false))
                         .remove(snapshot, &entry)),
                     (None, Some(_)) => Ok(plan),
                     (None, None) => Err(missing()),
@@ -230,10 +232,11 @@ impl AuthorizationServer {
             if value.to_string().len() > MAX_VALUE {
                 return Err(invalid("value", "is too large"));
             }
-            if snapshot.find(&entry.id()).is_some_and(|(_, found)| *found == entry) {
+            let old = snapshot.find(&entry.id()).map(|(_, found)| found);
+            if old == Some(&entry) {
                 return Ok(plan);
             }
-            // What it was and is may be personal, and the log is for ever.
+            let plan = plan.replaced(is_set(old.is_some()), is_set(true));
             Ok(plan.with("slug", slug.as_str()).put(snapshot, &entry))
         };
         self.change_policy(org, caller, plan).await.map(|((), _)| ())
@@ -336,12 +339,6 @@ fn found<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a AttributeDefiniti
         Err(_) => name.split_once(':') == Some((it.kind.as_str(), it.slug.as_str())),
     };
     snapshot.attributes().find(wanted).ok_or(ApiError::NotFound("attribute"))
-}
-
-/// What the log says of an attribute.
-fn told(definition: &AttributeDefinition) -> Value {
-    let AttributeDefinition { name, description, data_type, .. } = definition;
-    json!({ "name": name, "description": description, "data_type": data_type.as_str() })
 }
 
 fn target(definition: &AttributeDefinition) -> Target {

@@ -14,7 +14,7 @@ mod tuples;
 
 use std::sync::Arc;
 
-use super::{ApiError, AuthorizationServer, Caller};
+use super::{ApiError, AuthorizationServer, Caller, shown::Shows};
 use crate::{
     agent::checked_text,
     audit::{Event, EventKind, Target},
@@ -108,6 +108,12 @@ impl<T> Plan<T> {
     fn event(&self, caller: &Caller, now: Timestamp) -> Event {
         let event = caller.event(self.kind, self.message.clone(), now).on(self.target.clone());
         self.context.iter().fold(event, |event, (name, value)| event.with(name, value.clone()))
+    }
+}
+
+impl<T> Shows for Plan<T> {
+    fn says(self, name: &'static str, value: serde_json::Value) -> Self {
+        self.with(name, value)
     }
 }
 

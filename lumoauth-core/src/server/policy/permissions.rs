@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ApiError, AuthorizationServer, Caller, Plan, description, invalid};
+use super::{ApiError, AuthorizationServer, Caller, Plan, Shows, description, invalid};
 use crate::{
     agent::checked_text,
     audit::{EventKind, Target},
@@ -91,7 +91,7 @@ impl AuthorizationServer {
                 target(&permission),
                 permission.clone(),
             );
-            Ok(plan.insert(&Entry::Permission(permission.clone())))
+            Ok(plan.made(told(&permission)).insert(&Entry::Permission(permission.clone())))
         };
         self.change_policy(org, caller, plan).await.map(|(permission, _)| permission)
     }
@@ -129,8 +129,7 @@ impl AuthorizationServer {
                 return Ok(plan);
             }
             Ok(plan
-                .with("before", told(old))
-                .with("after", told(&permission))
+                .changed(&told(old), &told(&permission))
                 .put(snapshot, &Entry::Permission(permission)))
         };
         self.change_policy(org, caller, plan).await.map(|(permission, _)| permission)
@@ -150,6 +149,7 @@ impl AuthorizationServer {
             let mut plan = plan
                 .with_names("roles", roles_with(snapshot, &old.slug).take(MOST_TOLD).map(|role| &role.slug))
                 .with_names("holders", snapshot.holders_of(&grant).take(MOST_TOLD))
+                .gone(told(old))
                 .remove(snapshot, &Entry::Permission(old.clone()));
             for role in roles_with(snapshot, &old.slug) {
                 let mut role = Role::clone(role);

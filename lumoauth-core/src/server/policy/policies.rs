@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ApiError, AuthorizationServer, Caller, Plan, description, invalid};
+use super::{ApiError, AuthorizationServer, Caller, Plan, Shows, description, invalid};
 use crate::{
     agent::checked_text,
     audit::{EventKind, Target},
@@ -110,7 +110,7 @@ impl AuthorizationServer {
         let policy = Arc::new(policy);
         let plan = |_: &Snapshot| {
             let plan = Plan::new(EventKind::PolicyCreated, "policy made", target_of(&policy), policy.clone());
-            Ok(plan.with("policy", policy.view()).insert(&Entry::Policy(policy.clone())))
+            Ok(plan.made(policy.view()).insert(&Entry::Policy(policy.clone())))
         };
         self.change_policy(org, caller, plan).await.map(|(policy, _)| policy)
     }
@@ -163,11 +163,9 @@ impl AuthorizationServer {
                 return Ok(plan);
             }
             policy.updated_at = self.now();
-            let (before, after) = crate::wire::view::changes(&old.view(), &policy.view());
             let policy = Arc::new(policy);
             let mut plan = plan
-                .with("before", before)
-                .with("after", after)
+                .changed(&old.view(), &policy.view())
                 .put(snapshot, &Entry::Policy(policy.clone()));
             plan.result = policy;
             Ok(plan)
@@ -183,7 +181,7 @@ impl AuthorizationServer {
         let plan = |snapshot: &Snapshot| {
             let old = found(snapshot, name)?;
             let plan = Plan::new(EventKind::PolicyDeleted, "policy removed", target_of(old), ());
-            Ok(plan.with("policy", old.view()).remove(snapshot, &Entry::Policy(old.clone())))
+            Ok(plan.gone(old.view()).remove(snapshot, &Entry::Policy(old.clone())))
         };
         self.change_policy(org, caller, plan).await.map(|((), _)| ())
     }

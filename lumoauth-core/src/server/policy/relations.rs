@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{ApiError, AuthorizationServer, Caller, Plan, invalid};
+use super::{ApiError, AuthorizationServer, Caller, Plan, Shows, invalid};
 use crate::{
     audit::{Event, EventKind, Origin, Target},
     authz::Kept,
@@ -259,9 +259,11 @@ impl AuthorizationServer {
             let target = Target::new("namespace", namespace.name.as_str());
             let plan = Plan::new(EventKind::NamespaceWritten, "namespace defined", target, namespace.clone());
             let entry = Entry::Namespace(namespace.clone());
-            if snapshot.find(&entry.id()).is_some_and(|(_, found)| *found == entry) {
-                return Ok(plan);
-            }
+            let plan = match snapshot.find(&entry.id()) {
+                Some((_, found)) if *found == entry => return Ok(plan),
+                Some((_, Entry::Namespace(old))) => plan.changed(&told(old), &told(&namespace)),
+                _ => plan.made(told(&namespace)),
+            };
             Ok(plan.with("relations", json!(namespace.relations)).put(snapshot, &entry))
         };
         self.change_policy(org, caller, plan).await.map(|(namespace, _)| namespace)
@@ -278,6 +280,7 @@ impl AuthorizationServer {
             let Some((_, entry)) = snapshot.find(&Namespace::record_id(&name)) else { return Err(missing()) };
             let target = Target::new("namespace", name.as_str());
             let plan = Plan::new(EventKind::NamespaceDeleted, "namespace removed", target, ());
+            let plan = if let Entry::Namespace(old) = entry { plan.gone(told(old)) } else { plan };
             Ok(plan.remove(snapshot, entry))
         };
         self.change_policy(org, caller, plan).await.map(|((), _)| ())
@@ -373,6 +376,11 @@ impl AuthorizationServer {
         }
         Err(invalid("consistency_token", "is none of this server"))
     }
+}
+
+/// What the log says of a namespace.
+fn told(namespace: &Namespace) -> Value {
+    json!({ "relations": namespace.relations })
 }
 
 fn known(snapshot: &Snapshot, object: &Entity, relation: &Label) -> Result<(), ApiError> {

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ApiError, AuthorizationServer, Caller, Plan, description, invalid, label, permissions};
+use super::{ApiError, AuthorizationServer, Caller, Plan, Shows, description, invalid, label, permissions};
 use crate::{
     agent::checked_text,
     audit::{EventKind, Target},
@@ -151,6 +151,7 @@ impl AuthorizationServer {
             let role = Arc::new(role);
             Ok(Plan::new(EventKind::RoleCreated, "role made", target(&role), role.clone())
                 .with("permissions", json!(role.permissions))
+                .made(told(&role))
                 .with_names("listed", &named.listed)
                 .insert(&Entry::Role(role))
                 .also(named.changes))
@@ -237,7 +238,10 @@ impl AuthorizationServer {
             let grant = Grant::Role(role.number);
             let holders = snapshot.holders_of(&grant).len();
             let plan = Plan::new(EventKind::RoleDeleted, "role removed", target(role), (target(role), grant));
-            Ok(plan.with("holders", holders).remove(snapshot, &Entry::Role(role.clone())))
+            Ok(plan
+                .with("holders", holders)
+                .gone(told(role))
+                .remove(snapshot, &Entry::Role(role.clone())))
         };
         let ((target, grant), _) = self.change_policy(org, caller, plan).await?;
         // The id of the role is never used again, so what is left of it gives nothing.
@@ -266,8 +270,7 @@ impl AuthorizationServer {
             }
             role.updated_at = self.now();
             Ok(plan
-                .with("before", told(old))
-                .with("after", told(&role))
+                .changed(&told(old), &told(&role))
                 .with_names("listed", listed)
                 .put(snapshot, &Entry::Role(Arc::new(role)))
                 .also(changes))

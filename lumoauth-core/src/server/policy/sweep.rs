@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{ApiError, AuthorizationServer, Caller, Plan};
+use serde_json::json;
+
+use super::{ApiError, AuthorizationServer, Caller, Plan, Shows};
 use crate::{
     audit::{Actor, EventKind, Origin, Target},
     authz::Kept,
@@ -129,8 +131,10 @@ impl AuthorizationServer {
                     let found = step.iter().filter_map(|id| Some((id, snapshot.find(id)?)));
                     let found: Vec<_> = found.filter(|(_, (_, entry))| is_dead(snapshot, entry)).collect();
                     let message = "what somebody who is gone had is removed";
+                    let records: Vec<_> = found.iter().map(|(id, _)| id.key()).collect();
                     let plan = Plan::new(kind, message, target.clone(), ())
-                        .with_names("records", found.iter().map(|(id, _)| id.key()));
+                        .with_names("records", &records)
+                        .gone(json!({ "records": records }));
                     let changes = found
                         .into_iter()
                         .map(|(id, (revision, _))| PolicyChange::remove(id.clone(), Expect::At(revision)));

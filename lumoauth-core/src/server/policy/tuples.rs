@@ -1,10 +1,10 @@
 //! Tuples: the relations that are written down.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
-    ApiError, AuthorizationServer, Caller, Plan, RelationRequest, invalid,
+    ApiError, AuthorizationServer, Caller, Plan, RelationRequest, Shows, invalid,
     relations::{UNKNOWN, token},
 };
 use crate::{
@@ -98,7 +98,7 @@ impl AuthorizationServer {
             }
             let new: Vec<_> =
                 tuples.iter().filter(|it| snapshot.find(&it.record_id()).is_none()).cloned().collect();
-            let plan = plan_of(EventKind::RelationWritten, "relations written", &new);
+            let plan = plan_of(EventKind::RelationWritten, "relations written", &new).made(told(&new));
             Ok(new.iter().fold(plan, |plan, tuple| plan.insert(&Entry::Tuple(tuple.clone()))))
         };
         let (new, revision) = self.change_policy(org, caller, plan).await?;
@@ -123,7 +123,8 @@ impl AuthorizationServer {
             if there.is_empty() {
                 return Err(ApiError::NotFound("relation"));
             }
-            let mut plan = plan_of(EventKind::RelationDeleted, "relations removed", &there);
+            let plan = plan_of(EventKind::RelationDeleted, "relations removed", &there);
+            let mut plan = plan.gone(told(&there));
             let changes = there.iter().map(|it| PolicyChange::remove(it.record_id(), Expect::Anything));
             plan.changes.extend(changes);
             Ok(plan)
@@ -216,6 +217,11 @@ impl AuthorizationServer {
             _ => Ok(()),
         }
     }
+}
+
+/// What the log says of relations.
+fn told(tuples: &[Tuple]) -> Value {
+    json!({ "tuples": tuples.iter().map(ToString::to_string).collect::<Vec<_>>() })
 }
 
 fn plan_of(kind: EventKind, message: &'static str, tuples: &[Tuple]) -> Plan<Vec<Tuple>> {
