@@ -252,7 +252,9 @@ impl AuthorizationServer {
             let mut key = (*found.ok_or_else(missing)?).clone();
             if caller.actor.kind == ActorKind::ApiKey && *caller.actor.id == *key.number.to_string() {
                 // The last one could shut everybody out otherwise.
-                return Err(ApiError::OwnAccess("An API key does not end itself: another administrator does."));
+                return Err(ApiError::OwnAccess(
+                    "An API key does not end itself: another administrator does.",
+                ));
             }
             if !key.active {
                 return Ok(Some(()));

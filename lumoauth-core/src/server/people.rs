@@ -65,8 +65,7 @@ pub struct UserPatch {
 
 impl UserPatch {
     fn apply(&self, user: &mut User) -> Result<(), ApiError> {
-        let refused =
-            |member, problem: &str| Err(ApiError::Invalid { member, problem: problem.to_owned() });
+        let refused = |member, problem: &str| Err(ApiError::Invalid { member, problem: problem.to_owned() });
         if self.email.as_ref().is_some_and(|email| email.to_lowercase() != user.email) {
             return refused("email", "never changes");
         }

@@ -128,9 +128,7 @@ impl AuthorizationServer {
             if permission == *old {
                 return Ok(plan);
             }
-            Ok(plan
-                .changed(&told(old), &told(&permission))
-                .put(snapshot, &Entry::Permission(permission)))
+            Ok(plan.changed(&told(old), &told(&permission)).put(snapshot, &Entry::Permission(permission)))
         };
         self.change_policy(org, caller, plan).await.map(|(permission, _)| permission)
     }

@@ -164,9 +164,8 @@ impl AuthorizationServer {
             }
             policy.updated_at = self.now();
             let policy = Arc::new(policy);
-            let mut plan = plan
-                .changed(&old.view(), &policy.view())
-                .put(snapshot, &Entry::Policy(policy.clone()));
+            let mut plan =
+                plan.changed(&old.view(), &policy.view()).put(snapshot, &Entry::Policy(policy.clone()));
             plan.result = policy;
             Ok(plan)
         };

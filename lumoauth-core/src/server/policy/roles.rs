@@ -238,10 +238,7 @@ impl AuthorizationServer {
             let grant = Grant::Role(role.number);
             let holders = snapshot.holders_of(&grant).len();
             let plan = Plan::new(EventKind::RoleDeleted, "role removed", target(role), (target(role), grant));
-            Ok(plan
-                .with("holders", holders)
-                .gone(told(role))
-                .remove(snapshot, &Entry::Role(role.clone())))
+            Ok(plan.with("holders", holders).gone(told(role)).remove(snapshot, &Entry::Role(role.clone())))
         };
         let ((target, grant), _) = self.change_policy(org, caller, plan).await?;
         // The id of the role is never used again, so what is left of it gives nothing.
