@@ -186,9 +186,8 @@ pub struct UseEvents<'a> {
 pub trait GrantStore: fmt::Debug + Send + Sync + 'static {
     /// Marks `handle` as revoked and writes `on`, in one step.
     ///
-    /// The mark holds at least until `keep_until`, also the later one of a repetition; a purge may drop it after
-    /// that. Of any number of concurrent
-    /// calls with one handle, exactly one is [`Revoked::Revoked`]. Checked by
+    /// The mark holds at least until `keep_until`, also the later one of a repetition; a purge may drop it after that. Of
+    /// any number of concurrent calls with one handle, exactly one is [`Revoked::Revoked`]. Checked by
     /// `conformance::grants::revoked_once` and `marks_are_kept`.
     ///
     /// # Errors

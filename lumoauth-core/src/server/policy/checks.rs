@@ -124,8 +124,7 @@ impl AuthorizationServer {
     ///
     /// # Errors
     /// [`ApiError`] if the question makes no sense, the caller lacks the scope `abac:read` or may not ask about this
-    /// subject,
-    /// there is none, or the budget is used up.
+    /// subject, there is none, or the budget is used up.
     pub async fn attribute_check(
         &self,
         organization: &Organization,

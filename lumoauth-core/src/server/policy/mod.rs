@@ -128,9 +128,8 @@ impl AuthorizationServer {
         Ok(self.policy_of(org).await?.read(look))
     }
 
-    /// Carries out what `plan` decides on the newest snapshot; decides anew if others were faster. Without changes
-    /// nothing is
-    /// written.
+    /// Carries out what `plan` decides on the newest snapshot; decides anew if others were faster. Without changes nothing
+    /// is written.
     async fn change_policy<T>(
         &self,
         org: &OrgId,

@@ -35,9 +35,8 @@ pub struct PolicyRequest {
     pub priority: Option<u64>,
     /// Where it applies.
     pub conditions: Option<Value>,
-    /// The only agents that it is about: ids or slugs of at least one. Who takes the last one off means no policy, and
-    /// not one
-    /// about everybody.
+    /// The only agents that it is about: ids or slugs of at least one. Who takes the last one off means no policy, and not
+    /// one about everybody.
     #[serde(alias = "agent_ids")]
     pub agent_ids: Option<Vec<String>>,
     /// Whether it counts at all.

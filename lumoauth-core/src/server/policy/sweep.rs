@@ -67,9 +67,8 @@ impl AuthorizationServer {
         }
     }
 
-    /// Removes what is left of agents and roles that are gone, some of it in each round, of the organizations whose
-    /// policy is
-    /// in use here.
+    /// Removes what is left of agents and roles that are gone, some of it in each round, of the organizations whose policy
+    /// is in use here.
     pub(in crate::server) async fn sweep_policies(&self) {
         for (org, kept) in self.inner.policy.kept() {
             if let Err(error) = self.sweep(&org, &kept).await {
