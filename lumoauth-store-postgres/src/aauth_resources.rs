@@ -38,7 +38,7 @@ const UPDATE: &str = recorded!(
 
 const EXISTS: &str = "SELECT 1 FROM aauth_resource WHERE org_id = $1 AND id = $2";
 
-const REMOVE: &str = recorded!("DELETE FROM aauth_resource WHERE org_id = $1 AND id = $5");
+const REMOVE: &str = recorded!("DELETE FROM aauth_resource WHERE org_id = $1 AND id = $5 AND version = $6");
 
 const FIND_BY_ID: &str = "SELECT record::text FROM aauth_resource WHERE org_id = $1 AND id = $2";
 
@@ -98,10 +98,18 @@ impl AAuthResourceStore for PostgresStore {
         records::update(&self.pool, OPERATION, update, exists, &[]).await
     }
 
-    async fn remove(&self, org: &OrgId, id: &AAuthResourceId, on: &Event) -> Result<Remove, StoreError> {
+    async fn remove(
+        &self,
+        org: &OrgId,
+        id: &AAuthResourceId,
+        version: u64,
+        on: &Event,
+    ) -> Result<Remove, StoreError> {
         const OPERATION: &str = "aauth_resources.remove";
         let on = Recorded::new(OPERATION, org, on)?;
-        records::remove(&self.pool, OPERATION, || on.statement(REMOVE).bind(id.as_str())).await
+        let remove = || on.statement(REMOVE).bind(id.as_str()).bind(sought(version));
+        let exists = || sqlx::query(EXISTS).bind(org.as_str()).bind(id.as_str());
+        records::remove_at(&self.pool, OPERATION, remove, exists).await
     }
 
     async fn list(&self, org: &OrgId, page: Page) -> Result<Listing<Arc<AAuthResource>>, StoreError> {

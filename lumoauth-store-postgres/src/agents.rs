@@ -46,7 +46,7 @@ const UPDATE: &str = recorded!(
 
 const EXISTS: &str = "SELECT 1 FROM agent WHERE org_id = $1 AND id = $2";
 
-const REMOVE: &str = recorded!("DELETE FROM agent WHERE org_id = $1 AND id = $5");
+const REMOVE: &str = recorded!("DELETE FROM agent WHERE org_id = $1 AND id = $5 AND version = $6");
 
 const FIND_BY_ID: &str = "SELECT record::text FROM agent WHERE org_id = $1 AND id = $2";
 
@@ -153,10 +153,12 @@ impl AgentStore for PostgresStore {
         records::update(&self.pool, OPERATION, update, exists, CONSTRAINTS).await
     }
 
-    async fn remove(&self, org: &OrgId, id: AgentId, on: &Event) -> Result<Remove, StoreError> {
+    async fn remove(&self, org: &OrgId, id: AgentId, version: u64, on: &Event) -> Result<Remove, StoreError> {
         const OPERATION: &str = "agents.remove";
         let on = Recorded::new(OPERATION, org, on)?;
-        records::remove(&self.pool, OPERATION, || on.statement(REMOVE).bind(id.uuid())).await
+        let remove = || on.statement(REMOVE).bind(id.uuid()).bind(sought(version));
+        let exists = || sqlx::query(EXISTS).bind(org.as_str()).bind(id.uuid());
+        records::remove_at(&self.pool, OPERATION, remove, exists).await
     }
 
     async fn trusting(&self, org: &OrgId, keys: &[WorkloadKey]) -> Result<Vec<Arc<Agent>>, StoreError> {

@@ -2,7 +2,7 @@
 //!
 //! The identifiers of a server are rows of their own, so that the database keeps them unique. A change of a server and
 //! of its identifiers is one statement; its parts work on what the statement saw when it began, which is right because
-//! the guard on the version fails if a server changed since. A removal has no such guard, so it locks the server first.
+//! the guard on the version fails if a server changed since.
 
 use std::sync::Arc;
 
@@ -13,12 +13,10 @@ use lumoauth_core::{
     mcp::McpServer,
     store::{Insert, McpServerKey, McpServerStore, Remove, StoreError, Unique, Update},
 };
-use sqlx::{PgConnection, postgres::PgRow};
 
 use crate::{
     PostgresStore,
-    pool::{End, Transaction},
-    records::{self, Recorded, changed, recorded, sought, stored, text, to_json},
+    records::{self, Recorded, recorded, sought, stored, text, to_json},
 };
 
 const INSERT: &str = recorded!(
@@ -55,10 +53,8 @@ const CONSTRAINTS: &[(&str, Unique)] = &[("mcp_server_target_target", Unique::Ta
 
 const EXISTS: &str = "SELECT 1 FROM mcp_server WHERE org_id = $1 AND server_id = $2";
 
-const LOCK: &str = "SELECT 1 FROM mcp_server WHERE org_id = $1 AND server_id = $2 FOR UPDATE";
-
 const REMOVE: &str = recorded!(
-    "DELETE FROM mcp_server WHERE org_id = $1 AND server_id = $5",
+    "DELETE FROM mcp_server WHERE org_id = $1 AND server_id = $5 AND version = $6",
     also: "freed AS (
         DELETE FROM mcp_server_target WHERE org_id = $1 AND server_id = $5 AND EXISTS (SELECT 1 FROM changed))"
 );
@@ -80,24 +76,6 @@ fn targets(server: &McpServer) -> Vec<String> {
     targets.sort_unstable();
     targets.dedup();
     targets
-}
-
-/// A removal with its lock.
-struct Removal {
-    org: OrgId,
-    id: McpServerId,
-    on: Recorded,
-}
-
-impl Transaction for Removal {
-    type Answer = Vec<PgRow>;
-
-    async fn run(&self, connection: &mut PgConnection) -> Result<End<Vec<PgRow>>, sqlx::Error> {
-        let lock = sqlx::query(LOCK).bind(self.org.as_str()).bind(self.id.as_str());
-        lock.fetch_optional(&mut *connection).await?;
-        let rows = self.on.statement(REMOVE).bind(self.id.as_str()).fetch_all(connection).await?;
-        Ok(End::Commit(rows))
-    }
 }
 
 #[async_trait]
@@ -146,12 +124,18 @@ impl McpServerStore for PostgresStore {
         records::update(&self.pool, OPERATION, update, exists, CONSTRAINTS).await
     }
 
-    async fn remove(&self, org: &OrgId, id: &McpServerId, on: &Event) -> Result<Remove, StoreError> {
+    async fn remove(
+        &self,
+        org: &OrgId,
+        id: &McpServerId,
+        version: u64,
+        on: &Event,
+    ) -> Result<Remove, StoreError> {
         const OPERATION: &str = "mcp_servers.remove";
         let on = Recorded::new(OPERATION, org, on)?;
-        let removal = Removal { org: org.clone(), id: id.clone(), on };
-        let rows = self.pool.transaction(OPERATION, removal).await?;
-        Ok(if changed(OPERATION, &rows)? { Remove::Removed } else { Remove::Missing })
+        let remove = || on.statement(REMOVE).bind(id.as_str()).bind(sought(version));
+        let exists = || sqlx::query(EXISTS).bind(org.as_str()).bind(id.as_str());
+        records::remove_at(&self.pool, OPERATION, remove, exists).await
     }
 
     async fn all(&self, org: &OrgId) -> Result<Vec<Arc<McpServer>>, StoreError> {

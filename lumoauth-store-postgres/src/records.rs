@@ -131,6 +131,21 @@ pub(crate) fn taken(error: &StoreError, constraints: &[(&str, Unique)]) -> Optio
     constraints.iter().find(|(constraint, _)| *constraint == name).map(|(_, unique)| *unique)
 }
 
+/// Runs a removal that is guarded by a version. If no row had it, `exists` is asked, as by [`update`].
+pub(crate) async fn remove_at(
+    pool: &Pool,
+    operation: &'static str,
+    remove: impl Fn() -> Statement + Send + Sync,
+    exists: impl Fn() -> Statement + Send + Sync,
+) -> Result<Remove, StoreError> {
+    let pool = pool.one_call();
+    if changed(operation, &pool.change(operation, remove).await?)? {
+        return Ok(Remove::Removed);
+    }
+    let found = !pool.repeatable(operation, exists).await?.is_empty();
+    Ok(if found { Remove::Stale } else { Remove::Missing })
+}
+
 /// Runs a removal.
 pub(crate) async fn remove(
     pool: &Pool,

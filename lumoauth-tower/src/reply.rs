@@ -6,7 +6,7 @@ use lumoauth_core::{
     clock::Timestamp,
     server::{ApiError, UsageReport},
     spending::Remaining,
-    wire::WireError,
+    wire::{Tagged, WireError},
 };
 use serde::Serialize;
 
@@ -40,6 +40,14 @@ pub(crate) fn usage(report: &UsageReport, now: Timestamp) -> Reply {
 /// `reply` with the `RateLimit` headers of the calls that are left.
 pub(crate) fn with_rate_limit<B>(mut reply: Response<B>, remaining: &Remaining) -> Response<B> {
     insert_all(reply.headers_mut(), remaining.rate_limit_headers().into_iter().flatten());
+    reply
+}
+
+/// `reply` with the version of `record` that it shows.
+pub(crate) fn tagged(mut reply: Reply, record: &impl Tagged) -> Reply {
+    if let Ok(tag) = HeaderValue::try_from(record.entity_tag().header_value()) {
+        reply.headers_mut().insert(header::ETAG, tag);
+    }
     reply
 }
 

@@ -3,6 +3,7 @@
 mod aauth;
 mod addresses;
 mod admin;
+mod admin_editors;
 mod admin_events;
 mod admin_matrix;
 mod agent_keys;

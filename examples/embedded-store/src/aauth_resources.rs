@@ -80,8 +80,15 @@ impl AAuthResourceStore for EmbeddedStore {
         self.update_record(org, resource, on).await
     }
 
-    async fn remove(&self, org: &OrgId, id: &AAuthResourceId, on: &Event) -> Result<Remove, StoreError> {
-        self.remove_record::<AAuthResource>(org, resource_key(org, id), on).await
+    async fn remove(
+        &self,
+        org: &OrgId,
+        id: &AAuthResourceId,
+        version: u64,
+        on: &Event,
+    ) -> Result<Remove, StoreError> {
+        self.remove_record::<AAuthResource>(org, resource_key(org, id), move |it| it.version == version, on)
+            .await
     }
 
     async fn list(&self, org: &OrgId, page: Page) -> Result<Listing<Arc<AAuthResource>>, StoreError> {

@@ -89,8 +89,8 @@ impl AgentStore for EmbeddedStore {
         self.update_record(org, agent, on).await
     }
 
-    async fn remove(&self, org: &OrgId, id: AgentId, on: &Event) -> Result<Remove, StoreError> {
-        self.remove_record::<Agent>(org, agent_key(org, id), on).await
+    async fn remove(&self, org: &OrgId, id: AgentId, version: u64, on: &Event) -> Result<Remove, StoreError> {
+        self.remove_record::<Agent>(org, agent_key(org, id), move |it| it.version == version, on).await
     }
 
     async fn trusting(&self, org: &OrgId, keys: &[WorkloadKey]) -> Result<Vec<Arc<Agent>>, StoreError> {

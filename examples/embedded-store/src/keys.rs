@@ -43,6 +43,6 @@ impl KeyStore for EmbeddedStore {
     }
 
     async fn remove(&self, org: &OrgId, id: &KeyId, on: &Event) -> Result<Remove, StoreError> {
-        self.remove_record::<SealedKey>(org, key(org, &[id.as_str().as_bytes()]), on).await
+        self.remove_record::<SealedKey>(org, key(org, &[id.as_str().as_bytes()]), |_| true, on).await
     }
 }

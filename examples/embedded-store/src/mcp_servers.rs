@@ -80,8 +80,14 @@ impl McpServerStore for EmbeddedStore {
         self.update_record(org, server, on).await
     }
 
-    async fn remove(&self, org: &OrgId, id: &McpServerId, on: &Event) -> Result<Remove, StoreError> {
-        self.remove_record::<McpServer>(org, server_key(org, id), on).await
+    async fn remove(
+        &self,
+        org: &OrgId,
+        id: &McpServerId,
+        version: u64,
+        on: &Event,
+    ) -> Result<Remove, StoreError> {
+        self.remove_record::<McpServer>(org, server_key(org, id), move |it| it.version == version, on).await
     }
 
     async fn all(&self, org: &OrgId) -> Result<Vec<Arc<McpServer>>, StoreError> {

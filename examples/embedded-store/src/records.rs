@@ -142,16 +142,21 @@ impl EmbeddedStore {
         self.writer.submit(decide).await
     }
 
+    /// Removes a record if it is the one that `is_meant`.
     pub(crate) async fn remove_record<R: Record>(
         &self,
         org: &OrgId,
         key: Vec<u8>,
+        is_meant: impl Fn(&R) -> bool + Send + 'static,
         on: &Event,
     ) -> Result<Remove, StoreError> {
         let (org, event) = (org.clone(), EncodedEvent::of(on)?);
         let decide = move |batch: &mut Batch<'_>| {
             let Some(stored) = batch.get(R::TABLE, &key)? else { return Ok(Remove::Missing) };
             let stored: R = decode(R::TABLE, &stored)?;
+            if !is_meant(&stored) {
+                return Ok(Remove::Stale);
+            }
             batch.remove(R::TABLE, &key)?;
             for row in stored.index_rows(&org) {
                 batch.remove(row.index, &row.key)?;

@@ -86,7 +86,7 @@ async fn a_removed_agent_is_not_found_by_any_key() {
     for by in keys {
         assert!(store.find(&org, by).await.unwrap().is_some());
     }
-    assert_eq!(store.remove(&org, agent.id, &event()).await.unwrap(), Remove::Removed);
+    assert_eq!(store.remove(&org, agent.id, agent.version, &event()).await.unwrap(), Remove::Removed);
     for by in keys {
         assert!(store.find(&org, by).await.unwrap().is_none(), "{by:?}");
     }

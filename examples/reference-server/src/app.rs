@@ -250,7 +250,7 @@ mod tests {
         let keys = KeyRing::new(stores.keys.clone(), master.clone(), KeyRingConfig::default());
         let server =
             AuthorizationServer::builder("http://127.0.0.1:8080", stores, Arc::new(keys)).build().unwrap();
-        let caller = Caller { actor: Actor::system(), origin: Origin::default() };
+        let caller = Caller::new(Actor::system(), Origin::default());
         let acme = OrgId::parse("acme").unwrap();
         server.create_organization(&acme, "Acme", ActOrder::default(), &caller).await.unwrap();
         let accounts = Accounts::new(server.clone(), Arc::new(Argon2id::new()), &master, None).unwrap();

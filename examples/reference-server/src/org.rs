@@ -157,7 +157,7 @@ fn refused(slug: &OrgId, error: ApiError) -> Failure {
 }
 
 fn caller() -> Caller {
-    Caller { actor: Actor::system(), origin: Origin::default() }
+    Caller::new(Actor::system(), Origin::default())
 }
 
 #[cfg(test)]

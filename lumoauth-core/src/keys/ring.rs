@@ -237,7 +237,7 @@ impl KeyProvider for KeyRing {
             let event = Event::new(EventKind::KeyRemoved, Actor::system(), "signing key removed", now)
                 .on(Target::new("key", key.id.as_str()));
             match self.store.remove(org, &key.id, &event).await? {
-                Remove::Removed | Remove::Missing => changed = true,
+                Remove::Removed | Remove::Missing | Remove::Stale => changed = true,
             }
         }
         if changed {

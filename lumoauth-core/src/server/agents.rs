@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
-use super::{ApiError, AuthorizationServer, Caller, retrying, shown::Shows, token::RequestClient, written};
+use super::{
+    ApiError, AuthorizationServer, Caller, removed, retrying, shown::Shows, token::RequestClient, written,
+};
 use crate::{
     agent::{
         Agent, AgentPatch, AgentStatus, AuthMethod, IdentityType, InvalidAgent, StatusChange, Terminal,
@@ -22,7 +24,7 @@ use crate::{
     principal::{Identity, Principal},
     random::random_bytes,
     secret::Secret,
-    store::{AgentFilter, AgentKey, Insert, Listing, Page, Remove, Unique, Update},
+    store::{AgentFilter, AgentKey, AgentStore, Insert, Listing, Page, Unique, Update},
     wire::view,
 };
 
@@ -178,14 +180,20 @@ impl AuthorizationServer {
     }
 
     pub(super) async fn find_agent(&self, org: &OrgId, name: &str) -> Result<Option<Arc<Agent>>, ApiError> {
-        let agents = &self.stores().agents;
-        if let Ok(id) = AgentId::parse(name) {
-            return Ok(agents.find(org, AgentKey::Id(id)).await?);
-        }
-        match Slug::parse(name) {
-            Ok(slug) => Ok(agents.find(org, AgentKey::Slug(&slug)).await?),
-            Err(_) => Ok(None),
-        }
+        found(&self.stores().agents, org, name).await
+    }
+
+    /// The agent as it is now, for somebody who has seen the version that is to be changed.
+    async fn agent_to_change(
+        &self,
+        org: &OrgId,
+        name: &str,
+        caller: &Caller,
+    ) -> Result<Arc<Agent>, ApiError> {
+        let agents = &self.stores().uncached().agents;
+        let agent = found(agents, org, name).await?.ok_or(ApiError::NotFound("agent"))?;
+        caller.expects(&*agent)?;
+        Ok(agent)
     }
 
     /// A page of the agents that match, by slug.
@@ -221,7 +229,7 @@ impl AuthorizationServer {
     ) -> Result<Arc<Agent>, ApiError> {
         let now = self.now();
         let (agent, ()) = self
-            .modify_agent(org, name, now, |agent| {
+            .modify_agent(org, name, caller, now, |agent| {
                 if kind == EventKind::AAuthAgentRegistered && agent.aauth.is_some() {
                     return Err(ApiError::Conflict("The agent has an AAuth identity."));
                 }
@@ -262,7 +270,7 @@ impl AuthorizationServer {
         let now = self.now();
         let capabilities = parse_capabilities("scopes", capabilities)?;
         let (agent, ()) = self
-            .modify_agent(org, name, now, |agent| {
+            .modify_agent(org, name, caller, now, |agent| {
                 let before = view::agent(agent);
                 agent.capabilities.clone_from(&capabilities);
                 Ok(recorded(caller, "capabilities replaced", &before, agent, now))
@@ -291,7 +299,7 @@ impl AuthorizationServer {
             StatusChange::Revoke => (EventKind::AgentRevoked, "revoke"),
         };
         let (agent, ()) = self
-            .modify_agent(org, name, now, |agent| {
+            .modify_agent(org, name, caller, now, |agent| {
                 let before = view::agent(agent);
                 if !agent.change_status(change)? {
                     return Ok(Change::Keep(()));
@@ -315,19 +323,19 @@ impl AuthorizationServer {
     /// [`ApiError::NotFound`] if there is none.
     pub async fn delete_agent(&self, org: &OrgId, name: &str, caller: &Caller) -> Result<(), ApiError> {
         let now = self.now();
-        let agent = self.agent(org, name).await?;
-        let event = caller
-            .event(EventKind::AgentRevoked, format!("agent {} deleted", agent.slug), now)
-            .on(agent_target(&agent))
-            .with("mode", "delete")
-            .gone(view::agent(&agent));
-        match self.stores().agents.remove(org, agent.id, &event).await? {
-            Remove::Removed => {
-                self.forget_agent(org, agent.id, caller).await;
-                Ok(())
-            }
-            Remove::Missing => Err(ApiError::NotFound("agent")),
-        }
+        let id = retrying(|| async {
+            let agent = self.agent_to_change(org, name, caller).await?;
+            let event = caller
+                .event(EventKind::AgentRevoked, format!("agent {} deleted", agent.slug), now)
+                .on(agent_target(&agent))
+                .with("mode", "delete")
+                .gone(view::agent(&agent));
+            let outcome = self.stores().agents.remove(org, agent.id, agent.version, &event).await?;
+            Ok(removed(outcome, "agent")?.map(|()| agent.id))
+        })
+        .await?;
+        self.forget_agent(org, id, caller).await;
+        Ok(())
     }
 
     /// Gives an agent a new client secret; the old one works for `grace` more.
@@ -342,7 +350,7 @@ impl AuthorizationServer {
         caller: &Caller,
     ) -> Result<(Arc<Agent>, Secret), ApiError> {
         let now = self.now();
-        self.modify_agent(org, name, now, |agent| {
+        self.modify_agent(org, name, caller, now, |agent| {
             // One that is there also while its list leaves the method out: what leaked must not work when it is widened.
             let method = AuthMethod::ClientCredentials;
             let has_one = agent.identity_type.may_use(method) && !agent.secrets.is_empty();
@@ -372,7 +380,7 @@ impl AuthorizationServer {
         caller: &Caller,
     ) -> Result<(Arc<Agent>, Secret), ApiError> {
         let now = self.now();
-        self.modify_agent(org, name, now, |agent| {
+        self.modify_agent(org, name, caller, now, |agent| {
             let method = AuthMethod::ApiKey;
             let has_one = agent.identity_type.may_use(method) && agent.api_key.is_some();
             if !agent.may_use(method) && !has_one {
@@ -393,7 +401,7 @@ impl AuthorizationServer {
     /// [`ApiError::NotFound`] if there is no such agent.
     pub async fn revoke_agent_key(&self, org: &OrgId, name: &str, caller: &Caller) -> Result<(), ApiError> {
         let now = self.now();
-        self.modify_agent(org, name, now, |agent| {
+        self.modify_agent(org, name, caller, now, |agent| {
             let before = has_key(agent);
             Ok(match agent.api_key.take() {
                 None => Change::Keep(()),
@@ -469,7 +477,7 @@ impl AuthorizationServer {
         let now = self.now();
         let policy = parse_policy(policy)?;
         let (agent, ()) = self
-            .modify_agent(org, name, now, |agent| {
+            .modify_agent(org, name, caller, now, |agent| {
                 let before = view::agent(agent);
                 agent.budget = policy.clone();
                 Ok(recorded(caller, "budget policy replaced", &before, agent, now))
@@ -490,7 +498,7 @@ impl AuthorizationServer {
     ) -> Result<Arc<Agent>, ApiError> {
         let now = self.now();
         let (agent, ()) = self
-            .modify_agent(org, name, now, |agent| {
+            .modify_agent(org, name, caller, now, |agent| {
                 let before = json!({ "budgetGeneration": agent.budget_generation });
                 agent.budget_generation += 1;
                 let event = caller
@@ -590,7 +598,7 @@ impl AuthorizationServer {
     ) -> Result<Arc<Agent>, ApiError> {
         let now = self.now();
         let (agent, ()) = self
-            .modify_agent(org, &agent.id.to_string(), now, |agent| {
+            .modify_agent(org, &agent.id.to_string(), caller, now, |agent| {
                 let before = view::agent(agent);
                 patch.apply(agent)?;
                 let missing = |wanted: &&Capability| !agent.capabilities.iter().any(|c| c.covers(wanted));
@@ -607,11 +615,12 @@ impl AuthorizationServer {
         &self,
         org: &OrgId,
         name: &str,
+        caller: &Caller,
         now: Timestamp,
         change: impl Fn(&mut Agent) -> Result<Change<T>, ApiError> + Send + Sync,
     ) -> Result<(Arc<Agent>, T), ApiError> {
         retrying(|| async {
-            let current = self.agent(org, name).await?;
+            let current = self.agent_to_change(org, name, caller).await?;
             let mut next = (*current).clone();
             match change(&mut next)? {
                 Change::Keep(value) => Ok(Some((current, value))),
@@ -630,6 +639,20 @@ impl AuthorizationServer {
             }
         })
         .await
+    }
+}
+
+async fn found(
+    agents: &Arc<dyn AgentStore>,
+    org: &OrgId,
+    name: &str,
+) -> Result<Option<Arc<Agent>>, ApiError> {
+    if let Ok(id) = AgentId::parse(name) {
+        return Ok(agents.find(org, AgentKey::Id(id)).await?);
+    }
+    match Slug::parse(name) {
+        Ok(slug) => Ok(agents.find(org, AgentKey::Slug(&slug)).await?),
+        Err(_) => Ok(None),
     }
 }
 

@@ -361,7 +361,7 @@ impl AuthorizationServer {
 
     /// Writes down which requests ended because nobody decided in time, up to a number that the next round goes on from.
     pub(super) async fn tell_ended_approvals(&self, org: &OrgId, now: Timestamp) -> Result<(), StoreError> {
-        let caller = Caller { actor: Actor::system(), origin: Origin::default() };
+        let caller = Caller::new(Actor::system(), Origin::default());
         for approval in self.stores().approvals.ended(org, now, ENDED_AT_ONCE).await? {
             let event = caller.event(EventKind::ApprovalExpired, "approval expired", now);
             let event = about(&approval, event).with("agent_id", approval.agent.to_string());

@@ -15,7 +15,7 @@ use crate::{
     id::{ClientId, Number, OrgId},
     principal::Principal,
     secret::Secret,
-    store::{ApiKeyKey, ClientKey, Insert, Listing, Page},
+    store::{ApiKeyKey, ClientKey, ClientStore, Insert, Listing, Page},
     wire::view,
 };
 
@@ -145,13 +145,7 @@ impl AuthorizationServer {
     /// # Errors
     /// [`ApiError::NotFound`] if there is none.
     pub async fn client(&self, org: &OrgId, name: &str) -> Result<Arc<Client>, ApiError> {
-        let clients = &self.stores().clients;
-        let found = match (name.parse(), ClientId::parse(name)) {
-            (Ok(number), _) => clients.find(org, ClientKey::Number(Number::new(number))).await?,
-            (_, Ok(id)) => clients.find(org, ClientKey::ClientId(&id)).await?,
-            _ => None,
-        };
-        found.ok_or(ApiError::NotFound("client"))
+        client_named(&self.stores().clients, org, name).await
     }
 
     /// A page of the clients, by client id.
@@ -175,7 +169,8 @@ impl AuthorizationServer {
     ) -> Result<(Arc<Client>, Secret), ApiError> {
         let now = self.now();
         retrying(|| async {
-            let mut client = (*self.client(org, name).await?).clone();
+            let mut client = (*client_named(&self.stores().uncached().clients, org, name).await?).clone();
+            caller.expects(&client)?;
             // Whoever holds the secret holds the scopes.
             if not_above(principal, "allowedScopes", &client.allowed_scopes).is_err() {
                 return Err(ApiError::Forbidden("This client may do more than the caller."));
@@ -284,6 +279,19 @@ fn not_above(principal: &Principal, member: &'static str, scopes: &[Capability])
     }
 }
 
+async fn client_named(
+    clients: &Arc<dyn ClientStore>,
+    org: &OrgId,
+    name: &str,
+) -> Result<Arc<Client>, ApiError> {
+    let found = match (name.parse(), ClientId::parse(name)) {
+        (Ok(number), _) => clients.find(org, ClientKey::Number(Number::new(number))).await?,
+        (_, Ok(id)) => clients.find(org, ClientKey::ClientId(&id)).await?,
+        _ => None,
+    };
+    found.ok_or(ApiError::NotFound("client"))
+}
+
 fn client_target(client: &Client) -> Target {
     Target::new("client", client.client_id.as_str()).named(&*client.name)
 }
@@ -308,7 +316,7 @@ mod tests {
         let org = OrgId::parse("acme").unwrap();
         let (key, _) = ApiKey::new(&org, "k", vec![Capability::parse("admin").unwrap()], server.now());
         let principal = Principal::new(org.clone(), Identity::ApiKey(Arc::new(key)), None);
-        let caller = Caller { actor: Actor::system(), origin: Origin::default() };
+        let caller = Caller::new(Actor::system(), Origin::default());
         let request: ClientRequest = serde_json::from_value(body).unwrap();
         server.create_client(&org, &request, &principal, &caller).await
     }

@@ -47,6 +47,9 @@ pub enum ApiError {
     /// The caller would take its own access away. The text is safe to show.
     #[error("{0}")]
     OwnAccess(&'static str),
+    /// The record is not at the version that the caller wants to change.
+    #[error("the record has changed")]
+    PreconditionFailed,
     /// The caller may not do this. The text is safe to show.
     #[error("{0}")]
     Forbidden(&'static str),
@@ -150,6 +153,11 @@ impl ApiError {
             }
             Self::Conflict(text) => WireError::new(S::CONFLICT, "duplicate_resource", *text),
             Self::OwnAccess(text) => WireError::new(S::CONFLICT, "own_access", *text),
+            Self::PreconditionFailed => WireError::new(
+                S::PRECONDITION_FAILED,
+                "precondition_failed",
+                "The record is not at the version that If-Match names.",
+            ),
             Self::Forbidden(text) => WireError::forbidden(*text),
             Self::InsufficientPermissions => {
                 WireError::forbidden("Asking about another subject needs authz:check.")

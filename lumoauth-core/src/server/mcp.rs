@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ApiError, AuthorizationServer, Caller, retrying, shown::Shows, written};
+use super::{ApiError, AuthorizationServer, Caller, removed, retrying, shown::Shows, written};
 use crate::{
     agent::{checked_text, https_url, scope_list},
     audit::{Event, EventKind, Origin, Target, cleaned},
@@ -17,7 +17,7 @@ use crate::{
     mcp::{AuthMode, McpServer, ResourceUri, Transport},
     principal::{Identity, Principal},
     secret::Secret,
-    store::{AgentKey, ClientKey, Insert, McpServerKey, Remove, Update},
+    store::{AgentKey, ClientKey, Insert, McpServerKey, Update},
     wire::view,
 };
 
@@ -192,6 +192,7 @@ impl AuthorizationServer {
         let now = self.now();
         retrying(|| async {
             let current = self.mcp_server(org, name).await?;
+            caller.expects(&*current)?;
             let mut next = (*current).clone();
             self.apply_mcp_patch(org, &mut next, patch).await?;
             let (before, after) = (view::mcp_server(&current), view::mcp_server(&next));
@@ -219,15 +220,17 @@ impl AuthorizationServer {
     /// # Errors
     /// [`ApiError::NotFound`] if there is none.
     pub async fn delete_mcp_server(&self, org: &OrgId, name: &str, caller: &Caller) -> Result<(), ApiError> {
-        let server = self.mcp_server(org, name).await?;
-        let event = caller
-            .event(EventKind::McpServerDeleted, format!("MCP server {} removed", server.name), self.now())
-            .on(mcp_target(&server))
-            .gone(view::mcp_server(&server));
-        match self.stores().mcp_servers.remove(org, &server.server_id, &event).await? {
-            Remove::Removed => Ok(()),
-            Remove::Missing => Err(ApiError::NotFound("MCP server")),
-        }
+        retrying(|| async {
+            let server = self.mcp_server(org, name).await?;
+            caller.expects(&*server)?;
+            let event = caller
+                .event(EventKind::McpServerDeleted, format!("MCP server {} removed", server.name), self.now())
+                .on(mcp_target(&server))
+                .gone(view::mcp_server(&server));
+            let servers = &self.stores().mcp_servers;
+            removed(servers.remove(org, &server.server_id, server.version, &event).await?, "MCP server")
+        })
+        .await
     }
 
     /// A token has been presented to the challenge of `server`: does it carry the server's scopes, or what is `required` in

@@ -16,6 +16,7 @@ mod authorize;
 mod authz;
 mod budget;
 mod builder;
+mod caller;
 mod clients;
 mod codes;
 mod consents;
@@ -41,11 +42,11 @@ mod shown;
 mod spend;
 mod token;
 
-use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use crate::{
     aauth::ConsentPolicy,
-    audit::{Actor, Event, EventKind, Origin},
+    audit::Origin,
     authz::{Authorizer, BuiltIn},
     clock::{Clock, Timestamp},
     fetch::Fetch,
@@ -56,7 +57,7 @@ use crate::{
     keys::{Jwk, KeyError, KeyProvider, KeyPurpose},
     organization::Organization,
     secret::Secret,
-    store::{Admission, RateLimit, StoreError, Stores, Update},
+    store::{Admission, RateLimit, Remove, StoreError, Stores, Update},
     token::VerifiedTokens,
     user::PasswordHash,
 };
@@ -76,6 +77,7 @@ pub use authorize::{Answer as AuthorizationAnswer, Authorization, Question};
 pub use authz::{CheckRequest, Checked, Permission, Subject, SubjectRef};
 pub use budget::{UsageReport, UsageRequest};
 pub use builder::{Builder, ConfigError};
+pub use caller::Caller;
 pub use clients::{ClientRequest, NewApiKeyRequest};
 pub use decide::DecisionRequest;
 pub use error::ApiError;
@@ -181,22 +183,6 @@ struct Inner {
     authorizer: Arc<dyn Authorizer>,
 }
 
-/// A verified caller and where the request came from: what an audit event needs to know.
-#[derive(Clone, Debug)]
-#[expect(clippy::exhaustive_structs, reason = "transports build it")]
-pub struct Caller {
-    /// Who does it.
-    pub actor: Actor,
-    /// Where from.
-    pub origin: Origin,
-}
-
-impl Caller {
-    fn event(&self, kind: EventKind, message: impl Into<Cow<'static, str>>, now: Timestamp) -> Event {
-        Event::new(kind, self.actor.clone(), message, now).from_origin(&self.origin)
-    }
-}
-
 /// How often a change is decided anew when others change the same record.
 const ATTEMPTS: usize = 8;
 
@@ -220,6 +206,15 @@ fn written<T>(outcome: Update, what: &'static str, value: impl FnOnce() -> T) ->
         Update::Stale => Ok(None),
         Update::Missing => Err(ApiError::NotFound(what)),
         Update::Taken(_) => Err(ApiError::Conflict("A unique value is taken.")),
+    }
+}
+
+/// What a removal came to, for [`retrying`].
+fn removed(outcome: Remove, what: &'static str) -> Result<Option<()>, ApiError> {
+    match outcome {
+        Remove::Removed => Ok(Some(())),
+        Remove::Stale => Ok(None),
+        Remove::Missing => Err(ApiError::NotFound(what)),
     }
 }
 

@@ -134,7 +134,9 @@ impl AuthorizationServer {
         }
         let now = self.now();
         retrying(|| async {
-            let current = self.organization(org).await?;
+            let current = self.stores().uncached().organizations.find(org).await?;
+            let current = current.ok_or(ApiError::TenantNotFound)?;
+            caller.expects(&*current)?;
             let mut next = (*current).clone();
             if next.jit_risk == *table {
                 return Ok(Some(current));
@@ -184,7 +186,7 @@ mod tests {
     }
 
     fn caller() -> Caller {
-        Caller { actor: Actor::system(), origin: Origin::default() }
+        Caller::new(Actor::system(), Origin::default())
     }
 
     fn acme() -> OrgId {

@@ -16,7 +16,7 @@ use crate::{
     policy::Holder,
     principal::{Identity, Principal},
     secret::{Secret, SecretHash, sha256},
-    store::{Handle, Insert, Listing, Page, Revoked, StoreError, UserKey},
+    store::{Handle, Insert, Listing, Page, Revoked, StoreError, UserKey, UserStore},
     user::{User, is_email},
 };
 
@@ -240,14 +240,7 @@ impl AuthorizationServer {
     }
 
     pub(super) async fn find_user(&self, org: &OrgId, name: &str) -> Result<Option<Arc<User>>, ApiError> {
-        let users = &self.stores().users;
-        // A number has one form here: `042` and `+42` are no other names of 42.
-        let number = name.parse().ok().filter(|number: &u64| number.to_string() == name);
-        Ok(match (UserId::parse(name), number) {
-            (Ok(id), _) => users.find(org, UserKey::Id(id)).await?,
-            (_, Some(number)) => users.find(org, UserKey::Number(Number::new(number))).await?,
-            _ => users.find(org, UserKey::Email(&name.to_lowercase())).await?,
-        })
+        user_named(&self.stores().users, org, name).await
     }
 
     /// Records that a person proved to the host who they are, by `method` (RFC 8176).
@@ -352,7 +345,9 @@ impl AuthorizationServer {
     ) -> Result<Arc<User>, ApiError> {
         let now = self.now();
         retrying(|| async {
-            let current = self.user(org, name).await?;
+            let current = user_named(&self.stores().uncached().users, org, name).await?;
+            let current = current.ok_or(ApiError::NotFound("user"))?;
+            caller.expects(&*current)?;
             let mut next = (*current).clone();
             patch.apply(&mut next)?;
             check_standing(principal, &current, &next)?;
@@ -391,7 +386,9 @@ impl AuthorizationServer {
     ) -> Result<Arc<User>, ApiError> {
         let now = self.now();
         retrying(|| async {
-            let current = self.user(org, name).await?;
+            let current = user_named(&self.stores().uncached().users, org, name).await?;
+            let current = current.ok_or(ApiError::NotFound("user"))?;
+            caller.expects(&*current)?;
             let mut next = (*current).clone();
             let (changed, kind, text) = if blocked {
                 (next.block(), EventKind::UserBlocked, "user blocked")
@@ -412,6 +409,20 @@ impl AuthorizationServer {
         })
         .await
     }
+}
+
+async fn user_named(
+    users: &Arc<dyn UserStore>,
+    org: &OrgId,
+    name: &str,
+) -> Result<Option<Arc<User>>, ApiError> {
+    // A number has one form here: `042` and `+42` are no other names of 42.
+    let number = name.parse().ok().filter(|number: &u64| number.to_string() == name);
+    Ok(match (UserId::parse(name), number) {
+        (Ok(id), _) => users.find(org, UserKey::Id(id)).await?,
+        (_, Some(number)) => users.find(org, UserKey::Number(Number::new(number))).await?,
+        _ => users.find(org, UserKey::Email(&name.to_lowercase())).await?,
+    })
 }
 
 /// How much later than this server's another one's clock may find a session at its end.

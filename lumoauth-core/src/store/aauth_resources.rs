@@ -52,12 +52,18 @@ pub trait AAuthResourceStore: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError`] if the backend cannot answer.
     async fn update(&self, org: &OrgId, resource: &AAuthResource, on: &Event) -> Result<Update, StoreError>;
 
-    /// Removes the resource whatever its version, and frees its unique values.
-    /// Checked by `conformance::aauth_resources::removal_frees_identifiers` and `racing_removals`.
+    /// Removes the resource if `version` is its stored one, and frees its unique values.
+    /// Checked by `conformance::aauth_resources::removal_frees_identifiers`, `removals_are_guarded` and `racing_removals`.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer.
-    async fn remove(&self, org: &OrgId, id: &AAuthResourceId, on: &Event) -> Result<Remove, StoreError>;
+    async fn remove(
+        &self,
+        org: &OrgId,
+        id: &AAuthResourceId,
+        version: u64,
+        on: &Event,
+    ) -> Result<Remove, StoreError>;
 
     /// The resources, in ascending order of identifier. Checked by `conformance::aauth_resources::listing`.
     ///

@@ -88,12 +88,12 @@ pub trait AgentStore: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError`] if the backend cannot answer.
     async fn update(&self, org: &OrgId, agent: &Agent, on: &Event) -> Result<Update, StoreError>;
 
-    /// Removes the agent whatever its version, and frees its unique values.
-    /// Checked by `conformance::agents::removal_frees_names` and `racing_removals`.
+    /// Removes the agent if `version` is its stored one, and frees its unique values.
+    /// Checked by `conformance::agents::removal_frees_names`, `removals_are_guarded` and `racing_removals`.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer.
-    async fn remove(&self, org: &OrgId, id: AgentId, on: &Event) -> Result<Remove, StoreError>;
+    async fn remove(&self, org: &OrgId, id: AgentId, version: u64, on: &Event) -> Result<Remove, StoreError>;
 
     /// The agents whose [`Agent::workload`] has one of these keys, each once, in no particular order. An update that
     /// changes the trust of an agent changes where it is found. Checked by `conformance::agents::found_by_workload` and

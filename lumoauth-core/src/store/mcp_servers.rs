@@ -49,12 +49,18 @@ pub trait McpServerStore: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError`] if the backend cannot answer.
     async fn update(&self, org: &OrgId, server: &McpServer, on: &Event) -> Result<Update, StoreError>;
 
-    /// Removes the server whatever its version, and frees its identifiers.
-    /// Checked by `conformance::mcp_servers::removal_frees_targets`.
+    /// Removes the server if `version` is its stored one, and frees its identifiers.
+    /// Checked by `conformance::mcp_servers::removal_frees_targets` and `removals_are_guarded`.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer.
-    async fn remove(&self, org: &OrgId, id: &McpServerId, on: &Event) -> Result<Remove, StoreError>;
+    async fn remove(
+        &self,
+        org: &OrgId,
+        id: &McpServerId,
+        version: u64,
+        on: &Event,
+    ) -> Result<Remove, StoreError>;
 
     /// All servers, in ascending order of public id. An organization has at most
     /// [`McpServer::MAX_PER_ORG`]. Checked by `conformance::mcp_servers::listing`.

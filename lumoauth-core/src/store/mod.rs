@@ -120,6 +120,8 @@ pub enum Update {
 pub enum Remove {
     /// The record is gone, its unique values are free, and its event is written.
     Removed,
+    /// Another version is stored than the one that was to be removed; it stays. Only where a removal names one.
+    Stale,
     /// There was no such record.
     Missing,
 }

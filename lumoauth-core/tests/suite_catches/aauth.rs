@@ -112,11 +112,21 @@ impl AAuthResourceStore for Faulty {
         AAuthResourceStore::update(&self.memory, &self.org(org), &next, on).await
     }
 
-    async fn remove(&self, org: &OrgId, id: &AAuthResourceId, on: &Event) -> Result<Remove, StoreError> {
-        let there = AAuthResourceStore::find(self, org, AAuthResourceKey::Id(id)).await?.is_some();
+    async fn remove(
+        &self,
+        org: &OrgId,
+        id: &AAuthResourceId,
+        version: u64,
+        on: &Event,
+    ) -> Result<Remove, StoreError> {
+        let stored = AAuthResourceStore::find(self, org, AAuthResourceKey::Id(id)).await?;
         tokio::task::yield_now().await;
-        let outcome = AAuthResourceStore::remove(&self.memory, &self.org(org), id, on).await?;
-        Ok(if self.fault == Fault::Racy && there { Remove::Removed } else { outcome })
+        let version = match (&stored, self.fault) {
+            (Some(stored), Fault::Unguarded) => stored.version,
+            _ => version,
+        };
+        let outcome = AAuthResourceStore::remove(&self.memory, &self.org(org), id, version, on).await?;
+        Ok(if self.fault == Fault::Racy && stored.is_some() { Remove::Removed } else { outcome })
     }
 
     async fn list(&self, org: &OrgId, page: Page) -> Result<Listing<Arc<AAuthResource>>, StoreError> {
@@ -159,8 +169,8 @@ impl AgentStore for Faulty {
         Ok(if racy { Update::Updated } else { outcome })
     }
 
-    async fn remove(&self, org: &OrgId, id: AgentId, on: &Event) -> Result<Remove, StoreError> {
-        AgentStore::remove(&self.memory, org, id, on).await
+    async fn remove(&self, org: &OrgId, id: AgentId, version: u64, on: &Event) -> Result<Remove, StoreError> {
+        AgentStore::remove(&self.memory, org, id, version, on).await
     }
 
     async fn trusting(&self, org: &OrgId, keys: &[WorkloadKey]) -> Result<Vec<Arc<Agent>>, StoreError> {
@@ -195,6 +205,12 @@ async fn a_resource_that_is_looked_for_and_then_removed_is_removed_twice() {
 #[should_panic(expected = "Updated")]
 async fn a_resource_that_is_written_over_any_version_has_two_winners() {
     aauth_resources::racing_updates(&Faulty::new(Fault::Unguarded)).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "Stale")]
+async fn a_resource_that_is_removed_at_any_version_is_found_out() {
+    aauth_resources::removals_are_guarded(&Faulty::new(Fault::Unguarded)).await;
 }
 
 #[tokio::test]

@@ -60,12 +60,15 @@ impl AgentStore for Racy {
         AgentStore::update(&self.memory, org, &next, on).await
     }
 
-    async fn remove(&self, org: &OrgId, id: AgentId, on: &Event) -> Result<Remove, StoreError> {
-        if AgentStore::find(&self.memory, org, AgentKey::Id(id)).await?.is_none() {
+    async fn remove(&self, org: &OrgId, id: AgentId, version: u64, on: &Event) -> Result<Remove, StoreError> {
+        let Some(stored) = AgentStore::find(&self.memory, org, AgentKey::Id(id)).await? else {
             return Ok(Remove::Missing);
+        };
+        if stored.version != version {
+            return Ok(Remove::Stale);
         }
         round_trip().await;
-        AgentStore::remove(&self.memory, org, id, on).await.map(|_| Remove::Removed)
+        AgentStore::remove(&self.memory, org, id, version, on).await.map(|_| Remove::Removed)
     }
 
     async fn trusting(&self, org: &OrgId, keys: &[WorkloadKey]) -> Result<Vec<Arc<Agent>>, StoreError> {

@@ -163,33 +163,36 @@ pub(crate) async fn policies(call: Call) -> Result<Reply, WireError> {
 pub(crate) async fn create_policy(call: Call) -> Result<Reply, WireError> {
     let request: PolicyRequest = call.json()?;
     let made = call.server.create_policy(call.org(), &request, &call.caller()).await.map_err(refuse)?;
-    Ok(reply::json(StatusCode::CREATED, &json!({ "data": made.view(), "message": "Policy made." })))
+    Ok(reply::tagged(
+        reply::json(StatusCode::CREATED, &json!({ "data": made.view(), "message": "Policy made." })),
+        &*made,
+    ))
 }
 
 /// GET `abac/policies/{}`.
 pub(crate) async fn policy(call: Call) -> Result<Reply, WireError> {
     let policy = call.server.policy(call.org(), call.name()).await.map_err(refuse)?;
-    Ok(reply::ok(&json!({ "data": policy.view() })))
+    Ok(reply::tagged(reply::ok(&json!({ "data": policy.view() })), &*policy))
 }
 
 /// PUT, PATCH `abac/policies/{}`.
 pub(crate) async fn update_policy(call: Call) -> Result<Reply, WireError> {
     let request: PolicyRequest = call.json()?;
-    let caller = call.caller();
+    let caller = call.editor()?;
     let policy =
         call.server.update_policy(call.org(), call.name(), &request, &caller).await.map_err(refuse)?;
-    Ok(reply::ok(&json!({ "data": policy.view(), "message": "Policy changed." })))
+    Ok(reply::tagged(reply::ok(&json!({ "data": policy.view(), "message": "Policy changed." })), &*policy))
 }
 
 /// POST `abac/policies/{}/toggle`.
 pub(crate) async fn toggle_policy(call: Call) -> Result<Reply, WireError> {
-    let policy = call.server.toggle_policy(call.org(), call.name(), &call.caller()).await.map_err(refuse)?;
-    Ok(reply::ok(&json!({ "data": policy.view(), "message": "Policy switched." })))
+    let policy = call.server.toggle_policy(call.org(), call.name(), &call.editor()?).await.map_err(refuse)?;
+    Ok(reply::tagged(reply::ok(&json!({ "data": policy.view(), "message": "Policy switched." })), &*policy))
 }
 
 /// DELETE `abac/policies/{}`.
 pub(crate) async fn delete_policy(call: Call) -> Result<Reply, WireError> {
-    call.server.delete_policy(call.org(), call.name(), &call.caller()).await.map_err(refuse)?;
+    call.server.delete_policy(call.org(), call.name(), &call.editor()?).await.map_err(refuse)?;
     Ok(reply::ok(&json!({ "message": "Policy removed." })))
 }
 
@@ -211,27 +214,33 @@ pub(crate) async fn attributes(call: Call) -> Result<Reply, WireError> {
 pub(crate) async fn create_attribute(call: Call) -> Result<Reply, WireError> {
     let request: AttributeRequest = call.json()?;
     let made = call.server.create_attribute(call.org(), &request, &call.caller()).await.map_err(refuse)?;
-    Ok(reply::json(StatusCode::CREATED, &json!({ "data": made.view(), "message": "Attribute defined." })))
+    Ok(reply::tagged(
+        reply::json(StatusCode::CREATED, &json!({ "data": made.view(), "message": "Attribute defined." })),
+        &made,
+    ))
 }
 
 /// GET `abac/attributes/{}`.
 pub(crate) async fn attribute(call: Call) -> Result<Reply, WireError> {
     let attribute = call.server.attribute(call.org(), call.name()).await.map_err(refuse)?;
-    Ok(reply::ok(&json!({ "data": attribute.view() })))
+    Ok(reply::tagged(reply::ok(&json!({ "data": attribute.view() })), &attribute))
 }
 
 /// PUT, PATCH `abac/attributes/{}`.
 pub(crate) async fn update_attribute(call: Call) -> Result<Reply, WireError> {
     let request: AttributeRequest = call.json()?;
-    let caller = call.caller();
+    let caller = call.editor()?;
     let changed =
         call.server.update_attribute(call.org(), call.name(), &request, &caller).await.map_err(refuse)?;
-    Ok(reply::ok(&json!({ "data": changed.view(), "message": "Attribute changed." })))
+    Ok(reply::tagged(
+        reply::ok(&json!({ "data": changed.view(), "message": "Attribute changed." })),
+        &changed,
+    ))
 }
 
 /// DELETE `abac/attributes/{}`.
 pub(crate) async fn delete_attribute(call: Call) -> Result<Reply, WireError> {
-    let deleted = call.server.delete_attribute(call.org(), call.name(), &call.caller()).await;
+    let deleted = call.server.delete_attribute(call.org(), call.name(), &call.editor()?).await;
     deleted.map_err(refuse)?;
     Ok(reply::ok(&json!({ "message": "Attribute removed." })))
 }

@@ -51,7 +51,10 @@ pub(crate) async fn create(call: Call) -> Result<Reply, WireError> {
     if let Some(key) = &new.api_key {
         data["apiKey"] = key.expose().into();
     }
-    Ok(reply::json(StatusCode::CREATED, &json!({ "data": data, "message": "Agent created." })))
+    Ok(reply::tagged(
+        reply::json(StatusCode::CREATED, &json!({ "data": data, "message": "Agent created." })),
+        &*new.agent,
+    ))
 }
 
 /// An agent with its roles, and the permissions that it has without one.
@@ -70,20 +73,23 @@ fn granted(agent: &Agent, (roles, permissions): (Vec<Label>, Vec<Capability>)) -
 /// GET `admin/agents/{}`.
 pub(crate) async fn read(call: Call) -> Result<Reply, WireError> {
     let agent = call.server.agent(call.org(), call.name()).await.map_err(refuse)?;
-    Ok(reply::ok(&json!({ "data": with_grants(&call, &agent).await? })))
+    Ok(reply::tagged(reply::ok(&json!({ "data": with_grants(&call, &agent).await? })), &*agent))
 }
 
 /// PUT, PATCH `admin/agents/{}`: both change what is there and keep what is not.
 pub(crate) async fn update(call: Call) -> Result<Reply, WireError> {
     let patch: AgentPatch = call.json()?;
     let agent =
-        call.server.update_agent(call.org(), call.name(), &patch, &call.caller()).await.map_err(refuse)?;
-    Ok(reply::ok(&json!({ "data": with_grants(&call, &agent).await?, "message": "Agent updated." })))
+        call.server.update_agent(call.org(), call.name(), &patch, &call.editor()?).await.map_err(refuse)?;
+    Ok(reply::tagged(
+        reply::ok(&json!({ "data": with_grants(&call, &agent).await?, "message": "Agent updated." })),
+        &*agent,
+    ))
 }
 
 /// DELETE `admin/agents/{}`.
 pub(crate) async fn delete(call: Call) -> Result<Reply, WireError> {
-    call.server.delete_agent(call.org(), call.name(), &call.caller()).await.map_err(refuse)?;
+    call.server.delete_agent(call.org(), call.name(), &call.editor()?).await.map_err(refuse)?;
     Ok(reply::ok(&json!({ "message": "Agent deleted." })))
 }
 
@@ -125,7 +131,7 @@ async fn change(call: &Call, change: StatusChange) -> Result<Value, WireError> {
     let body: Body = call.json()?;
     let agent = call
         .server
-        .change_agent_status(call.org(), call.name(), change, body.reason.as_deref(), &call.caller())
+        .change_agent_status(call.org(), call.name(), change, body.reason.as_deref(), &call.editor()?)
         .await
         .map_err(refuse)?;
     with_grants(call, &agent).await
@@ -147,7 +153,7 @@ pub(crate) async fn rotate_credentials(call: Call) -> Result<Reply, WireError> {
     let grace = Duration::from_secs(grace.into());
     let (agent, secret) = call
         .server
-        .rotate_agent_secret(call.org(), call.name(), grace, &call.caller())
+        .rotate_agent_secret(call.org(), call.name(), grace, &call.editor()?)
         .await
         .map_err(refuse)?;
     Ok(reply::ok(&json!({
@@ -165,13 +171,13 @@ pub(crate) async fn rotate_credentials(call: Call) -> Result<Reply, WireError> {
 /// POST `admin/agents/{}/rotate-key`.
 pub(crate) async fn rotate_key(call: Call) -> Result<Reply, WireError> {
     let (_, key) =
-        call.server.rotate_agent_key(call.org(), call.name(), &call.caller()).await.map_err(refuse)?;
+        call.server.rotate_agent_key(call.org(), call.name(), &call.editor()?).await.map_err(refuse)?;
     Ok(reply::ok(&json!({ "message": "API key rotated.", "api_key": key.expose() })))
 }
 
 /// POST `admin/agents/{}/revoke-key`.
 pub(crate) async fn revoke_key(call: Call) -> Result<Reply, WireError> {
-    call.server.revoke_agent_key(call.org(), call.name(), &call.caller()).await.map_err(refuse)?;
+    call.server.revoke_agent_key(call.org(), call.name(), &call.editor()?).await.map_err(refuse)?;
     Ok(reply::ok(&json!({ "message": "API key revoked." })))
 }
 
@@ -180,10 +186,13 @@ pub(crate) async fn scopes(call: Call) -> Result<Reply, WireError> {
     let agent = call.server.agent(call.org(), call.name()).await.map_err(refuse)?;
     let total = agent.capabilities.len() as u64;
     let limit = u32::try_from(total).unwrap_or(u32::MAX).max(1);
-    Ok(reply::ok(&json!({
-        "data": agent.capabilities,
-        "pagination": view::pagination(total, 1, limit),
-    })))
+    Ok(reply::tagged(
+        reply::ok(&json!({
+            "data": agent.capabilities,
+            "pagination": view::pagination(total, 1, limit),
+        })),
+        &*agent,
+    ))
 }
 
 /// PUT `admin/agents/{}/scopes`.
@@ -195,10 +204,13 @@ pub(crate) async fn set_scopes(call: Call) -> Result<Reply, WireError> {
     let body: Body = call.json()?;
     let agent = call
         .server
-        .set_agent_capabilities(call.org(), call.name(), &body.scopes, &call.caller())
+        .set_agent_capabilities(call.org(), call.name(), &body.scopes, &call.editor()?)
         .await
         .map_err(refuse)?;
-    Ok(reply::ok(&json!({ "data": agent.capabilities, "message": "Scopes replaced." })))
+    Ok(reply::tagged(
+        reply::ok(&json!({ "data": agent.capabilities, "message": "Scopes replaced." })),
+        &*agent,
+    ))
 }
 
 /// POST `admin/agents/{}/token`.
@@ -241,7 +253,7 @@ pub(crate) async fn set_budget(call: Call) -> Result<Reply, WireError> {
     };
     let agent = call
         .server
-        .set_agent_budget(call.org(), call.name(), &policy, &call.caller())
+        .set_agent_budget(call.org(), call.name(), &policy, &call.editor()?)
         .await
         .map_err(refuse)?;
     budget_reply(&call, &agent, Some("Budget replaced.")).await
@@ -250,7 +262,7 @@ pub(crate) async fn set_budget(call: Call) -> Result<Reply, WireError> {
 /// POST `admin/agents/{}/budget/reset`.
 pub(crate) async fn reset_budget(call: Call) -> Result<Reply, WireError> {
     let agent =
-        call.server.reset_agent_budget(call.org(), call.name(), &call.caller()).await.map_err(refuse)?;
+        call.server.reset_agent_budget(call.org(), call.name(), &call.editor()?).await.map_err(refuse)?;
     budget_reply(&call, &agent, Some("Budget reset.")).await
 }
 
@@ -268,7 +280,7 @@ async fn budget_reply(call: &Call, agent: &Agent, message: Option<&str>) -> Resu
     if let Some(message) = message {
         body["message"] = message.into();
     }
-    Ok(reply::ok(&body))
+    Ok(reply::tagged(reply::ok(&body), agent))
 }
 
 /// GET `admin/agents/{}/usage`.

@@ -28,14 +28,20 @@ pub(crate) async fn create_user(call: Call) -> Result<Reply, WireError> {
         .create_user(call.org(), &request, call.principal()?, &call.caller())
         .await
         .map_err(refuse)?;
-    let data = users_with_roles(&call, &[user]).await?.pop();
-    Ok(reply::json(StatusCode::CREATED, &json!({ "data": data, "message": "User created." })))
+    let data = users_with_roles(&call, std::slice::from_ref(&user)).await?.pop();
+    Ok(reply::tagged(
+        reply::json(StatusCode::CREATED, &json!({ "data": data, "message": "User created." })),
+        &*user,
+    ))
 }
 
 /// GET `admin/users/{}`.
 pub(crate) async fn user(call: Call) -> Result<Reply, WireError> {
     let user = call.server.user(call.org(), call.name()).await.map_err(refuse)?;
-    Ok(reply::ok(&json!({ "data": users_with_roles(&call, &[user]).await?.pop() })))
+    Ok(reply::tagged(
+        reply::ok(&json!({ "data": users_with_roles(&call, std::slice::from_ref(&user)).await?.pop() })),
+        &*user,
+    ))
 }
 
 /// PATCH `admin/users/{}`.
@@ -43,11 +49,11 @@ pub(crate) async fn update_user(call: Call) -> Result<Reply, WireError> {
     let patch: UserPatch = call.json()?;
     let user = call
         .server
-        .update_user(call.org(), call.name(), &patch, call.principal()?, &call.caller())
+        .update_user(call.org(), call.name(), &patch, call.principal()?, &call.editor()?)
         .await
         .map_err(refuse)?;
-    let data = users_with_roles(&call, &[user]).await?.pop();
-    Ok(reply::ok(&json!({ "data": data, "message": "User updated." })))
+    let data = users_with_roles(&call, std::slice::from_ref(&user)).await?.pop();
+    Ok(reply::tagged(reply::ok(&json!({ "data": data, "message": "User updated." })), &*user))
 }
 
 /// POST `admin/users/{}/block`.
@@ -63,10 +69,10 @@ pub(crate) async fn unblock_user(call: Call) -> Result<Reply, WireError> {
 async fn set_blocked(call: Call, blocked: bool, message: &str) -> Result<Reply, WireError> {
     let user = call
         .server
-        .set_user_blocked(call.org(), call.name(), blocked, call.principal()?, &call.caller())
+        .set_user_blocked(call.org(), call.name(), blocked, call.principal()?, &call.editor()?)
         .await
         .map_err(refuse)?;
-    let data = users_with_roles(&call, &[user]).await?.pop();
+    let data = users_with_roles(&call, std::slice::from_ref(&user)).await?.pop();
     Ok(reply::ok(&json!({ "data": data, "message": message })))
 }
 
@@ -92,20 +98,23 @@ pub(crate) async fn create_client(call: Call) -> Result<Reply, WireError> {
         data["clientSecret"] = secret.expose().into();
         data["_note"] = "This secret is shown once.".into();
     }
-    Ok(reply::json(StatusCode::CREATED, &json!({ "data": data, "message": "Client registered." })))
+    Ok(reply::tagged(
+        reply::json(StatusCode::CREATED, &json!({ "data": data, "message": "Client registered." })),
+        &*client,
+    ))
 }
 
 /// GET `admin/clients/{}`.
 pub(crate) async fn client(call: Call) -> Result<Reply, WireError> {
     let client = call.server.client(call.org(), call.name()).await.map_err(refuse)?;
-    Ok(reply::ok(&json!({ "data": view::client(&client) })))
+    Ok(reply::tagged(reply::ok(&json!({ "data": view::client(&client) })), &*client))
 }
 
 /// POST `admin/clients/{}/rotate-secret`.
 pub(crate) async fn rotate_client_secret(call: Call) -> Result<Reply, WireError> {
     let (client, secret) = call
         .server
-        .rotate_client_secret(call.org(), call.name(), call.principal()?, &call.caller())
+        .rotate_client_secret(call.org(), call.name(), call.principal()?, &call.editor()?)
         .await
         .map_err(refuse)?;
     Ok(reply::ok(&json!({

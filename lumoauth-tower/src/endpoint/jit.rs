@@ -187,16 +187,22 @@ struct Risks {
 
 /// GET `admin/jit/risk`.
 pub(crate) async fn risk(call: Call) -> Result<Reply, WireError> {
-    Ok(reply::ok(&json!({ "data": { "types": call.organization.jit_risk } })))
+    Ok(reply::tagged(
+        reply::ok(&json!({ "data": { "types": call.organization.jit_risk } })),
+        &*call.organization,
+    ))
 }
 
 /// PUT `admin/jit/risk`.
 pub(crate) async fn set_risk(call: Call) -> Result<Reply, WireError> {
     let Risks { types } = call.json()?;
     let organization =
-        call.server.set_risk_table(call.org(), &types, &call.caller()).await.map_err(refuse)?;
-    Ok(reply::ok(&json!({
-        "data": { "types": organization.jit_risk },
-        "message": "Risk of permissions updated.",
-    })))
+        call.server.set_risk_table(call.org(), &types, &call.editor()?).await.map_err(refuse)?;
+    Ok(reply::tagged(
+        reply::ok(&json!({
+            "data": { "types": organization.jit_risk },
+            "message": "Risk of permissions updated.",
+        })),
+        &*organization,
+    ))
 }

@@ -36,13 +36,16 @@ pub(crate) async fn create(call: Call) -> Result<Reply, WireError> {
         data["resource_client_id"] = json!(client_id);
         data["resource_client_secret"] = secret.expose().into();
     }
-    Ok(reply::json(StatusCode::CREATED, &json!({ "data": data, "message": "MCP server registered." })))
+    Ok(reply::tagged(
+        reply::json(StatusCode::CREATED, &json!({ "data": data, "message": "MCP server registered." })),
+        &*new.server,
+    ))
 }
 
 /// GET `admin/mcp/servers/{}`.
 pub(crate) async fn read(call: Call) -> Result<Reply, WireError> {
     let server = call.server.mcp_server(call.org(), call.name()).await.map_err(refuse)?;
-    Ok(reply::ok(&json!({ "data": view::mcp_server(&server) })))
+    Ok(reply::tagged(reply::ok(&json!({ "data": view::mcp_server(&server) })), &*server))
 }
 
 /// PUT, PATCH `admin/mcp/servers/{}`.
@@ -50,15 +53,18 @@ pub(crate) async fn update(call: Call) -> Result<Reply, WireError> {
     let patch: McpServerPatch = call.json()?;
     let server = call
         .server
-        .update_mcp_server(call.org(), call.name(), &patch, &call.caller())
+        .update_mcp_server(call.org(), call.name(), &patch, &call.editor()?)
         .await
         .map_err(refuse)?;
-    Ok(reply::ok(&json!({ "data": view::mcp_server(&server), "message": "MCP server updated." })))
+    Ok(reply::tagged(
+        reply::ok(&json!({ "data": view::mcp_server(&server), "message": "MCP server updated." })),
+        &*server,
+    ))
 }
 
 /// DELETE `admin/mcp/servers/{}`.
 pub(crate) async fn delete(call: Call) -> Result<Reply, WireError> {
-    call.server.delete_mcp_server(call.org(), call.name(), &call.caller()).await.map_err(refuse)?;
+    call.server.delete_mcp_server(call.org(), call.name(), &call.editor()?).await.map_err(refuse)?;
     Ok(reply::ok(&json!({ "message": "MCP server removed." })))
 }
 

@@ -23,7 +23,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{header, request::Parts};
+use http::{HeaderValue, header, request::Parts};
 use lumoauth_core::{
     agent::Agent,
     audit::{Actor, ActorKind, Origin},
@@ -36,7 +36,7 @@ use lumoauth_core::{
     server::{ApiError, AuthorizationServer, Caller, RequestFacts},
     store::Page,
     token::DpopRequest,
-    wire::{InvalidParams, Params, WireError, view},
+    wire::{IfMatch, InvalidParams, Params, WireError, view},
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -106,7 +106,19 @@ impl Call {
     fn caller(&self) -> Caller {
         let unknown = || Actor::new(ActorKind::Unknown, "anonymous");
         let actor = self.principal.as_ref().map_or_else(unknown, Principal::actor);
-        Caller { actor, origin: self.origin.clone() }
+        Caller::new(actor, self.origin.clone())
+    }
+
+    /// The same, who may only replace the versions of `If-Match`. Several headers are one (RFC 9110 section 5.3).
+    fn editor(&self) -> Result<Caller, WireError> {
+        let values: Vec<_> =
+            self.parts.headers.get_all(header::IF_MATCH).iter().map(HeaderValue::as_bytes).collect();
+        if values.is_empty() {
+            return Ok(self.caller());
+        }
+        let versions = IfMatch::parse(&values.join(&b", "[..]));
+        let versions = versions.map_err(|error| WireError::invalid_request(format!("{error}.")))?;
+        Ok(self.caller().only_over(Some(versions)))
     }
 
     /// What DPoP proofs are about.

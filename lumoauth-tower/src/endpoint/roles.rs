@@ -72,26 +72,29 @@ pub(crate) async fn list(call: Call) -> Result<Reply, WireError> {
 pub(crate) async fn create(call: Call) -> Result<Reply, WireError> {
     let request: RoleRequest = call.json()?;
     let role = call.server.create_role(call.org(), &request, &call.caller()).await.map_err(refuse)?;
-    Ok(reply::json(StatusCode::CREATED, &json!({ "data": role.view(), "message": "Role made." })))
+    Ok(reply::tagged(
+        reply::json(StatusCode::CREATED, &json!({ "data": role.view(), "message": "Role made." })),
+        &*role.role,
+    ))
 }
 
 /// GET `admin/roles/{}`.
 pub(crate) async fn read(call: Call) -> Result<Reply, WireError> {
     let role = call.server.role(call.org(), call.name()).await.map_err(refuse)?;
-    Ok(reply::ok(&json!({ "data": role.view() })))
+    Ok(reply::tagged(reply::ok(&json!({ "data": role.view() })), &*role.role))
 }
 
 /// PUT, PATCH `admin/roles/{}`.
 pub(crate) async fn update(call: Call) -> Result<Reply, WireError> {
     let request: RoleRequest = call.json()?;
     let role =
-        call.server.update_role(call.org(), call.name(), &request, &call.caller()).await.map_err(refuse)?;
-    Ok(reply::ok(&json!({ "data": role.view(), "message": "Role changed." })))
+        call.server.update_role(call.org(), call.name(), &request, &call.editor()?).await.map_err(refuse)?;
+    Ok(reply::tagged(reply::ok(&json!({ "data": role.view(), "message": "Role changed." })), &*role.role))
 }
 
 /// DELETE `admin/roles/{}`.
 pub(crate) async fn delete(call: Call) -> Result<Reply, WireError> {
-    call.server.delete_role(call.org(), call.name(), &call.caller()).await.map_err(refuse)?;
+    call.server.delete_role(call.org(), call.name(), &call.editor()?).await.map_err(refuse)?;
     Ok(reply::ok(&json!({ "message": "Role removed." })))
 }
 
@@ -112,7 +115,7 @@ pub(crate) async fn set_permissions(call: Call) -> Result<Reply, WireError> {
     let mut request = RoleRequest::default();
     request.permissions = Some(wanted);
     let role =
-        call.server.update_role(call.org(), call.name(), &request, &call.caller()).await.map_err(refuse)?;
+        call.server.update_role(call.org(), call.name(), &request, &call.editor()?).await.map_err(refuse)?;
     let data = role.view()["permissions"].clone();
     Ok(reply::ok(&json!({ "data": data, "message": "Permissions set." })))
 }
@@ -124,7 +127,7 @@ pub(crate) async fn add_permissions(call: Call) -> Result<Reply, WireError> {
     texts(&wanted, "permissions")?;
     let role = call
         .server
-        .add_role_permissions(call.org(), call.name(), &wanted, &call.caller())
+        .add_role_permissions(call.org(), call.name(), &wanted, &call.editor()?)
         .await
         .map_err(refuse)?;
     let data = role.view()["permissions"].clone();
@@ -133,7 +136,7 @@ pub(crate) async fn add_permissions(call: Call) -> Result<Reply, WireError> {
 
 /// DELETE `admin/roles/{}/permissions/{}`.
 pub(crate) async fn remove_permission(call: Call) -> Result<Reply, WireError> {
-    let caller = call.caller();
+    let caller = call.editor()?;
     call.server
         .remove_role_permission(call.org(), call.name(), call.second(), &caller)
         .await
@@ -334,27 +337,33 @@ pub(crate) async fn permissions(call: Call) -> Result<Reply, WireError> {
 pub(crate) async fn create_permission(call: Call) -> Result<Reply, WireError> {
     let request: PermissionRequest = call.json()?;
     let made = call.server.create_permission(call.org(), &request, &call.caller()).await.map_err(refuse)?;
-    Ok(reply::json(StatusCode::CREATED, &json!({ "data": made.view(0), "message": "Permission listed." })))
+    Ok(reply::tagged(
+        reply::json(StatusCode::CREATED, &json!({ "data": made.view(0), "message": "Permission listed." })),
+        &made,
+    ))
 }
 
 /// GET `admin/permissions/{}`.
 pub(crate) async fn permission(call: Call) -> Result<Reply, WireError> {
     let (permission, roles) = call.server.permission(call.org(), call.name()).await.map_err(refuse)?;
-    Ok(reply::ok(&json!({ "data": permission.view(roles) })))
+    Ok(reply::tagged(reply::ok(&json!({ "data": permission.view(roles) })), &permission))
 }
 
 /// PUT, PATCH `admin/permissions/{}`.
 pub(crate) async fn update_permission(call: Call) -> Result<Reply, WireError> {
     let request: PermissionRequest = call.json()?;
-    let caller = call.caller();
+    let caller = call.editor()?;
     call.server.update_permission(call.org(), call.name(), &request, &caller).await.map_err(refuse)?;
     let (permission, roles) = call.server.permission(call.org(), call.name()).await.map_err(refuse)?;
-    Ok(reply::ok(&json!({ "data": permission.view(roles), "message": "Permission changed." })))
+    Ok(reply::tagged(
+        reply::ok(&json!({ "data": permission.view(roles), "message": "Permission changed." })),
+        &permission,
+    ))
 }
 
 /// DELETE `admin/permissions/{}`.
 pub(crate) async fn delete_permission(call: Call) -> Result<Reply, WireError> {
-    call.server.delete_permission(call.org(), call.name(), &call.caller()).await.map_err(refuse)?;
+    call.server.delete_permission(call.org(), call.name(), &call.editor()?).await.map_err(refuse)?;
     Ok(reply::ok(&json!({ "message": "Permission taken off the list." })))
 }
 

@@ -36,7 +36,7 @@ async fn an_agent_that_was_registered_again_gets_nothing_of_the_old_one() {
     let client = ClientId::parse(&bench.bot.id).unwrap();
     let agents = &bench.stores.agents;
     let old = agents.find(&bench.org, AgentKey::ClientId(&client)).await.unwrap().unwrap();
-    let _ = agents.remove(&bench.org, old.id, &on(EventKind::AgentRevoked)).await.unwrap();
+    let _ = agents.remove(&bench.org, old.id, old.version, &on(EventKind::AgentRevoked)).await.unwrap();
     // In everything but its identity it is the same.
     let mut new = Agent::new("Invoice Bot", Slug::parse("again").unwrap(), bench.clock.now());
     new.client_id = client;

@@ -177,7 +177,7 @@ recorded_race! {
         inserted!(store.insert(&org, &resource));
         resource
     };
-    |_caller| store.remove(&org, &resource.id, &some_event());
+    |_caller| store.remove(&org, &resource.id, resource.version, &some_event());
     Remove::Removed, Remove::Missing; logged 2
 }
 
@@ -222,7 +222,7 @@ recorded_race! {
         inserted!(store.insert(&org, &agent));
         agent
     };
-    |_caller| store.remove(&org, agent.id, &some_event());
+    |_caller| store.remove(&org, agent.id, agent.version, &some_event());
     Remove::Removed, Remove::Missing; logged 2
 }
 
@@ -357,7 +357,7 @@ recorded_race! {
         inserted!(store.insert(&org, &server));
         server
     };
-    |_caller| store.remove(&org, &server.server_id, &some_event());
+    |_caller| store.remove(&org, &server.server_id, server.version, &some_event());
     Remove::Removed, Remove::Missing; logged 2
 }
 

@@ -97,7 +97,7 @@ impl Accounts {
         if of("action_hash").is_empty() {
             return refused(StatusCode::BAD_REQUEST, "The form does not say what was shown.");
         }
-        let caller = Caller { actor: actor(there.reviewer.user()), origin: visit.origin.clone() };
+        let caller = Caller::new(actor(there.reviewer.user()), visit.origin.clone());
         let decided = match of("kind") {
             "approval" => self.decide_approval(&there, &params, approve, &caller).await,
             "permission" => self.decide_permission(&there, &params, approve, &caller).await,

@@ -79,7 +79,7 @@ fn org(name: &str) -> OrgId {
 }
 
 fn caller() -> Caller {
-    Caller { actor: Actor::system(), origin: Origin::default() }
+    Caller::new(Actor::system(), Origin::default())
 }
 
 impl Fixture {

@@ -13,8 +13,8 @@ use crate::{
     audit::{EventKind, Target},
     id::{AAuthIdentifier, AAuthResourceId, Number, OrgId},
     keys::{Jwk, KeyError, KeyPurpose},
-    server::{ApiError, AuthorizationServer, Caller, retrying, shown::Shows, written},
-    store::{AAuthResourceKey, AgentFilter, AgentKey, Insert, Listing, Page, Remove, Update},
+    server::{ApiError, AuthorizationServer, Caller, removed, retrying, shown::Shows, written},
+    store::{AAuthResourceKey, AgentFilter, AgentKey, Insert, Listing, Page, Update},
     wire::view,
 };
 
@@ -331,6 +331,7 @@ impl AuthorizationServer {
         let now = self.now();
         retrying(|| async {
             let current = self.aauth_resource(org, name).await?;
+            caller.expects(&*current)?;
             let named = |text: &String| text != current.identifier.as_str();
             if patch.resource_identifier.as_ref().is_some_and(named) {
                 return Err(problem("resource_identifier", "cannot be changed"));
@@ -365,19 +366,18 @@ impl AuthorizationServer {
         name: &str,
         caller: &Caller,
     ) -> Result<(), ApiError> {
-        let resource = self.aauth_resource(org, name).await?;
-        let event = caller
-            .event(
-                EventKind::AAuthResourceDeleted,
-                format!("AAuth resource {} removed", resource.name),
-                self.now(),
-            )
-            .on(target(&resource))
-            .gone(view::aauth_resource(&resource));
-        match self.stores().aauth_resources.remove(org, &resource.id, &event).await? {
-            Remove::Removed => Ok(()),
-            Remove::Missing => Err(ApiError::NotFound("AAuth resource")),
-        }
+        retrying(|| async {
+            let resource = self.aauth_resource(org, name).await?;
+            caller.expects(&*resource)?;
+            let text = format!("AAuth resource {} removed", resource.name);
+            let event = caller
+                .event(EventKind::AAuthResourceDeleted, text, self.now())
+                .on(target(&resource))
+                .gone(view::aauth_resource(&resource));
+            let resources = &self.stores().aauth_resources;
+            removed(resources.remove(org, &resource.id, resource.version, &event).await?, "AAuth resource")
+        })
+        .await
     }
 
     /// The public keys that the organization signs AAuth tokens with (RFC 7517).

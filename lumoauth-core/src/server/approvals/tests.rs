@@ -28,7 +28,7 @@ struct Setting {
 }
 
 fn caller() -> Caller {
-    Caller { actor: Actor::system(), origin: Origin::default() }
+    Caller::new(Actor::system(), Origin::default())
 }
 
 fn administrator(org: &OrgId, now: Timestamp) -> Principal {

@@ -73,7 +73,7 @@ impl Setting {
 const FACTS: RequestFacts<'_> = RequestFacts { method: "POST", path: "/" };
 
 fn caller() -> Caller {
-    Caller { actor: Actor::system(), origin: Origin::default() }
+    Caller::new(Actor::system(), Origin::default())
 }
 
 #[tokio::test]

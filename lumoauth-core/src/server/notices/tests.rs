@@ -115,7 +115,7 @@ impl Setting {
     async fn ask(&self, agent: &Arc<Agent>, who: &str) -> Result<OpenedApproval, ApiError> {
         let request: ApprovalRequest =
             serde_json::from_value(json!({ "task_id": "t", "reason": "Pay", "on_behalf_of": who })).unwrap();
-        let caller = Caller { actor: Actor::system(), origin: Origin::default() };
+        let caller = Caller::new(Actor::system(), Origin::default());
         let principal = Principal::new(self.organization.id.clone(), Identity::Agent(agent.clone()), None);
         self.server.request_approval(&principal, agent, &request, &caller).await
     }

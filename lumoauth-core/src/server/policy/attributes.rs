@@ -127,6 +127,7 @@ impl AuthorizationServer {
     ) -> Result<AttributeDefinition, ApiError> {
         let plan = |snapshot: &Snapshot| {
             let old = found(snapshot, name)?;
+            caller.expects(old)?;
             let mut definition = old.clone();
             let fixed = |given: &Option<String>, own: &str| given.as_deref().is_none_or(|given| given == own);
             if !fixed(&request.slug, old.slug.as_str()) || !fixed(&request.attribute_type, old.kind.as_str())
@@ -156,6 +157,7 @@ impl AuthorizationServer {
     pub async fn delete_attribute(&self, org: &OrgId, name: &str, caller: &Caller) -> Result<(), ApiError> {
         let plan = |snapshot: &Snapshot| {
             let old = found(snapshot, name)?;
+            caller.expects(old)?;
             let plan = Plan::new(EventKind::AttributeDeleted, "attribute removed", target(old), ());
             Ok(plan.gone(old.view()).remove(snapshot, &Entry::Attribute(old.clone())))
         };

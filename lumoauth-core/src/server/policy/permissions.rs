@@ -109,6 +109,7 @@ impl AuthorizationServer {
     ) -> Result<Permission, ApiError> {
         let plan = |snapshot: &Snapshot| {
             let old = own(snapshot, name)?;
+            caller.expects(old)?;
             let mut permission = old.clone();
             if request.slug.as_deref().is_some_and(|slug| slug != old.slug.as_str()) {
                 return Err(invalid("slug", "never changes"));
@@ -141,6 +142,7 @@ impl AuthorizationServer {
     pub async fn delete_permission(&self, org: &OrgId, name: &str, caller: &Caller) -> Result<(), ApiError> {
         let plan = |snapshot: &Snapshot| {
             let old = own(snapshot, name)?;
+            caller.expects(old)?;
             let plan =
                 Plan::new(EventKind::PermissionDeleted, "permission taken off the list", target(old), ());
             let grant = Grant::Permission(old.slug.clone());

@@ -155,6 +155,7 @@ impl AuthorizationServer {
     ) -> Result<Arc<Policy>, ApiError> {
         let plan = |snapshot: &Snapshot| {
             let old = found(snapshot, name)?;
+            caller.expects(&**old)?;
             let mut policy = Policy::clone(old);
             change(&mut policy)?;
             let plan = Plan::new(EventKind::PolicyUpdated, "policy changed", target_of(old), old.clone());
@@ -178,6 +179,7 @@ impl AuthorizationServer {
     pub async fn delete_policy(&self, org: &OrgId, name: &str, caller: &Caller) -> Result<(), ApiError> {
         let plan = |snapshot: &Snapshot| {
             let old = found(snapshot, name)?;
+            caller.expects(&**old)?;
             let plan = Plan::new(EventKind::PolicyDeleted, "policy removed", target_of(old), ());
             Ok(plan.gone(old.view()).remove(snapshot, &Entry::Policy(old.clone())))
         };

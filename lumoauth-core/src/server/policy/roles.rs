@@ -235,6 +235,7 @@ impl AuthorizationServer {
     pub async fn delete_role(&self, org: &OrgId, name: &str, caller: &Caller) -> Result<(), ApiError> {
         let plan = |snapshot: &Snapshot| {
             let role = found(snapshot, name)?;
+            caller.expects(&**role)?;
             let grant = Grant::Role(role.number);
             let holders = snapshot.holders_of(&grant).len();
             let plan = Plan::new(EventKind::RoleDeleted, "role removed", target(role), (target(role), grant));
@@ -255,6 +256,7 @@ impl AuthorizationServer {
     ) -> Result<RoleView, ApiError> {
         let plan = |snapshot: &Snapshot| {
             let old = found(snapshot, name)?;
+            caller.expects(&**old)?;
             let mut role = Role::clone(old);
             let named = change(snapshot, &mut role)?;
             if role.permissions.len() > Role::MAX_PERMISSIONS {

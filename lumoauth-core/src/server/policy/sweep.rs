@@ -105,7 +105,7 @@ impl AuthorizationServer {
             let found = |id: &RecordId| snapshot.find(id).is_some_and(|(_, entry)| is_dead(snapshot, entry));
             suspects.into_iter().filter(found).collect()
         });
-        let caller = Caller { actor: Actor::system(), origin: Origin::default() };
+        let caller = Caller::new(Actor::system(), Origin::default());
         self.remove_dead(org, &Target::new("organization", org.as_str()), &caller, &dead, is_dead).await?;
         kept.set_swept(last);
         Ok(())

@@ -95,7 +95,7 @@ fn acme() -> OrgId {
 }
 
 fn caller() -> Caller {
-    Caller { actor: Actor::system(), origin: Origin::default() }
+    Caller::new(Actor::system(), Origin::default())
 }
 
 fn now() -> Timestamp {
@@ -250,7 +250,10 @@ async fn nothing_is_left_of_who_is_gone() {
     assert_eq!(log.items.len(), 4, "deleted, and three kinds: {log:?}");
 
     // Whose removal nobody followed up is found by maintenance; only where the policy is in use.
-    assert_eq!(AgentStore::remove(&*store, &acme(), lost.id, &event()).await.unwrap(), Remove::Removed);
+    assert_eq!(
+        AgentStore::remove(&*store, &acme(), lost.id, lost.version, &event()).await.unwrap(),
+        Remove::Removed
+    );
     server.maintain_once().await.unwrap();
     assert_eq!(records(&store).await, 6);
     let gone = Role::new(Label::parse("gone").unwrap(), "Gone", now());

@@ -109,8 +109,8 @@ impl AgentStore for Cached {
         self.change(org, ChangedRecord::Agent(agent.id), change).await
     }
 
-    async fn remove(&self, org: &OrgId, id: AgentId, on: &Event) -> Result<Remove, StoreError> {
-        let change = self.agents.remove(org, id, on);
+    async fn remove(&self, org: &OrgId, id: AgentId, version: u64, on: &Event) -> Result<Remove, StoreError> {
+        let change = self.agents.remove(org, id, version, on);
         self.change(org, ChangedRecord::Agent(id), change).await
     }
 

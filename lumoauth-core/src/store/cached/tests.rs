@@ -179,7 +179,7 @@ async fn a_removed_agent_is_gone_by_every_key_and_its_names_lead_to_its_successo
     let store = Arc::new(MemoryStore::new());
     let a = cached(&store, NEVER, None);
     let agent = known_agent(&store, [&a, &a]).await;
-    let outcome = a.remove(&org(), agent.id, &some_event()).await.unwrap();
+    let outcome = a.remove(&org(), agent.id, agent.version, &some_event()).await.unwrap();
     assert_eq!(outcome, crate::store::Remove::Removed);
     for key in keys(&agent) {
         assert_eq!(AgentStore::find(&*a, &org(), key).await.unwrap(), None);

@@ -115,7 +115,7 @@ pub async fn organizations_are_apart(store: &dyn AAuthResourceStore) {
     }
     assert_eq!(store.list(&theirs, ALL).await.unwrap().total, 0);
     assert_eq!(store.update(&theirs, &resource, &some_event()).await.unwrap(), Update::Missing);
-    let remove = async || store.remove(&theirs, &resource.id, &some_event()).await.unwrap();
+    let remove = async || store.remove(&theirs, &resource.id, 0, &some_event()).await.unwrap();
     assert_eq!(remove().await, Remove::Missing);
     inserted(store, &theirs, &resource).await;
     assert_eq!(remove().await, Remove::Removed);
@@ -167,11 +167,11 @@ pub async fn racing_updates(store: &dyn AAuthResourceStore) {
     assert_eq!((after.name, after.version), (format!("Racer {winner}"), 1));
 }
 
-/// "Removes the resource whatever its version, and frees its unique values."
+/// "Removes the resource, and frees its unique values."
 pub async fn removal_frees_identifiers(store: &dyn AAuthResourceStore) {
     let org = some_org();
     let old = resource("https://name.example");
-    let remove = async || store.remove(&org, &old.id, &some_event()).await.unwrap();
+    let remove = async || store.remove(&org, &old.id, 1, &some_event()).await.unwrap();
     assert_eq!(remove().await, Remove::Missing);
     inserted(store, &org, &old).await;
     assert_eq!(store.update(&org, &old, &some_event()).await.unwrap(), Update::Updated);
@@ -187,6 +187,32 @@ pub async fn removal_frees_identifiers(store: &dyn AAuthResourceStore) {
     inserted(store, &org, &AAuthResource { id: AAuthResourceId::generate(), ..old.clone() }).await;
 }
 
+/// "Removes the resource if `version` is its stored one." So of concurrent updates and removals from one version exactly one
+/// happens.
+pub async fn removals_are_guarded(store: &dyn AAuthResourceStore) {
+    let org = some_org();
+    let mut resource = resource("https://kept.example");
+    inserted(store, &org, &resource).await;
+    assert_eq!(store.update(&org, &resource, &some_event()).await.unwrap(), Update::Updated);
+    for version in [0, 2, u64::MAX] {
+        assert_eq!(store.remove(&org, &resource.id, version, &some_event()).await.unwrap(), Remove::Stale);
+    }
+    resource.version = 1;
+    for key in every_key(&resource) {
+        assert_eq!(stored(store, &org, key).await.as_ref(), Some(&resource), "{key:?}");
+    }
+
+    let happened = race(RACERS, async |n| {
+        if n.is_multiple_of(2) {
+            store.remove(&org, &resource.id, 1, &some_event()).await.unwrap() == Remove::Removed
+        } else {
+            store.update(&org, &resource, &some_event()).await.unwrap() == Update::Updated
+        }
+    })
+    .await;
+    assert_eq!(count(&happened, &true), 1, "{happened:?}");
+}
+
 /// "`Missing`: there was no such record." So of any number of concurrent removals exactly one is `Removed`.
 pub async fn racing_removals(store: &dyn AAuthResourceStore) {
     let org = some_org();
@@ -194,7 +220,7 @@ pub async fn racing_removals(store: &dyn AAuthResourceStore) {
     inserted(store, &org, &resource).await;
 
     let outcomes =
-        race(RACERS, async |_| store.remove(&org, &resource.id, &some_event()).await.unwrap()).await;
+        race(RACERS, async |_| store.remove(&org, &resource.id, 0, &some_event()).await.unwrap()).await;
 
     assert_eq!(count(&outcomes, &Remove::Removed), 1, "{outcomes:?}");
 }

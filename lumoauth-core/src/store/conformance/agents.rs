@@ -175,10 +175,10 @@ pub async fn organizations_are_apart(store: &dyn AgentStore) {
     assert!(trusting(&theirs).await.is_empty());
     assert_eq!(store.list(&theirs, &AgentFilter::default(), ALL).await.unwrap().total, 0);
     assert_eq!(store.update(&theirs, &agent, &some_event()).await.unwrap(), Update::Missing);
-    assert_eq!(store.remove(&theirs, agent.id, &some_event()).await.unwrap(), Remove::Missing);
+    assert_eq!(store.remove(&theirs, agent.id, agent.version, &some_event()).await.unwrap(), Remove::Missing);
     inserted(store, &theirs, &Agent { workload: None, ..agent.clone() }).await;
     assert!(trusting(&theirs).await.is_empty());
-    assert_eq!(store.remove(&theirs, agent.id, &some_event()).await.unwrap(), Remove::Removed);
+    assert_eq!(store.remove(&theirs, agent.id, agent.version, &some_event()).await.unwrap(), Remove::Removed);
 
     for key in every_key(&agent) {
         assert_eq!(store.find(&ours, key).await.unwrap().as_deref(), Some(&agent), "{key:?}");
@@ -340,25 +340,52 @@ pub async fn aauth_identifiers_follow_updates(store: &dyn AgentStore) {
     inserted(store, &org, &agent("none")).await;
 }
 
-/// "Removes the agent whatever its version, and frees its unique values."
+/// "Removes the agent, and frees its unique values."
 pub async fn removal_frees_names(store: &dyn AgentStore) {
     let org = some_org();
     let old = Agent { api_key: Some(hash()), aauth: some_identity("https://name.example"), ..agent("name") };
-    assert_eq!(store.remove(&org, old.id, &some_event()).await.unwrap(), Remove::Missing);
+    let remove = async || store.remove(&org, old.id, 1, &some_event()).await.unwrap();
+    assert_eq!(remove().await, Remove::Missing);
     inserted(store, &org, &old).await;
     assert_eq!(store.update(&org, &old, &some_event()).await.unwrap(), Update::Updated);
 
-    assert_eq!(store.remove(&org, old.id, &some_event()).await.unwrap(), Remove::Removed);
+    assert_eq!(remove().await, Remove::Removed);
     for key in every_key(&old) {
         assert_eq!(store.find(&org, key).await.unwrap(), None, "{key:?}");
     }
     assert_eq!(store.list(&org, &AgentFilter::default(), ALL).await.unwrap().total, 0);
-    assert_eq!(store.remove(&org, old.id, &some_event()).await.unwrap(), Remove::Missing);
+    assert_eq!(remove().await, Remove::Missing);
     assert_eq!(store.update(&org, &old, &some_event()).await.unwrap(), Update::Missing);
 
     let new = Agent { id: AgentId::generate(), ..old };
     inserted(store, &org, &new).await;
     assert_eq!(by_id(store, &org, new.id).await, Some(new));
+}
+
+/// "Removes the agent if `version` is its stored one." So of concurrent updates and removals from one version exactly one
+/// happens.
+pub async fn removals_are_guarded(store: &dyn AgentStore) {
+    let org = some_org();
+    let mut agent = agent("kept");
+    inserted(store, &org, &agent).await;
+    assert_eq!(store.update(&org, &agent, &some_event()).await.unwrap(), Update::Updated);
+    for version in [0, 2, u64::MAX] {
+        assert_eq!(store.remove(&org, agent.id, version, &some_event()).await.unwrap(), Remove::Stale);
+    }
+    agent.version = 1;
+    for key in every_key(&agent) {
+        assert_eq!(store.find(&org, key).await.unwrap().as_deref(), Some(&agent), "{key:?}");
+    }
+
+    let happened = race(RACERS, async |n| {
+        if n.is_multiple_of(2) {
+            store.remove(&org, agent.id, 1, &some_event()).await.unwrap() == Remove::Removed
+        } else {
+            store.update(&org, &agent, &some_event()).await.unwrap() == Update::Updated
+        }
+    })
+    .await;
+    assert_eq!(count(&happened, &true), 1, "{happened:?}");
 }
 
 /// "`Missing`: there was no such record." So of any number of concurrent removals exactly one is `Removed`.
@@ -367,7 +394,8 @@ pub async fn racing_removals(store: &dyn AgentStore) {
     let agent = agent("gone");
     inserted(store, &org, &agent).await;
 
-    let outcomes = race(RACERS, async |_| store.remove(&org, agent.id, &some_event()).await.unwrap()).await;
+    let outcomes =
+        race(RACERS, async |_| store.remove(&org, agent.id, 0, &some_event()).await.unwrap()).await;
 
     assert_eq!(count(&outcomes, &Remove::Removed), 1, "{outcomes:?}");
 }
@@ -437,7 +465,7 @@ pub async fn found_by_workload(store: &dyn AgentStore) {
     assert_eq!(store.update(&org, &first, &some_event()).await.unwrap(), Update::Updated);
     assert_eq!(trusting(&["one"]).await, ["first", "second"]);
 
-    assert_eq!(store.remove(&org, second.id, &some_event()).await.unwrap(), Remove::Removed);
+    assert_eq!(store.remove(&org, second.id, second.version, &some_event()).await.unwrap(), Remove::Removed);
     assert_eq!(trusting(&["one", "two"]).await, ["first", "third"]);
     // A successor is not what it succeeds.
     inserted(store, &org, &agent("second")).await;

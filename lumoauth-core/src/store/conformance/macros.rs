@@ -45,13 +45,13 @@ macro_rules! store_conformance {
     (@role aauth_resources $make:expr) => {
         $crate::store_conformance!(@cases aauth_resources $make;
             round_trip, one_identifier_once, unique_values, organizations_are_apart, updates_are_guarded,
-            racing_updates, removal_frees_identifiers, racing_removals, listing);
+            racing_updates, removals_are_guarded, removal_frees_identifiers, racing_removals, listing);
     };
     (@role agents $make:expr) => {
         $crate::store_conformance!(@cases agents $make;
             round_trip, one_slug_once, unique_values, organizations_are_apart, updates_are_guarded,
             racing_updates, old_api_key_is_forgotten, one_aauth_identifier_once, aauth_identifiers_follow_updates,
-            removal_frees_names, racing_removals, found_by_workload, listing);
+            removals_are_guarded, removal_frees_names, racing_removals, found_by_workload, listing);
     };
     (@role api_keys $make:expr) => {
         $crate::store_conformance!(@cases api_keys $make;
@@ -113,7 +113,7 @@ macro_rules! store_conformance {
     (@role mcp_servers $make:expr) => {
         $crate::store_conformance!(@cases mcp_servers $make;
             round_trip, one_target_once, unique_values, organizations_are_apart, updates_are_guarded,
-            racing_updates, targets_follow_updates, removal_frees_targets, listing);
+            racing_updates, removals_are_guarded, targets_follow_updates, removal_frees_targets, listing);
     };
     (@role organizations $make:expr) => {
         $crate::store_conformance!(@cases organizations $make;

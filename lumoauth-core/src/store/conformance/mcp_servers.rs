@@ -118,7 +118,7 @@ pub async fn organizations_are_apart(store: &dyn McpServerStore) {
     }
     assert!(store.all(&theirs).await.unwrap().is_empty());
     assert_eq!(store.update(&theirs, &server, &some_event()).await.unwrap(), Update::Missing);
-    let remove = async || store.remove(&theirs, &server.server_id, &some_event()).await.unwrap();
+    let remove = async || store.remove(&theirs, &server.server_id, 0, &some_event()).await.unwrap();
     assert_eq!(remove().await, Remove::Missing);
     inserted(store, &theirs, &server).await;
     assert_eq!(remove().await, Remove::Removed);
@@ -193,11 +193,41 @@ pub async fn targets_follow_updates(store: &dyn McpServerStore) {
     inserted(store, &org, &server("urn:mcp:old", &["urn:mcp:more"])).await;
 }
 
-/// "Removes the server whatever its version, and frees its identifiers."
+/// "Removes the server if `version` is its stored one." So of concurrent updates and removals from one version exactly one
+/// happens.
+pub async fn removals_are_guarded(store: &dyn McpServerStore) {
+    let org = some_org();
+    let mut server = server("https://kept.example/", &["urn:mcp:kept"]);
+    inserted(store, &org, &server).await;
+    assert_eq!(store.update(&org, &server, &some_event()).await.unwrap(), Update::Updated);
+    for version in [0, 2, u64::MAX] {
+        assert_eq!(
+            store.remove(&org, &server.server_id, version, &some_event()).await.unwrap(),
+            Remove::Stale
+        );
+    }
+    server.version = 1;
+    for key in every_key(&server) {
+        assert_eq!(store.find(&org, key).await.unwrap().as_deref(), Some(&server), "{key:?}");
+    }
+
+    let happened = race(RACERS, async |n| {
+        if n.is_multiple_of(2) {
+            store.remove(&org, &server.server_id, 1, &some_event()).await.unwrap() == Remove::Removed
+        } else {
+            let next = McpServer { aliases: vec![uri(&format!("urn:mcp:kept:{n}"))], ..server.clone() };
+            store.update(&org, &next, &some_event()).await.unwrap() == Update::Updated
+        }
+    })
+    .await;
+    assert_eq!(count(&happened, &true), 1, "{happened:?}");
+}
+
+/// "Removes the server, and frees its identifiers."
 pub async fn removal_frees_targets(store: &dyn McpServerStore) {
     let org = some_org();
     let old = server("https://name.example/", &["urn:mcp:name"]);
-    let remove = async || store.remove(&org, &old.server_id, &some_event()).await.unwrap();
+    let remove = async || store.remove(&org, &old.server_id, 1, &some_event()).await.unwrap();
     assert_eq!(remove().await, Remove::Missing);
     inserted(store, &org, &old).await;
     assert_eq!(store.update(&org, &old, &some_event()).await.unwrap(), Update::Updated);

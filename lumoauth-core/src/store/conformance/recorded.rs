@@ -188,8 +188,9 @@ async fn aauth_resources(store: &dyn AAuthResourceStore, org: &OrgId, on: &mut S
     assert_eq!(outcome, Insert::Taken(Unique::AAuthIdentifier));
     assert_eq!(store.update(org, &one, &on.change()).await.unwrap(), Update::Updated);
     assert_eq!(store.update(org, &one, &nothing()).await.unwrap(), Update::Stale);
-    assert_eq!(store.remove(org, &one.id, &on.change()).await.unwrap(), Remove::Removed);
-    assert_eq!(store.remove(org, &one.id, &nothing()).await.unwrap(), Remove::Missing);
+    assert_eq!(store.remove(org, &one.id, 0, &nothing()).await.unwrap(), Remove::Stale);
+    assert_eq!(store.remove(org, &one.id, 1, &on.change()).await.unwrap(), Remove::Removed);
+    assert_eq!(store.remove(org, &one.id, 1, &nothing()).await.unwrap(), Remove::Missing);
 }
 
 async fn agents(store: &dyn AgentStore, org: &OrgId, on: &mut Script) {
@@ -205,8 +206,9 @@ async fn agents(store: &dyn AgentStore, org: &OrgId, on: &mut Script) {
     let robber = Agent { aauth: other.aauth.clone(), version: 1, ..one.clone() };
     let outcome = store.update(org, &robber, &nothing()).await.unwrap();
     assert_eq!(outcome, Update::Taken(Unique::AAuthIdentifier));
-    assert_eq!(store.remove(org, one.id, &on.change()).await.unwrap(), Remove::Removed);
-    assert_eq!(store.remove(org, one.id, &nothing()).await.unwrap(), Remove::Missing);
+    assert_eq!(store.remove(org, one.id, 0, &nothing()).await.unwrap(), Remove::Stale);
+    assert_eq!(store.remove(org, one.id, 1, &on.change()).await.unwrap(), Remove::Removed);
+    assert_eq!(store.remove(org, one.id, 1, &nothing()).await.unwrap(), Remove::Missing);
 }
 
 async fn api_keys(store: &dyn ApiKeyStore, org: &OrgId, on: &mut Script) {
@@ -457,8 +459,9 @@ async fn mcp_servers(store: &dyn McpServerStore, org: &OrgId, on: &mut Script) {
     assert_eq!(store.insert(org, &rival, &nothing()).await.unwrap(), Insert::Taken(Unique::Target));
     assert_eq!(store.update(org, &one, &on.change()).await.unwrap(), Update::Updated);
     assert_eq!(store.update(org, &one, &nothing()).await.unwrap(), Update::Stale);
-    assert_eq!(store.remove(org, &one.server_id, &on.change()).await.unwrap(), Remove::Removed);
-    assert_eq!(store.remove(org, &one.server_id, &nothing()).await.unwrap(), Remove::Missing);
+    assert_eq!(store.remove(org, &one.server_id, 0, &nothing()).await.unwrap(), Remove::Stale);
+    assert_eq!(store.remove(org, &one.server_id, 1, &on.change()).await.unwrap(), Remove::Removed);
+    assert_eq!(store.remove(org, &one.server_id, 1, &nothing()).await.unwrap(), Remove::Missing);
 }
 
 async fn organizations(store: &dyn OrganizationStore, org: &OrgId, on: &mut Script) {

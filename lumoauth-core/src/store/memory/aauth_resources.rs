@@ -83,9 +83,15 @@ impl AAuthResourceStore for MemoryStore {
         Ok(self.recorded(&self.aauth_resources, org, on, |resources| resources.update(resource)))
     }
 
-    async fn remove(&self, org: &OrgId, id: &AAuthResourceId, on: &Event) -> Result<Remove, StoreError> {
+    async fn remove(
+        &self,
+        org: &OrgId,
+        id: &AAuthResourceId,
+        version: u64,
+        on: &Event,
+    ) -> Result<Remove, StoreError> {
         let key = Key::Id(id.clone());
-        Ok(self.recorded(&self.aauth_resources, org, on, |resources| resources.remove(&key)))
+        Ok(self.recorded(&self.aauth_resources, org, on, |resources| resources.remove_at(&key, version)))
     }
 
     async fn list(&self, org: &OrgId, page: Page) -> Result<Listing<Arc<AAuthResource>>, StoreError> {

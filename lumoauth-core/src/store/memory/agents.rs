@@ -87,8 +87,8 @@ impl AgentStore for MemoryStore {
         Ok(self.recorded(&self.agents, org, on, |agents| agents.update(agent)))
     }
 
-    async fn remove(&self, org: &OrgId, id: AgentId, on: &Event) -> Result<Remove, StoreError> {
-        Ok(self.recorded(&self.agents, org, on, |agents| agents.remove(&Key::Id(id))))
+    async fn remove(&self, org: &OrgId, id: AgentId, version: u64, on: &Event) -> Result<Remove, StoreError> {
+        Ok(self.recorded(&self.agents, org, on, |agents| agents.remove_at(&Key::Id(id), version)))
     }
 
     async fn trusting(&self, org: &OrgId, keys: &[WorkloadKey]) -> Result<Vec<Arc<Agent>>, StoreError> {

@@ -75,9 +75,15 @@ impl McpServerStore for MemoryStore {
         Ok(self.recorded(&self.mcp_servers, org, on, |servers| servers.update(server)))
     }
 
-    async fn remove(&self, org: &OrgId, id: &McpServerId, on: &Event) -> Result<Remove, StoreError> {
+    async fn remove(
+        &self,
+        org: &OrgId,
+        id: &McpServerId,
+        version: u64,
+        on: &Event,
+    ) -> Result<Remove, StoreError> {
         let key = Key::ServerId(id.clone());
-        Ok(self.recorded(&self.mcp_servers, org, on, |servers| servers.remove(&key)))
+        Ok(self.recorded(&self.mcp_servers, org, on, |servers| servers.remove_at(&key, version)))
     }
 
     async fn all(&self, org: &OrgId) -> Result<Vec<Arc<McpServer>>, StoreError> {

@@ -123,6 +123,15 @@ impl<T: Versioned> Table<T> {
         self.put(keys, next);
         Update::Updated
     }
+
+    /// Removes the record with this id if it has this version.
+    pub(super) fn remove_at(&mut self, id: &T::Key, version: u64) -> Remove {
+        match self.find(id) {
+            None => Remove::Missing,
+            Some(record) if record.version() != version => Remove::Stale,
+            Some(_) => self.remove(id),
+        }
+    }
 }
 
 /// Cuts one page out of items that are offered in their order.

@@ -69,7 +69,7 @@ async fn what_a_chain_does_is_logged_with_the_chain() {
         .authenticate(&cast.on.organization, credential, crate::server::Door::Own, &Origin::default())
         .await
         .unwrap();
-    let caller = crate::server::Caller { actor: principal.actor(), origin: Default::default() };
+    let caller = crate::server::Caller::new(principal.actor(), Default::default());
     let permission = ["read:a".to_owned()];
     let (request, facts) =
         (crate::server::CheckRequest::default(), crate::server::RequestFacts { method: "POST", path: "/" });

@@ -24,7 +24,7 @@ impl Cast {
     async fn ask(&self, principal: &Principal, action: &str) -> bool {
         let request = AskRequest { action: Some(action.to_owned()), ..AskRequest::default() };
         let facts = RequestFacts { method: "POST", path: "/" };
-        let caller = Caller { actor: principal.actor(), origin: Origin::default() };
+        let caller = Caller::new(principal.actor(), Origin::default());
         let organization = &self.on.organization;
         self.on.server.ask(organization, principal, &request, facts, &caller).await.unwrap().allowed
     }
@@ -108,7 +108,7 @@ async fn a_spent_budget_of_an_earlier_agent_shows_and_holds() {
     let principal = cast.principal(&token).await;
     let request = AskRequest { action: Some("read:a".to_owned()), ..AskRequest::default() };
     let facts = RequestFacts { method: "POST", path: "/" };
-    let caller = Caller { actor: principal.actor(), origin: Origin::default() };
+    let caller = Caller::new(principal.actor(), Origin::default());
     let organization = &cast.on.organization;
     let error = cast.on.server.ask(organization, &principal, &request, facts, &caller).await;
     assert_eq!(error.unwrap_err().to_wire().error, "budget_exceeded");
@@ -169,7 +169,7 @@ async fn doors_for_people_stay_shut_to_whoever_acts_for_them() {
     for token in [&subject, &delegated] {
         let principal = cast.principal(token).await;
         assert!(principal.person().is_none());
-        let caller = Caller { actor: principal.actor(), origin: Origin::default() };
+        let caller = Caller::new(principal.actor(), Origin::default());
         let organization = &cast.on.organization;
         let asked = ["read:a".to_owned()];
         let request = CheckRequest { subject: Some(about.clone()), ..CheckRequest::default() };
@@ -205,7 +205,7 @@ async fn who_acts_for_somebody_is_not_there_for_itself() {
     let request =
         serde_json::from_value(json!({ "client_id": cast.bot.client_id, "name": "Other" })).unwrap();
     let principal = cast.principal(&delegated).await;
-    let caller = Caller { actor: principal.actor(), origin: Origin::default() };
+    let caller = Caller::new(principal.actor(), Origin::default());
     let organization = &cast.on.organization;
     let error = cast.on.server.register_agent(organization, &principal, request, &caller).await;
     assert_eq!(error.unwrap_err().to_wire().status.as_u16(), 403);
