@@ -19,7 +19,7 @@ pub(crate) enum Access {
     Token,
     /// An agent, client or API key.
     Anyone,
-    /// An API key with one of these scopes.
+    /// An API key with one of these scopes, or an administrator in person, by a token with one of them. No agent.
     Admin(&'static [&'static str]),
 }
 

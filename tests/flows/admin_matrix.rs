@@ -20,17 +20,17 @@ on_each_backend!(
 
 /// What a route of the matrix does and where it belongs, so that a key for another area must be refused.
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+pub(crate) enum Kind {
     Read,
     Write,
 }
 
-struct Route {
-    method: &'static str,
+pub(crate) struct Route {
+    pub(crate) method: &'static str,
     /// Below the organization, with a query where the route needs one.
-    path: String,
-    kind: Kind,
-    area: &'static str,
+    pub(crate) path: String,
+    pub(crate) kind: Kind,
+    pub(crate) area: &'static str,
 }
 
 fn routes(org: &Org<'_>) -> Vec<Route> {
@@ -39,7 +39,6 @@ fn routes(org: &Org<'_>) -> Vec<Route> {
     let mcp = format!("/mcp/servers/{}", text(&org.mcp_server(json!({}))["server_id"]));
     let keyed = format!("/aauth/agents/{}", org.aauth_agent(json!({})).id);
     let resource = format!("/aauth/resources/{}", org.aauth_resource(json!({})).id);
-    let nobody = "00000000-0000-0000-0000-000000000000";
     let permission = format!("{}.read", unique("doc"));
     let made = |path: &str, members: Value| {
         org.request("POST", path).api_key(org.key()).json(members).send().expect(201).json()["data"].clone()
@@ -56,6 +55,9 @@ fn routes(org: &Org<'_>) -> Vec<Route> {
     let attribute = format!("/abac/attributes/{attribute}");
     let (roles_of, granted) = (format!("{one}/roles"), format!("{one}/permissions"));
     let person = format!("/users/{}", org.person().id);
+    let app = org.app(json!({ "allowedScopes": ["read:a"] })).client_id;
+    let key = made("/admin/api-keys", json!({ "name": unique("key"), "scopes": ["admin:read"] }));
+    let key = key["id"].to_string();
     let table: Vec<(&str, String, Kind, &str)> = vec![
         ("GET", "/agents".into(), Kind::Read, "agents"),
         ("POST", "/agents".into(), Kind::Write, "agents"),
@@ -108,7 +110,7 @@ fn routes(org: &Org<'_>) -> Vec<Route> {
         ("DELETE", format!("{role}/permissions/some"), Kind::Write, "roles"),
         ("GET", format!("{role}/users"), Kind::Read, "roles"),
         ("POST", format!("{role}/users"), Kind::Write, "roles"),
-        ("DELETE", format!("{role}/users/{nobody}"), Kind::Write, "roles"),
+        ("DELETE", format!("{role}{person}"), Kind::Write, "roles"),
         ("GET", format!("{role}/groups"), Kind::Read, "roles"),
         ("POST", format!("{role}/groups"), Kind::Write, "roles"),
         ("DELETE", format!("{role}/groups/some"), Kind::Write, "roles"),
@@ -169,18 +171,18 @@ fn routes(org: &Org<'_>) -> Vec<Route> {
         ("GET", "/users".into(), Kind::Read, "users"),
         ("POST", "/users".into(), Kind::Write, "users"),
         ("PATCH", person.clone(), Kind::Write, "users"),
-        ("GET", format!("/users/{nobody}"), Kind::Read, "users"),
-        ("GET", format!("/users/{nobody}/consents"), Kind::Read, "users"),
-        ("DELETE", format!("/users/{nobody}/consents/{nobody}"), Kind::Write, "users"),
-        ("POST", format!("/users/{nobody}/block"), Kind::Write, "users"),
-        ("POST", format!("/users/{nobody}/unblock"), Kind::Write, "users"),
+        ("GET", person.clone(), Kind::Read, "users"),
+        ("GET", format!("{person}/consents"), Kind::Read, "users"),
+        ("DELETE", format!("{person}/consents/{app}"), Kind::Write, "users"),
+        ("POST", format!("{person}/block"), Kind::Write, "users"),
+        ("POST", format!("{person}/unblock"), Kind::Write, "users"),
         ("GET", "/clients".into(), Kind::Read, "clients"),
         ("POST", "/clients".into(), Kind::Write, "clients"),
-        ("GET", format!("/clients/{nobody}"), Kind::Read, "clients"),
-        ("POST", format!("/clients/{nobody}/rotate-secret"), Kind::Write, "clients"),
+        ("GET", format!("/clients/{app}"), Kind::Read, "clients"),
+        ("POST", format!("/clients/{app}/rotate-secret"), Kind::Write, "clients"),
         ("GET", "/api-keys".into(), Kind::Read, "keys"),
         ("POST", "/api-keys".into(), Kind::Write, "keys"),
-        ("DELETE", "/api-keys/1".into(), Kind::Write, "keys"),
+        ("DELETE", format!("/api-keys/{key}"), Kind::Write, "keys"),
     ];
     let all = table.into_iter().flat_map(|(method, path, kind, area)| {
         doors(&path).into_iter().map(move |path| Route { method, path, kind, area })
@@ -199,23 +201,23 @@ fn doors(path: &str) -> Vec<String> {
 }
 
 /// What the attempts aim at.
-struct Target<'a> {
-    org: Org<'a>,
-    routes: Vec<Route>,
+pub(crate) struct Target<'a> {
+    pub(crate) org: Org<'a>,
+    pub(crate) routes: Vec<Route>,
 }
 
-fn target(server: &Server) -> Target<'_> {
+pub(crate) fn target(server: &Server) -> Target<'_> {
     let org = server.acme();
     Target { routes: routes(&org), org }
 }
 
 impl Target<'_> {
     /// What the administrator does.
-    fn admin(&self, method: &str, path: &str) -> Request {
+    pub(crate) fn admin(&self, method: &str, path: &str) -> Request {
         self.org.request(method, path).api_key(self.org.key())
     }
 
-    fn attempt(&self, route: &Route) -> Request {
+    pub(crate) fn attempt(&self, route: &Route) -> Request {
         let request = self.org.request(route.method, &route.path);
         match route.kind {
             Kind::Write => request.json(json!({
@@ -229,7 +231,12 @@ impl Target<'_> {
 
     /// Every route answers one of `statuses` to the request that `with` makes of it.
     #[track_caller]
-    fn refuses(&self, statuses: &[u16], with: impl Fn(Request) -> Request, wanted: impl Fn(&Route) -> bool) {
+    pub(crate) fn refuses(
+        &self,
+        statuses: &[u16],
+        with: impl Fn(Request) -> Request,
+        wanted: impl Fn(&Route) -> bool,
+    ) {
         for route in self.routes.iter().filter(|route| wanted(route)) {
             let response = with(self.attempt(route)).send();
             assert!(statuses.contains(&response.status), "{} {}: {response}", route.method, route.path);

@@ -3,8 +3,10 @@
 mod aauth;
 mod addresses;
 mod admin;
+mod admin_callers;
 mod admin_editors;
 mod admin_events;
+mod admin_last;
 mod admin_matrix;
 mod agent_keys;
 mod agent_members;
@@ -52,6 +54,7 @@ mod forged_claims;
 mod forged_keys;
 mod forged_shapes;
 mod head;
+mod hostile_members;
 mod id_tokens;
 mod introspect;
 mod jit;

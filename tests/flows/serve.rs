@@ -100,7 +100,8 @@ fn bootstrap_key_that_was_revoked_stays_revoked() {
     let org = first.acme();
     let keys = org.admin("GET", "/api-keys").send().ok();
     let other = org.api_key(&["admin"]);
-    org.admin("DELETE", &format!("/api-keys/{}", keys["data"][0]["id"])).send().ok();
+    let path = format!("/admin/api-keys/{}", keys["data"][0]["id"]);
+    org.request("DELETE", &path).api_key(&other).send().ok();
     org.admin("GET", "/agents").send().refused_somehow();
     drop(first);
 

@@ -146,6 +146,13 @@ impl ServeOptions {
         &self.api_key
     }
 
+    /// The same with another key for the first administrator.
+    #[must_use]
+    pub fn another_key(mut self) -> Self {
+        self.api_key = format!("lmk_acme-corp_{}", b64(noise()));
+        self
+    }
+
     /// The variables that `serve` needs beside the file.
     pub fn variables(&self) -> Vec<(&str, &str)> {
         let roots = self.roots.as_deref().map(|file| ("SSL_CERT_FILE", file));
