@@ -203,9 +203,11 @@ fn nothing_of_a_disabled_organization_works_and_nothing_revives(backend: Backend
     alice.cookie = alice.sign_in();
     let answer = alice.authorize(&asking(&held.agent.client_id, "read:a")).expect(303);
     held.agent.redeem(&told(&answer)["code"], &[]).ok();
-    let kinds = ["organization.disabled", "organization.enabled"];
-    for kind in kinds {
-        assert_eq!(held.org.audit(&format!("action={kind}")).len(), 1, "{kind}");
+    for (kind, active) in [("organization.disabled", false), ("organization.enabled", true)] {
+        let rows = held.org.audit(&format!("action={kind}"));
+        assert_eq!(rows.len(), 1, "{kind}");
+        let (was, is) = (json!({ "active": !active }), json!({ "active": active }));
+        assert_eq!((&rows[0]["oldValue"], &rows[0]["newValue"]), (&was, &is), "{kind}");
     }
     drop((held, bystander, alice));
     end(&options, server);
