@@ -161,6 +161,15 @@ fn permissions_of_the_system_stay(server: &Server) {
         org.admin("PUT", &path).json(json!({ "name": "x" })).send().refused(403, "forbidden");
         org.admin("DELETE", &path).send().refused(403, "forbidden");
     }
+    // What the list shows names it wherever a permission is named.
+    let role = some_role(&org, &[]);
+    for path in
+        [format!("/roles/{role}/permissions"), format!("/agents/{}/permissions", org.agent(&[]).agent_id)]
+    {
+        org.admin("POST", &path).json(json!({ "permissions": [listed["id"]] })).send().ok();
+        org.admin("DELETE", &format!("{path}/{}", listed["id"])).send().ok();
+        org.admin("DELETE", &format!("{path}/{}", listed["id"])).send().refused(404, "not_found");
+    }
     let body = json!({ "slug": "abac.manage", "name": "x" });
     org.admin("POST", "/permissions").json(body).send().refused(409, "duplicate_resource");
 }

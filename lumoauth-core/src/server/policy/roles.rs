@@ -219,8 +219,7 @@ impl AuthorizationServer {
         caller: &Caller,
     ) -> Result<RoleView, ApiError> {
         self.change_role(org, name, caller, |snapshot, role| {
-            let slug = snapshot.permission(permission).map(|it| it.slug.clone());
-            let slug = slug.or_else(|| Capability::parse(permission).ok());
+            let slug = permissions::slug_named(snapshot, permission);
             let removed = slug.is_some_and(|slug| role.permissions.remove(&slug));
             if removed { Ok(None) } else { Err(ApiError::NotFound("permission of this role")) }
         })
