@@ -82,6 +82,9 @@ fn policies_that_make_no_sense_are_refused(server: &Server) {
         json!({ "conditions": { "all": [{ "attribute": "user.a", "operator": "matches", "value": "(" }] } }),
         json!({ "conditions": { "all": [{ "attribute": "user.a", "operator": "matches", "value": "(a{999}){999}" }] } }),
         json!({ "conditions": { "all": [{ "attribute": "user.a", "operator": "resembles", "value": 1 }] } }),
+        json!({ "conditions": { "all": [{ "attribute": "user.a", "operator": "equals", "value": "$5" }] } }),
+        json!({ "conditions": { "all": [{ "attribute": "user.a", "operator": "in", "value": ["$user.id"] }] } }),
+        json!({ "conditions": { "all": [{ "attribute": "user.a", "operator": "equals", "value": { "b": ["$user.id"] } }] } }),
         json!({ "conditions": deep }),
         json!({ "conditions": "true" }),
     ] {
