@@ -34,8 +34,8 @@ pub(super) use decisions::{Asked, any_form};
 pub use permissions::PermissionRequest;
 pub use policies::{PolicyRequest, TargetRequest};
 pub use relations::{Consistent, NamespaceRequest, RelationRequest};
-pub(super) use roles::sources_of_permissions;
 pub use roles::{RoleRequest, RoleView};
+pub(super) use roles::{sources_of_permissions, system_permissions};
 pub use tuples::TupleRequest;
 
 /// The most records of one organization: what a server keeps of it stays in memory.
