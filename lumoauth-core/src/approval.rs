@@ -324,6 +324,7 @@ pub(crate) const fn is_deceptive(c: char) -> bool {
             | '\u{1160}'
             | '\u{17b4}'
             | '\u{17b5}'
+            | '\u{180e}'
             | '\u{200b}'
             | '\u{200e}'
             | '\u{200f}'
@@ -334,8 +335,52 @@ pub(crate) const fn is_deceptive(c: char) -> bool {
             | '\u{feff}'
             | '\u{ffa0}'
             | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
             | '\u{e0000}'..='\u{e007f}'
     )
+}
+
+/// Whether nothing of `text` is seen: it is empty, or all of it is space, or what only changes the look of something beside
+/// it.
+pub(crate) fn shows_nothing(text: &str) -> bool {
+    let joins = |c| {
+        matches!(
+            c,
+            '\u{180b}'..='\u{180f}'
+                | '\u{200c}'
+                | '\u{200d}'
+                | '\u{fe00}'..='\u{fe0f}'
+                | '\u{e0100}'..='\u{e01ef}'
+        )
+    };
+    text.chars().all(|c| c.is_whitespace() || c.is_control() || joins(c) || is_deceptive(c))
+}
+
+/// Whether `text` looks like what it is: nothing in it moves, hides or breaks anything. Where it may have several lines, they
+/// may break where it says.
+pub(crate) fn is_plain(text: &str, lines: Lines) -> bool {
+    let breaks = |c: char| lines == Lines::Several && matches!(c, '\n' | '\r' | '\t');
+    !text.chars().any(|c| (c.is_control() && !breaks(c)) || is_deceptive(c))
+}
+
+/// Whether every text in `value` is plain, names of members included.
+pub(crate) fn is_plain_json(value: &Value, lines: Lines) -> bool {
+    match value {
+        Value::String(text) => is_plain(text, lines),
+        Value::Array(items) => items.iter().all(|item| is_plain_json(item, lines)),
+        Value::Object(members) => {
+            members.iter().all(|(name, value)| is_plain(name, Lines::One) && is_plain_json(value, lines))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => true,
+    }
+}
+
+/// How many lines text for people may have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lines {
+    One,
+    Several,
 }
 
 #[cfg(test)]
@@ -391,6 +436,46 @@ mod tests {
             assert!(ApprovalToken::parse(other).is_err(), "{other}");
         }
         assert!(ApprovalToken::parse(&format!("apr_{}", "/".repeat(43))).is_err());
+    }
+
+    #[test]
+    fn what_shows_nothing_is_nothing() {
+        for text in [
+            "",
+            " ",
+            "\t\n\u{0}",
+            "\u{200b}",
+            "\u{200d}\u{200c}",
+            "\u{a0}\u{3000}",
+            "\u{feff}",
+            "\u{fe0f}",
+            "\u{e0100}",
+            "\u{202e}\u{2066}",
+            "\u{2800}",
+            "\u{3164}",
+            "\u{180e}",
+            "\u{180b}",
+            "\u{e0061}",
+            "\u{1d173}",
+        ] {
+            assert!(shows_nothing(text), "{text:?}");
+        }
+        for text in ["a", ".", "\u{200d}a", "\u{2764}\u{fe0f}", "\u{645}\u{200c}\u{6cc}"] {
+            assert!(!shows_nothing(text) && is_plain(text, Lines::One), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_looks_like_something_else_is_not_plain() {
+        for text in ["a\u{0}", "a\u{202e}b", "a\u{2067}b", "a\u{200b}b", "a\u{85}b", "a\u{feff}b", "\u{7f}"] {
+            assert!(!is_plain(text, Lines::One) && !is_plain(text, Lines::Several), "{text:?}");
+            for value in [json!(text), json!([[text]]), json!({ "a": text }), json!({ text: 1 })] {
+                assert!(!is_plain_json(&value, Lines::Several), "{value}");
+            }
+        }
+        assert!(is_plain("a\n\tb", Lines::Several) && !is_plain("a\nb", Lines::One));
+        assert!(is_plain_json(&json!({ "a": ["b\nc", 1, null] }), Lines::Several));
+        assert!(!is_plain_json(&json!({ "a\nb": 1 }), Lines::Several));
     }
 
     #[test]

@@ -45,8 +45,12 @@ const PENDING: &str = listing!(
     order: "expires_at, id", offset: "$4", limit: "$5"
 );
 
-const DUE: &str = "SELECT org_id, record::text FROM jit_request WHERE callback_due <= $1 \
-    ORDER BY callback_due LIMIT $2";
+// Records are read of those only that have their turn.
+const DUE: &str = "SELECT org_id, record::text FROM (\
+        SELECT org_id, id, callback_due, \
+            row_number() OVER (PARTITION BY org_id ORDER BY callback_due, id) AS turn \
+        FROM jit_request WHERE callback_due <= $1 ORDER BY turn, callback_due LIMIT $2) AS due \
+    JOIN jit_request USING (org_id, id) ORDER BY due.turn, due.callback_due";
 
 // Only the row of the agent is made where it is missing, so that there is something to hold. Somebody else may have made it
 // meanwhile, and a purge may drop it again: one statement holds it either way.

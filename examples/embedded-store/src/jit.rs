@@ -1,6 +1,6 @@
 //! The role that keeps tasks and what agents ask for in them.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use lumoauth_core::{
@@ -297,18 +297,25 @@ impl JitStore for EmbeddedStore {
     ) -> Result<Vec<(OrgId, Arc<JitRequest>)>, StoreError> {
         let snapshot = self.latest();
         let max = usize::try_from(max).unwrap_or(usize::MAX);
-        let mut due = Vec::new();
+        let (mut keys, mut turns) = (Vec::new(), HashMap::new());
+        // All keys, for whoever is due may come behind thousands of one other; no more than can be wanted are kept of any.
         let visit = |_: &[u8], key: &[u8]| {
-            if due.len() >= max {
-                return Ok(Visit::Stop);
-            }
             let org = key_of_due(key).ok_or_else(|| malformed(Table::DueCallbacks))?;
-            if let Some(row) = snapshot.get(Table::JitRequests, key)? {
-                due.push((org, Arc::new(decode(Table::JitRequests, row.value())?)));
+            let turn = turns.entry(org.clone()).or_insert(0_usize);
+            if *turn < max {
+                keys.push((*turn, org, key.to_vec()));
+                *turn += 1;
             }
             Ok(Visit::Next)
         };
         snapshot.walk(Table::DueCallbacks, due_until(now), Order::Ascending, visit).await?;
+        keys.sort_by_key(|(turn, ..)| *turn);
+        let mut due = Vec::new();
+        for (_, org, key) in keys.into_iter().take(max) {
+            if let Some(row) = snapshot.get(Table::JitRequests, &key)? {
+                due.push((org, Arc::new(decode(Table::JitRequests, row.value())?)));
+            }
+        }
         Ok(due)
     }
 

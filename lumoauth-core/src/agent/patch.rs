@@ -9,6 +9,7 @@ use super::{
     key_set, redirect_uris,
 };
 use crate::{
+    approval::{Lines, is_plain, shows_nothing},
     budget::BudgetPolicy,
     capability::Capability,
     id::{ClientId, Slug},
@@ -314,7 +315,7 @@ pub(crate) fn scope_list(member: &'static str, scopes: &Value) -> Result<Vec<Cap
     parse_capabilities(member, &items)
 }
 
-/// Text for people: bounded, and without control characters that could forge a line of a log or a page.
+/// Text for people in one line: bounded, and without what could forge a line of a log or a page. What shows nothing is none.
 pub(crate) fn checked_text(
     member: &'static str,
     text: &str,
@@ -322,15 +323,15 @@ pub(crate) fn checked_text(
     most: usize,
 ) -> Result<String, InvalidAgent> {
     let text = text.trim();
-    if text.len() < least {
-        return Err(invalid(member, "is required"));
-    }
     if text.len() > most {
         return Err(invalid(member, format!("is longer than {most} bytes")));
     }
-    let hostile = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if text.chars().any(hostile) {
+    if !is_plain(text, Lines::One) {
         return Err(invalid(member, "contains control characters"));
+    }
+    let text = if shows_nothing(text) { "" } else { text };
+    if text.len() < least {
+        return Err(invalid(member, "is required"));
     }
     Ok(text.to_owned())
 }
@@ -354,6 +355,18 @@ mod tests {
 
     fn agent() -> Agent {
         Agent::new("A", Slug::parse("a").unwrap(), Timestamp::default())
+    }
+
+    #[test]
+    fn text_that_shows_nothing_is_none() {
+        let checked = |text, least| checked_text("name", text, least, 9).ok();
+        for text in ["", "  ", "\u{200d}", "\u{a0}\u{fe0f} "] {
+            assert_eq!((checked(text, 1), checked(text, 0)), (None, Some(String::new())), "{text:?}");
+        }
+        for text in ["a\u{200b}", "\u{202e}a", "a\nb", "\u{feff}", "a\u{2067}b", "0123456789"] {
+            assert_eq!((checked(text, 1), checked(text, 0)), (None, None), "{text:?}");
+        }
+        assert_eq!(checked(" a \u{e9} ", 1).as_deref(), Some("a \u{e9}"));
     }
 
     #[test]

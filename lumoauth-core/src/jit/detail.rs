@@ -5,7 +5,10 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{approval::is_deceptive, secret::sha256};
+use crate::{
+    approval::{Lines, is_plain, is_plain_json, shows_nothing},
+    secret::sha256,
+};
 
 /// One element of `authorization_details` (RFC 9396 section 2): an object with a `type`, and whatever that type needs.
 ///
@@ -47,7 +50,7 @@ impl AuthorizationDetail {
     pub fn new(value: Value) -> Result<Self, InvalidDetail> {
         let Value::Object(members) = value else { return Err(InvalidDetail("must be an object")) };
         match members.get("type") {
-            Some(Value::String(kind)) if !kind.trim().is_empty() && kind.len() <= Self::MAX_TYPE => {}
+            Some(Value::String(kind)) if !shows_nothing(kind) && kind.len() <= Self::MAX_TYPE => {}
             _ => return Err(InvalidDetail("needs a type, which is text of at most 256 bytes")),
         }
         for name in LISTS {
@@ -55,7 +58,7 @@ impl AuthorizationDetail {
                 // Absent and `null` are the same, also where it is read.
                 None | Some(Value::Null) => {}
                 Some(Value::Array(items)) => {
-                    let is_word = |item: &Value| item.as_str().is_some_and(|text| !text.trim().is_empty());
+                    let is_word = |item: &Value| item.as_str().is_some_and(|text| !shows_nothing(text));
                     if items.len() > Self::MAX_ITEMS || !items.iter().all(is_word) {
                         return Err(InvalidDetail(
                             "has actions, locations, datatypes or privileges that are no list of at most 64 texts",
@@ -75,7 +78,8 @@ impl AuthorizationDetail {
         {
             return Err(InvalidDetail("has an identifier that is not text"));
         }
-        if !members.iter().all(|(name, value)| is_plain_text(name) && is_plain(value)) {
+        if !members.iter().all(|(name, value)| is_plain(name, Lines::One) && is_plain_json(value, Lines::One))
+        {
             return Err(InvalidDetail("contains control characters"));
         }
         let detail = Self(members);
@@ -150,20 +154,6 @@ impl From<AuthorizationDetail> for Value {
     fn from(detail: AuthorizationDetail) -> Self {
         Self::Object(detail.0)
     }
-}
-
-/// Whether every text in it looks like what it is.
-fn is_plain(value: &Value) -> bool {
-    match value {
-        Value::String(text) => is_plain_text(text),
-        Value::Array(items) => items.iter().all(is_plain),
-        Value::Object(members) => members.iter().all(|(name, value)| is_plain_text(name) && is_plain(value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => true,
-    }
-}
-
-fn is_plain_text(text: &str) -> bool {
-    !text.chars().any(|c| c.is_control() || is_deceptive(c))
 }
 
 /// Names what exactly was asked for: the SHA-256 of JSON with sorted members and without white space. Two have the same

@@ -49,6 +49,10 @@ struct Kept {
 /// What a record costs beside its text, about: in maps and indexes.
 const OVERHEAD: u64 = 256;
 
+fn length(id: &RecordId, body: &str) -> u64 {
+    (id.key().len() + body.len()) as u64
+}
+
 /// A role that somebody has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -80,6 +84,26 @@ impl Snapshot {
         self.bytes + self.records.len() as u64 * OVERHEAD
     }
 
+    /// How many records there would be, and how much memory they would take, if each of `changes` were made: a record by its
+    /// name, and its JSON unless it is removed.
+    pub(crate) fn size_after<'a>(
+        &self,
+        changes: impl IntoIterator<Item = (&'a RecordId, Option<&'a str>)>,
+    ) -> (usize, u64) {
+        let (mut records, mut bytes) = (self.len(), self.bytes());
+        for (id, body) in changes {
+            if let Some(replaced) = self.records.get(id) {
+                records = records.saturating_sub(1);
+                bytes = bytes.saturating_sub(replaced.length + OVERHEAD);
+            }
+            if let Some(body) = body {
+                records += 1;
+                bytes += length(id, body) + OVERHEAD;
+            }
+        }
+        (records, bytes)
+    }
+
     /// Takes over one change. The snapshot's revision becomes that of the record, if that is later.
     ///
     /// # Errors
@@ -96,8 +120,7 @@ impl Snapshot {
                 id: record.id.clone(),
                 source: serde::de::Error::custom(error),
             })?;
-            let body = record.body.as_ref().map_or(0, |body| body.len());
-            let length = (record.id.key().len() + body) as u64;
+            let length = length(&record.id, record.body.as_deref().unwrap_or_default());
             self.bytes += length;
             self.records.insert(record.id.clone(), Kept { revision: record.revision, length, entry });
         }

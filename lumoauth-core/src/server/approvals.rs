@@ -9,9 +9,13 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{ApiError, AuthorizationServer, Caller, Reviewer};
+pub(super) use crate::approval::Lines;
 use crate::{
     agent::Agent,
-    approval::{Approval, ApprovalStatus, ApprovalToken, Decision, Epochs, Impact, is_deceptive},
+    approval::{
+        Approval, ApprovalStatus, ApprovalToken, Decision, Epochs, Impact, is_plain, is_plain_json,
+        shows_nothing,
+    },
     audit::{Actor, Event, EventKind, Origin, Target, cleaned},
     clock::Timestamp,
     id::{AgentId, OrgId, UserId},
@@ -85,6 +89,12 @@ impl<'a> Wanted<'a> {
         if serde_json::to_string(&meta).map_or(usize::MAX, |text| text.len()) > Approval::MAX_META {
             return Err(invalid("meta", format!("must be at most {} bytes", Approval::MAX_META)));
         }
+        let is_plain_meta = |(name, value): (&String, &Value)| {
+            is_plain(name, Lines::One) && is_plain_json(value, Lines::Several)
+        };
+        if !meta.iter().all(is_plain_meta) {
+            return Err(invalid("meta", "contains control characters"));
+        }
         let who = request.on_behalf_of.as_deref().unwrap_or_default();
         let is_name =
             (1..=254).contains(&who.len()) && !who.chars().any(|c| c.is_whitespace() || c.is_control());
@@ -103,12 +113,6 @@ impl<'a> Wanted<'a> {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lines {
-    One,
-    Several,
-}
-
 /// Text as it was written, if a person sees there what is written: some, not too much, and nothing in it that makes it look
 /// like something else.
 pub(super) fn readable(
@@ -117,14 +121,13 @@ pub(super) fn readable(
     most: usize,
     lines: Lines,
 ) -> Result<String, ApiError> {
-    if text.trim().is_empty() {
+    if shows_nothing(text) {
         return Err(invalid(member, "is required"));
     }
     if text.chars().count() > most {
         return Err(invalid(member, format!("is longer than {most} characters")));
     }
-    let breaks = |c: char| lines == Lines::Several && matches!(c, '\n' | '\r' | '\t');
-    if text.chars().any(|c| (c.is_control() && !breaks(c)) || is_deceptive(c)) {
+    if !is_plain(text, lines) {
         return Err(invalid(member, "contains control characters"));
     }
     Ok(text.to_owned())

@@ -1,6 +1,6 @@
 //! Permission checks: a yes or no, for the caller or (with `authz:check`) for somebody else.
 
-use std::sync::Arc;
+use std::{collections::HashSet, future::poll_fn, sync::Arc, task::Poll};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{
     ApiError, AuthorizationServer, Caller, RequestFacts,
     error::ELSEWHERE,
-    policy::{Asked, sources_of_permissions},
+    policy::{Asked, sources_of_permissions, system_permissions},
 };
 use crate::{
     agent::Agent,
@@ -117,6 +117,9 @@ pub struct Checked {
     pub remaining: Remaining,
 }
 
+/// The most permissions that one check is about.
+const MOST_AT_ONCE: usize = 100;
+
 /// A permission that a caller holds.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
@@ -147,7 +150,7 @@ impl CheckRequest {
     /// [`ApiError::InvalidPermissions`] for anything else.
     pub fn several(&self) -> Result<Vec<String>, ApiError> {
         let Some(Value::Array(items)) = &self.permissions else { return Err(ApiError::InvalidPermissions) };
-        if !(1..=100).contains(&items.len()) {
+        if !(1..=MOST_AT_ONCE).contains(&items.len()) {
             return Err(ApiError::InvalidPermissions);
         }
         items
@@ -269,26 +272,62 @@ impl AuthorizationServer {
             Identity::ApiKey(key) => return Err(lacking(&key.scopes)),
             Identity::Remote(_) => return Err(ELSEWHERE),
         };
-        let kept = self.policy_of(&principal.org).await?;
-        let granted = kept.read(|snapshot| {
+        let administers = match &principal.identity {
+            Identity::User(person) => person.user.is_admin && person.acts_in_person(),
+            _ => false,
+        };
+        let mut seen: HashSet<_> = own.iter().map(|one| one.slug.clone()).collect();
+        let granted = self.policy_of(&principal.org).await?.read(|snapshot| {
             if matches!(principal.identity, Identity::User(_)) {
                 // Agreeing gives nobody what is listed as a permission.
                 own.retain(|permission| !snapshot.lists(&permission.slug));
             }
-            holder.map(|holder| sources_of_permissions(snapshot, &holder)).unwrap_or_default()
+            let mut granted = match &holder {
+                Some(holder) => sources_of_permissions(snapshot, holder, &mut seen),
+                None => Vec::new(),
+            };
+            if administers {
+                granted.extend(system_permissions(&mut seen));
+            }
+            granted
         });
-        let mut seen: std::collections::HashSet<_> = own.iter().map(|one| one.slug.clone()).collect();
-        let new = granted.into_iter().filter(|(slug, ..)| seen.insert(slug.clone()));
-        own.extend(new.map(|(slug, description, source)| Permission { slug, description, source }));
+        own.extend(granted.into_iter().map(|(slug, description, source)| Permission {
+            slug,
+            description,
+            source,
+        }));
+        self.held_of(principal, own, facts, caller).await
+    }
+
+    /// Those of `listed` that checks without context say yes to, as many at a time as one check may be about: whoever
+    /// changes the policy or asks something else does not wait for all of them.
+    async fn held_of(
+        &self,
+        principal: &Principal,
+        listed: Vec<Permission>,
+        facts: RequestFacts<'_>,
+        caller: &Caller,
+    ) -> Result<Vec<Permission>, ApiError> {
         let given = serde_json::Map::new();
         let asked = Asked { given: &given, facts, caller, now: self.now() };
-        let holds = |slug: &Capability| {
-            let question = Question::new(slug, parties(principal, slug), asked.environment());
-            // One at a time: whoever changes the policy does not wait for all of them.
-            kept.read(|snapshot| snapshot.decide(&question)).allowed
-        };
-        own.retain(|permission| holds(&permission.slug));
-        Ok(own)
+        let mut held = Vec::with_capacity(listed.len());
+        let mut listed = listed.into_iter();
+        loop {
+            let some: Vec<_> = listed.by_ref().take(MOST_AT_ONCE).collect();
+            if some.is_empty() {
+                return Ok(held);
+            }
+            let verdicts = {
+                let questions: Vec<_> = some
+                    .iter()
+                    .map(|one| Question::new(&one.slug, parties(principal, &one.slug), asked.environment()))
+                    .collect();
+                self.verdicts(&principal.org, &questions).await?
+            };
+            let decided = some.into_iter().zip(verdicts);
+            held.extend(decided.filter(|(_, verdict)| verdict.allowed).map(|(permission, _)| permission));
+            breathe().await;
+        }
     }
 
     pub(super) async fn subject(
@@ -343,6 +382,20 @@ impl AuthorizationServer {
             _ => Err(ApiError::SubjectNotFound),
         }
     }
+}
+
+/// Lets others have their turn.
+async fn breathe() {
+    let mut waited = false;
+    poll_fn(|context| {
+        if waited {
+            return Poll::Ready(());
+        }
+        waited = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// The scope by which a person's token tells what it is good for.

@@ -29,7 +29,41 @@ use crate::{
 
 /// What is to be told.
 #[derive(Debug, Default)]
-pub(super) struct Notices(Mutex<VecDeque<Told>>);
+pub(super) struct Notices(Mutex<Turns>);
+
+/// What waits, by organization, and whose turn it is.
+#[derive(Debug, Default)]
+struct Turns {
+    of: HashMap<OrgId, VecDeque<Told>>,
+    /// Each organization for which something waits, once.
+    order: VecDeque<OrgId>,
+    waiting: usize,
+}
+
+impl Turns {
+    fn push(&mut self, told: Told) {
+        let org = told.notice.org.clone();
+        let of = self.of.entry(org.clone()).or_default();
+        if of.is_empty() {
+            self.order.push_back(org);
+        }
+        of.push_back(told);
+        self.waiting += 1;
+    }
+
+    /// The oldest of an organization; if there is more, its turn comes again after all others'.
+    fn pop(&mut self, org: OrgId) -> Option<Told> {
+        let of = self.of.get_mut(&org)?;
+        let told = of.pop_front()?;
+        self.waiting -= 1;
+        if of.is_empty() {
+            self.of.remove(&org);
+        } else {
+            self.order.push_back(org);
+        }
+        Some(told)
+    }
+}
 
 /// A notice, and where else it goes than by mail.
 #[derive(Debug)]
@@ -53,36 +87,40 @@ const DELIVERY: Duration = if cfg!(test) { Duration::from_millis(200) } else { D
 /// How often one person is told within an hour, whatever agents ask.
 const PER_PERSON: RateLimit = RateLimit { max: 20, window: Duration::from_secs(3600) };
 
+/// How often of one agent: it takes nothing from what others tell them, or a part at most.
+const PER_AGENT: RateLimit = RateLimit { max: 5, window: Duration::from_secs(3600) };
+
 impl Notices {
     fn push(&self, told: Told) {
-        let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.len() >= MOST {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if turns.waiting >= MOST {
             tracing::warn!("too many notices wait; the oldest of whoever has most is forgotten");
-            let mut waiting = HashMap::<&OrgId, usize>::new();
-            queue.iter().for_each(|told| *waiting.entry(&told.notice.org).or_default() += 1);
-            let most = waiting.into_iter().max_by_key(|(_, count)| *count).map(|(org, _)| org.clone());
-            if let Some(oldest) = queue.iter().position(|told| Some(&told.notice.org) == most.as_ref()) {
-                queue.remove(oldest);
+            let most = turns.of.iter().max_by_key(|(_, waiting)| waiting.len()).map(|(org, _)| org.clone());
+            if let Some(most) = most {
+                turns.order.retain(|org| *org != most);
+                turns.pop(most);
             }
         }
-        queue.push_back(told);
+        turns.push(told);
     }
 
-    /// Takes what is delivered next: the oldest, and not too many of one organization.
+    /// Takes what is delivered next: one of each organization in turn, the oldest first, and not too many of any.
     fn take(&self) -> Vec<Told> {
-        let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut taken, mut left) = (Vec::new(), VecDeque::with_capacity(queue.len()));
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut taken, mut full) = (Vec::new(), Vec::new());
         let mut of = HashMap::<OrgId, usize>::new();
-        for told in queue.drain(..) {
-            let count = of.entry(told.notice.org.clone()).or_default();
-            if taken.len() < AT_ONCE && *count < AT_ONCE_OF_ONE {
+        while taken.len() < AT_ONCE
+            && let Some(org) = turns.order.pop_front()
+        {
+            let count = of.entry(org.clone()).or_default();
+            if *count < AT_ONCE_OF_ONE {
                 *count += 1;
-                taken.push(told);
+                taken.extend(turns.pop(org));
             } else {
-                left.push_back(told);
+                full.push(org);
             }
         }
-        *queue = left;
+        turns.order.extend(full);
         taken
     }
 }
@@ -159,12 +197,12 @@ impl AuthorizationServer {
         waiting: Waiting,
     ) -> Result<(), ApiError> {
         let org = &organization.id;
-        let mut source = format!("notice {who}");
-        source.truncate(source.floor_char_boundary(200));
-        let (admission, _) = self.rate_limit(org, &source, PER_PERSON).await?;
+        // That of the agent first: what it is not told for counts for nobody else.
+        let admitted = self.is_within(org, format!("notice {} {who}", agent.id), PER_AGENT).await?
+            && self.is_within(org, format!("notice {who}"), PER_PERSON).await?;
         let page = self.inner.approver_page.as_ref();
         let page = page.map(|path| format!("{}{}", self.public_url(), path.replace("{org}", org.as_str())));
-        if let Some(user) = user.filter(|_| admission.admitted) {
+        if let Some(user) = user.filter(|_| admitted) {
             let webhook = user.approver_webhook.clone().filter(|_| waiting.about != Subject::Unreached);
             let notice = Notice {
                 org: org.clone(),
@@ -184,6 +222,12 @@ impl AuthorizationServer {
             }
         }
         Ok(())
+    }
+
+    async fn is_within(&self, org: &OrgId, mut source: String, limit: RateLimit) -> Result<bool, ApiError> {
+        source.truncate(source.floor_char_boundary(200));
+        let (admission, _) = self.rate_limit(org, &source, limit).await?;
+        Ok(admission.admitted)
     }
 
     /// Delivers some of what is to be told, each within its time and none behind another. Whether there was something.

@@ -127,7 +127,9 @@ impl AuthorizationServer {
         caller: &Caller,
     ) -> Result<Arc<Organization>, ApiError> {
         const MOST: usize = 256;
-        let is_type = |kind: &String| !kind.trim().is_empty() && kind.len() <= AuthorizationDetail::MAX_TYPE;
+        let is_type = |kind: &String| {
+            !crate::approval::shows_nothing(kind) && kind.len() <= AuthorizationDetail::MAX_TYPE
+        };
         if table.len() > MOST || !table.keys().all(is_type) {
             let problem = "must have at most 256 types of at most 256 bytes".to_owned();
             return Err(ApiError::Invalid { member: "types", problem });

@@ -32,6 +32,8 @@ enum Fault {
     Repeating,
     /// Lets any number wait.
     Patient,
+    /// Lets what waits for a reservation take room from what its agent asks.
+    Narrow,
     /// Has what nobody agreed to used up.
     Generous,
 }
@@ -61,6 +63,12 @@ impl ApprovalStore for Faulty {
             let mut uncounted = approval.clone();
             uncounted.agent = AgentId::generate();
             return ApprovalStore::insert(&self.memory, &self.org(org), &uncounted, on).await;
+        }
+        if outcome == NewApproval::Inserted && self.fault == Fault::Narrow && approval.reservation.is_some() {
+            // One more of the same that is counted.
+            let mut counted = approval.clone();
+            (counted.reservation, counted.token) = (None, ApprovalToken::generate());
+            return ApprovalStore::insert(&self.memory, &self.org(org), &counted, on).await;
         }
         Ok(outcome)
     }
@@ -181,6 +189,12 @@ async fn an_end_that_is_told_twice_is_found_out() {
 #[should_panic(expected = "Inserted")]
 async fn approvals_without_a_limit_are_found_out() {
     approvals::so_many_wait_at_a_time(&Faulty::new(Fault::Patient)).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "TooMany")]
+async fn reservations_that_take_room_from_approvals_are_found_out() {
+    approvals::so_many_wait_at_a_time(&Faulty::new(Fault::Narrow)).await;
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod consents;
 mod events;
 mod expiry;
 mod grants;
+mod jit;
 mod organizations;
 mod policies;
 mod replay;

@@ -70,6 +70,11 @@ fn policies_that_make_no_sense_are_refused(server: &Server) {
         json!({ "action": null }),
         json!({ "resourceType": "a b" }),
         json!({ "action": "read*" }),
+        json!({ "target": { "resources": ["*"] } }),
+        json!({ "target": { "resources": ["y", "x"] } }),
+        json!({ "target": { "actions": ["*"] } }),
+        json!({ "resourceType": "*", "target": { "resources": ["x"] } }),
+        json!({ "action": "*", "target": { "actions": ["x"] } }),
         json!({ "priority": 1001 }),
         json!({ "agentIds": ["nobody-of-that-name"] }),
         json!({ "agentIds": [] }),
@@ -77,6 +82,9 @@ fn policies_that_make_no_sense_are_refused(server: &Server) {
         json!({ "conditions": { "all": [{ "attribute": "user.a", "operator": "matches", "value": "(" }] } }),
         json!({ "conditions": { "all": [{ "attribute": "user.a", "operator": "matches", "value": "(a{999}){999}" }] } }),
         json!({ "conditions": { "all": [{ "attribute": "user.a", "operator": "resembles", "value": 1 }] } }),
+        json!({ "conditions": { "all": [{ "attribute": "user.a", "operator": "equals", "value": "$5" }] } }),
+        json!({ "conditions": { "all": [{ "attribute": "user.a", "operator": "in", "value": ["$user.id"] }] } }),
+        json!({ "conditions": { "all": [{ "attribute": "user.a", "operator": "equals", "value": { "b": ["$user.id"] } }] } }),
         json!({ "conditions": deep }),
         json!({ "conditions": "true" }),
     ] {
@@ -87,6 +95,9 @@ fn policies_that_make_no_sense_are_refused(server: &Server) {
         admin(&org, "POST", "/abac/policies").json(body).send().refused(400, "validation_error");
     }
     admin(&org, "POST", "/abac/policies").json(json!([])).send().refused_somehow();
+    let mut agreed = base.clone();
+    agreed["target"] = json!({ "resources": ["x", "y"], "actions": ["x"] });
+    assert_eq!(some_policy(&org, agreed.clone())["target"], agreed["target"]);
 }
 
 fn a_check_says_what_matched(server: &Server) {

@@ -230,4 +230,20 @@ fn a_list_of_permissions_is_what_checks_say(server: &Server) {
     }
     some_policy(&org, json!({ "resourceType": denied, "action": "read", "effect": "deny" }));
     assert!(!list(&whole).contains(&by_role) && list(&whole).contains(&plain));
+
+    // Administrators have those of the system in person, and by policy none.
+    let person = org.person();
+    org.admin("PUT", &format!("/users/{}", person.id)).json(json!({ "isAdmin": true })).send().ok();
+    let token = person.in_person("openid authz:read");
+    let all = ["abac.manage", "approvals.manage", "authz.check", "jit.approve", "policies.view"];
+    let listed = list(&token);
+    for slug in all {
+        assert!(listed.iter().any(|it| it == slug) && checks(&token, slug), "{slug} {listed:?}");
+    }
+    let about = json!([{ "attribute": "user.email", "operator": "equals", "value": person.email }]);
+    some_policy(
+        &org,
+        json!({ "resourceType": "jit", "action": "approve", "effect": "deny", "conditions": about }),
+    );
+    assert!(!list(&token).iter().any(|it| it == "jit.approve") && !checks(&token, "jit.approve"));
 }

@@ -14,6 +14,7 @@ on_each_backend!(
     permissions_are_listed_and_taken_off,
     permissions_of_the_system_stay,
     what_makes_no_sense_is_refused,
+    several_are_written_or_none,
     other_organizations_see_nothing,
     new_people_get_roles,
     checks_see_roles,
@@ -161,6 +162,15 @@ fn permissions_of_the_system_stay(server: &Server) {
         org.admin("PUT", &path).json(json!({ "name": "x" })).send().refused(403, "forbidden");
         org.admin("DELETE", &path).send().refused(403, "forbidden");
     }
+    // What the list shows names it wherever a permission is named.
+    let role = some_role(&org, &[]);
+    for path in
+        [format!("/roles/{role}/permissions"), format!("/agents/{}/permissions", org.agent(&[]).agent_id)]
+    {
+        org.admin("POST", &path).json(json!({ "permissions": [listed["id"]] })).send().ok();
+        org.admin("DELETE", &format!("{path}/{}", listed["id"])).send().ok();
+        org.admin("DELETE", &format!("{path}/{}", listed["id"])).send().refused(404, "not_found");
+    }
     let body = json!({ "slug": "abac.manage", "name": "x" });
     org.admin("POST", "/permissions").json(body).send().refused(409, "duplicate_resource");
 }
@@ -183,6 +193,47 @@ fn what_makes_no_sense_is_refused(server: &Server) {
         assert_eq!(response.status, 400, "{body}: {response}");
         response.refused_somehow();
     }
+}
+
+fn several_are_written_or_none(server: &Server) {
+    let org = server.acme();
+    let [action, other] = [some_action().0, some_action().0];
+    let (role, second) = (some_role(&org, &[]), some_role(&org, &[]));
+    let (person, agent) = (org.person(), org.agent(&[]));
+    let (of_role, of_agent) = (format!("/roles/{role}"), format!("/agents/{}", agent.agent_id));
+    for (path, body) in [
+        (format!("{of_role}/permissions"), json!({ "permissions": [action, "a b"] })),
+        (format!("{of_role}/permissions"), json!({ "permissions": [action, 999_999_999] })),
+        (format!("{of_role}/permissions"), json!({ "permissions": [action, "admin:agents"] })),
+        (format!("{of_role}/users"), json!({ "users": [person.id, "nobody@people.test"] })),
+        (format!("{of_role}/groups"), json!({ "groups": ["staff", "a b"] })),
+        (format!("{of_agent}/roles"), json!({ "roles": [role, "no-such-role"] })),
+        (format!("{of_agent}/permissions"), json!({ "permissions": [action, "*"] })),
+        (format!("/users/{}/roles", person.id), json!({ "roles": [second, "no-such-role"] })),
+        (format!("/users/{}/permissions", person.id), json!({ "permissions": [other, []] })),
+    ] {
+        let response = org.admin("POST", &path).json(body.clone()).send();
+        assert!([400, 404].contains(&response.status), "{path} {body}: {response}");
+    }
+    let paths = ["permissions", "users", "groups"].map(|what| format!("{of_role}/{what}"));
+    let of_others = [format!("{of_agent}/roles"), format!("{of_agent}/permissions")];
+    for path in paths.iter().chain(&of_others) {
+        assert_eq!(org.admin("GET", path).send().ok()["data"], json!([]), "{path}");
+    }
+    for what in ["roles", "permissions"] {
+        let path = format!("/users/{}/{what}", person.id);
+        assert_eq!(org.admin("GET", &path).send().ok()["data"], json!([]), "{path}");
+    }
+    // Not even listed.
+    for slug in [action, other] {
+        org.admin("GET", &format!("/permissions/{slug}")).send().refused(404, "not_found");
+    }
+    let document = format!("document:{}", unique("d"));
+    let tuples = json!({ "tuples": [format!("{document}#viewer@user:a"), "nonsense"] });
+    org.request("POST", "/zanzibar/tuples").api_key(org.key()).json(tuples).send().refused_somehow();
+    let query = format!("/zanzibar/tuples?object={document}");
+    let left = org.request("GET", &query).api_key(org.key()).send().ok();
+    assert_eq!(left["data"], json!([]), "{left}");
 }
 
 fn other_organizations_see_nothing(server: &Server) {

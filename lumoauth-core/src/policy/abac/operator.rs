@@ -73,19 +73,28 @@ impl Operand {
     /// Whether it can be what its author meant: a pattern that is one, no empty list, and nothing that looks like a
     /// reference and is none.
     pub(super) fn check(&self) -> Result<(), String> {
-        let is_reference = |value: &Value| value.as_str().is_some_and(|text| text.starts_with('$'));
         match self {
             Self::Pattern(pattern) => pattern.check(),
             Self::Networks(networks) if networks.is_empty() => Err(EMPTY_LIST.to_owned()),
             Self::Value(Value::Array(items)) if items.is_empty() => Err(EMPTY_LIST.to_owned()),
-            Self::Value(Value::Array(items)) if items.iter().any(is_reference) => {
-                Err("have a list with a reference in it".to_owned())
-            }
-            Self::Value(value) if is_reference(value) => {
+            Self::Value(Value::String(text)) if text.starts_with('$') => {
                 Err("have a reference to what there is not: `$` and the name of an attribute".to_owned())
+            }
+            Self::Value(value) if has_reference(value) => {
+                Err("have a list or an object with a reference in it".to_owned())
             }
             Self::Nothing | Self::Value(_) | Self::Path(_) | Self::Networks(_) => Ok(()),
         }
+    }
+}
+
+/// Whether there is text in it, at any depth, that looks like a reference. Nothing looks it up there.
+fn has_reference(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.starts_with('$'),
+        Value::Array(items) => items.iter().any(has_reference),
+        Value::Object(members) => members.values().any(has_reference),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 

@@ -34,7 +34,7 @@ fn outcome(condition: &Value) -> Result<Truth, super::InvalidCondition> {
     let claimed: Map<String, Value> =
         serde_json::from_str(r#"{"classification": "public", "size": 3}"#).unwrap();
     let given: Map<String, Value> =
-        serde_json::from_str(r#"{"ip": "10.0.0.1", "hour": 3, "risk": 70.5, "at": "2024-05-15T12:00:00+02:00", "bad": null, "text": "aaaaaaaaaaaaaaaaaaaaaaaaaaaa!"}"#).unwrap();
+        serde_json::from_str(r#"{"ip": "10.0.0.1", "hour": 3, "risk": 70.5, "at": "2024-05-15T12:00:00+02:00", "bad": null, "price": "$5", "prices": ["$user.department"], "text": "aaaaaaaaaaaaaaaaaaaaaaaaaaaa!"}"#).unwrap();
     let resource = Resource { kind: Some("document"), id: Some("1"), given: Some(&claimed) };
     let environment = Environment {
         given: &given,
@@ -88,6 +88,8 @@ fn every_operator_compares() {
         ("environment.time", "lt", json!("2024-05-15T10:30:31Z"), True),
         ("user.department", "matches", json!("^fin.*e$"), True),
         ("user.department", "matches", json!("^nan"), False),
+        ("environment.price", "matches", json!(r"^\$5$"), True),
+        ("environment.prices", "contains", json!("$user.department"), False),
         ("user.level", "matches", json!("5"), Unclear),
         ("user.department", "exists", Value::Null, True),
         ("user.none", "exists", Value::Null, False),
@@ -204,6 +206,10 @@ fn what_cannot_be_read_is_refused() {
         test("user.a", "equals", json!("$usr.id")),
         test("user.a", "equals", json!("$resource")),
         test("user.a", "in", json!(["$user.id", "b"])),
+        test("user.a", "contains", json!("$5")),
+        test("user.a", "in", json!([["$user.id"], "b"])),
+        test("user.a", "equals", json!({ "owner": "$user.id" })),
+        test("user.a", "contains", json!([{ "owner": ["$user.id"] }])),
         test("environment.ip", "in_cidr", json!("10.0.0.0/33")),
         test("environment.ip", "in_cidr", json!("10.0.0.0/+8")),
         test("environment.ip", "in_cidr", json!("everywhere")),

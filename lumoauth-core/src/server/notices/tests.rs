@@ -176,12 +176,25 @@ async fn one_organization_takes_no_more_than_its_part() {
     }
     notice("calm").await;
     let notices = &setting.server.inner.notices;
-    let waiting = || notices.0.lock().unwrap().len();
+    let waiting = || notices.0.lock().unwrap().waiting;
     assert_eq!(waiting(), MOST);
     let taken: Vec<_> = notices.take().iter().map(|told| told.notice.org.to_string()).collect();
-    assert_eq!(taken, ["busy", "busy", "busy", "busy", "calm"]);
+    assert_eq!(taken, ["busy", "calm", "busy", "busy", "busy"]);
     assert_eq!(waiting(), MOST - 5);
     assert_eq!(notices.take().len(), AT_ONCE_OF_ONE);
+
+    // However many are busy, whoever comes has a turn after one of each.
+    for n in 0..AT_ONCE * 2 {
+        for _ in 0..8 {
+            notice(&format!("busy-{n}")).await;
+        }
+    }
+    notice("calm").await;
+    let rounds = (1_u32..).find(|_| notices.take().iter().any(|told| told.notice.org.as_str() == "calm"));
+    assert_eq!(rounds, Some(3));
+    while !notices.take().is_empty() {}
+    let turns = notices.0.lock().unwrap();
+    assert_eq!((turns.waiting, turns.of.len(), turns.order.len()), (0, 0, 0));
 }
 
 #[tokio::test]
@@ -191,18 +204,47 @@ async fn a_person_has_many_names_and_one_count() {
     let alice = setting.person(|_| {}).await;
     let number = alice.number.value();
     let names = [alice.email.clone(), alice.email.to_uppercase(), alice.id.to_string(), number.to_string()];
-    for _ in 0..PER_PERSON.max {
+    for _ in 0..PER_AGENT.max {
         for name in &names {
             let refused = setting.ask(&bot, name).await.unwrap_err();
             assert!(matches!(refused, ApiError::ToldByMail { .. }), "{refused:?}");
         }
     }
     setting.deliver().await;
-    assert_eq!(setting.post.told().len(), PER_PERSON.max as usize);
+    assert_eq!(setting.post.told().len(), PER_AGENT.max as usize);
     assert!(setting.post.told().iter().all(|notice| notice.about == Subject::Unreached));
     // What only looks like the number is nobody's name.
     for name in [format!("0{number}"), format!("+{number}")] {
         assert!(setting.server.user(&setting.organization.id, &name).await.is_err(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_noisy_agent_takes_nothing_from_others() {
+    let setting = Setting::new(|_| {}).await;
+    let approver = |person: &mut User| person.approver = true;
+    let (alice, ben) = (setting.person(approver).await, setting.person(approver).await);
+    let (noisy, quiet) = (setting.agent("Noisy").await, setting.agent("Quiet").await);
+    let told = async |agent: &Arc<Agent>, who: &User, times: u32| {
+        for _ in 0..times {
+            // What is opened is open, whether or not somebody is told of it.
+            setting.ask(agent, &who.email).await.unwrap();
+        }
+        setting.post.told.lock().unwrap().clear();
+        setting.deliver().await;
+        setting.post.told().len()
+    };
+    assert_eq!(told(&noisy, &alice, 40).await, PER_AGENT.max as usize);
+    assert_eq!(told(&quiet, &alice, 1).await, 1);
+    assert_eq!(told(&noisy, &alice, 1).await, 0);
+    assert_eq!(told(&noisy, &ben, 1).await, 1);
+    // Many agents together do not drown anybody either.
+    let mut left = PER_PERSON.max as usize - PER_AGENT.max as usize - 1;
+    for n in 0..5 {
+        let other = setting.agent(&format!("Other-{n}")).await;
+        let expected = left.min(PER_AGENT.max as usize);
+        assert_eq!(told(&other, &alice, 9).await, expected);
+        left -= expected;
     }
 }
 

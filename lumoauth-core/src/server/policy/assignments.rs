@@ -4,12 +4,11 @@ use std::{collections::HashSet, sync::Arc};
 
 use serde_json::{Value, json};
 
-use super::{ApiError, AuthorizationServer, Caller, Plan, Shows, roles};
+use super::{ApiError, AuthorizationServer, Caller, Plan, Shows, permissions, roles};
 use crate::{
     audit::{EventKind, Target},
-    capability::Capability,
     id::{Label, OrgId},
-    policy::{Assignment, Entry, Grant, Holder, Permission, Role, Snapshot},
+    policy::{Assignment, Entry, Grant, Holder, Role, Snapshot},
 };
 
 /// The most roles, and the most permissions without a role, of one holder.
@@ -203,8 +202,7 @@ impl AuthorizationServer {
         caller: &Caller,
     ) -> Result<(), ApiError> {
         let plan = |snapshot: &Snapshot| {
-            let slug = snapshot.permission(name).map(|permission: &Permission| permission.slug.clone());
-            let slug = slug.or_else(|| Capability::parse(name).ok());
+            let slug = permissions::slug_named(snapshot, name);
             let slug = slug.ok_or(ApiError::NotFound("permission of this holder"))?;
             let target = holder_target(holder);
             let plan = Plan::new(EventKind::RoleUnassigned, "permission taken away", target, ())

@@ -34,8 +34,8 @@ pub(super) use decisions::{Asked, any_form};
 pub use permissions::PermissionRequest;
 pub use policies::{PolicyRequest, TargetRequest};
 pub use relations::{Consistent, NamespaceRequest, RelationRequest};
-pub(super) use roles::sources_of_permissions;
 pub use roles::{RoleRequest, RoleView};
+pub(super) use roles::{sources_of_permissions, system_permissions};
 pub use tuples::TupleRequest;
 
 /// The most records of one organization: what a server keeps of it stays in memory.
@@ -43,6 +43,10 @@ const MAX_RECORDS: usize = 500_000;
 
 /// The most memory of one organization's policy, about.
 const MAX_BYTES: u64 = 256 << 20;
+
+/// How far beyond that records may grow that are there already. To narrow something can take some more words: a condition, the
+/// only agents that it is about, or no more than `false` for `true`.
+const HEADROOM: u64 = 16 << 20;
 
 const FULL: ApiError = ApiError::Conflict("The organization has as much policy as it may.");
 
@@ -143,14 +147,16 @@ impl AuthorizationServer {
             let kept = self.policy_of(org).await?;
             // What is kept may be a moment old: too old to say that there is nothing to change.
             kept.update(&*self.stores().uncached().policies, org).await?;
-            let (decided, revision, records, bytes) =
-                kept.read(|snapshot| (plan(snapshot), snapshot.revision(), snapshot.len(), snapshot.bytes()));
-            let decided = decided?;
+            let (decided, revision) = kept.read(|snapshot| {
+                let decided = plan(snapshot)?;
+                let sizes = Sizes::of(snapshot, &decided.changes);
+                if sizes.are_too_much() {
+                    return Err(FULL);
+                }
+                Ok((decided, snapshot.revision()))
+            })?;
             if decided.changes.is_empty() {
                 return Ok((decided.result, revision));
-            }
-            if is_too_much(records, bytes, &decided.changes) {
-                return Err(FULL);
             }
             let now = self.now();
             let event = decided.event(caller, now);
@@ -197,11 +203,25 @@ impl AuthorizationServer {
     }
 }
 
-/// Whether changes add to a policy that is full. What only removes is always possible.
-fn is_too_much(records: usize, bytes: u64, changes: &[PolicyChange]) -> bool {
-    let adds = changes.iter().any(|change| change.expect == Expect::Absent);
-    let grows = changes.iter().any(|change| change.body.is_some());
-    adds && records >= MAX_RECORDS || grows && bytes >= MAX_BYTES
+/// Records and bytes of a policy, before and after a change.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    before: (usize, u64),
+    after: (usize, u64),
+}
+
+impl Sizes {
+    fn of(snapshot: &Snapshot, changes: &[PolicyChange]) -> Self {
+        let changes = changes.iter().map(|change| (&change.id, change.body.as_deref()));
+        Self { before: (snapshot.len(), snapshot.bytes()), after: snapshot.size_after(changes) }
+    }
+
+    /// Whether the change makes more of a policy than it may be. What makes it no larger is always possible.
+    fn are_too_much(self) -> bool {
+        let ((records, bytes), (records_after, bytes_after)) = (self.before, self.after);
+        let most = if records_after > records { MAX_BYTES } else { MAX_BYTES + HEADROOM };
+        records_after > records.max(MAX_RECORDS) || bytes_after > bytes.max(most)
+    }
 }
 
 /// Refuses people and applications without one of `scopes` in their token. Agents are judged by what they hold, and not by

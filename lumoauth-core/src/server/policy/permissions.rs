@@ -214,6 +214,12 @@ pub(super) fn system_numbered(number: &str) -> Option<Capability> {
     Capability::parse(slug).ok()
 }
 
+/// The slug of the permission with this id or slug, whether or not it is listed (any more).
+pub(super) fn slug_named(snapshot: &Snapshot, name: &str) -> Option<Capability> {
+    let listed = snapshot.permission(name).map(|permission| permission.slug.clone());
+    listed.or_else(|| system_numbered(name)).or_else(|| Capability::parse(name).ok())
+}
+
 fn system_named(name: &str) -> Option<Permission> {
     system(&system_numbered(name).or_else(|| Capability::parse(name).ok())?)
 }

@@ -105,6 +105,8 @@ impl AuthorizationServer {
         if !of_action {
             return Err(invalid("action", "is required; * is all"));
         }
+        agree("resourceType", target.and_then(|it| it.resources.as_ref()), request.resource_type.as_ref())?;
+        agree("action", target.and_then(|it| it.actions.as_ref()), request.action.as_ref())?;
         change(&mut policy, request, agents)?;
         let policy = Arc::new(policy);
         let plan = |_: &Snapshot| {
@@ -292,6 +294,16 @@ fn several(
         (Some(several), Some(one)) if several == now => Some(vec![one.clone()]),
         (Some(_), Some(_)) => return Err(invalid(member, "and target differ")),
     })
+}
+
+/// Where nothing was read yet there is nothing that both could have: whoever says two things means neither.
+fn agree(member: &'static str, several: Option<&Vec<String>>, one: Option<&String>) -> Result<(), ApiError> {
+    match (several, one) {
+        (Some(several), Some(one)) if several.first() != Some(one) => {
+            Err(invalid(member, "and target differ"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Types or actions: `*` is all, and nothing else is a pattern.

@@ -1,6 +1,9 @@
 //! Roles and what they permit.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -12,7 +15,7 @@ use crate::{
     capability::Capability,
     clock::Timestamp,
     id::OrgId,
-    policy::{Entry, Grant, Holder, Permission, RecordKind, Role, Snapshot},
+    policy::{Entry, Grant, Holder, Permission, RecordKind, Role, SYSTEM_PERMISSIONS, Snapshot},
     store::{Expect, Listing, Page, PolicyChange},
 };
 
@@ -220,8 +223,7 @@ impl AuthorizationServer {
         caller: &Caller,
     ) -> Result<RoleView, ApiError> {
         self.change_role(org, name, caller, |snapshot, role| {
-            let slug = snapshot.permission(permission).map(|it| it.slug.clone());
-            let slug = slug.or_else(|| Capability::parse(permission).ok());
+            let slug = permissions::slug_named(snapshot, permission);
             let removed = slug.is_some_and(|slug| role.permissions.remove(&slug));
             if removed { Ok(None) } else { Err(ApiError::NotFound("permission of this role")) }
         })
@@ -347,21 +349,41 @@ pub(super) fn named(
     Ok(named)
 }
 
-/// Every permission that `holder` has, with or without a role: its slug, what it permits, and where it comes from.
+/// Every permission that `holder` has, with or without a role, and that is not among `seen`, where it is noted: its slug, what it
+/// permits, and where it comes from.
 pub(in crate::server) fn sources_of_permissions(
     snapshot: &Snapshot,
     holder: &Holder,
+    seen: &mut HashSet<Capability>,
 ) -> Vec<(Capability, String, String)> {
-    let about = |slug: &Capability| {
-        let listed = snapshot.permission(slug.as_str()).cloned().or_else(|| permissions::system(slug));
-        listed.and_then(|permission| permission.description).unwrap_or_default()
+    let mut found = Vec::new();
+    // Many roles may permit the same: it is described once.
+    let mut note = |slug: &Capability, source: &dyn Fn() -> String| {
+        if !seen.contains(slug) {
+            seen.insert(slug.clone());
+            let listed = snapshot.permission(slug.as_str()).cloned().or_else(|| permissions::system(slug));
+            let about = listed.and_then(|permission| permission.description).unwrap_or_default();
+            found.push((slug.clone(), about, source()));
+        }
     };
-    let by_role = snapshot.roles_of(holder).into_iter().flat_map(|held| {
-        let source = format!("role:{}", held.role.slug);
-        let slugs: Vec<_> =
-            held.role.permissions.iter().filter(|slug| snapshot.lists(slug)).cloned().collect();
-        slugs.into_iter().map(move |slug| (slug, source.clone()))
-    });
-    let alone = snapshot.permissions_of(holder).into_iter().map(|(slug, _)| (slug, "permission".to_owned()));
-    by_role.chain(alone).map(|(slug, source)| (slug.clone(), about(&slug), source)).collect()
+    for held in snapshot.roles_of(holder) {
+        for slug in held.role.permissions.iter().filter(|slug| snapshot.lists(slug)) {
+            note(slug, &|| format!("role:{}", held.role.slug));
+        }
+    }
+    for (slug, _) in snapshot.permissions_of(holder) {
+        note(&slug, &|| "permission".to_owned());
+    }
+    found
+}
+
+/// The permissions of the system that are not among `seen`, in the same form.
+pub(in crate::server) fn system_permissions(
+    seen: &mut HashSet<Capability>,
+) -> Vec<(Capability, String, String)> {
+    let all =
+        SYSTEM_PERMISSIONS.iter().filter_map(|(slug, _)| permissions::system(&Capability::parse(slug).ok()?));
+    let new = all.filter(|permission| seen.insert(permission.slug.clone()));
+    let told = |it: Permission| (it.slug, it.description.unwrap_or_default(), "administrator".to_owned());
+    new.map(told).collect()
 }

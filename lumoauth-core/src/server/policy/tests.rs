@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use serde_json::{Map, json};
 
-use super::{Caller, MAX_BYTES, MAX_RECORDS, RoleRequest, is_too_much};
+use super::{Caller, HEADROOM, MAX_BYTES, MAX_RECORDS, RoleRequest, Sizes};
 use crate::{
     agent::Agent,
     audit::{Actor, Event, EventKind, Origin},
@@ -17,7 +17,7 @@ use crate::{
     organization::Organization,
     policy::{
         Assignment, AttributeOwner, AttributeValue, DecidedBy, Entry, Environment, Grant, Holder, Party,
-        Question, Record, RecordId, Role, Tuple, Verdict, Who,
+        Question, Record, RecordId, RecordKind, Role, Snapshot, Tuple, Verdict, Who,
     },
     server::AuthorizationServer,
     store::{
@@ -326,19 +326,63 @@ async fn bounds_do_not_refuse_what_takes_away() {
 }
 
 #[test]
-fn what_is_full_can_be_emptied() {
-    let tuple = Entry::Tuple(Tuple::parse("document:1#viewer@user:a").unwrap());
-    let (insert, rewrite) =
-        ([PolicyChange::put(&tuple, Expect::Absent)], [PolicyChange::put(&tuple, Expect::At(1))]);
-    let remove = [PolicyChange::remove(tuple.id(), Expect::At(1))];
-    let small = (1, 1000);
-    for (at, refused) in [
-        (small, [false, false, false]),
-        ((MAX_RECORDS, 1000), [true, false, false]),
-        ((1, MAX_BYTES), [true, true, false]),
+fn what_is_full_can_be_narrowed_and_emptied() {
+    let full = |bytes| (1, bytes);
+    for (before, after, refused) in [
+        ((1, 1000), (2, 2000), false),
+        ((MAX_RECORDS - 1, 1000), (MAX_RECORDS, 1300), false),
+        ((MAX_RECORDS, 1000), (MAX_RECORDS + 1, 1300), true),
+        // One record for another, and less than before where there is more than there may be.
+        ((MAX_RECORDS, 1000), (MAX_RECORDS, 1300), false),
+        ((MAX_RECORDS + 9, 1000), (MAX_RECORDS + 8, 900), false),
+        // No change jumps over the limit, however much room there was before it.
+        ((1, 1000), (2, MAX_BYTES + 1), true),
+        (full(1000), full(MAX_BYTES + HEADROOM + 1), true),
+        // What is there may grow a little; what is new needs room.
+        (full(MAX_BYTES), full(MAX_BYTES + 1), false),
+        (full(MAX_BYTES), (2, MAX_BYTES + 1), true),
+        (full(MAX_BYTES + HEADROOM), full(MAX_BYTES + HEADROOM + 1), true),
+        (full(MAX_BYTES + HEADROOM + 9), full(MAX_BYTES + HEADROOM + 9), false),
+        (full(MAX_BYTES + HEADROOM + 9), full(MAX_BYTES + HEADROOM + 8), false),
+        // A large one makes room for a smaller one.
+        (full(MAX_BYTES + 9), (2, MAX_BYTES + 8), false),
     ] {
-        let (records, bytes) = at;
-        let found = [&insert, &rewrite, &remove].map(|changes| is_too_much(records, bytes, changes));
-        assert_eq!(found, refused, "{at:?}");
+        assert_eq!(Sizes { before, after }.are_too_much(), refused, "{before:?} {after:?}");
     }
+}
+
+#[test]
+fn sizes_are_those_after_the_change() {
+    let mut role = Role::new(Label::parse("r").unwrap(), "R", now());
+    role.permissions = ["a.read", "b.read"].map(|slug| Capability::parse(slug).unwrap()).into();
+    let tuple = Entry::Tuple(Tuple::parse("document:1#viewer@user:a").unwrap());
+    let mut snapshot = Snapshot::default();
+    for entry in [Entry::Role(Arc::new(role.clone())), tuple.clone()] {
+        snapshot.apply(&Record::of(&entry, 1)).unwrap();
+    }
+    role.permissions.pop_last();
+    let narrowed = Entry::Role(Arc::new(role.clone()));
+    role.slug = Label::parse("s").unwrap();
+    let another = Entry::Role(Arc::new(role));
+    let changes = [
+        PolicyChange::put(&narrowed, Expect::At(1)),
+        PolicyChange::put(&another, Expect::Absent),
+        PolicyChange::remove(tuple.id(), Expect::At(1)),
+        PolicyChange::remove(RecordId::new(RecordKind::Tuple, "not there").unwrap(), Expect::Anything),
+    ];
+    for chosen in [&changes[..1], &changes[1..2], &changes[2..], &changes] {
+        let sizes = Sizes::of(&snapshot, chosen);
+        assert_eq!(sizes.before, (2, snapshot.bytes()));
+        let mut after = Snapshot::default();
+        for (id, entry) in snapshot.some_after(None, 9) {
+            after.apply(&Record { id: id.clone(), revision: 1, body: Some(entry.body()) }).unwrap();
+        }
+        for change in chosen {
+            let body = change.body.clone();
+            after.apply(&Record { id: change.id.clone(), revision: 2, body }).unwrap();
+        }
+        assert_eq!(sizes.after, (after.len(), after.bytes()), "{chosen:?}");
+    }
+    let narrower = Sizes::of(&snapshot, &changes[..1]);
+    assert!(narrower.after.1 < narrower.before.1);
 }

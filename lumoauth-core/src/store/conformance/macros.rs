@@ -104,7 +104,7 @@ macro_rules! store_conformance {
             tasks_round_trip, one_task_once, organizations_are_apart, open_tasks, closed_once,
             closed_tasks_take_nothing, closing_and_answering_race, requests_round_trip, waiting_is_bounded,
             risk_is_of_this_moment, denials_suspend, answered_once, racing_answers, expired_is_not_answered, pending,
-            callbacks);
+            callbacks, callbacks_take_turns);
     };
     (@role keys $make:expr) => {
         $crate::store_conformance!(@cases keys $make;

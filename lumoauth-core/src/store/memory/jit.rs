@@ -295,11 +295,10 @@ impl JitStore for MemoryStore {
         let mut due = Vec::new();
         self.tasks.read_each(|org, tasks| {
             let ready = tasks.due.iter().take_while(|(at, _)| *at <= now).take(max);
-            due.extend(
-                ready.filter_map(|(at, id)| Some((*at, org.clone(), tasks.requests.get(id)?.clone()))),
-            );
+            let ready = ready.filter_map(|(at, id)| Some((*at, tasks.requests.get(id)?.clone())));
+            due.extend(ready.enumerate().map(|(turn, (at, request))| ((turn, at), org.clone(), request)));
         });
-        due.sort_by_key(|(at, ..)| *at);
+        due.sort_by_key(|(order, ..)| *order);
         due.truncate(max);
         Ok(due.into_iter().map(|(_, org, request)| (org, request)).collect())
     }
