@@ -1,5 +1,5 @@
-//! What waits for a person ends in time, on every store: the clock of the machine, or of the database, is moved past the end of
-//! an approval, a permission and a task (contract 2.8, security JI-04).
+//! What waits for a person ends in time, on every store: the clock of the machine, or of the database, is moved past the
+//! end of an approval, a permission and a task (contract 2.8, security JI-04).
 
 use std::{thread, time::Duration};
 

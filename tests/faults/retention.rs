@@ -1,5 +1,5 @@
-//! The audit log when time passes, or goes back: contents that are old enough go, proofs of them stay; and the order is that of
-//! the numbers, whatever a clock says (contract 2.14, security AU-07).
+//! The audit log when time passes, or goes back: contents that are old enough go, proofs of them stay; and the order is
+//! that of the numbers, whatever a clock says (contract 2.14, security AU-07).
 
 use std::{env, fs, thread, time::Duration};
 

@@ -1,5 +1,5 @@
-//! What one organization decides by is nothing to another (contract 2.6, 2.7, 2.8, 2.14, security MT-06): every route that takes
-//! an id, with ids of another organization and the best credentials of one's own.
+//! What one organization decides by is nothing to another (contract 2.6, 2.7, 2.8, 2.14, security MT-06): every route that
+//! takes an id, with ids of another organization and the best credentials of one's own.
 
 use lumoauth_tests::{Org, Request, ServedRoute, Server, int, list, on_each_backend, text, unique};
 use serde_json::{Value, json};

@@ -40,8 +40,8 @@ fn keys(org: &Org<'_>) -> Value {
     org.get("/aauth/jwks.json").send().ok()
 }
 
-/// Verifies `post`, sent to `uri`, as RFC 9421 and RFC 9530 say: the digest is that of the body, the signature covers what the
-/// post means, and a published key made it a moment ago.
+/// Verifies `post`, sent to `uri`, as RFC 9421 and RFC 9530 say: the digest is that of the body, the signature covers what
+/// the post means, and a published key made it a moment ago.
 fn verified(jwks: &Value, post: &Posted, uri: &str) -> Result<(), &'static str> {
     let hash = STANDARD.encode(digest(&SHA256, post.body.as_bytes()));
     if header(post, "content-digest") != format!("sha-256=:{hash}:") {

@@ -121,7 +121,10 @@ fn claimed() -> Value {
 fn is_claimed(prefix: &str) -> Vec<Value> {
     let claimed = claimed();
     let members = claimed.as_object().expect("members");
-    let one = |(name, value): (&String, &Value)| json!({ "attribute": format!("environment.{prefix}{name}"), "operator": "equals", "value": value });
+    let one = |(name, value): (&String, &Value)| {
+        let attribute = format!("environment.{prefix}{name}");
+        json!({ "attribute": attribute, "operator": "equals", "value": value })
+    };
     members.iter().map(one).collect()
 }
 
