@@ -144,7 +144,7 @@ fn wait_until(second: i64) {
 }
 
 /// The library that moves a process's clock.
-fn library() -> &'static str {
+pub(crate) fn library() -> &'static str {
     let places = [
         "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
         "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",

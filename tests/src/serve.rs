@@ -28,6 +28,7 @@ pub struct ServeOptions {
     master_key: String,
     api_key: String,
     roots: Option<String>,
+    more: Vec<(String, String)>,
 }
 
 impl ServeOptions {
@@ -51,6 +52,7 @@ impl ServeOptions {
             master_key: STANDARD.encode(noise()),
             api_key: format!("lmk_acme-corp_{}", b64(noise())),
             roots: None,
+            more: Vec::new(),
         }
     }
 
@@ -82,6 +84,20 @@ impl ServeOptions {
     pub fn replica(&self) -> Self {
         let fresh = Self::new();
         Self { dir: fresh.dir, authority: fresh.authority, ..self.clone() }
+    }
+
+    /// Runs on another store, as the configuration names it: for services of a test's own.
+    #[must_use]
+    pub fn store_at(mut self, url: &str) -> Self {
+        url.clone_into(&mut self.store);
+        self
+    }
+
+    /// One more environment variable.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.more.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Runs `migrate`, as an operator does before the first start of a version.
@@ -158,7 +174,8 @@ impl ServeOptions {
         let roots = self.roots.as_deref().map(|file| ("SSL_CERT_FILE", file));
         let secrets =
             [("LUMOAUTH_MASTER_KEY", &*self.master_key), ("LUMOAUTH_BOOTSTRAP_API_KEY", &*self.api_key)];
-        secrets.into_iter().chain(roots).collect()
+        let more = self.more.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        secrets.into_iter().chain(roots).chain(more).collect()
     }
 
     /// Writes the file and gives its path.

@@ -4,10 +4,12 @@
 
 mod approvals;
 mod ask;
+mod authorizer;
 mod bench;
 mod budgets;
 mod codes;
 mod consents;
+mod jit;
 mod limits;
 mod pages;
 mod parking;

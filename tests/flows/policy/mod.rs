@@ -7,6 +7,7 @@ mod authzen;
 mod given;
 mod order;
 mod people;
+mod pep;
 mod races;
 mod relations;
 mod replicas;

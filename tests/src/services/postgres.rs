@@ -21,6 +21,7 @@ pub struct Postgres {
     port: u16,
     password: String,
     settings: Vec<String>,
+    variables: Vec<(String, String)>,
     running: Option<Running>,
 }
 
@@ -44,6 +45,18 @@ impl Postgres {
     /// # Panics
     /// As [`start`](Self::start).
     pub fn start_with(settings: &[&str]) -> Self {
+        Self::new(settings, &[])
+    }
+
+    /// The same with environment variables of its own, such as those of a clock that is moved.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn start_under(variables: &[(&str, &str)]) -> Self {
+        Self::new(&[], variables)
+    }
+
+    fn new(settings: &[&str], variables: &[(&str, &str)]) -> Self {
         let dir = folder("lumoauth-postgres");
         let password = password();
         let (passwords, data) = (dir.join("password"), dir.join("data"));
@@ -63,7 +76,9 @@ impl Postgres {
         output_of(initdb.current_dir(&dir));
 
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
-        let mut postgres = Self { dir, port: 0, password, settings, running: None };
+        let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        let variables = variables.iter().map(owned).collect();
+        let mut postgres = Self { dir, port: 0, password, settings, variables, running: None };
         let mut failures = String::new();
         for _ in 0..5 {
             postgres.port = free_port();
@@ -165,7 +180,7 @@ impl Postgres {
         let path = self.dir.join(LOG);
         let log = fs::OpenOptions::new().create(true).append(true).open(&path).expect("a log file");
         let data = self.dir.join("data");
-        let mut postgres = command("postgres");
+        let mut postgres = command_under("postgres", &self.variables);
         postgres.arg("-D").arg(&data).current_dir(&self.dir);
         let mut set = |setting: &str| {
             postgres.args(["-c", setting]);
@@ -207,7 +222,14 @@ const LOG: &str = "log";
 
 /// A program of PostgreSQL, which refuses to run as root and takes settings from variables.
 fn command(name: &str) -> Command {
+    command_under(name, &[])
+}
+
+/// The same with these variables, which whoever starts it as somebody else does not get: a library that is loaded by it
+/// would make files that only root may open.
+fn command_under(name: &str, variables: &[(String, String)]) -> Command {
     let program = program(name, "postgresql");
+    let given: Vec<String> = variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let mut command = match unprivileged() {
         Some((user, group)) => {
             let mut command = Command::new(super::program("setpriv", "util-linux"));
@@ -216,11 +238,12 @@ fn command(name: &str) -> Command {
                 format!("--regid={group}"),
                 "--clear-groups".to_owned(),
             ]);
-            command.arg(program);
+            command.arg(super::program("env", "coreutils"));
             command
         }
-        None => Command::new(program),
+        None => Command::new(super::program("env", "coreutils")),
     };
+    command.args(given).arg(program);
     for (variable, _) in std::env::vars_os() {
         if variable.to_string_lossy().starts_with("PG") {
             command.env_remove(variable);

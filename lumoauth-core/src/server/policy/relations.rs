@@ -17,6 +17,7 @@ use crate::{
         Subject, Tuple,
     },
     principal::{Identity, Principal},
+    secret::sha256,
     server::RequestFacts,
     spending::{Payers, Remaining},
 };
@@ -75,8 +76,10 @@ pub struct Consistent<T> {
 
 pub(super) const UNKNOWN: ApiError = ApiError::RelationCheckFailed;
 
-pub(super) fn token(revision: u64) -> String {
-    format!("zk_{revision:x}")
+/// The revision, and whose it is: revisions of two organizations say nothing of each other.
+pub(super) fn token(org: &OrgId, revision: u64) -> String {
+    let [a, b, c, d, ..] = sha256(org.as_str().as_bytes());
+    format!("zk_{revision:x}_{:08x}", u32::from_be_bytes([a, b, c, d]))
 }
 
 impl RelationRequest {
@@ -157,7 +160,7 @@ impl AuthorizationServer {
                 .with("allowed", answer.is_held());
             self.stores().audit.append(org, &[principal.in_context(event)]).await?;
         }
-        Ok(Consistent { answer, token: token(revision), remaining })
+        Ok(Consistent { answer, token: token(org, revision), remaining })
     }
 
     /// Everybody who stands in a relation to an object.
@@ -181,7 +184,7 @@ impl AuthorizationServer {
             known(snapshot, &object, &relation)?;
             Ok::<_, ApiError>((snapshot.expand(&object, &relation), snapshot.revision()))
         })?;
-        Ok(Consistent { answer, token: token(revision), remaining })
+        Ok(Consistent { answer, token: token(org, revision), remaining })
     }
 
     /// The objects of a namespace (`object_type`) to which a subject stands in a relation, at most 1000.
@@ -220,7 +223,7 @@ impl AuthorizationServer {
                     .with("objects", answer.objects.len());
             self.stores().audit.append(org, &[principal.in_context(event)]).await?;
         }
-        Ok(Consistent { answer, token: token(revision), remaining })
+        Ok(Consistent { answer, token: token(org, revision), remaining })
     }
 
     /// The namespaces that the organization defined.
@@ -364,8 +367,10 @@ impl AuthorizationServer {
     ) -> Result<std::sync::Arc<Kept>, ApiError> {
         let kept = self.policy_of(org).await?;
         let Some(text) = &request.consistency_token else { return Ok(kept) };
-        let wanted = text.strip_prefix("zk_").and_then(|digits| u64::from_str_radix(digits, 16).ok());
-        let wanted = wanted.ok_or_else(|| invalid("consistency_token", "is none of this server"))?;
+        let digits = text.strip_prefix("zk_").and_then(|rest| rest.split_once('_')).map(|(digits, _)| digits);
+        let wanted = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        let wanted = wanted.filter(|revision| token(org, *revision) == *text);
+        let wanted = wanted.ok_or_else(|| invalid("consistency_token", "is none of this organization"))?;
         if kept.read(Snapshot::revision) >= wanted {
             return Ok(kept);
         }
@@ -374,7 +379,7 @@ impl AuthorizationServer {
         if kept.read(Snapshot::revision) >= wanted {
             return Ok(kept);
         }
-        Err(invalid("consistency_token", "is none of this server"))
+        Err(invalid("consistency_token", "is none of this organization"))
     }
 }
 

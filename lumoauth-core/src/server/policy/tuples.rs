@@ -102,7 +102,7 @@ impl AuthorizationServer {
             Ok(new.iter().fold(plan, |plan, tuple| plan.insert(&Entry::Tuple(tuple.clone()))))
         };
         let (new, revision) = self.change_policy(org, caller, plan).await?;
-        Ok((tuples, new, token(revision)))
+        Ok((tuples, new, token(org, revision)))
     }
 
     /// Removes tuples: all of them or none. Those that are not there are no matter, if one of them is. Which were there, and
@@ -130,7 +130,7 @@ impl AuthorizationServer {
             Ok(plan)
         };
         let (there, revision) = self.change_policy(org, caller, plan).await?;
-        Ok((there, token(revision)))
+        Ok((there, token(org, revision)))
     }
 
     async fn named_tuples(
