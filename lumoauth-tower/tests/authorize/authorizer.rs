@@ -63,8 +63,10 @@ async fn asking(host: &Arc<Host>) -> (Bench, LumoauthService) {
     (bench, LumoauthService::new(server))
 }
 
-/// Each door, what it is asked, and where its answer is.
-fn doors(agent: &str) -> [(&'static str, Value, fn(&Value) -> Value); 8] {
+/// A door, what it is asked, and where its answer is.
+type Asked = (&'static str, Value, fn(&Value) -> Value);
+
+fn doors(agent: &str) -> [Asked; 8] {
     let one = json!({ "permission": "files.shred" });
     let list = json!({ "permissions": ["files.shred"] });
     let evaluation = json!({
