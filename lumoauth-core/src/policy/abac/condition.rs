@@ -34,8 +34,8 @@ impl Condition {
     /// Reads a condition. Absent, `null` and empty ones always hold. A group is `{"operator": "AND" | "OR", "conditions":
     /// [..]}`, or has any of `all`, `any`, `none`; a list is a group of which all must hold. A test is `{"subject" |
     /// "attribute": "user.department", "operator": "equals", "value": ..}`; a text value such as `$resource.owner` is
-    /// looked up. Other values with text that begins with `$` are refused: their author may have meant a reference. Such text
-    /// can be compared with a pattern, as in `{"operator": "matches", "value": "^\\$5$"}`.
+    /// looked up. Other values with text that begins with `$` are refused: their author may have meant a reference. Such
+    /// text can be compared with a pattern, as in `{"operator": "matches", "value": "^\\$5$"}`.
     ///
     /// # Errors
     /// [`InvalidCondition`] if it is none, or too large.

@@ -44,8 +44,8 @@ const MAX_RECORDS: usize = 500_000;
 /// The most memory of one organization's policy, about.
 const MAX_BYTES: u64 = 256 << 20;
 
-/// How far beyond that records may grow that are there already. To narrow something can take some more words: a condition, the
-/// only agents that it is about, or no more than `false` for `true`.
+/// How far beyond that records may grow that are there already. To narrow something can take some more words: a condition,
+/// the only agents that it is about, or no more than `false` for `true`.
 const HEADROOM: u64 = 16 << 20;
 
 const FULL: ApiError = ApiError::Conflict("The organization has as much policy as it may.");

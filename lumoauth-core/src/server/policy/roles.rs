@@ -349,8 +349,8 @@ pub(super) fn named(
     Ok(named)
 }
 
-/// Every permission that `holder` has, with or without a role, and that is not among `seen`, where it is noted: its slug, what it
-/// permits, and where it comes from.
+/// Every permission that `holder` has, with or without a role, and that is not among `seen`, where it is noted: its slug,
+/// what it permits, and where it comes from.
 pub(in crate::server) fn sources_of_permissions(
     snapshot: &Snapshot,
     holder: &Holder,

@@ -15,6 +15,10 @@ use crate::{
     store::{Insert, JitStore, Page, RequestEvents, Unique},
 };
 
+mod turns;
+
+pub use turns::callbacks_take_turns;
+
 const MOMENT: Duration = Duration::from_millis(1);
 
 /// A task that nobody else knows.
@@ -471,45 +475,4 @@ pub async fn callbacks(store: &dyn JitStore) {
     assert_eq!(due(next.plus(Duration::from_secs(9999))).await, []);
     assert!(!store.note_try(&org, &again, None).await.unwrap());
     assert!(!store.note_try(&org, &mute, Some(next)).await.unwrap());
-}
-
-/// "In turns: first the one of each organization that is due longest, then the next one of each."
-pub async fn callbacks_take_turns(store: &dyn JitStore) {
-    let (busy, calm) = (some_org(), some_org());
-    let callback = |request: JitRequest, seconds: u64| {
-        let due = Some(now().plus(Duration::from_secs(seconds)));
-        JitRequest {
-            callback: Some(Callback { url: "https://cb.test".to_owned(), tries: 0, due }),
-            ..request
-        }
-    };
-    let mut of_busy = Vec::new();
-    for _ in 0..3 {
-        let task = opened(store, &busy).await;
-        for _ in 0..8 {
-            let request = callback(some_request(&task), of_busy.len() as u64);
-            assert_eq!(asked(store, &busy, &request, now()).await, NewRequest::Inserted);
-            of_busy.push(request);
-        }
-    }
-    let task = opened(store, &calm).await;
-    let of_calm = [100, 101].map(|seconds| callback(some_request(&task), seconds));
-    for request in &of_calm {
-        assert_eq!(asked(store, &calm, request, now()).await, NewRequest::Inserted);
-    }
-    let due = async |max| {
-        let due = store.due_callbacks(now().plus(Duration::from_secs(200)), max).await.unwrap();
-        assert!(due.len() <= max as usize, "{}", due.len());
-        due.into_iter().filter(|(org, _)| *org == busy || *org == calm).map(|(_, one)| one.id.clone())
-    };
-    let mut expected: Vec<_> = of_busy.iter().map(|request| request.id.clone()).collect();
-    expected.insert(1, of_calm[0].id.clone());
-    expected.insert(3, of_calm[1].id.clone());
-    assert_eq!(due(ALL.limit).await.collect::<Vec<_>>(), expected);
-    // Room for one of each organization is enough. Other cases may run on the same store and add some, so there is more.
-    let organizations = store.due_callbacks(now().plus(Duration::from_secs(200)), ALL.limit).await.unwrap();
-    let organizations: std::collections::HashSet<_> = organizations.into_iter().map(|(org, _)| org).collect();
-    let first = u32::try_from(organizations.len() * 2 + 8).unwrap_or(u32::MAX);
-    assert!(due(first).await.any(|id| id == of_calm[0].id));
-    assert_eq!(due(0).await.count(), 0);
 }
