@@ -255,6 +255,9 @@ mod complete {
         if role == "budgets" {
             all.extend(cases(include_str!("../src/store/conformance/holds.rs")));
         }
+        if role == "jit" {
+            all.extend(cases(include_str!("../src/store/conformance/jit/turns.rs")));
+        }
         all
     }
 

@@ -232,9 +232,8 @@ fn a_list_of_permissions_is_what_checks_say(server: &Server) {
     assert!(!list(&whole).contains(&by_role) && list(&whole).contains(&plain));
 
     // Administrators have those of the system in person, and by policy none.
-    let person = org.person();
-    org.admin("PUT", &format!("/users/{}", person.id)).json(json!({ "isAdmin": true })).send().ok();
-    let token = person.in_person("openid authz:read");
+    let person = org.person_with(json!({ "isAdmin": true }));
+    let token = person.in_person("openid admin");
     let all = ["abac.manage", "approvals.manage", "authz.check", "jit.approve", "policies.view"];
     let listed = list(&token);
     for slug in all {
