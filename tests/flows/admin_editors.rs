@@ -4,6 +4,8 @@
 use lumoauth_tests::{Org, Request, Response, Server, at_once, list, on_each_backend, text, unique};
 use serde_json::{Value, json};
 
+use crate::admin_matrix::{Kind, target};
+
 on_each_backend!(
     one_of_fifty_editors_of_a_version_wins,
     no_edit_of_many_is_lost,
@@ -13,6 +15,7 @@ on_each_backend!(
     everything_that_changes_a_record_heeds_its_version,
     risks_have_a_version,
     what_names_no_version_is_refused,
+    no_precondition_is_overlooked,
 );
 
 const EDITORS: usize = 50;
@@ -282,4 +285,18 @@ fn what_names_no_version_is_refused(server: &Server) {
         .json(json!({}))
         .send()
         .expect(403);
+}
+
+fn no_precondition_is_overlooked(server: &Server) {
+    let target = target(server);
+    let changes: Vec<_> = target.routes.iter().filter(|route| route.kind == Kind::Write).collect();
+    let mut of_body = 0;
+    for route in &changes {
+        let request = target.attempt(route).api_key(target.org.key());
+        let answer = request.header("If-Match", "nonsense").send();
+        assert_eq!(answer.status, 400, "{} {}: {answer}", route.method, route.path);
+        of_body += usize::from(!answer.text().contains("If-Match"));
+    }
+    // Some look at the body first, and what is sent here is good enough for most.
+    assert!(of_body < changes.len() / 4, "{of_body} of {}", changes.len());
 }

@@ -41,12 +41,11 @@ fn exported(org: &Org<'_>, query: &str) -> Vec<Value> {
         org.admin("GET", &path).send().expect(200)
     };
     // Others write to this log as well: what is compared is of one moment.
-    let (table, entries) = loop {
+    let of_one_moment = || {
         let (entries, table) = (get("json"), get("csv").text());
-        if get("json").text() == entries.text() {
-            break (table, entries);
-        }
+        (get("json").text() == entries.text()).then_some((table, entries))
     };
+    let (table, entries) = (0..100).find_map(|_| of_one_moment()).expect("a moment without others");
     for shown in [&table, &entries.text()] {
         let is_odd = |c: char| c.is_control() && !matches!(c, '\r' | '\n');
         assert!(!shown.contains(is_odd), "control characters are not for files: {shown:?}");

@@ -17,7 +17,7 @@ pub(crate) async fn check(call: Call) -> Result<Reply, WireError> {
     let principal = call.principal()?;
     let checked = call
         .server
-        .attribute_check(&call.organization, principal, &request, call.facts(), &call.caller())
+        .attribute_check(&call.organization, principal, &request, call.facts(), &call.caller()?)
         .await
         .map_err(refuse)?;
     let (asked, verdict) = match checked.results.first() {
@@ -44,7 +44,7 @@ pub(crate) async fn check_bulk(call: Call) -> Result<Reply, WireError> {
     let principal = call.principal()?;
     let checked = call
         .server
-        .bulk_attribute_check(&call.organization, principal, &request, call.facts(), &call.caller())
+        .bulk_attribute_check(&call.organization, principal, &request, call.facts(), &call.caller()?)
         .await
         .map_err(refuse)?;
     let result = |(index, result): (usize, &Result<_, String>)| match result {
@@ -110,7 +110,7 @@ pub(crate) async fn set_of_resource(call: Call) -> Result<Reply, WireError> {
 pub(crate) async fn set_of_user(call: Call) -> Result<Reply, WireError> {
     // Whether there is such a person is told only to those who may do this.
     call.server
-        .check_sets_attributes(call.principal()?, call.facts(), &call.caller())
+        .check_sets_attributes(call.principal()?, call.facts(), &call.caller()?)
         .await
         .map_err(refuse)?;
     let user = call.server.user(call.org(), call.name()).await.map_err(refuse)?;
@@ -121,7 +121,7 @@ pub(crate) async fn set_of_user(call: Call) -> Result<Reply, WireError> {
 /// PUT `abac/agents/{}/attributes/{}`.
 pub(crate) async fn set_of_agent(call: Call) -> Result<Reply, WireError> {
     call.server
-        .check_sets_attributes(call.principal()?, call.facts(), &call.caller())
+        .check_sets_attributes(call.principal()?, call.facts(), &call.caller()?)
         .await
         .map_err(refuse)?;
     let agent = call.server.agent(call.org(), call.name()).await.map_err(refuse)?;
@@ -140,7 +140,7 @@ async fn set(call: &Call, owner: AttributeOwner, slug: &str, about: Value) -> Re
     data["value"] = value.clone();
     let principal = call.principal()?;
     call.server
-        .set_attribute(principal, owner, slug, value, call.facts(), &call.caller())
+        .set_attribute(principal, owner, slug, value, call.facts(), &call.caller()?)
         .await
         .map_err(refuse)?;
     let message = if value.is_null() { "Attribute taken away." } else { "Attribute set." };
@@ -162,7 +162,7 @@ pub(crate) async fn policies(call: Call) -> Result<Reply, WireError> {
 /// POST `abac/policies`.
 pub(crate) async fn create_policy(call: Call) -> Result<Reply, WireError> {
     let request: PolicyRequest = call.json()?;
-    let made = call.server.create_policy(call.org(), &request, &call.caller()).await.map_err(refuse)?;
+    let made = call.server.create_policy(call.org(), &request, &call.caller()?).await.map_err(refuse)?;
     Ok(reply::tagged(
         reply::json(StatusCode::CREATED, &json!({ "data": made.view(), "message": "Policy made." })),
         &*made,
@@ -213,7 +213,7 @@ pub(crate) async fn attributes(call: Call) -> Result<Reply, WireError> {
 /// POST `abac/attributes`.
 pub(crate) async fn create_attribute(call: Call) -> Result<Reply, WireError> {
     let request: AttributeRequest = call.json()?;
-    let made = call.server.create_attribute(call.org(), &request, &call.caller()).await.map_err(refuse)?;
+    let made = call.server.create_attribute(call.org(), &request, &call.caller()?).await.map_err(refuse)?;
     Ok(reply::tagged(
         reply::json(StatusCode::CREATED, &json!({ "data": made.view(), "message": "Attribute defined." })),
         &made,

@@ -42,7 +42,7 @@ pub(crate) async fn list(call: Call) -> Result<Reply, WireError> {
 /// POST `admin/agents`.
 pub(crate) async fn create(call: Call) -> Result<Reply, WireError> {
     let patch: AgentPatch = call.json()?;
-    let new = call.server.create_agent(call.org(), &patch, &call.caller()).await.map_err(refuse)?;
+    let new = call.server.create_agent(call.org(), &patch, &call.caller()?).await.map_err(refuse)?;
     let mut data = view::agent(&new.agent);
     if let Some(secret) = &new.secret {
         data["clientSecret"] = secret.expose().into();
@@ -218,7 +218,7 @@ pub(crate) async fn test_token(call: Call) -> Result<Reply, WireError> {
     let request: TestTokenRequest = call.json()?;
     let token = call
         .server
-        .test_token(&call.organization, call.name(), &request, &call.caller())
+        .test_token(&call.organization, call.name(), &request, &call.caller()?)
         .await
         .map_err(refuse)?;
     Ok(reply::ok(&json!({
@@ -296,7 +296,7 @@ pub(crate) async fn report_usage(call: Call) -> Result<Reply, WireError> {
     let agent = call.server.agent(call.org(), call.name()).await.map_err(refuse)?;
     let report = call
         .server
-        .report_usage(call.org(), &agent, call.principal()?, &request, &call.caller())
+        .report_usage(call.org(), &agent, call.principal()?, &request, &call.caller()?)
         .await
         .map_err(refuse)?;
     Ok(reply::usage(&report, call.server.now()))

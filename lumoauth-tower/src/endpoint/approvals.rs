@@ -15,7 +15,7 @@ use crate::reply::{self, Reply};
 pub(crate) async fn request(call: Call) -> Result<Reply, WireError> {
     let (principal, agent) = (call.principal()?, call.agent()?);
     let request: ApprovalRequest = call.json()?;
-    let opened = match call.server.request_approval(principal, agent, &request, &call.caller()).await {
+    let opened = match call.server.request_approval(principal, agent, &request, &call.caller()?).await {
         Ok(opened) => opened,
         Err(ApiError::ToldByMail { task_id, impact }) => {
             // The same for somebody without a channel and for nobody at all.
@@ -77,7 +77,7 @@ async fn decide(call: &Call, approved: bool) -> Result<Reply, WireError> {
     let reviewer =
         call.server.reviewer(call.principal()?, call.facts(), &call.origin).await.map_err(refuse)?;
     let request: ApprovalDecisionRequest = call.json()?;
-    let caller = call.caller();
+    let caller = call.caller()?;
     let approval = call
         .server
         .decide_approval(&reviewer, call.name(), approved, &request, &caller)

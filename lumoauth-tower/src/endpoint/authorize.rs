@@ -294,7 +294,7 @@ pub(crate) async fn own_consents(call: Call) -> Result<Reply, WireError> {
 
 /// DELETE `me/consents/{}`.
 pub(crate) async fn withdraw_own(call: Call) -> Result<Reply, WireError> {
-    let (principal, caller) = (call.principal()?, call.caller());
+    let (principal, caller) = (call.principal()?, call.caller()?);
     let done = call.server.withdraw_own_consent(call.org(), principal, call.name(), &caller).await;
     done.map_err(refuse)?;
     Ok(withdrawn())
@@ -312,7 +312,7 @@ pub(crate) async fn consents_of(call: Call) -> Result<Reply, WireError> {
 pub(crate) async fn withdraw_for(call: Call) -> Result<Reply, WireError> {
     let user = call.server.user(call.org(), call.name()).await.map_err(refuse)?;
     let client = call.params.get(1).map(String::as_str).unwrap_or_default();
-    call.server.withdraw_consent(call.org(), user.id, client, &call.caller()).await.map_err(refuse)?;
+    call.server.withdraw_consent(call.org(), user.id, client, &call.caller()?).await.map_err(refuse)?;
     Ok(withdrawn())
 }
 

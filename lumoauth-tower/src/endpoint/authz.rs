@@ -60,7 +60,7 @@ pub(crate) async fn check_all(call: Call) -> Result<Reply, WireError> {
 pub(crate) async fn permissions(call: Call) -> Result<Reply, WireError> {
     let principal = call.principal()?;
     let permissions =
-        call.server.permissions(principal, call.facts(), &call.caller()).await.map_err(refuse)?;
+        call.server.permissions(principal, call.facts(), &call.caller()?).await.map_err(refuse)?;
     let count = permissions.len() as u64;
     Ok(reply::ok(&json!({
         "user_id": principal.actor().id,
@@ -76,7 +76,7 @@ pub(crate) async fn evaluation(call: Call) -> Result<Reply, WireError> {
     let request: AuthZenEvaluation = call.json()?;
     let (body, remaining) = call
         .server
-        .evaluate(&call.organization, call.principal()?, &request, call.facts(), &call.caller())
+        .evaluate(&call.organization, call.principal()?, &request, call.facts(), &call.caller()?)
         .await
         .map_err(refuse)?;
     Ok(reply::budgeted(&body, &remaining))
@@ -87,7 +87,7 @@ pub(crate) async fn evaluations(call: Call) -> Result<Reply, WireError> {
     let request: AuthZenBatch = call.json()?;
     let (body, remaining) = call
         .server
-        .evaluate_all(&call.organization, call.principal()?, &request, call.facts(), &call.caller())
+        .evaluate_all(&call.organization, call.principal()?, &request, call.facts(), &call.caller()?)
         .await
         .map_err(refuse)?;
     Ok(reply::budgeted(&body, &remaining))
@@ -109,7 +109,7 @@ async fn decide(
     let permissions = permissions.map_err(refuse)?;
     let principal = call.principal()?;
     call.server
-        .check(&call.organization, principal, &permissions, request, call.facts(), &call.caller())
+        .check(&call.organization, principal, &permissions, request, call.facts(), &call.caller()?)
         .await
         .map_err(refuse)
 }

@@ -44,7 +44,7 @@ pub(crate) async fn budget(call: Call) -> Result<Reply, WireError> {
 pub(crate) async fn reserve(call: Call) -> Result<Reply, WireError> {
     let (principal, agent) = (call.principal()?, call.agent()?);
     let request: ReservationRequest = call.json()?;
-    let caller = call.caller();
+    let caller = call.caller()?;
     let limits = call.rate_limits;
     let questions = limits.map(|limits| limits.approval_limit());
     let open = call.server.open_reservation(call.org(), principal, agent, &request, &caller, questions);
@@ -81,7 +81,7 @@ pub(crate) async fn reservation(call: Call) -> Result<Reply, WireError> {
 pub(crate) async fn settle(call: Call) -> Result<Reply, WireError> {
     let (principal, agent) = (call.principal()?, call.agent()?);
     let request: SettleRequest = call.json()?;
-    let caller = call.caller();
+    let caller = call.caller()?;
     let settle = call.server.settle_reservation(call.org(), principal, agent, call.name(), &request, &caller);
     answer(&call, StatusCode::OK, &settle.await.map_err(refuse)?)
 }
@@ -89,7 +89,7 @@ pub(crate) async fn settle(call: Call) -> Result<Reply, WireError> {
 /// POST `agents/me/budget/reservations/{}/release`.
 pub(crate) async fn release(call: Call) -> Result<Reply, WireError> {
     let (principal, agent) = (call.principal()?, call.agent()?);
-    let caller = call.caller();
+    let caller = call.caller()?;
     let release = call.server.release_reservation(call.org(), principal, agent, call.name(), &caller);
     answer(&call, StatusCode::OK, &release.await.map_err(refuse)?)
 }

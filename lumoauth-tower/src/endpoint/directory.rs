@@ -25,7 +25,7 @@ pub(crate) async fn create_user(call: Call) -> Result<Reply, WireError> {
     let request: NewUserRequest = call.json()?;
     let user = call
         .server
-        .create_user(call.org(), &request, call.principal()?, &call.caller())
+        .create_user(call.org(), &request, call.principal()?, &call.caller()?)
         .await
         .map_err(refuse)?;
     let data = users_with_roles(&call, std::slice::from_ref(&user)).await?.pop();
@@ -73,7 +73,7 @@ async fn set_blocked(call: Call, blocked: bool, message: &str) -> Result<Reply, 
         .await
         .map_err(refuse)?;
     let data = users_with_roles(&call, std::slice::from_ref(&user)).await?.pop();
-    Ok(reply::ok(&json!({ "data": data, "message": message })))
+    Ok(reply::tagged(reply::ok(&json!({ "data": data, "message": message })), &*user))
 }
 
 /// GET `admin/clients`.
@@ -89,7 +89,7 @@ pub(crate) async fn create_client(call: Call) -> Result<Reply, WireError> {
     let request: ClientRequest = call.json()?;
     let (client, secret) = call
         .server
-        .create_client(call.org(), &request, call.principal()?, &call.caller())
+        .create_client(call.org(), &request, call.principal()?, &call.caller()?)
         .await
         .map_err(refuse)?;
     let mut data = view::client(&client);
@@ -142,7 +142,7 @@ pub(crate) async fn create_api_key(call: Call) -> Result<Reply, WireError> {
     let request: NewApiKeyRequest = call.json()?;
     let (key, secret) = call
         .server
-        .create_api_key(call.org(), &request, call.principal()?, &call.caller())
+        .create_api_key(call.org(), &request, call.principal()?, &call.caller()?)
         .await
         .map_err(refuse)?;
     let mut data = view::api_key(&key);
@@ -153,6 +153,6 @@ pub(crate) async fn create_api_key(call: Call) -> Result<Reply, WireError> {
 
 /// DELETE `admin/api-keys/{}`.
 pub(crate) async fn revoke_api_key(call: Call) -> Result<Reply, WireError> {
-    call.server.revoke_api_key(call.org(), call.name(), &call.caller()).await.map_err(refuse)?;
+    call.server.revoke_api_key(call.org(), call.name(), &call.caller()?).await.map_err(refuse)?;
     Ok(reply::ok(&json!({ "message": "API key revoked." })))
 }

@@ -18,7 +18,7 @@ pub(crate) async fn open(call: Call) -> Result<Reply, WireError> {
     let request: TaskRequest = call.json()?;
     let opened = call
         .server
-        .open_task(&call.organization, principal, agent, &request, &call.caller())
+        .open_task(&call.organization, principal, agent, &request, &call.caller()?)
         .await
         .map_err(refuse)?;
     let task = &opened.task;
@@ -86,7 +86,7 @@ pub(crate) async fn evaluate(call: Call) -> Result<Reply, WireError> {
 }
 
 async fn end(call: &Call, evaluation: &TaskEvaluation) -> Result<EndedTask, WireError> {
-    let (principal, caller) = (call.principal()?, call.caller());
+    let (principal, caller) = (call.principal()?, call.caller()?);
     call.server.end_task(principal, call.name(), evaluation, call.facts(), &caller).await.map_err(refuse)
 }
 
@@ -96,7 +96,7 @@ pub(crate) async fn request(call: Call) -> Result<Reply, WireError> {
     let request: JitPermissionRequest = call.json()?;
     let made = call
         .server
-        .request_permission(&call.organization, principal, agent, &request, &call.caller())
+        .request_permission(&call.organization, principal, agent, &request, &call.caller()?)
         .await
         .map_err(refuse)?;
     let body = view::jit_status(&made.request, made.status, made.needs_consent, call.prefix());
@@ -115,7 +115,7 @@ pub(crate) async fn token(call: Call) -> Result<Reply, WireError> {
     let (principal, agent) = (call.principal()?, call.agent()?);
     let issued = call
         .server
-        .issue_jit_token(&call.organization, principal, agent, call.name(), &call.caller())
+        .issue_jit_token(&call.organization, principal, agent, call.name(), &call.caller()?)
         .await
         .map_err(refuse)?;
     let body = json!({
@@ -157,7 +157,7 @@ pub(crate) async fn approve(call: Call) -> Result<Reply, WireError> {
     let reviewer =
         call.server.reviewer(call.principal()?, call.facts(), &call.origin).await.map_err(refuse)?;
     let approval: JitApproval = call.json()?;
-    let caller = call.caller();
+    let caller = call.caller()?;
     let granted =
         call.server.approve_permission(&reviewer, call.name(), &approval, &caller).await.map_err(refuse)?;
     Ok(reply::ok(&json!({
@@ -173,7 +173,7 @@ pub(crate) async fn deny(call: Call) -> Result<Reply, WireError> {
     let reviewer =
         call.server.reviewer(call.principal()?, call.facts(), &call.origin).await.map_err(refuse)?;
     let denial: JitDenial = call.json()?;
-    let caller = call.caller();
+    let caller = call.caller()?;
     let denied =
         call.server.deny_permission(&reviewer, call.name(), &denial, &caller).await.map_err(refuse)?;
     Ok(reply::ok(&json!({ "request_id": denied.id.as_str(), "status": "denied" })))

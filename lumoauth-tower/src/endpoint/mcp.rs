@@ -30,7 +30,7 @@ pub(crate) async fn list(call: Call) -> Result<Reply, WireError> {
 /// POST `admin/mcp/servers`.
 pub(crate) async fn create(call: Call) -> Result<Reply, WireError> {
     let patch: McpServerPatch = call.json().map_err(unprocessable)?;
-    let new = call.server.create_mcp_server(call.org(), &patch, &call.caller()).await.map_err(refuse)?;
+    let new = call.server.create_mcp_server(call.org(), &patch, &call.caller()?).await.map_err(refuse)?;
     let mut data = view::mcp_server(&new.server);
     if let Some((client_id, secret)) = &new.resource_client {
         data["resource_client_id"] = json!(client_id);

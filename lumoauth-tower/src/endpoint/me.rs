@@ -30,7 +30,7 @@ pub(crate) async fn ask(call: Call) -> Result<Reply, WireError> {
     let facts = call.facts();
     let answer = call
         .server
-        .ask(&call.organization, principal, &request, facts, &call.caller())
+        .ask(&call.organization, principal, &request, facts, &call.caller()?)
         .await
         .map_err(refuse)?;
     Ok(reply::budgeted(&answer, &answer.remaining))
@@ -42,7 +42,7 @@ pub(crate) async fn authorize_mcp(call: Call) -> Result<Reply, WireError> {
     let request: McpToolRequest = call.json()?;
     let answer = call
         .server
-        .ask_for_mcp_tool(&call.organization, call.principal()?, &request, call.facts(), &call.caller())
+        .ask_for_mcp_tool(&call.organization, call.principal()?, &request, call.facts(), &call.caller()?)
         .await
         .map_err(refuse)?;
     let mut body = json!({
@@ -76,7 +76,7 @@ pub(crate) async fn report_usage(call: Call) -> Result<Reply, WireError> {
     let request: UsageRequest = call.json()?;
     let report = call
         .server
-        .report_usage(call.org(), agent, call.principal()?, &request, &call.caller())
+        .report_usage(call.org(), agent, call.principal()?, &request, &call.caller()?)
         .await
         .map_err(refuse)?;
     Ok(reply::usage(&report, call.server.now()))
@@ -97,7 +97,7 @@ pub(crate) async fn register(call: Call) -> Result<Reply, WireError> {
     let request: RegistrationRequest = call.json()?;
     let registration = call
         .server
-        .register_agent(&call.organization, principal, request, &call.caller())
+        .register_agent(&call.organization, principal, request, &call.caller()?)
         .await
         .map_err(refuse)?;
     let agent = &registration.agent;

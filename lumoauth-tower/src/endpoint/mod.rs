@@ -103,7 +103,15 @@ impl Call {
         self.principal()?.agent().ok_or_else(|| WireError::forbidden("This route is for agents."))
     }
 
-    fn caller(&self) -> Caller {
+    /// Who calls, for what changes no version of a record: whoever names one is told that nobody looks at it.
+    fn caller(&self) -> Result<Caller, WireError> {
+        if self.parts.headers.contains_key(header::IF_MATCH) {
+            return Err(WireError::invalid_request("If-Match is not heeded here: no version is known."));
+        }
+        Ok(self.any_caller())
+    }
+
+    fn any_caller(&self) -> Caller {
         let unknown = || Actor::new(ActorKind::Unknown, "anonymous");
         let actor = self.principal.as_ref().map_or_else(unknown, Principal::actor);
         Caller::new(actor, self.origin.clone())
@@ -114,11 +122,11 @@ impl Call {
         let values: Vec<_> =
             self.parts.headers.get_all(header::IF_MATCH).iter().map(HeaderValue::as_bytes).collect();
         if values.is_empty() {
-            return Ok(self.caller());
+            return Ok(self.any_caller());
         }
         let versions = IfMatch::parse(&values.join(&b", "[..]));
         let versions = versions.map_err(|error| WireError::invalid_request(format!("{error}.")))?;
-        Ok(self.caller().only_over(Some(versions)))
+        Ok(self.any_caller().only_over(Some(versions)))
     }
 
     /// What DPoP proofs are about.

@@ -71,7 +71,7 @@ pub(crate) async fn list(call: Call) -> Result<Reply, WireError> {
 /// POST `admin/roles`.
 pub(crate) async fn create(call: Call) -> Result<Reply, WireError> {
     let request: RoleRequest = call.json()?;
-    let role = call.server.create_role(call.org(), &request, &call.caller()).await.map_err(refuse)?;
+    let role = call.server.create_role(call.org(), &request, &call.caller()?).await.map_err(refuse)?;
     Ok(reply::tagged(
         reply::json(StatusCode::CREATED, &json!({ "data": role.view(), "message": "Role made." })),
         &*role.role,
@@ -238,7 +238,7 @@ pub(crate) async fn remove_several_from_agent(call: Call) -> Result<Reply, WireE
     let holder = agent(&call).await?;
     let names: Names = call.json()?;
     let wanted = texts(&all_of(names.roles, [names.role, names.role_id]), "roles")?;
-    call.server.unassign_roles(call.org(), &holder, &wanted, &call.caller()).await.map_err(refuse)?;
+    call.server.unassign_roles(call.org(), &holder, &wanted, &call.caller()?).await.map_err(refuse)?;
     Ok(reply::ok(&json!({ "message": "Roles taken away." })))
 }
 
@@ -336,7 +336,7 @@ pub(crate) async fn permissions(call: Call) -> Result<Reply, WireError> {
 /// POST `admin/permissions`.
 pub(crate) async fn create_permission(call: Call) -> Result<Reply, WireError> {
     let request: PermissionRequest = call.json()?;
-    let made = call.server.create_permission(call.org(), &request, &call.caller()).await.map_err(refuse)?;
+    let made = call.server.create_permission(call.org(), &request, &call.caller()?).await.map_err(refuse)?;
     Ok(reply::tagged(
         reply::json(StatusCode::CREATED, &json!({ "data": made.view(0), "message": "Permission listed." })),
         &made,
@@ -353,8 +353,13 @@ pub(crate) async fn permission(call: Call) -> Result<Reply, WireError> {
 pub(crate) async fn update_permission(call: Call) -> Result<Reply, WireError> {
     let request: PermissionRequest = call.json()?;
     let caller = call.editor()?;
-    call.server.update_permission(call.org(), call.name(), &request, &caller).await.map_err(refuse)?;
-    let (permission, roles) = call.server.permission(call.org(), call.name()).await.map_err(refuse)?;
+    let permission =
+        call.server.update_permission(call.org(), call.name(), &request, &caller).await.map_err(refuse)?;
+    let roles = match call.server.permission(call.org(), call.name()).await {
+        Ok((_, roles)) => roles,
+        Err(ApiError::NotFound(_)) => 0,
+        Err(error) => return Err(refuse(error)),
+    };
     Ok(reply::tagged(
         reply::ok(&json!({ "data": permission.view(roles), "message": "Permission changed." })),
         &permission,
@@ -378,13 +383,13 @@ async fn user(call: &Call, name: &str) -> Result<Holder, WireError> {
 }
 
 async fn give_to_all(call: &Call, holders: &[Holder]) -> Result<Reply, WireError> {
-    call.server.give_role(call.org(), call.name(), holders, &call.caller()).await.map_err(refuse)?;
+    call.server.give_role(call.org(), call.name(), holders, &call.caller()?).await.map_err(refuse)?;
     Ok(reply::ok(&json!({ "message": "Role given." })))
 }
 
 async fn unassign(call: &Call, holder: &Holder, role: &str) -> Result<Reply, WireError> {
     let roles = [role.to_owned()];
-    call.server.unassign_roles(call.org(), holder, &roles, &call.caller()).await.map_err(refuse)?;
+    call.server.unassign_roles(call.org(), holder, &roles, &call.caller()?).await.map_err(refuse)?;
     Ok(reply::ok(&json!({ "message": "Role taken away." })))
 }
 
@@ -395,7 +400,7 @@ async fn give(call: &Call, holder: &Holder, only: bool) -> Result<(), WireError>
     let nothing = only && names.roles.as_ref().is_some_and(Vec::is_empty);
     let wanted = all_of(names.roles, [names.role, names.role_id]);
     let wanted = if nothing && wanted.is_empty() { Vec::new() } else { texts(&wanted, "roles")? };
-    let caller = call.caller();
+    let caller = call.caller()?;
     call.server.assign_roles(call.org(), holder, &wanted, only, &caller).await.map_err(|error| match error {
         // The agent or person is there; what the body names is not.
         ApiError::NotFound(_) => invalid("roles", "name an unknown role"),
@@ -447,14 +452,14 @@ async fn permit(call: &Call, holder: &Holder) -> Result<Reply, WireError> {
     let names: Names = call.json()?;
     let wanted = all_of(names.permissions, [names.permission, names.permission_id]);
     texts(&wanted, "permissions")?;
-    let caller = call.caller();
+    let caller = call.caller()?;
     call.server.grant_permissions(call.org(), holder, &wanted, &caller).await.map_err(refuse)?;
     let (_, permissions) = call.server.grants_of(call.org(), holder).await.map_err(refuse)?;
     Ok(reply::ok(&json!({ "data": permissions, "message": "Permissions given." })))
 }
 
 async fn withdraw(call: &Call, holder: &Holder) -> Result<Reply, WireError> {
-    let caller = call.caller();
+    let caller = call.caller()?;
     call.server.withdraw_permission(call.org(), holder, call.second(), &caller).await.map_err(refuse)?;
     Ok(reply::ok(&json!({ "message": "Permission taken away." })))
 }

@@ -16,7 +16,7 @@ pub(crate) async fn check(call: Call) -> Result<Reply, WireError> {
     let request: RelationRequest = call.json()?;
     let found = call
         .server
-        .relation_check(&call.organization, call.principal()?, &request, call.facts(), &call.caller())
+        .relation_check(&call.organization, call.principal()?, &request, call.facts(), &call.caller()?)
         .await
         .map_err(refuse)?;
     let subject = request.subject.clone().or_else(|| request.user.clone()).or_else(|| {
@@ -45,7 +45,7 @@ pub(crate) async fn expand(call: Call) -> Result<Reply, WireError> {
     let request: RelationRequest = call.json()?;
     let found = call
         .server
-        .relation_expand(&call.organization, call.principal()?, &request, call.facts(), &call.caller())
+        .relation_expand(&call.organization, call.principal()?, &request, call.facts(), &call.caller()?)
         .await
         .map_err(refuse)?;
     let body = json!({ "tree": found.answer, "consistency_token": found.token });
@@ -57,7 +57,7 @@ pub(crate) async fn objects(call: Call) -> Result<Reply, WireError> {
     let request: RelationRequest = call.json()?;
     let found = call
         .server
-        .relation_objects(&call.organization, call.principal()?, &request, call.facts(), &call.caller())
+        .relation_objects(&call.organization, call.principal()?, &request, call.facts(), &call.caller()?)
         .await
         .map_err(refuse)?;
     let body = json!({
@@ -99,7 +99,7 @@ fn filter(call: &Call) -> RelationRequest {
 pub(crate) async fn write(call: Call) -> Result<Reply, WireError> {
     let request: TupleRequest = call.json()?;
     let (all, new, token) =
-        call.server.write_tuples(call.org(), &request, &call.caller()).await.map_err(refuse)?;
+        call.server.write_tuples(call.org(), &request, &call.caller()?).await.map_err(refuse)?;
     let data = data(&all, request.tuples.is_some());
     let status = if new.is_empty() { StatusCode::OK } else { StatusCode::CREATED };
     let body = json!({
@@ -119,7 +119,7 @@ pub(crate) async fn remove(call: Call) -> Result<Reply, WireError> {
         call.json()?
     };
     let (there, token) =
-        call.server.remove_tuples(call.org(), &request, &call.caller()).await.map_err(refuse)?;
+        call.server.remove_tuples(call.org(), &request, &call.caller()?).await.map_err(refuse)?;
     let data = data(&there, request.tuples.is_some());
     let body = json!({
         "data": data, "message": "Relations removed.", "removed": there.len(), "consistency_token": token,
@@ -164,7 +164,7 @@ pub(crate) async fn namespaces(call: Call) -> Result<Reply, WireError> {
 /// PUT `zanzibar/namespaces/{}`.
 pub(crate) async fn define(call: Call) -> Result<Reply, WireError> {
     let request: NamespaceRequest = call.json()?;
-    let caller = call.caller();
+    let caller = call.caller()?;
     let namespace =
         call.server.define_namespace(call.org(), call.name(), &request, &caller).await.map_err(refuse)?;
     Ok(reply::ok(&json!({ "data": namespace_view(&namespace), "message": "Namespace defined." })))
@@ -172,7 +172,7 @@ pub(crate) async fn define(call: Call) -> Result<Reply, WireError> {
 
 /// DELETE `zanzibar/namespaces/{}`.
 pub(crate) async fn undefine(call: Call) -> Result<Reply, WireError> {
-    call.server.remove_namespace(call.org(), call.name(), &call.caller()).await.map_err(refuse)?;
+    call.server.remove_namespace(call.org(), call.name(), &call.caller()?).await.map_err(refuse)?;
     Ok(reply::ok(&json!({ "message": "Namespace removed: the usual rules hold." })))
 }
 

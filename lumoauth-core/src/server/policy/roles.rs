@@ -160,7 +160,7 @@ impl AuthorizationServer {
                 .also(named.changes))
         };
         let (role, _) = self.change_policy(org, caller, plan).await?;
-        self.role(org, role.slug.as_str()).await
+        self.with_policy(org, |snapshot| RoleView::of(snapshot, &role)).await
     }
 
     /// Changes a role.
@@ -264,20 +264,23 @@ impl AuthorizationServer {
             if role.permissions.len() > Role::MAX_PERMISSIONS {
                 return Err(invalid("permissions", format!("are more than {}", Role::MAX_PERMISSIONS)));
             }
-            let plan = Plan::new(EventKind::RoleUpdated, "role changed", target(old), old.slug.clone());
+            let mut plan = Plan::new(EventKind::RoleUpdated, "role changed", target(old), old.clone());
             let (listed, changes) = named.map(|named| (named.listed, named.changes)).unwrap_or_default();
             if role == **old && changes.is_empty() {
                 return Ok(plan);
             }
             role.updated_at = self.now();
+            let role = Arc::new(role);
+            plan.result = role.clone();
             Ok(plan
                 .changed(&told(old), &told(&role))
                 .with_names("listed", listed)
-                .put(snapshot, &Entry::Role(Arc::new(role)))
+                .put(snapshot, &Entry::Role(role))
                 .also(changes))
         };
-        let (slug, _) = self.change_policy(org, caller, plan).await?;
-        self.role(org, slug.as_str()).await
+        // What was written is answered, and not what somebody else made of it since.
+        let (role, _) = self.change_policy(org, caller, plan).await?;
+        self.with_policy(org, |snapshot| RoleView::of(snapshot, &role)).await
     }
 }
 

@@ -24,9 +24,9 @@ pub(crate) async fn agents(call: Call) -> Result<Reply, WireError> {
 /// POST `admin/aauth/agents`.
 pub(crate) async fn create_agent(call: Call) -> Result<Reply, WireError> {
     let patch: AAuthAgentPatch = call.json()?;
-    let agent = call.server.create_aauth_agent(call.org(), &patch, &call.caller()).await.map_err(refuse)?;
+    let agent = call.server.create_aauth_agent(call.org(), &patch, &call.caller()?).await.map_err(refuse)?;
     let body = json!({ "data": view::aauth_agent(&agent), "message": "AAuth agent registered." });
-    Ok(reply::json(StatusCode::CREATED, &body))
+    Ok(reply::tagged(reply::json(StatusCode::CREATED, &body), &*agent))
 }
 
 /// GET `admin/aauth/agents/{}`.
@@ -61,7 +61,7 @@ pub(crate) async fn resources(call: Call) -> Result<Reply, WireError> {
 /// POST `admin/aauth/resources`.
 pub(crate) async fn create_resource(call: Call) -> Result<Reply, WireError> {
     let patch: AAuthResourcePatch = call.json()?;
-    let resource = call.server.create_aauth_resource(call.org(), &patch, &call.caller()).await;
+    let resource = call.server.create_aauth_resource(call.org(), &patch, &call.caller()?).await;
     let resource = resource.map_err(refuse)?;
     let body = json!({ "data": view::aauth_resource(&resource), "message": "AAuth resource registered." });
     Ok(reply::tagged(reply::json(StatusCode::CREATED, &body), &*resource))
