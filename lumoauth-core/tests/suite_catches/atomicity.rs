@@ -123,6 +123,12 @@ async fn a_removal_that_checks_and_then_removes_has_two_winners() {
 }
 
 #[tokio::test]
+#[should_panic(expected = "true, true")]
+async fn a_removal_that_checks_the_version_and_then_removes_undoes_an_update() {
+    agents::removals_are_guarded(&Racy::default()).await;
+}
+
+#[tokio::test]
 #[should_panic(expected = "Admission")]
 async fn a_rate_limit_that_checks_and_then_counts_admits_too_many() {
     rate_limits::admits_exactly_max(&Racy::default()).await;

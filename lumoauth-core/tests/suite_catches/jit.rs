@@ -256,7 +256,7 @@ async fn requests_of_the_neighbours_are_not_listed() {
 }
 
 #[tokio::test]
-#[should_panic(expected = "[")]
+#[should_panic(expected = "too many of a")]
 async fn requests_without_a_limit_are_found_out() {
     jit::waiting_is_bounded(&Faulty::new(Fault::Patient)).await;
 }

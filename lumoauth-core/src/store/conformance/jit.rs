@@ -287,8 +287,8 @@ pub async fn waiting_is_bounded(store: &dyn JitStore) {
         }
     });
     let made = made.await;
-    assert!(made.iter().all(|made| *made <= Load::MAX_PER_TASK), "{made:?}");
-    assert_eq!(made.iter().sum::<usize>(), Load::MAX_PER_AGENT, "{made:?}");
+    assert!(made.iter().all(|made| *made <= Load::MAX_PER_TASK), "too many of a task: {made:?}");
+    assert_eq!(made.iter().sum::<usize>(), Load::MAX_PER_AGENT, "too many of an agent: {made:?}");
     assert_eq!(waiting(store, &org).await, Load::MAX_PER_AGENT as u64);
     // Another agent is not concerned, and an answer makes room.
     let other = opened(store, &org).await;
