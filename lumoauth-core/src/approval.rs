@@ -365,12 +365,12 @@ pub(crate) fn is_plain(text: &str, lines: Lines) -> bool {
 }
 
 /// Whether every text in `value` is plain, names of members included.
-pub(crate) fn is_plain_json(value: &Value, lines: Lines) -> bool {
+pub(crate) fn is_plain_json(value: &Value) -> bool {
     match value {
-        Value::String(text) => is_plain(text, lines),
-        Value::Array(items) => items.iter().all(|item| is_plain_json(item, lines)),
+        Value::String(text) => is_plain(text, Lines::One),
+        Value::Array(items) => items.iter().all(is_plain_json),
         Value::Object(members) => {
-            members.iter().all(|(name, value)| is_plain(name, Lines::One) && is_plain_json(value, lines))
+            members.iter().all(|(name, value)| is_plain(name, Lines::One) && is_plain_json(value))
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => true,
     }
@@ -470,12 +470,12 @@ mod tests {
         for text in ["a\u{0}", "a\u{202e}b", "a\u{2067}b", "a\u{200b}b", "a\u{85}b", "a\u{feff}b", "\u{7f}"] {
             assert!(!is_plain(text, Lines::One) && !is_plain(text, Lines::Several), "{text:?}");
             for value in [json!(text), json!([[text]]), json!({ "a": text }), json!({ text: 1 })] {
-                assert!(!is_plain_json(&value, Lines::Several), "{value}");
+                assert!(!is_plain_json(&value), "{value}");
             }
         }
         assert!(is_plain("a\n\tb", Lines::Several) && !is_plain("a\nb", Lines::One));
-        assert!(is_plain_json(&json!({ "a": ["b\nc", 1, null] }), Lines::Several));
-        assert!(!is_plain_json(&json!({ "a\nb": 1 }), Lines::Several));
+        assert!(is_plain_json(&json!({ "a": ["b c", 1, null] })));
+        assert!(!is_plain_json(&json!({ "a\nb": 1 })) && !is_plain_json(&json!(["b\nc"])));
     }
 
     #[test]

@@ -78,8 +78,7 @@ impl AuthorizationDetail {
         {
             return Err(InvalidDetail("has an identifier that is not text"));
         }
-        if !members.iter().all(|(name, value)| is_plain(name, Lines::One) && is_plain_json(value, Lines::One))
-        {
+        if !members.iter().all(|(name, value)| is_plain(name, Lines::One) && is_plain_json(value)) {
             return Err(InvalidDetail("contains control characters"));
         }
         let detail = Self(members);

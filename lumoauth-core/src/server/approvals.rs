@@ -12,10 +12,7 @@ use super::{ApiError, AuthorizationServer, Caller, Reviewer};
 pub(super) use crate::approval::Lines;
 use crate::{
     agent::Agent,
-    approval::{
-        Approval, ApprovalStatus, ApprovalToken, Decision, Epochs, Impact, is_plain, is_plain_json,
-        shows_nothing,
-    },
+    approval::{Approval, ApprovalStatus, ApprovalToken, Decision, Epochs, Impact, is_plain, shows_nothing},
     audit::{Actor, Event, EventKind, Origin, Target, cleaned},
     clock::Timestamp,
     id::{AgentId, OrgId, UserId},
@@ -88,12 +85,6 @@ impl<'a> Wanted<'a> {
         let meta = request.meta.clone().unwrap_or_default();
         if serde_json::to_string(&meta).map_or(usize::MAX, |text| text.len()) > Approval::MAX_META {
             return Err(invalid("meta", format!("must be at most {} bytes", Approval::MAX_META)));
-        }
-        let is_plain_meta = |(name, value): (&String, &Value)| {
-            is_plain(name, Lines::One) && is_plain_json(value, Lines::Several)
-        };
-        if !meta.iter().all(is_plain_meta) {
-            return Err(invalid("meta", "contains control characters"));
         }
         let who = request.on_behalf_of.as_deref().unwrap_or_default();
         let is_name =
