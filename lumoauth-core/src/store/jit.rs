@@ -132,8 +132,8 @@ pub trait JitStore: fmt::Debug + Send + Sync + 'static {
 
     /// Up to `max` requests of any organization whose callback is due at `now`, in turns: first the one of each organization
     /// that is due longest, then the next one of each, and so on; of the same turn, the one that is due longest first. However
-    /// many of one organization are due, they delay no other. Checked by `conformance::jit::callbacks` and
-    /// `callbacks_take_turns`.
+    /// many of one organization are due, they delay no other; only as many organizations as `max` do. Checked by
+    /// `conformance::jit::callbacks` and `callbacks_take_turns`.
     ///
     /// # Errors
     /// [`StoreError`] if the backend cannot answer.
