@@ -115,7 +115,7 @@ fn no_edit_of_many_is_lost(server: &Server) {
     let role = org.admin("POST", "/roles").json(role).send().expect(201).json()["data"].clone();
     let record =
         Editable { org: org.clone(), path: format!("/admin/roles/{}", text(&role["slug"])), methods: &[] };
-    let wanted: Vec<_> = (0..EDITORS / 2).map(|n| format!("{}.edit{n}", unique("doc"))).collect();
+    let wanted: Vec<_> = (0..EDITORS).map(|n| format!("{}.edit{n}", unique("doc"))).collect();
 
     at_once(wanted.len(), |n| {
         loop {

@@ -238,6 +238,7 @@ fn bad_requests_are_refused_by_member(server: &Server) {
         ("on_behalf_of", Value::Null),
         ("on_behalf_of", json!("")),
         ("on_behalf_of", json!("a b@people.test")),
+        ("on_behalf_of", json!("\u{202e}a@people.test")),
         ("on_behalf_of", json!(long(255))),
         ("on_behalf_of", json!({ "id": 1 })),
         ("meta", json!("text")),

@@ -6,7 +6,7 @@ use lumoauth_tests::{KeySite, Org, Server, at_once, int, list, on_each_backend, 
 use serde_json::{Value, json};
 
 use crate::{
-    jit::{asked, bare, detail, entry, opened, request, reviewer, setting, status},
+    jit::{asked, bare, detail, entry, listed, opened, request, reviewer, setting, status},
     policy::some_role,
 };
 
@@ -14,6 +14,7 @@ on_each_backend!(
     approved_request_says_so_and_how_long,
     denied_request_gives_the_message_and_not_the_reason,
     pending_list_shows_what_is_asked,
+    texts_may_be_left_out,
     agent_approves_nothing_whatever_token_it_holds,
     scope_alone_decides_for_nobody_else,
     role_decides_for_others,
@@ -88,18 +89,7 @@ fn pending_list_shows_what_is_asked(server: &Server) {
     let body = json!({ "task_id": task, "authorization_details": wanted, "justification": "Why\nnot" });
     let made = org.post("/jit/request").bearer(&token).json(body).send().expect(201).json();
     let (_, admin) = reviewer(&org);
-    let mut found = None;
-    for page in 1.. {
-        let shown = org.get(&format!("/jit/pending?limit=100&page={page}")).bearer(&admin).send().ok();
-        assert_eq!(shown["pending_requests"], shown["data"]);
-        assert_eq!(shown["count"], shown["pagination"]["total"]);
-        found =
-            found.or(list(&shown["data"]).iter().find(|it| it["request_id"] == made["request_id"]).cloned());
-        if shown["pagination"]["hasNextPage"] != true {
-            break;
-        }
-    }
-    let item = found.expect("it is listed");
+    let item = listed(&org, &admin, text(&made["request_id"])).expect("it is listed");
     assert_eq!((&item["status"], &item["risk_level"]), (&json!("pending"), &json!("critical")));
     assert_eq!((&item["agent_id"], &item["agent_name"]), (&json!(agent.agent_id), &json!(agent.name)));
     assert_eq!((&item["authorization_details"], &item["justification"]), (&wanted, &json!("Why\nnot")));
@@ -110,6 +100,27 @@ fn pending_list_shows_what_is_asked(server: &Server) {
     let id = text(&made["request_id"]);
     says(&org, &admin, "deny", id, json!({ "action_hash": "00" })).refused(403, "forbidden");
     says(&org, &admin, "approve", id, json!({ "action_hash": item["action_hash"] })).ok();
+}
+
+/// Whether somebody leaves a text out, writes nothing, or writes what shows nothing: it is not there.
+fn texts_may_be_left_out(server: &Server) {
+    let (org, agent, token, task) = setting(server);
+    let (_, admin) = reviewer(&org);
+    for nothing in [Value::Null, json!(""), json!("  "), json!("\u{200d}\u{a0}")] {
+        let body = json!({ "name": nothing, "type": nothing });
+        let own = org.post("/jit/task").bearer(&token).json(body).send().expect(201).json();
+        let delete = detail("file_access", &["delete"]);
+        let body = json!({ "task_id": task, "authorization_details": delete, "justification": nothing });
+        let made = org.post("/jit/request").bearer(&token).json(body).send().expect(201).json();
+        let id = text(&made["request_id"]);
+        assert_eq!(listed(&org, &admin, id).expect("it waits")["justification"], Value::Null, "{nothing}");
+        says(&org, &admin, "approve", id, json!({ "notes": nothing, "agent_message": nothing })).ok();
+        let status = status(&agent, &token, id);
+        assert_eq!(status["has_notes"], false, "{status}");
+        assert_eq!(status.get("agent_message").unwrap_or(&Value::Null), &Value::Null, "{status}");
+        let path = format!("/jit/task/{}/evaluate", text(&own["task_id"]));
+        org.post(&path).bearer(&token).json(json!({ "result": "completed", "notes": nothing })).send().ok();
+    }
 }
 
 fn agent_approves_nothing_whatever_token_it_holds(server: &Server) {

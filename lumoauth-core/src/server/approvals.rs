@@ -87,8 +87,9 @@ impl<'a> Wanted<'a> {
             return Err(invalid("meta", format!("must be at most {} bytes", Approval::MAX_META)));
         }
         let who = request.on_behalf_of.as_deref().unwrap_or_default();
-        let is_name =
-            (1..=254).contains(&who.len()) && !who.chars().any(|c| c.is_whitespace() || c.is_control());
+        let is_name = (1..=254).contains(&who.len())
+            && is_plain(who, Lines::One)
+            && !who.chars().any(char::is_whitespace);
         if !is_name {
             return Err(invalid("on_behalf_of", "must be an e-mail address or a user id"));
         }
@@ -112,16 +113,27 @@ pub(super) fn readable(
     most: usize,
     lines: Lines,
 ) -> Result<String, ApiError> {
-    if shows_nothing(text) {
-        return Err(invalid(member, "is required"));
-    }
     if text.chars().count() > most {
         return Err(invalid(member, format!("is longer than {most} characters")));
     }
     if !is_plain(text, lines) {
         return Err(invalid(member, "contains control characters"));
     }
+    if shows_nothing(text) {
+        return Err(invalid(member, "is required"));
+    }
     Ok(text.to_owned())
+}
+
+/// The same of text that may be left out. What shows nothing is left out, as it is where an administrator writes.
+pub(super) fn readable_if_any(
+    member: &'static str,
+    text: Option<&str>,
+    most: usize,
+    lines: Lines,
+) -> Result<Option<String>, ApiError> {
+    let text = text.filter(|text| !(is_plain(text, lines) && shows_nothing(text)));
+    text.map(|text| readable(member, text, most, lines)).transpose()
 }
 
 fn invalid(member: &'static str, problem: impl Into<String>) -> ApiError {
@@ -277,12 +289,8 @@ impl AuthorizationServer {
         {
             return Err(ApiError::Forbidden("This is not what was shown."));
         }
-        let note = match request.note.as_deref() {
-            Some(note) if !note.trim().is_empty() => {
-                Some(readable("note", note, Approval::MAX_REASON, Lines::Several)?)
-            }
-            _ => None,
-        };
+        let note = request.note.as_deref();
+        let note = readable_if_any("note", note, Approval::MAX_REASON, Lines::Several)?;
         let mut epoch_of_whom = None;
         if approved && approval.status(now) == ApprovalStatus::Pending {
             // Not from a cache: an agent that was stopped a moment ago gets no more yes.

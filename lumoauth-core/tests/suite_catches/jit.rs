@@ -268,7 +268,7 @@ async fn risk_of_another_moment_is_found_out() {
 }
 
 #[tokio::test]
-#[should_panic(expected = "true")]
+#[should_panic(expected = "true, true")]
 async fn callbacks_that_repeat_are_found_out() {
     jit::callbacks(&Faulty::new(Fault::Repeating)).await;
 }

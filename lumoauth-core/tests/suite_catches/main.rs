@@ -12,6 +12,7 @@ mod events;
 mod expiry;
 mod grants;
 mod jit;
+mod mcp_servers;
 mod organizations;
 mod policies;
 mod replay;

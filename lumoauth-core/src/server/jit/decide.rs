@@ -11,7 +11,7 @@ use crate::{
     jit::{JitRequest, RequestStatus, Rule, Ruling},
     server::{
         ApiError, AuthorizationServer, Caller, Reviewer,
-        approvals::{Lines, readable},
+        approvals::{Lines, readable_if_any},
     },
     store::{AgentKey, Listing, Page, RequestEvents},
 };
@@ -153,11 +153,7 @@ impl AuthorizationServer {
         if self.request_status(org, request, now).await? != RequestStatus::Pending {
             return Err(not_pending());
         }
-        let text = |member, text: Option<&str>| match text {
-            None => Ok(None),
-            Some(text) if text.trim().is_empty() => Ok(None),
-            Some(text) => readable(member, text, JitRequest::MAX_TEXT, Lines::Several).map(Some),
-        };
+        let text = |member, text| readable_if_any(member, text, JitRequest::MAX_TEXT, Lines::Several);
         let user = reviewer.user();
         let ruling = Ruling {
             approved: said.approved,

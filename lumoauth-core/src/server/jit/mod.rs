@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ApiError, AuthorizationServer, Caller, RequestFacts,
-    approvals::{Lines, readable, refuse_test_tokens},
+    approvals::{Lines, readable_if_any, refuse_test_tokens},
 };
 use crate::{
     agent::Agent,
@@ -130,9 +130,8 @@ impl AuthorizationServer {
     ) -> Result<OpenedTask, ApiError> {
         refuse_test_tokens(principal)?;
         let (org, now) = (&organization.id, self.now());
-        let text = |member, text: &Option<String>| match text.as_deref() {
-            None | Some("") => Ok(None),
-            Some(text) => readable(member, text, Task::MAX_NAME, Lines::One).map(Some),
+        let text = |member, text: &Option<String>| {
+            readable_if_any(member, text.as_deref(), Task::MAX_NAME, Lines::One)
         };
         let mut task = Task::new(agent.id, agent.client_id.clone(), now);
         (task.name, task.kind) = (text("name", &request.name)?, text("type", &request.kind)?);
@@ -298,10 +297,8 @@ impl AuthorizationServer {
             member: "result",
             problem: "must be completed, failed or cancelled".to_owned(),
         })?;
-        let notes = match evaluation.notes.as_deref() {
-            None | Some("") => None,
-            Some(notes) => Some(readable("notes", notes, JitRequest::MAX_TEXT, Lines::Several)?),
-        };
+        let notes = evaluation.notes.as_deref();
+        let notes = readable_if_any("notes", notes, JitRequest::MAX_TEXT, Lines::Several)?;
         let closing = Closing { outcome, at: now, notes };
         let event = caller.event(EventKind::JitTaskClosed, "task closed", now);
         let event = about_task(&task, event)

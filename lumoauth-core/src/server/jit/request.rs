@@ -22,7 +22,7 @@ use crate::{
     principal::Principal,
     server::{
         ApiError, AuthorizationServer, Caller,
-        approvals::{Lines, readable, refuse_test_tokens},
+        approvals::{Lines, readable_if_any, refuse_test_tokens},
         retrying,
     },
     spending::{Payers, Remaining},
@@ -82,10 +82,9 @@ impl Wanted {
             Some(one) => one,
         };
         let detail = AuthorizationDetail::new(detail).map_err(|error| invalid(&error.to_string()))?;
-        let justification = match request.justification.as_deref() {
-            None | Some("") => None,
-            Some(text) => Some(readable("justification", text, JitRequest::MAX_TEXT, Lines::Several)?),
-        };
+        let justification = request.justification.as_deref();
+        let justification =
+            readable_if_any("justification", justification, JitRequest::MAX_TEXT, Lines::Several)?;
         let callback = match request.callback_url.as_deref() {
             None | Some("") => None,
             Some(url) => {
