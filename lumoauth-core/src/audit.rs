@@ -17,7 +17,7 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-use crate::{clock::Timestamp, id::EventId};
+use crate::{clock::Timestamp, id::EventId, secret::without_credentials};
 
 /// One fact.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,7 +71,7 @@ pub struct Origin {
 impl Origin {
     /// An origin with these facts. Longer or unprintable text is cut and cleaned.
     pub fn new(ip: Option<IpAddr>, user_agent: Option<&str>, request_id: Option<&str>) -> Self {
-        let kept = |text: &str| if is_clean(text) { text.into() } else { cleaned(text).into() };
+        let kept = |text: &str| clean(text.into());
         Self { ip, user_agent: user_agent.map(kept), request_id: request_id.map(kept) }
     }
 
@@ -97,7 +97,7 @@ pub struct Actor {
 impl Actor {
     /// A principal with this id.
     pub fn new(kind: ActorKind, id: impl Into<Arc<str>>) -> Self {
-        Self { kind, id: id.into(), name: None }
+        Self { kind, id: clean(id.into()), name: None }
     }
 
     /// The same with a display name.
@@ -165,11 +165,7 @@ pub struct Target {
 impl Target {
     /// A thing with this kind and id.
     pub fn new(kind: &'static str, id: impl Into<Arc<str>>) -> Self {
-        let mut id = id.into();
-        if !is_clean(&id) {
-            id = cleaned(&id).into();
-        }
-        Self { kind: kind.into(), id, name: None }
+        Self { kind: kind.into(), id: clean(id.into()), name: None }
     }
 
     /// The same with a display name.
@@ -180,13 +176,18 @@ impl Target {
     }
 }
 
-fn is_clean(text: &str) -> bool {
-    text.len() <= 256 && !text.contains(char::is_control)
+fn clean(text: Arc<str>) -> Arc<str> {
+    if is_clean(&text) { text } else { cleaned(&text).into() }
 }
 
-/// Text that a caller chose, as the log may hold it: at most 256 characters, none of them a control.
+fn is_clean(text: &str) -> bool {
+    text.len() <= 256 && !text.contains(char::is_control) && without_credentials(text) == text
+}
+
+/// Text that a caller chose, as the log may hold it: at most 256 characters, none of them a control, and no credential.
 pub(crate) fn cleaned(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(256).collect()
+    let visible: String = text.chars().filter(|c| !c.is_control()).collect();
+    without_credentials(&visible).chars().take(256).collect()
 }
 
 /// Whether what was tried happened.

@@ -34,6 +34,9 @@ pub struct Client {
     pub grant_types: Vec<String>,
     /// Whether it can keep a secret.
     pub confidential: bool,
+    /// Whether it uses codes with PKCE only, though it can keep a secret. One that cannot always does.
+    #[serde(default)]
+    pub requires_pkce: bool,
     /// Whether it works.
     pub active: bool,
     /// Raised whenever all its tokens must die.
@@ -61,6 +64,7 @@ impl Client {
             allowed_scopes: Vec::new(),
             grant_types: vec!["client_credentials".to_owned()],
             confidential: true,
+            requires_pkce: false,
             active: true,
             epoch: 0,
             version: 0,
@@ -68,6 +72,11 @@ impl Client {
             updated_at: now,
         };
         (client, secret)
+    }
+
+    /// Whether it gets no code without a code challenge (RFC 7636).
+    pub fn needs_pkce(&self) -> bool {
+        self.requires_pkce || !self.confidential
     }
 }
 

@@ -1,6 +1,6 @@
 //! Secrets that never print, and the hashes that stores keep instead of them.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use aws_lc_rs::{constant_time, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -45,6 +45,56 @@ impl Secret {
     pub fn hash(&self) -> SecretHash {
         SecretHash::of(&self.0)
     }
+}
+
+/// How the credentials that are made here begin.
+const PREFIXES: [&str; 9] = ["lms_", "lmk_", "agk_", "rt_", "ac_", "aac_", "ach_", "apr_", "areq_"];
+
+/// What is written in place of a credential.
+const HIDDEN: &str = "[hidden]";
+
+/// `text` without what has the form of a credential: one that is made here, or a signed token. For what callers write and
+/// somebody reads later, in a log: they put the right thing in the wrong place.
+///
+/// ```
+/// use lumoauth_core::secret::{Secret, without_credentials};
+///
+/// let secret = Secret::generate("lms_");
+/// assert_eq!(without_credentials(&format!("as {}!", secret.expose())), "as [hidden]!");
+/// assert_eq!(without_credentials("read:documents"), "read:documents");
+/// ```
+pub fn without_credentials(text: &str) -> Cow<'_, str> {
+    let runs = || text.split_inclusive(|c: char| !is_of_credential(c));
+    let word = |run: &str| run.trim_end_matches(|c| !is_of_credential(c)).len();
+    if !runs().any(|run| is_credential(&run[..word(run)])) {
+        return Cow::Borrowed(text);
+    }
+    let mut kept = String::with_capacity(text.len());
+    for run in runs() {
+        let (run, rest) = run.split_at(word(run));
+        kept.push_str(if is_credential(run) { HIDDEN } else { run });
+        kept.push_str(rest);
+    }
+    Cow::Owned(kept)
+}
+
+fn is_of_credential(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
+}
+
+/// Whether there is a credential in this run of characters that credentials are made of.
+fn is_credential(run: &str) -> bool {
+    // 256 random bits are 43 characters; of a part of them, half is enough to hide it.
+    const LEAST: usize = 22;
+    if run.len() < LEAST {
+        return false;
+    }
+    let begins = |at: usize| run[..at].chars().next_back().is_none_or(|c| !c.is_ascii_alphanumeric());
+    let ours = |prefix: &str| {
+        run.match_indices(prefix).any(|(at, _)| begins(at) && run.len() >= at + prefix.len() + LEAST)
+    };
+    let signed = || run.find("eyJ").is_some_and(|at| begins(at) && run[at..].contains('.'));
+    PREFIXES.into_iter().any(ours) || signed()
 }
 
 impl From<String> for Secret {
@@ -142,4 +192,40 @@ pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(digest::digest(&digest::SHA256, data).as_ref());
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_taken_out_of_text() {
+        for prefix in PREFIXES {
+            let secret = Secret::generate(prefix);
+            let text = secret.expose();
+            for (before, after) in [("", ""), ("a ", " b"), ("\u{e9}:", "/x"), ("read:", ":*"), ("a_", "")] {
+                let shown = without_credentials(&format!("{before}{text}{after}")).into_owned();
+                assert!(shown.contains("[hidden]") && !shown.contains(&text[..20]), "{shown}");
+            }
+            // Half of one is one.
+            assert!(!without_credentials(&text[..prefix.len() + 22]).contains(prefix));
+        }
+        let token = "eyJhbGciOiJFUzI1NiJ9.eyJhIjoxfQ.c2lnbmF0dXJl";
+        assert_eq!(
+            without_credentials(&format!("Bearer {token}, twice {token}")),
+            "Bearer [hidden], twice [hidden]"
+        );
+        for text in [
+            "",
+            "read:documents",
+            "agt_2fcd31b0659f4a0db0989fe2ba0b21f7",
+            "report_of_everything_that_happened_this_year",
+            "apr_7",
+            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0",
+            "tool:eyJ",
+            "0c0d4d5e-9a55-0a6e-5b9d-1f10aa23bc45",
+        ] {
+            assert!(matches!(without_credentials(text), Cow::Borrowed(same) if same == text), "{text}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ import lumoauth_api_client
 import pytest
 from lumoauth import LumoAuth
 from lumoauth_api_client import exceptions, models
-from lumoauth_api_client.api import AdminAgentsApi, AdminAuditLogsApi, AdminMcpApi, WellKnownApi
+from lumoauth_api_client.api import AdminAgentsApi, AdminAuditLogsApi, AdminMcpApi, AdminOAuthClientsApi, WellKnownApi
 from lumoauth_api_client.models import (
     AdminAgentsCreateRequest,
     AdminAgentsGenerateTokenRequest,
@@ -166,6 +166,16 @@ def test_mcp_server_without_a_body_is_a_422(server, client):
         AdminMcpApi(client).admin_mcp_servers_create(server.org)
     assert caught.value.status in (400, 422)
     assert isinstance(json.loads(caught.value.body)["error"], str)
+
+
+def test_clients(server, client):
+    body = {"name": f"Generated {uuid.uuid4().hex}", "allowedScopes": ["read:a"], "requiresPkce": True}
+    made = server.admin("POST", "/clients", json=body).json()["data"]
+    clients = AdminOAuthClientsApi(client)
+    one = clients.get_client(server.org, str(made["id"])).data
+    assert (one.client_id, one.is_public, one.requires_pkce) == (made["clientId"], False, True)
+    assert one.scopes == ["read:a"]
+    assert clients.list_clients(server.org).data
 
 
 def test_audit_logs(server, client, created):

@@ -11,6 +11,7 @@ on_each_backend!(
     no_edit_of_many_is_lost,
     one_of_fifty_removes_what_it_saw,
     every_record_has_versions,
+    a_changed_status_has_a_version,
     a_record_made_anew_has_another_version,
     everything_that_changes_a_record_heeds_its_version,
     risks_have_a_version,
@@ -183,6 +184,18 @@ fn every_record_has_versions(server: &Server) {
                 record.send("DELETE", Some(tag), None).expect(404);
             }
         }
+    }
+}
+
+fn a_changed_status_has_a_version(server: &Server) {
+    let agent = server.acme().agent(&["read:a"]);
+    let path = format!("/admin/agents/{}", agent.agent_id);
+    let record = Editable { org: agent.org.clone(), path, methods: &[] };
+    for change in ["deactivate", "activate", "disable", "enable", "revoke"] {
+        let before = record.tag();
+        let changed = agent.admin("POST", &format!("/{change}")).header("If-Match", &before).send();
+        let after = tag(&changed.expect(200));
+        assert_eq!((after != before, record.tag()), (true, after), "{change}");
     }
 }
 

@@ -1,6 +1,11 @@
 //! Exporting the audit log (contract 2.14).
 
-use lumoauth_tests::{Server, int, list, on_each_backend, unique};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use lumoauth_tests::{Server, at_once, int, list, on_each_backend, text, unique};
 use serde_json::{Value, json};
 
 on_each_backend!(
@@ -9,6 +14,8 @@ on_each_backend!(
     csv_cells_cannot_become_formulas_or_rows,
     export_takes_the_filters_of_the_list,
     get_and_post_export_the_same,
+    export_has_each_entry_once_while_others_write,
+    one_entry_is_selected_as_others_are,
     unknown_format_is_refused,
     export_needs_an_audit_scope,
 );
@@ -83,6 +90,53 @@ fn get_and_post_export_the_same(server: &Server) {
     }
     let broken = agent.org.admin("POST", "/audit-logs/export").body("application/json", "{").send();
     broken.expect(400);
+}
+
+fn export_has_each_entry_once_while_others_write(server: &Server) {
+    let agent = server.acme().agent(&["read:a"]);
+    let token = agent.token();
+    // More than one page, of which the first moves while the others are read.
+    at_once(8, |_| (0..80).for_each(|_| drop(agent.ask(&token, "read:a").ok())));
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    agent.ask(&token, "read:a").ok();
+                }
+            });
+        }
+        let exports = (0..5).map(|_| {
+            let path =
+                format!("/audit-logs/export?format=json&action=agent.action&actorId={}", agent.agent_id);
+            agent.org.admin("GET", &path).send().expect(200).json()
+        });
+        let exports: Vec<_> = exports.collect();
+        done.store(true, Ordering::Relaxed);
+        for export in exports {
+            let ids: Vec<_> = list(&export["data"]).iter().map(|entry| int(&entry["id"])).collect();
+            assert!(ids.is_sorted_by(|newer, older| newer > older), "{ids:?}");
+            assert!(ids.len() >= 640, "{}", ids.len());
+            assert_eq!(export["exported"], ids.len());
+        }
+    });
+}
+
+fn one_entry_is_selected_as_others_are(server: &Server) {
+    let agent = server.acme().agent(&["read:a"]);
+    let asked = agent.ask(&agent.token(), "read:a").ok();
+    let query = format!("auditId={}", text(&asked["audit_id"]));
+    let count = |path: &str, filter: &str| {
+        let answer = agent.org.admin("GET", &format!("/audit-logs{path}{query}{filter}")).send().expect(200);
+        list(&answer.json()["data"]).len()
+    };
+    for path in ["?", "/export?format=json&"] {
+        assert_eq!((count(path, ""), count(path, "&status=success")), (1, 1), "{path}");
+        assert_eq!((count(path, "&status=failure"), count(path, "&action=role.*")), (0, 0), "{path}");
+    }
+    assert_eq!(count("?", "&page=2"), 0);
+    let nonsense = agent.org.admin("GET", &format!("/audit-logs?{query}&status=zz")).send();
+    nonsense.refused(400, "invalid_request");
 }
 
 fn unknown_format_is_refused(server: &Server) {

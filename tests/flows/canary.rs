@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lumoauth_tests::{
-    Backend, Call, DpopKey, EXCHANGE, JWT, KeySite, Options, Org, Request, Server, percent_encode,
+    Agent, Backend, Call, DpopKey, EXCHANGE, JWT, KeySite, Options, Org, Request, Server, percent_encode,
     raw_exchange, text, unique,
 };
 use serde_json::{Value, json};
@@ -55,6 +55,7 @@ fn assert_no_canary_sings(backend: Backend) {
     let token = agent.token();
     let mut secrets = vec![agent.secret.clone(), agent.api_key.clone(), token.clone(), org.key().to_owned()];
     secrets.extend(trace.passwords());
+    misplaced(&org, &agent, &token, &secrets[..4]);
 
     for path in ["/oauth/token", "/oauth/introspect", "/oauth/revoke"] {
         for name in [
@@ -259,6 +260,36 @@ fn secrets_of_keys(server: &Server) -> Vec<String> {
     secrets.extend([end(bound), end(&proof), end(&shown), robot.secret]);
     assert!(secrets.iter().all(|secret| secret.len() > 20), "{secrets:?}");
     secrets
+}
+
+/// Credentials where callers write of other things, and the log says what they wrote.
+fn misplaced(org: &Org<'_>, agent: &Agent<'_>, token: &str, secrets: &[String]) {
+    for secret in secrets {
+        let ask = |action: &str, context: Value| {
+            let body = json!({ "action": action, "context": context });
+            let request = org.post("/agents/ask").bearer(token).json(body);
+            request.header("User-Agent", secret).header("X-Request-Id", secret).send();
+        };
+        ask("read:a", json!({ "id": secret, "resource_type": secret }));
+        ask(secret, json!({}));
+        ask(&format!("read:{secret}"), json!({}));
+        let post = |path: &str, body: Value| drop(org.post(path).bearer(token).json(body).send());
+        post("/authz/check", json!({ "permission": secret }));
+        post("/authz/check-any", json!({ "permissions": [secret, "read:a"] }));
+        post("/abac/check", json!({ "resourceType": secret, "action": secret, "resourceId": secret }));
+        post("/agents/me/mcp/authorize", json!({ "server_id": secret, "tool": secret }));
+        let subject = json!({ "type": "agent", "id": agent.agent_id });
+        post(
+            "/authz/v1/evaluation",
+            json!({
+                "subject": subject, "action": { "name": secret }, "resource": { "type": secret, "id": secret },
+            }),
+        );
+        let login = json!({ "email": format!("{secret}@people.test"), "password": "wrong" });
+        org.post("/oauth/login/json").json(login).send();
+        let form = [("grant_type", "client_credentials"), ("client_id", &**secret), ("client_secret", "x")];
+        org.post("/oauth/token").form(&form).send();
+    }
 }
 
 /// Canaries in the place of credentials, and of what is like one, where agents ask people and where it is said who may what.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response};
 use http_body::Body;
 use http_body_util::Full;
-use lumoauth_core::random::random_bytes;
+use lumoauth_core::{random::random_bytes, secret::without_credentials};
 use lumoauth_tower::{LumoauthService, MatchedRoute, PeerAddr};
 use tokio::time::Instant;
 use tower::ServiceExt;
@@ -125,6 +125,7 @@ impl RequestIds {
 fn is_harmless(id: &[u8]) -> bool {
     (1..=64).contains(&id.len())
         && id.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && str::from_utf8(id).is_ok_and(|id| without_credentials(id) == id)
 }
 
 /// Text from outside for a log line: cut, and without what a terminal or a reader of the log could take for

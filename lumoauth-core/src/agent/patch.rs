@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use super::{
-    AAuthIdentityPatch, Agent, AgentKind, AuthMethod, DelegationConsent, IdentityType,
+    AAuthIdentityPatch, Agent, AgentKind, AgentStatus, AuthMethod, DelegationConsent, IdentityType,
     admission::{auth_methods, networks},
     key_set, redirect_uris,
 };
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The members of an agent that an administrator may set. Absent and `null` leave a member as it is;
-/// everything else (ids, status, counters) is not settable and ignored.
+/// everything else (ids, counters) is not settable and ignored.
 ///
 /// Members that are set elsewhere are refused unless they are null or empty: accepting and ignoring a restriction would be
 /// failing open.
@@ -28,9 +28,9 @@ pub struct AgentPatch {
     pub name: Option<String>,
     /// What it does.
     pub description: Option<String>,
-    /// Only at creation: the short name; derived from the name if absent.
+    /// The short name, which never changes; at creation it is derived from the name if absent.
     pub slug: Option<String>,
-    /// Only at creation: the OAuth client id; generated if absent.
+    /// The OAuth client id, which never changes; at creation it is generated if absent.
     #[serde(rename = "clientId", alias = "client_id")]
     pub client_id: Option<String>,
     /// What sort of program it is.
@@ -84,6 +84,11 @@ pub struct AgentPatch {
     /// empty one is all.
     #[serde(rename = "authMethods", alias = "auth_methods")]
     pub auth_methods: Option<Vec<String>>,
+    /// As it is; changed at routes of their own, such as `admin/agents/{id}/disable`.
+    pub status: Option<String>,
+    /// The same of `isActive`.
+    #[serde(rename = "isActive", alias = "is_active")]
+    pub is_active: Option<bool>,
     /// Given at `admin/agents/{id}/permissions`, not here.
     pub permissions: Option<Value>,
     /// Given at `admin/agents/{id}/roles`, not here.
@@ -167,6 +172,7 @@ impl AgentPatch {
     /// [`InvalidAgent`] for the first member that cannot be accepted.
     pub fn apply(&self, agent: &mut Agent) -> Result<(), InvalidAgent> {
         self.refuse_members_of_elsewhere()?;
+        self.refuse_changes_of_elsewhere(agent)?;
         let mut next = agent.clone();
         if let Some(name) = &self.name {
             next.name = checked_text("name", name, 1, 128)?.into();
@@ -253,6 +259,25 @@ impl AgentPatch {
             next.aauth = Some(Box::new(patch.applied_to(next.aauth.as_deref())?));
         }
         *agent = next;
+        Ok(())
+    }
+
+    /// Who is told that an agent was stopped must be able to rely on it.
+    fn refuse_changes_of_elsewhere(&self, agent: &Agent) -> Result<(), InvalidAgent> {
+        let differs = |given: &Option<String>, is: &str| given.as_deref().is_some_and(|given| given != is);
+        let is_active = agent.status == AgentStatus::Active;
+        if differs(&self.status, agent.status.as_str()) {
+            return Err(invalid("status", "changes at routes of its own, as `disable` of the agent"));
+        }
+        if self.is_active.is_some_and(|given| given != is_active) {
+            return Err(invalid("isActive", "changes at routes of its own, as `disable` of the agent"));
+        }
+        if differs(&self.slug, agent.slug.as_str()) {
+            return Err(invalid("slug", "never changes"));
+        }
+        if differs(&self.client_id, agent.client_id.as_str()) {
+            return Err(invalid("clientId", "never changes"));
+        }
         Ok(())
     }
 
@@ -390,6 +415,29 @@ mod tests {
     }
 
     #[test]
+    fn what_changes_elsewhere_is_said_as_it_is_or_not_at_all() {
+        let mut one = agent();
+        for text in [
+            r#"{"status":"suspended"}"#,
+            r#"{"status":"revoked","name":"B"}"#,
+            r#"{"isActive":false}"#,
+            r#"{"slug":"b"}"#,
+            r#"{"client_id":"b"}"#,
+        ] {
+            assert!(patch(text).apply(&mut one).is_err(), "{text}");
+            assert_eq!(*one.name, *"A", "{text}");
+        }
+        let as_it_is = format!(
+            r#"{{"status":"active","isActive":true,"slug":"a","clientId":"{}","name":"B"}}"#,
+            one.client_id.as_str(),
+        );
+        patch(&as_it_is).apply(&mut one).unwrap();
+        assert_eq!(*one.name, *"B");
+        one.change_status(crate::agent::StatusChange::Disable).unwrap();
+        assert!(patch(r#"{"isActive":true}"#).apply(&mut one).is_err());
+    }
+
+    #[test]
     fn members_of_delegation_are_set_and_withdrawn() {
         let mut one = agent();
         patch(
@@ -480,7 +528,7 @@ mod tests {
     fn read_only_members_are_ignored() {
         let mut one = agent();
         let before = one.clone();
-        patch(r#"{"id":"x","status":"revoked","epoch":9,"organization":"globex"}"#).apply(&mut one).unwrap();
+        patch(r#"{"id":"x","epoch":9,"organization":"globex"}"#).apply(&mut one).unwrap();
         assert_eq!(one, before);
     }
 

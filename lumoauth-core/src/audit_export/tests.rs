@@ -134,6 +134,17 @@ fn a_file_in_which_nothing_is_signed_is_nothing() {
 }
 
 #[test]
+fn a_file_says_what_it_is_before_anything_else() {
+    let setting = Setting::new();
+    let kept = setting.last_head();
+    // A head that was kept knows whose log it is, and not what the file is.
+    for head in [None, Some(&*kept)] {
+        let finding = check(Some(setting.keys()), &setting.lines[1..], head).unwrap_err();
+        assert_eq!((finding.first, finding.problem), (1, "the file does not say whose log it is"));
+    }
+}
+
+#[test]
 fn a_changed_entry_is_named() {
     let setting = Setting::new();
     for seq in 1..=ENTRIES {

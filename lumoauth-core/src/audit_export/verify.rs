@@ -78,6 +78,8 @@ pub struct Report {
 #[derive(Debug)]
 pub struct Verifier {
     org: Option<OrgId>,
+    /// The line that says what the file is was there.
+    introduced: bool,
     keys: Vec<PublicKey>,
     own_keys: bool,
     tree: Frontier,
@@ -99,10 +101,14 @@ pub struct Verifier {
 }
 
 impl Verifier {
+    /// What it says of a file that does not begin as one.
+    const NAMELESS: &str = "the file does not say whose log it is";
+
     /// A verifier that trusts these keys, or without any those that the file brings along.
     pub fn new(keys: Option<Vec<PublicKey>>) -> Self {
         Self {
             org: None,
+            introduced: false,
             own_keys: keys.is_none(),
             keys: keys.unwrap_or_default(),
             tree: Frontier::default(),
@@ -146,12 +152,13 @@ impl Verifier {
                 if self.org.get_or_insert_with(|| org.clone()) != &org {
                     return Err(self.at_next("the log of another organization begins here"));
                 }
+                self.introduced = true;
                 Ok(())
             }
             Some(Line::Key { jwk }) => self.key(&jwk),
             Some(Line::Entry { seq, event_id, at, body, leaf }) => {
-                let Some(org) = &self.org else {
-                    return Err(self.at_next("the file does not say whose log it is"));
+                let Some(org) = self.org.as_ref().filter(|_| self.introduced) else {
+                    return Err(self.at_next(Self::NAMELESS));
                 };
                 let next = self.tree.size().saturating_add(1);
                 if seq != next {
@@ -203,8 +210,8 @@ impl Verifier {
     /// [`Finding`] if it has no end, or something was never explained.
     pub fn finish(self) -> Result<Report, Finding> {
         let size = self.tree.size();
-        let Some(org) = self.org.clone() else {
-            return Err(self.at_next("the file does not say whose log it is"));
+        let Some(org) = self.org.clone().filter(|_| self.introduced) else {
+            return Err(self.at_next(Self::NAMELESS));
         };
         if let Some((last, _)) = self.awaited.last_key_value() {
             let problem = "missing: the end of the log was cut off, a signed head is about more entries";

@@ -129,13 +129,13 @@ impl Request {
         if params.get("response_mode").is_some_and(|mode| mode != "query") {
             return Err(invalid("Only response_mode=query is supported."));
         }
-        let public = match client {
+        let needs_pkce = match client {
             AuthenticatedClient::Agent(_) => false,
             AuthenticatedClient::Client(client) => {
                 if !client.grant_types.iter().any(|name| name == "authorization_code") {
                     return Err(RequestError::UnauthorizedClient);
                 }
-                !client.confidential
+                client.needs_pkce()
             }
         };
         let scope = match params.get("scope") {
@@ -175,7 +175,7 @@ impl Request {
             scope,
             resource,
             nonce: bounded("nonce")?,
-            code_challenge: code_challenge(params, public)?,
+            code_challenge: code_challenge(params, needs_pkce)?,
             offline,
             prompt,
             max_age,
@@ -270,6 +270,12 @@ mod tests {
         let client = app(false);
         assert_eq!(parse(&client, "response_type=code").unwrap_err(), "invalid_request");
         let query = format!("response_type=code&code_challenge={CHALLENGE}&code_challenge_method=S256");
+        assert!(parse(&client, &query).is_ok());
+        // So must one that can keep a secret, if it was registered like that.
+        let AuthenticatedClient::Client(client) = app(true) else { panic!() };
+        let client = Client { requires_pkce: true, ..(*client).clone() };
+        let client = AuthenticatedClient::Client(Arc::new(client));
+        assert_eq!(parse(&client, "response_type=code").unwrap_err(), "invalid_request");
         assert!(parse(&client, &query).is_ok());
     }
 

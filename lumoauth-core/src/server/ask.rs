@@ -21,6 +21,7 @@ use crate::{
     organization::Organization,
     policy::{DecidedBy, Entity, Environment, Question as PolicyQuestion, Resource, Verdict},
     principal::{Identity, Principal},
+    secret::without_credentials,
     spending::{Payers, Remaining},
 };
 
@@ -257,15 +258,16 @@ impl AuthorizationServer {
         now: Timestamp,
     ) -> Result<String, ApiError> {
         let decision = if verdict.allowed { "allow" } else { "deny" };
+        let action = cleaned(action);
         let mut event =
             Event::new(EventKind::AgentAction, principal.actor(), format!("ask {action}: {decision}"), now)
-                .on(Target::new("action", action))
+                .on(Target::new("action", &*action))
                 .from_origin(&caller.origin)
-                .with("action", action)
+                .with("action", &*action)
                 .with("decision", decision)
                 .with("decided_by", verdict.decided_by.as_str())
                 .with("path", verdict.path_view())
-                .with("reason", &*verdict.reason);
+                .with("reason", &*without_credentials(&verdict.reason));
         if let Some(resource) = resource {
             event = event.with("resource", resource);
         }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     agent::Agent,
-    audit::{Event, EventKind, Origin, Target},
+    audit::{Event, EventKind, Origin, Target, cleaned},
     authorize::still_allowed,
     authz::{parties, subject_parties},
     capability::{Capability, Scope},
@@ -216,7 +216,7 @@ impl AuthorizationServer {
         if let Some(agent) = principal.agent() {
             let answers: serde_json::Map<_, _> = results
                 .iter()
-                .map(|(name, allowed)| (name.chars().take(128).collect(), (*allowed).into()))
+                .map(|(name, allowed)| (cleaned(name).chars().take(128).collect(), (*allowed).into()))
                 .collect();
             let event = Event::new(EventKind::AgentAction, agent_actor(agent), "permission check", now)
                 .on(Target::new(subject.kind(), subject.id()))

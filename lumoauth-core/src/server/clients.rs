@@ -42,7 +42,7 @@ pub struct ClientRequest {
     /// Whether it can keep a secret.
     #[serde(rename = "isConfidential", alias = "is_confidential")]
     pub confidential: Option<bool>,
-    /// Always on.
+    /// Whether it uses codes with PKCE only. One that is not confidential does, whatever is said here.
     #[serde(rename = "requiresPkce", alias = "requires_pkce")]
     pub requires_pkce: Option<bool>,
 }
@@ -95,16 +95,17 @@ impl AuthorizationServer {
             }
             client.grant_types.clone_from(types);
         }
-        if request.requires_pkce == Some(false) {
-            let problem = "cannot be switched off".to_owned();
-            return Err(ApiError::Invalid { member: "requiresPkce", problem });
-        }
         client.jwks_uri = request.jwks_uri.as_deref().map(|uri| https_url("jwksUri", uri)).transpose()?;
         client.jwks = match &request.jwks {
             Some(keys) => key_set("jwks", keys)?,
             None => None,
         };
         let confidential = request.confidential != Some(false);
+        if !confidential && request.requires_pkce == Some(false) {
+            let problem = "cannot be switched off for a client without a secret".to_owned();
+            return Err(ApiError::Invalid { member: "requiresPkce", problem });
+        }
+        client.requires_pkce = request.requires_pkce == Some(true);
         let refused = match (&client.jwks, &client.jwks_uri) {
             (Some(_), Some(_)) => Some("cannot be given together with jwksUri"),
             (Some(_), None) | (None, Some(_)) if !confidential => Some("are for confidential clients"),
@@ -334,6 +335,9 @@ mod tests {
         let shown = view::client(&client);
         assert_eq!((&shown["redirectUris"], &shown["jwks"]), (&uris, &keys()));
         assert_eq!(shown["grantTypes"], json!(GRANT_TYPES));
+        assert_eq!((&shown["requiresPkce"], &shown["isPublic"]), (&json!(false), &json!(false)));
+        let (client, _) = register(json!({ "name": "App", "requiresPkce": true })).await.unwrap();
+        assert_eq!(view::client(&client)["requiresPkce"], true);
         let published =
             json!({ "name": "App", "jwksUri": "https://app.test/jwks.json", "jwks": { "keys": [] } });
         let (client, _) = register(published).await.unwrap();
@@ -343,6 +347,8 @@ mod tests {
         let (client, secret) = register(public).await.unwrap();
         assert!(secret.is_none() && !client.confidential && client.secrets.is_empty());
         assert_eq!(client.grant_types, ["authorization_code", "refresh_token"]);
+        let shown = view::client(&client);
+        assert_eq!((&shown["requiresPkce"], &shown["isPublic"]), (&json!(true), &json!(true)));
     }
 
     #[tokio::test]
@@ -357,7 +363,6 @@ mod tests {
             ("jwksUri", json!("http://app.test/jwks.json"), "jwksUri"),
             ("jwksUri", json!(""), "jwksUri"),
             ("jwks", json!({ "keys": [{ "kty": "oct", "k": "c2VjcmV0" }] }), "jwks"),
-            ("requiresPkce", json!(false), "requiresPkce"),
         ] {
             let refused = register(json!({ "name": "App", member: value })).await;
             assert!(
@@ -366,6 +371,9 @@ mod tests {
             );
         }
         let both = json!({ "name": "App", "jwks": keys(), "jwksUri": "https://app.test/jwks.json" });
+        let open = json!({ "name": "App", "requiresPkce": false, "isConfidential": false });
+        let refused = register(open).await;
+        assert!(matches!(refused, Err(ApiError::Invalid { member: "requiresPkce", .. })));
         let public = json!({ "name": "App", "jwks": keys(), "isConfidential": false });
         for body in [both, public] {
             assert!(matches!(register(body).await, Err(ApiError::Invalid { member: "jwks", .. })));

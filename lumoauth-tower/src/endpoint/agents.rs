@@ -1,6 +1,6 @@
 //! The agent registry.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use lumoauth_core::{
@@ -95,35 +95,35 @@ pub(crate) async fn delete(call: Call) -> Result<Reply, WireError> {
 
 /// POST `admin/agents/{}/activate`.
 pub(crate) async fn activate(call: Call) -> Result<Reply, WireError> {
-    let agent = change(&call, StatusChange::Activate).await?;
-    Ok(reply::ok(&json!({ "data": agent, "message": "Agent activated." })))
+    let (agent, view) = change(&call, StatusChange::Activate).await?;
+    Ok(reply::tagged(reply::ok(&json!({ "data": view, "message": "Agent activated." })), &*agent))
 }
 
 /// POST `admin/agents/{}/deactivate`.
 pub(crate) async fn deactivate(call: Call) -> Result<Reply, WireError> {
-    let agent = change(&call, StatusChange::Deactivate).await?;
-    Ok(reply::ok(&json!({ "data": agent, "message": "Agent deactivated." })))
+    let (agent, view) = change(&call, StatusChange::Deactivate).await?;
+    Ok(reply::tagged(reply::ok(&json!({ "data": view, "message": "Agent deactivated." })), &*agent))
 }
 
 /// POST `admin/agents/{}/enable`.
 pub(crate) async fn enable(call: Call) -> Result<Reply, WireError> {
-    let agent = change(&call, StatusChange::Activate).await?;
-    Ok(reply::ok(&json!({ "message": "Agent enabled.", "agent": agent })))
+    let (agent, view) = change(&call, StatusChange::Activate).await?;
+    Ok(reply::tagged(reply::ok(&json!({ "message": "Agent enabled.", "agent": view })), &*agent))
 }
 
 /// POST `admin/agents/{}/disable`.
 pub(crate) async fn disable(call: Call) -> Result<Reply, WireError> {
-    let agent = change(&call, StatusChange::Disable).await?;
-    Ok(reply::ok(&json!({ "message": "Agent disabled.", "agent": agent })))
+    let (agent, view) = change(&call, StatusChange::Disable).await?;
+    Ok(reply::tagged(reply::ok(&json!({ "message": "Agent disabled.", "agent": view })), &*agent))
 }
 
 /// POST `admin/agents/{}/revoke`.
 pub(crate) async fn revoke(call: Call) -> Result<Reply, WireError> {
-    let agent = change(&call, StatusChange::Revoke).await?;
-    Ok(reply::ok(&json!({ "data": agent, "message": "Agent revoked." })))
+    let (agent, view) = change(&call, StatusChange::Revoke).await?;
+    Ok(reply::tagged(reply::ok(&json!({ "data": view, "message": "Agent revoked." })), &*agent))
 }
 
-async fn change(call: &Call, change: StatusChange) -> Result<Value, WireError> {
+async fn change(call: &Call, change: StatusChange) -> Result<(Arc<Agent>, Value), WireError> {
     #[derive(Deserialize)]
     struct Body {
         reason: Option<String>,
@@ -134,7 +134,8 @@ async fn change(call: &Call, change: StatusChange) -> Result<Value, WireError> {
         .change_agent_status(call.org(), call.name(), change, body.reason.as_deref(), &call.editor()?)
         .await
         .map_err(refuse)?;
-    with_grants(call, &agent).await
+    let view = with_grants(call, &agent).await?;
+    Ok((agent, view))
 }
 
 /// POST `admin/agents/{}/rotate-credentials`.

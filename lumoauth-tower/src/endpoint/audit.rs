@@ -6,7 +6,7 @@ use lumoauth_core::{
     audit::{EventKind, EventOutcome},
     clock::Timestamp,
     server::ApiError,
-    store::{AuditFilter, LogEntry, Page},
+    store::{AuditFilter, Listing, LogEntry, Page},
     wire::{WireError, view},
 };
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use crate::reply::{self, Reply};
 const MAX_EXPORT: u64 = 10_000;
 
 /// An export ends after the entry that passes this size: memory is bounded whatever the entries hold.
-const MAX_EXPORT_BYTES: usize = 16 * 1024 * 1024;
+const MAX_EXPORT_BYTES: usize = 64 * 1024 * 1024;
 
 /// Entries that are read at once.
 const EXPORT_STEP: u32 = 500;
@@ -27,17 +27,7 @@ const EXPORT_STEP: u32 = 500;
 pub(crate) async fn list(call: Call) -> Result<Reply, WireError> {
     let query = call.query();
     let paging = query.page()?;
-    if let Some(id) = query.get(&["auditId", "audit_id"]) {
-        let items: Vec<_> = match call.server.audit_entry(call.org(), id).await {
-            Ok(entry) => vec![view::audit_entry_detailed(&entry)],
-            Err(ApiError::NotFound(_)) => Vec::new(),
-            Err(error) => return Err(refuse(error)),
-        };
-        let total = items.len() as u64;
-        return Ok(reply::ok(&paging.render("audit_logs", items, total)));
-    }
-    let filter = filter(&query)?;
-    let page = call.server.audit_log(call.org(), &filter, paging.store_page()).await.map_err(refuse)?;
+    let page = entries(&call, &query, &filter(&query)?, paging.store_page()).await?;
     let items = page.items.iter().map(view::audit_entry_detailed).collect();
     Ok(reply::ok(&paging.render("audit_logs", items, page.total)))
 }
@@ -71,7 +61,7 @@ pub(crate) async fn stats(call: Call) -> Result<Reply, WireError> {
     })))
 }
 
-/// GET, POST `admin/audit-logs/export`: CSV, or JSON with `format=json`; at most 10000 entries and 16 MiB, newest first. A
+/// GET, POST `admin/audit-logs/export`: CSV, or JSON with `format=json`; at most 10000 entries and 64 MiB, newest first. A
 /// body says the same as a query.
 pub(crate) async fn export(call: Call) -> Result<Reply, WireError> {
     let query = call.posted_query()?;
@@ -81,22 +71,25 @@ pub(crate) async fn export(call: Call) -> Result<Reply, WireError> {
         Some(_) => return Err(WireError::invalid_request("format must be csv or json.")),
     };
     let mut filter = filter(&query)?;
-    // What happens during the export is not part of it, so that pages do not shift; what happened just now is.
+    // What happens during the export is not part of it; what happened just now is.
     filter.until.get_or_insert_with(|| call.server.now().plus(Duration::from_millis(1)));
     let mut text = String::from(if as_json { "{\"data\":[" } else { "" });
     if !as_json {
         text.push_str(&COLUMNS.join(","));
         text.push_str("\r\n");
     }
-    let (mut written, mut total) = (0, u64::MAX);
-    while written < total.min(MAX_EXPORT) && text.len() < MAX_EXPORT_BYTES {
-        let page = Page { offset: written, limit: EXPORT_STEP };
-        let step = call.server.audit_log(call.org(), &filter, page).await.map_err(refuse)?;
-        total = step.total;
+    let (mut written, mut read, mut total, mut last) = (0, 0, None, u64::MAX);
+    while written < total.unwrap_or(MAX_EXPORT).min(MAX_EXPORT) && text.len() < MAX_EXPORT_BYTES {
+        let step = entries(&call, &query, &filter, Page { offset: read, limit: EXPORT_STEP }).await?;
+        total.get_or_insert(step.total);
         if step.items.is_empty() {
             break;
         }
-        for entry in &step.items {
+        read += step.items.len() as u64;
+        // What is numbered meanwhile comes first, and moves what was read already to this page.
+        let before = last;
+        for entry in step.items.iter().skip_while(|entry| entry.seq >= before) {
+            last = entry.seq;
             if as_json {
                 let separator = if written == 0 { "" } else { "," };
                 write!(text, "{separator}{}", view::audit_entry_detailed(entry)).expect(INTO_STRING);
@@ -106,12 +99,32 @@ pub(crate) async fn export(call: Call) -> Result<Reply, WireError> {
             written += 1;
         }
     }
+    let total = total.unwrap_or_default();
     if as_json {
         write!(text, "],\"total\":{total},\"exported\":{written}}}").expect(INTO_STRING);
         let name = "attachment; filename=\"audit-logs.json\"";
         return Ok(reply::download("application/json; charset=utf-8", name, text));
     }
     Ok(reply::download("text/csv; charset=utf-8", "attachment; filename=\"audit-logs.csv\"", text))
+}
+
+/// The entries that `filter` admits: of all, or of the one that the query names by its `auditId`.
+async fn entries(
+    call: &Call,
+    query: &Query,
+    filter: &AuditFilter,
+    page: Page,
+) -> Result<Listing<LogEntry>, WireError> {
+    let Some(id) = query.get(&["auditId", "audit_id"]) else {
+        return call.server.audit_log(call.org(), filter, page).await.map_err(refuse);
+    };
+    let found = match call.server.audit_entry(call.org(), id).await {
+        Ok(entry) => Some(entry).filter(|entry| filter.matches(&entry.event)),
+        Err(ApiError::NotFound(_)) => None,
+        Err(error) => return Err(refuse(error)),
+    };
+    let total = found.iter().count() as u64;
+    Ok(Listing { items: found.into_iter().filter(|_| page.offset == 0).collect(), total })
 }
 
 /// Why writing cannot fail.

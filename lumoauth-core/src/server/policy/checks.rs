@@ -205,7 +205,7 @@ impl AuthorizationServer {
         if let Some(agent) = principal.agent() {
             let shown = results.iter().flatten().map(|(check, verdict)| {
                 let question = cleaned(&format!("{}.{}", check.resource_type, check.action));
-                json!({ "action": question, "resource": check.resource_id, "allowed": verdict.allowed })
+                json!({ "action": question, "resource": check.resource_id.as_deref().map(cleaned), "allowed": verdict.allowed })
             });
             let event = Event::new(EventKind::AgentAction, principal.actor(), "attribute policy check", now)
                 .on(Target::new("agent", agent.id.to_string()))
