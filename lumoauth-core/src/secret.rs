@@ -89,12 +89,14 @@ fn is_credential(run: &str) -> bool {
     if run.len() < LEAST {
         return false;
     }
-    let begins = |at: usize| run[..at].chars().next_back().is_none_or(|c| !c.is_ascii_alphanumeric());
-    let ours = |prefix: &str| {
-        run.match_indices(prefix).any(|(at, _)| begins(at) && run.len() >= at + prefix.len() + LEAST)
+    let begins = |before: &str| !before.ends_with(|c: char| c.is_ascii_alphanumeric());
+    // All of them end in an underscore, of which most text has few.
+    let ours = |at: usize| {
+        let (head, tail) = run.split_at(at + 1);
+        tail.len() >= LEAST && PREFIXES.iter().any(|prefix| head.strip_suffix(prefix).is_some_and(begins))
     };
-    let signed = || run.find("eyJ").is_some_and(|at| begins(at) && run[at..].contains('.'));
-    PREFIXES.into_iter().any(ours) || signed()
+    let signed = || run.find("eyJ").is_some_and(|at| begins(&run[..at]) && run[at..].contains('.'));
+    run.match_indices('_').any(|(at, _)| ours(at)) || signed()
 }
 
 impl From<String> for Secret {
