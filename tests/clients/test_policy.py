@@ -154,6 +154,8 @@ def test_the_generated_client_reads_what_there_is(server, agent_of):
     roles = AdminRolesApi(client).admin_roles_list(server.org)
     assert any(item.slug == role for item in roles.data)
     assert AdminRolesApi(client).admin_roles_get(server.org, role).data.permissions[0].slug == action
+    replaced = server.admin("PUT", f"/roles/{role}/permissions", json={"permissions": [action]})
+    assert models.AdminRolesCreateResponse.from_json(replaced.text).data.permissions[0].slug == action
     listed = AdminPermissionsApi(client).admin_permissions_list(server.org).data
     assert any(item.slug == "abac.manage" and item.is_system for item in listed)
     assert AdminPermissionsApi(client).admin_permissions_get(server.org, action).data.slug == action

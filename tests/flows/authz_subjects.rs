@@ -1,11 +1,12 @@
 //! By which names an agent may ask about itself, and what a refused check costs.
 
-use lumoauth_tests::{Request, Server, avoid_hour_edge, int, on_each_backend};
+use lumoauth_tests::{Request, Server, avoid_hour_edge, int, on_each_backend, text};
 use serde_json::{Value, json};
 
 on_each_backend!(
     agent_names_itself_in_each_known_form,
     the_same_forms_name_the_agent_for_an_administrator,
+    a_key_asks_about_whoever_made_it,
     refused_checks_charge_nothing,
 );
 
@@ -39,6 +40,22 @@ fn the_same_forms_name_the_agent_for_an_administrator(server: &Server) {
         let answer = response.ok();
         assert_eq!((&answer["allowed"], &answer["subject_id"]), (&json!(true), &json!(agent.agent_id)));
     }
+}
+
+fn a_key_asks_about_whoever_made_it(server: &Server) {
+    let org = server.acme();
+    let (admin, other) = (org.person_with(json!({ "isAdmin": true })), org.person());
+    let body = json!({ "name": "Mine", "scopes": ["admin:read"] });
+    let made =
+        org.post("/admin/api-keys").bearer(&admin.in_person("openid admin")).json(body).send().expect(201);
+    let key = text(&made.json()["data"]["key"]).to_owned();
+    let ask = |subject: Value| {
+        check(server).api_key(&key).json(json!({ "permission": "a:1", "subject": subject })).send()
+    };
+    let unnamed = ask(Value::Null).ok();
+    assert_eq!((&unnamed["subject_type"], &unnamed["subject_id"]), (&json!("user"), &json!(admin.id)));
+    assert_eq!(ask(json!({ "type": "user", "id": admin.id })).ok(), unnamed);
+    ask(json!({ "type": "user", "id": other.id })).refused(403, "forbidden");
 }
 
 fn refused_checks_charge_nothing(server: &Server) {

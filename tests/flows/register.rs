@@ -8,6 +8,7 @@ on_each_backend!(
     agent_cannot_widen_itself,
     agent_cannot_register_another,
     administrator_key_creates_and_updates,
+    administrator_in_person_creates_and_updates,
     created_secret_is_shown_once,
     missing_members_are_refused,
     jwks_uri_must_be_https,
@@ -139,6 +140,27 @@ fn caller_without_a_credential_is_refused(server: &Server) {
     let response = server.acme().post("/agents/register").json(body).send();
     assert_eq!(response.status, 401, "{response}");
     response.refused_somehow();
+}
+
+fn administrator_in_person_creates_and_updates(server: &Server) {
+    let org = server.acme();
+    let admin = org.person_with(json!({ "isAdmin": true }));
+    let (client_id, name) = (unique("cli"), unique("Bot"));
+    let register = |token: &str, name: &str| {
+        let body = json!({ "client_id": client_id, "name": name, "capabilities": ["read:a"] });
+        org.post("/agents/register").bearer(token).json(body).send()
+    };
+    let refused = register(&admin.in_person("openid jit:approve"), &name).refused(403, "forbidden");
+    assert_eq!(refused["details"]["required_scopes"], json!(["admin:agents:write"]));
+    register(&org.person().in_person("openid"), &name).refused(403, "forbidden");
+    for (scope, status) in [("openid admin:agents:write", 201), ("openid admin", 200)] {
+        let made = register(&admin.in_person(scope), &name).expect(status).json();
+        assert_eq!((&made["success"], &made["name"]), (&json!(true), &json!(name)), "{scope}");
+        assert_eq!(made["client_secret"].is_string(), status == 201, "{scope}");
+    }
+    // Nor by an agent that the person signed in to.
+    let agent = org.delegate(&["read:a"]);
+    register(&admin.allow(&agent, "openid").access, &name).refused(403, "forbidden");
 }
 
 fn narrow_key_is_refused(server: &Server) {

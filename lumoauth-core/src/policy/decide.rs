@@ -235,7 +235,11 @@ impl Party<'_> {
         match self.standing {
             Decision::Allow => None,
             Decision::Deny(DenyReason::ToolNotAllowed) => {
-                let reason = format!("{action} is not among the allowed tools of this agent.");
+                let whose = match self.who {
+                    Who::Agent(agent) => format!("agent:{}", agent.slug),
+                    _ => "this agent".to_owned(),
+                };
+                let reason = format!("{action} is not among the allowed tools of {whose}.");
                 Some(Verdict::deny(DecidedBy::AllowedTools, reason))
             }
             // It was left out of the token; nothing brings it back.

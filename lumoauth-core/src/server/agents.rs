@@ -566,7 +566,8 @@ impl AuthorizationServer {
                 let agent = self.describe_self(org, agent, &patch, &wanted, caller).await?;
                 Ok(Registration { agent, secret: None })
             }
-            Identity::ApiKey(_) => {
+            Identity::ApiKey(_) | Identity::User(_) => {
+                check_registers(principal)?;
                 patch.capabilities = request.capabilities;
                 let id = ClientId::parse(&client_id)
                     .map_err(|error| ApiError::Invalid { member: "client_id", problem: error.to_string() })?;
@@ -582,9 +583,7 @@ impl AuthorizationServer {
                     }
                 }
             }
-            Identity::Client(_) | Identity::User(_) | Identity::Remote(_) => {
-                Err(ApiError::Forbidden("Only agents and administrators register agents."))
-            }
+            Identity::Client(_) | Identity::Remote(_) => Err(NO_REGISTRAR),
         }
     }
 
@@ -640,6 +639,25 @@ impl AuthorizationServer {
         })
         .await
     }
+}
+
+const NO_REGISTRAR: ApiError = ApiError::Forbidden("Only agents and administrators register agents.");
+
+/// Whether it is an administrator, by a key or in person, who may register agents.
+fn check_registers(principal: &Principal) -> Result<(), ApiError> {
+    let (wanted, granted) = match (principal.api_key(), principal.person()) {
+        (Some(key), _) => ("admin:agents", key.scopes.as_slice()),
+        (None, Some(user)) if user.is_admin => {
+            ("admin:agents:write", principal.token_scope().unwrap_or_default())
+        }
+        (None, _) => return Err(NO_REGISTRAR),
+    };
+    let scopes = [wanted, "admin:agents", "admin:write"].map(Capability::parse);
+    if scopes.iter().flatten().any(|scope| principal.decide(scope).is_allow()) {
+        return Ok(());
+    }
+    let granted = granted.iter().map(ToString::to_string).collect();
+    Err(ApiError::InsufficientScope { required: vec![wanted.to_owned()], granted })
 }
 
 async fn found(

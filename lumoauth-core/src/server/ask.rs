@@ -7,6 +7,7 @@ use super::{
     ApiError, AuthorizationServer, Caller,
     budget::cost,
     error::ELSEWHERE,
+    mcp::sees,
     me::FOR_AGENTS_AND_PEOPLE,
     policy::{Asked, any_form},
 };
@@ -17,12 +18,13 @@ use crate::{
     clock::Timestamp,
     id::OrgId,
     json as strict,
-    mcp::McpServer,
+    mcp::{McpServer, ResourceUri},
     organization::Organization,
     policy::{DecidedBy, Entity, Environment, Question as PolicyQuestion, Resource, Verdict},
     principal::{Identity, Principal},
     secret::without_credentials,
     spending::{Payers, Remaining},
+    store::McpServerKey,
 };
 
 /// A question. Absent and `null` are the same.
@@ -181,7 +183,14 @@ impl AuthorizationServer {
         let tool = text(&request.tool).ok_or_else(|| invalid("tool", "is required"))?;
         let action = Capability::parse(&format!("tool:{tool}")).ok().filter(|action| !action.is_wildcard());
         let action = action.ok_or_else(|| invalid("tool", "is malformed"))?;
-        let server = self.visible_mcp_server(org, principal, &name).await?;
+        let server = match ResourceUri::parse(&name) {
+            Ok(uri) => {
+                let servers = &self.stores().mcp_servers;
+                let server = servers.find(org, McpServerKey::Target(uri.normalized())).await?;
+                server.filter(|server| sees(principal, server)).ok_or(ApiError::NotFound("MCP server"))?
+            }
+            Err(_) => self.visible_mcp_server(org, principal, &name).await?,
+        };
         let remaining = self.charge_question(org, principal, caller, now).await?;
         let context = Environment::separate(request.context.clone().unwrap_or_default());
         let id = format!("{}/{tool}", server.server_id);
@@ -353,9 +362,10 @@ fn by_budget(principal: &Principal, question: &Question) -> Option<Outcome> {
         Some(Outcome { verdict: Verdict::deny(DecidedBy::Budget, reason), approval_required })
     };
     let chain: Vec<_> = principal.agents().collect();
-    let allows = |model: &&str| chain.iter().all(|agent| agent.budget.allows_model(model));
-    if let Some(model) = question.model.as_deref().filter(|model| !allows(model)) {
-        return deny(format!("Model {model} is not allowed for this agent."), false);
+    if let Some(model) = question.model.as_deref()
+        && let Some(agent) = chain.iter().find(|agent| !agent.budget.allows_model(model))
+    {
+        return deny(format!("Model {model} is not allowed for agent:{}.", agent.slug), false);
     }
     if chain.iter().any(|agent| agent.budget.needs_approval(question.cost)) {
         return deny(format!("A call that costs {} USD needs a human's approval.", question.cost), true);

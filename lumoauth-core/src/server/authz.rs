@@ -365,6 +365,8 @@ impl AuthorizationServer {
                 .chain([agent.slug.as_str(), agent.client_id.as_str()])
                 .any(|own| own == id),
             (Identity::User(person), "user") if person.acts_in_person() => person.user.id.to_string() == id,
+            // For whom it is asked if nobody is named.
+            (Identity::ApiKey(key), "user") => key.created_by.is_some_and(|user| user.to_string() == id),
             _ => false,
         };
         if !itself && !self.asks_about_others(principal, facts, origin).await? {

@@ -216,7 +216,8 @@ impl AuthorizationServer {
         }
         not_above(principal, "scopes", &scopes)?;
         let (mut key, secret) = ApiKey::new(org, name, scopes, now);
-        key.created_by = principal.api_key().and_then(|key| key.created_by);
+        let by_key = || principal.api_key().and_then(|key| key.created_by);
+        key.created_by = principal.person().map(|user| user.id).or_else(by_key);
         let event = caller
             .event(EventKind::ApiKeyCreated, format!("API key {} created", key.name), now)
             .on(Target::new("api_key", key.number.to_string()).named(&*key.name))

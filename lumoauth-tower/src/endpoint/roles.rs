@@ -116,8 +116,7 @@ pub(crate) async fn set_permissions(call: Call) -> Result<Reply, WireError> {
     request.permissions = Some(wanted);
     let role =
         call.server.update_role(call.org(), call.name(), &request, &call.editor()?).await.map_err(refuse)?;
-    let data = role.view()["permissions"].clone();
-    Ok(reply::ok(&json!({ "data": data, "message": "Permissions set." })))
+    Ok(reply::tagged(reply::ok(&json!({ "data": role.view(), "message": "Permissions set." })), &*role.role))
 }
 
 /// POST `admin/roles/{}/permissions`: these as well.

@@ -227,6 +227,10 @@ fn an_mcp_tool_is_decided_by_capability_policy_and_relation(server: &Server) {
     let answer = ask(&agent, search.clone()).ok();
     assert_eq!((&answer["allowed"], &answer["agent_id"]), (&json!(true), &json!(agent.agent_id)));
     assert_eq!(answer["resource"]["server_id"], id);
+    let by_uri = json!({ "server_id": mcp["resource_uri"], "tool": "search" });
+    assert_eq!(ask(&agent, by_uri).ok()["resource"]["server_id"], id);
+    let unknown = json!({ "server_id": "https://unknown.example/mcp", "tool": "search" });
+    ask(&agent, unknown).refused(404, "not_found");
     ask(&other, search.clone()).refused(403, "capability_denied");
     relate(&org, &format!("mcp_tool:{id}/search#invoke@agent:{}", other.slug));
     assert_eq!(ask(&other, search.clone()).ok()["decided_by"], "relation");

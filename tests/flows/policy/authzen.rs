@@ -105,13 +105,18 @@ fn evaluations_that_make_no_sense_are_refused(server: &Server) {
     }
     evaluate(server, whole).refused(404, "not_found");
     let org = server.acme();
-    let (agent, other) = (org.agent(&[]), org.agent(&[]));
+    let policy = json!({ "max_api_calls_per_hour": 100 });
+    let (agent, other) = (org.create_agent(json!({ "budgetPolicy": policy })), org.agent(&[]));
     let body = json!({
         "subject": { "type": "agent", "id": other.agent_id }, "action": { "name": "read" },
         "resource": { "type": "k", "id": "1" },
     });
     let path = "/api/v1/authz/v1/evaluation";
-    server.request("POST", path).bearer(&agent.token()).json(body).send().refused(403, "forbidden");
+    let token = agent.token();
+    server.request("POST", path).bearer(&token).json(body).send().refused(403, "forbidden");
+    server.request("POST", path).bearer(&token).json(json!({})).send().refused(400, "validation_error");
+    // What is refused is not charged, as everywhere.
+    assert_eq!(agent.userinfo(&token).ok()["budget_policy"]["api_calls_this_hour"].as_u64().unwrap_or(0), 0);
 }
 
 fn only_trusted_callers_say_what_a_resource_is(server: &Server) {

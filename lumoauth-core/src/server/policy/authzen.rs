@@ -64,8 +64,8 @@ impl AuthorizationServer {
         facts: RequestFacts<'_>,
         caller: &Caller,
     ) -> Result<(Value, Remaining), ApiError> {
-        let remaining = self.charge_evaluation(organization, principal, caller).await?;
         let one = self.evaluated(organization, principal, request, facts, caller).await?;
+        let remaining = self.charge_evaluation(organization, principal, caller).await?;
         self.record_evaluations(organization, principal, std::slice::from_ref(&one), caller).await?;
         Ok((view(&one), remaining))
     }

@@ -50,8 +50,8 @@ const HEADROOM: u64 = 16 << 20;
 
 const FULL: ApiError = ApiError::Conflict("The organization has as much policy as it may.");
 
-/// How often a change is decided anew when others change the same records.
-const ATTEMPTS: usize = 8;
+/// How often a change is decided anew when others change the same records: of as many at once, each one is made.
+const ATTEMPTS: usize = 64;
 
 /// What is to be written, decided on a snapshot.
 struct Plan<T> {
